@@ -1,0 +1,126 @@
+"""Errors that cross the border between a runner, its plugins and the command line.
+
+Every error carries the exit code that the command line leaves with; INTERFACE: 0 completed, 1 a node failed,
+2 wrong usage, 3 suspended, 4 held by another worker, 5 the store, 70 a fault of ours.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AttemptLost",
+    "HookError",
+    "PluginConflict",
+    "PluginError",
+    "PluginInvalid",
+    "PluginLoadFailed",
+    "PluginMissing",
+    "PluginOptionsInvalid",
+    "Refusal",
+    "RunExists",
+    "RunNotFound",
+    "StoreError",
+    "TaggedValueError",
+    "WorkflowError",
+]
+
+
+class WorkflowError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class TaggedValueError(WorkflowError, ValueError):
+    """A value has no tagged JSON form, or a tagged JSON value is malformed; the message names the path."""
+
+    exit_code = 2
+
+
+class PluginError(WorkflowError):
+    """Raised when a plugin cannot be used as the workflow asks."""
+
+    exit_code = 2
+
+    def __init__(self, plugin: str, message: str) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+
+
+class PluginMissing(PluginError):
+    """Raised when a workflow enables a plugin that is not installed."""
+
+
+class PluginLoadFailed(PluginError):
+    """Raised when an enabled plugin cannot be imported or its factory fails."""
+
+
+class PluginConflict(PluginError):
+    """Raised when two plugins claim one name, or two enabled plugins answer one provider hook."""
+
+
+class PluginInvalid(PluginError):
+    """Raised when a plugin's hooks break the contract: colour, name, arguments, a class instead of an instance."""
+
+
+class PluginOptionsInvalid(PluginError):
+    """Raised when the options given to a plugin are unknown or have the wrong type."""
+
+
+class HookError(WorkflowError):
+    """Raised when a hook raised anything but a `Refusal`; the original is the cause.
+
+    Args:
+        plugin: name of the plugin whose hook raised.
+        hook: name of the hook.
+        cause: what it raised.
+    """
+
+    def __init__(self, plugin: str, hook: str, cause: BaseException) -> None:
+        super().__init__(f"plugin {plugin!r} failed in hook {hook!r}: {type(cause).__name__}: {cause}")
+        self.plugin = plugin
+        self.hook = hook
+
+
+class Refusal(WorkflowError):
+    """Root of the errors a hook may raise on purpose; they reach the caller as they are, not as a `HookError`."""
+
+    exit_code = 2
+
+
+class RunExists(Refusal):
+    """Raised when a new run is given the id of a run that is already stored."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id!r} exists already. Continue it with `workflow resume {run_id}`, or choose another --run-id."
+        )
+        self.run_id = run_id
+
+
+class StoreError(Refusal):
+    """Raised when the store is missing, damaged or cannot save; nothing that was stored before is changed."""
+
+    exit_code = 5
+
+
+class RunNotFound(StoreError):
+    """Raised when the store holds no run of the given id."""
+
+    def __init__(self, run_id: str, where: str) -> None:
+        super().__init__(f"run {run_id!r} is not in {where}. See what is stored with `workflow runs`, or name the store with --url.")
+        self.run_id = run_id
+
+
+class AttemptLost(Refusal):
+    """Raised when a newer attempt of the run has begun: this one must stop and write nothing more."""
+
+    exit_code = 4
+
+    def __init__(self, run_id: str, attempt: int, current: int | None) -> None:
+        now = "another process resumed it" if current is None else f"attempt {current} owns it now"
+        super().__init__(f"attempt {attempt} of run {run_id!r} lost the run: {now}. See `workflow show {run_id}`.")
+        self.run_id = run_id
+        self.attempt = attempt
+        self.current = current

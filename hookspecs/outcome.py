@@ -1,0 +1,48 @@
+"""How a run or a firing ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Cancelled", "Completed", "Failed", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """It came to its end.
+
+    Args:
+        outputs: of a plain firing the emitted value by handle; of a run the collected items (a list) by output name;
+            empty for a firing that streams.
+    """
+
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It raised.
+
+    Args:
+        error: the original exception.
+        node_id: the node that raised; `None` when the fault lies outside every node (a hook, a deadlock).
+    """
+
+    error: BaseException
+    node_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """It was stopped from outside before its end.
+
+    Args:
+        reason: `"signal"`, `"cancel"`, or, for a firing, `"failure"` of another node.
+    """
+
+    reason: str = "cancel"
+
+
+Outcome = Completed | Failed | Cancelled

@@ -1,0 +1,123 @@
+"""What a hook learns of the run and the node it is called for, and how it asks for checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hookspecs.snapshot import CheckpointRef, RunStatus
+
+__all__ = ["NodeInfo", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One attempt of one run.
+
+    Args:
+        run_id: 1 to 200 characters.
+        attempt: 1 for a new run, one more at each resume.
+        graph: the workflow's document (`nodes`, `edges`), with Python values in `data`.
+        inputs: the values given for `workflow.Input` nodes, by input name.
+        enable: the options of the enabled plugins, by plugin name. What a plugin stores of them must not hold a url.
+    """
+
+    run_id: str
+    attempt: int
+    graph: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    enable: Mapping[str, Any]
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier attempt of this run is stored."""
+        return self.attempt > 1
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """One firing of one node.
+
+    Args:
+        node_id: the node.
+        type: its type's name.
+        firing: which firing of the node, from 1.
+        attempt: how often this step was begun, from 1.
+    """
+
+    node_id: str
+    type: str
+    firing: int
+    attempt: int
+
+
+class RunControl(Protocol):
+    """What the runner lets a plugin steer; valid from `before_run` until `after_run` returns."""
+
+    def request(self, reason: str) -> Awaitable[CheckpointRef | None]:
+        """Ask for a checkpoint.
+
+        Requests that arrive while a save is under way share the next cut.
+
+        Args:
+            reason: stored with the checkpoint.
+
+        Returns:
+            An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored.
+        """
+
+    def hold_outputs(self, reason: str) -> None:
+        """From now on an emission leaves its node only when a cut that holds it is durable (`every_firing`).
+
+        Args:
+            reason: stored with the checkpoints that this asks for.
+        """
+
+    def save_at(self, *moments: str) -> None:
+        """Choose at which ends of a run the runner takes a last cut by itself.
+
+        Args:
+            moments: of `"error"`, `"signal"`, `"cancel"`. The end of a completed run is always saved.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as a store has it, enough to begin the next attempt.
+
+    Args:
+        run_id: the run.
+        attempt: the newest attempt that began.
+        status: of the run.
+        graph: the workflow's document, as in `RunInfo`.
+        inputs: as in `RunInfo`.
+        enable: as in `RunInfo`.
+        outputs: the collected items by output name when the run is completed, else `None`.
+    """
+
+    run_id: str
+    attempt: int
+    status: RunStatus
+    graph: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    enable: Mapping[str, Any]
+    outputs: Mapping[str, Sequence[Any]] | None = None
+
+
+class RunLoader(Protocol):
+    """Reads stored runs for `resume`; what an entry of `workflow_runner.stores` makes from a url.
+
+    The entry is `factory(url: str | None) -> RunLoader`; `None` means the default place. Making one opens nothing.
+    """
+
+    async def load(self, run_id: str) -> StoredRun:
+        """Read one run.
+
+        Raises:
+            RunNotFound: the store has no such run.
+            StoreError: the store is missing, damaged or cannot be read.
+        """
+
+    async def close(self) -> None:
+        """Let go of the store."""

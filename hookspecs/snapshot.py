@@ -1,0 +1,155 @@
+"""A consistent cut of a run, as the runner hands it to a store and takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar, overload
+
+__all__ = ["CheckpointRef", "EdgeSnapshot", "NodeSnapshot", "NodeStatus", "Prefix", "RunStatus", "Snapshot", "Taken"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+NodeStatus = Literal["idle", "scheduled", "running", "paused", "completed", "failed", "suspended"]
+RunStatus = Literal["scheduled", "running", "suspended", "paused", "completed", "failed", "cancelled", "recovering"]
+Taken = tuple[str, Any]
+"""One stream item handed to a body: (edge id, item)."""
+
+
+class Prefix(Sequence[T_co], Generic[T_co]):
+    """The first `length` items of a list that only grows: a frozen view that copies nothing.
+
+    `source` is the list itself, so a store can see that two cuts show the same growing list and write only
+    what is new.
+    """
+
+    __slots__ = ("_length", "source")
+
+    def __init__(self, source: list[T_co], length: int | None = None) -> None:
+        self.source = source
+        self._length = len(source) if length is None else length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | list[T_co]:
+        if isinstance(index, slice):
+            return [self.source[i] for i in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self.source[index if index >= 0 else index + self._length]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prefix) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        raise TypeError("a Prefix is not hashable")
+
+    def __repr__(self) -> str:
+        return f"Prefix({list(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSnapshot:
+    """What an edge holds for its consumer.
+
+    Args:
+        edge_id: the edge in the run's graph.
+        items: emitted and not yet taken, oldest first. Items that wait for this very cut to be durable are in it.
+        ended: the producer has ended: after `items` comes the end of stream.
+    """
+
+    edge_id: str
+    items: tuple[Any, ...]
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """One actor at a cut, enough to run its unfinished step again.
+
+    Args:
+        node_id: the node.
+        status: where it stands; `idle` has not fired yet.
+        attempt: how often the node's present step was begun, from 1.
+        firing: firings begun so far.
+        commits: commit points passed so far.
+        state: what the body gave to its last commit.
+        arguments: of the unfinished firing, by handle; `None` when no firing is unfinished.
+        taken: stream items handed to the body since the last commit point, in order.
+        emitted: emissions since the last commit point; as many are swallowed when the body runs again.
+        latest: `on_any` only: the latest value by edge id once the node has fired.
+        inbox: its incoming edges, in the order of the graph.
+        order: edge id of every pending item, in arrival order; empty for a node with one edge.
+        collected: an output node's items, from the first.
+        source: fingerprint of the node's source text; empty when there is none.
+        error: why it failed, as text.
+        started_at: when the node first fired, aware UTC.
+        ended_at: when it completed or failed, aware UTC.
+    """
+
+    node_id: str
+    status: NodeStatus
+    attempt: int = 1
+    firing: int = 0
+    commits: int = 0
+    state: Any = None
+    arguments: Mapping[str, Any] | None = None
+    taken: Sequence[Taken] = ()
+    emitted: int = 0
+    latest: Mapping[str, Any] | None = None
+    inbox: tuple[EdgeSnapshot, ...] = ()
+    order: tuple[str, ...] = ()
+    collected: Sequence[Any] = ()
+    source: str = ""
+    error: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A cut of a whole run at one moment.
+
+    Args:
+        run_id: the run.
+        attempt: the attempt that took it.
+        status: of the run at this moment; a cut with a final status is the last of its attempt.
+        nodes: on save the actors that changed since the cut before; on restore every node that is not as it was
+            before the run. A node that is missing is as new.
+        taken_at: aware UTC.
+        error: why the run ended, as text, when `status` is `failed`.
+        error_node_id: the node that failed.
+    """
+
+    run_id: str
+    attempt: int
+    status: RunStatus
+    nodes: tuple[NodeSnapshot, ...]
+    taken_at: datetime
+    error: str | None = None
+    error_node_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """A cut that is durable.
+
+    Args:
+        run_id: the run.
+        number: of the checkpoint within the run, from 1, growing.
+        reason: why it was taken.
+        created_at: aware UTC.
+        details: what else the store tells, for people.
+    """
+
+    run_id: str
+    number: int
+    reason: str
+    created_at: datetime
+    details: Mapping[str, Any] = field(default_factory=dict)

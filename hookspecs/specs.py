@@ -1,0 +1,108 @@
+"""The hooks. Every one is `async def`; a plugin implements those it needs as `@hookimpl async def` methods.
+
+*Provider*: at most one enabled plugin answers. *Listener*: any number hear it, in registration order,
+`after_*` in reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hookspecs.markers import hookspec
+from hookspecs.outcome import Outcome
+from hookspecs.run import NodeInfo, RunControl, RunInfo
+from hookspecs.snapshot import CheckpointRef, Snapshot
+
+__all__ = ["CheckpointHooks", "NodeHooks", "RunLifeHooks"]
+
+
+class RunLifeHooks:
+    """The life of a run."""
+
+    @hookspec
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        """A run is about to begin.
+
+        When: the graph is validated, nothing has started.
+        Receives: the run; the control by which checkpoints are asked for.
+        Returns: nothing.
+        Raises: a `Refusal` (for example `RunExists`) to stop the run before it begins.
+        Kind: listener.
+        """
+
+    @hookspec
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        """A run has ended.
+
+        When: exactly once for every `before_run` that returned, shielded from cancellation; no node runs any more.
+        Receives: the run; how it ended.
+        Returns: nothing.
+        Raises: nothing on purpose.
+        Kind: listener, in reverse order.
+        """
+
+
+class NodeHooks:
+    """The firings of nodes."""
+
+    @hookspec
+    async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
+        """A firing is about to begin.
+
+        When: its arguments are complete, the body has not been called.
+        Receives: the run; the node and which firing; the plain arguments by handle (do not change them).
+        Returns: nothing.
+        Raises: nothing on purpose; what it raises fails the run before the body is called.
+        Kind: listener.
+        """
+
+    @hookspec
+    async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+        """A firing has ended.
+
+        When: exactly once for every `before_node` that returned, also on failure and cancellation. After a plain
+            body the outputs are already final (in any later cut) but not yet sent on.
+        Receives: the run; the node and which firing; how it ended.
+        Returns: nothing.
+        Raises: nothing on purpose.
+        Kind: listener, in reverse order.
+        """
+
+
+class CheckpointHooks:
+    """Cuts that become durable and come back."""
+
+    @hookspec
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        """Give back a cut to go on from.
+
+        When: after `before_run` of a resumed run, before the first actor.
+        Receives: the run; the checkpoint's number, `None` for the newest.
+        Returns: the cut with every node that had moved; `None` when the run has no checkpoint yet and starts from
+            its stored inputs.
+        Raises: `StoreError` when the cut is damaged, never another cut.
+        Kind: provider, from the same plugin as `save_checkpoint`.
+        """
+
+    @hookspec
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        """Make a cut durable.
+
+        When: a cut was taken; the next save of this run is not asked for before this one has returned.
+        Receives: the run; the cut, holding the nodes that changed since the last save; why it was taken.
+        Returns: the reference, once the cut is as durable as the mode promises.
+        Raises: `StoreError` when it cannot be saved, `AttemptLost` when a newer attempt owns the run.
+        Kind: provider.
+        """
+
+    @hookspec
+    async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:
+        """A cut is durable.
+
+        When: after every `save_checkpoint` that returned: a source may acknowledge upstream.
+        Receives: the run; the reference.
+        Returns: nothing.
+        Raises: nothing on purpose.
+        Kind: listener.
+        """

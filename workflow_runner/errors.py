@@ -1,0 +1,214 @@
+"""Errors of graphs, nodes and runs. Each names the thing and says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from hookspecs import WorkflowError
+
+__all__ = [
+    "Cancelled",
+    "Deadlock",
+    "GraphChanged",
+    "GraphInvalid",
+    "InputInvalid",
+    "ItemTypeError",
+    "LogOverflow",
+    "NodeDefinitionError",
+    "NodeFailed",
+    "NodeModuleError",
+    "NodeProtocolError",
+    "ReplayDiverged",
+    "RunIdInvalid",
+    "RunnerError",
+    "SourceChanged",
+    "StateNotCopyable",
+    "StoreUnknown",
+]
+
+
+
+class RunnerError(WorkflowError):
+    """Root of the runner's own errors."""
+
+
+class Cancelled(asyncio.CancelledError):
+    """Raised inside a body that reads, emits or commits after its run was stopped."""
+
+
+class NodeDefinitionError(RunnerError, TypeError):
+    """Raised when a function or class cannot be a node; names it and the parameter."""
+
+    exit_code = 2
+
+
+class NodeModuleError(RunnerError):
+    """Raised when a module of node types cannot be loaded, or two have one name."""
+
+    exit_code = 2
+
+
+class GraphInvalid(RunnerError, ValueError):
+    """Raised when a graph cannot run.
+
+    Args:
+        problems: every problem found, each naming node, edge or handle.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class InputInvalid(RunnerError, ValueError):
+    """Raised when the inputs of a run are unknown, missing or not convertible."""
+
+    exit_code = 2
+
+
+class RunIdInvalid(RunnerError, ValueError):
+    """Raised when a run id breaks the rule: 1 to 200 characters, no control characters or `/`, not `.` or `..`."""
+
+    exit_code = 2
+
+
+class StoreUnknown(RunnerError):
+    """Raised when a run cannot be resumed because no store, or more than one, is installed."""
+
+    exit_code = 2
+
+
+class GraphChanged(RunnerError):
+    """Raised when a resume names a graph that differs from the stored one.
+
+    Args:
+        run_id: the run.
+        differences: what differs, one line each.
+    """
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, differences: Sequence[str]) -> None:
+        lines = "\n".join(f"  {line}" for line in differences)
+        super().__init__(
+            f"the graph differs from the one that run {run_id!r} was started with:\n{lines}\n"
+            "Resume without --graph to go on with the stored graph, or start a new run with the new one."
+        )
+        self.run_id = run_id
+        self.differences = tuple(differences)
+
+
+class SourceChanged(RunnerError):
+    """Raised when the code of a node changed while the node was in the middle of a step that has emitted."""
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, node_id: str, type_name: str, emitted: int) -> None:
+        super().__init__(
+            f"the source of {type_name!r} changed, and node {node_id!r} of run {run_id!r} was stopped in the middle of a "
+            f"step that had already emitted {emitted} item(s): the new code may emit others. Restore the old source, or "
+            f"accept the change with --accept-changed {node_id}."
+        )
+        self.run_id = run_id
+        self.node_id = node_id
+
+
+class NodeFailed(RunnerError):
+    """Raised when a node failed; what the node raised is the cause.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        cause: what it raised.
+    """
+
+    def __init__(self, run_id: str, node_id: str, cause: BaseException) -> None:
+        super().__init__(f"node {node_id!r} of run {run_id!r} failed: {type(cause).__name__}: {cause}")
+        self.run_id = run_id
+        self.node_id = node_id
+
+
+class ItemTypeError(RunnerError, TypeError):
+    """Raised when an item does not fit the annotation of the handle that receives it."""
+
+    def __init__(self, node_id: str, handle: str, expected: str, item: object) -> None:
+        super().__init__(
+            f"node {node_id!r}, handle {handle!r}: expected {expected}, got {type(item).__name__} ({shorten(item)}). "
+            "Change what is sent there, or the annotation."
+        )
+        self.node_id = node_id
+        self.handle = handle
+
+
+class NodeProtocolError(RunnerError):
+    """Raised when a body breaks a rule of nodes: an unknown output handle, a second item on a plain input, …"""
+
+
+class LogOverflow(RunnerError):
+    """Raised when a streaming body has taken too many items without a commit."""
+
+    def __init__(self, node_id: str, limit: int) -> None:
+        super().__init__(
+            f"node {node_id!r} took {limit} items without a commit, and all of them must be kept to run its step again. "
+            "Call context.commit(state) now and then, or declare it @node(stateless=True) when it keeps nothing between items."
+        )
+        self.node_id = node_id
+
+
+class StateNotCopyable(RunnerError, TypeError):
+    """Raised when the state given to `commit` cannot be copied."""
+
+    def __init__(self, node_id: str, state: object, cause: BaseException) -> None:
+        super().__init__(
+            f"node {node_id!r}: the state given to commit ({type(state).__name__}) cannot be copied: {cause}. "
+            "Commit plain values: numbers, text, lists, dicts."
+        )
+        self.node_id = node_id
+
+
+class ReplayDiverged(RunnerError):
+    """Raised when a body that runs a step again does not repeat what it did before.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        expected: emissions of the step before the interruption.
+        got: emissions when the step was run again.
+    """
+
+    def __init__(self, run_id: str, node_id: str, expected: int, got: int) -> None:
+        super().__init__(
+            f"node {node_id!r} of run {run_id!r} did not repeat its interrupted step: it had emitted {expected} item(s) "
+            f"since its last commit and emitted {got} when it ran again. Between two commits a body must be deterministic: "
+            "no clock, randomness, set order, hash() or id(). Commit after what is not."
+        )
+        self.run_id = run_id
+        self.node_id = node_id
+        self.expected = expected
+        self.got = got
+
+
+class Deadlock(RunnerError):
+    """Raised when every unfinished node waits for another and no edge may grow further.
+
+    Args:
+        run_id: the run.
+        edges: ids of the full edges, or of the nodes that wait when none is full.
+    """
+
+    def __init__(self, run_id: str, edges: Sequence[str]) -> None:
+        super().__init__(
+            f"run {run_id!r} cannot move: every unfinished node waits, and these edges are at their limit: {', '.join(edges)}. "
+            "Raise WorkflowRunner(max_edge_capacity=...), or let the consumer read them sooner."
+        )
+        self.run_id = run_id
+        self.edges = tuple(edges)
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """A value's repr, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

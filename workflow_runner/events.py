@@ -1,0 +1,78 @@
+"""What happens in a run, for whoever subscribes: a progress display, a log, a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hookspecs import CheckpointRef, NodeStatus
+
+__all__ = [
+    "CheckpointSaved",
+    "EdgeChanged",
+    "Event",
+    "NodeChanged",
+    "Progressed",
+    "RunEnded",
+    "RunStarted",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run begins; `completed` nodes were finished by an earlier attempt and do not run again."""
+
+    run_id: str
+    attempt: int
+    nodes: int
+    completed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run has ended: `status` is `completed`, `failed` or `paused` (stopped from outside, resumable)."""
+
+    run_id: str
+    status: Literal["completed", "failed", "paused"]
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChanged:
+    """A node has a new status; `firings` begun so far."""
+
+    run_id: str
+    node_id: str
+    status: NodeStatus
+    firings: int
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeChanged:
+    """An edge ended (no more items come) or its bound grew to `capacity` items to resolve a stall."""
+
+    run_id: str
+    edge_id: str
+    status: Literal["grown", "ended"]
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A body reported progress: `done` of `total` (unknown: `None`), in units of its own."""
+
+    run_id: str
+    node_id: str
+    done: float
+    total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A checkpoint is durable."""
+
+    run_id: str
+    ref: CheckpointRef
+
+
+Event = RunStarted | RunEnded | NodeChanged | EdgeChanged | Progressed | CheckpointSaved
