@@ -21,6 +21,7 @@ __all__ = [
     "NodeProtocolError",
     "ReplayDiverged",
     "RunIdInvalid",
+    "RunStopped",
     "RunnerError",
     "SourceChanged",
     "StateNotCopyable",
@@ -73,6 +74,23 @@ class RunIdInvalid(RunnerError, ValueError):
     """Raised when a run id breaks the rule: 1 to 200 characters, no control characters or `/`, not `.` or `..`."""
 
     exit_code = 2
+
+
+class RunStopped(RunnerError):
+    """Raised when a run was stopped from outside before its end.
+
+    Args:
+        run_id: the run.
+        reason: as given to `WorkflowRunner.stop`.
+        durable: whether a plugin stored the run, so that it can be resumed.
+    """
+
+    def __init__(self, run_id: str, reason: str, durable: bool) -> None:
+        mend = f"Continue it with `workflow resume {run_id}`." if durable else "Nothing was stored: enable the checkpoint plugin to be able to resume."
+        super().__init__(f"run {run_id!r} was stopped ({reason}). {mend}")
+        self.run_id = run_id
+        self.reason = reason
+        self.durable = durable
 
 
 class StoreUnknown(RunnerError):

@@ -1,0 +1,77 @@
+"""A small actor runner for node graphs: one asyncio actor a node, bounded inboxes, streaming edges."""
+
+from workflow_runner.context import Context
+from workflow_runner.errors import (
+    Cancelled,
+    Deadlock,
+    GraphChanged,
+    GraphInvalid,
+    InputInvalid,
+    ItemTypeError,
+    LogOverflow,
+    NodeDefinitionError,
+    NodeFailed,
+    NodeModuleError,
+    NodeProtocolError,
+    ReplayDiverged,
+    RunIdInvalid,
+    RunnerError,
+    RunStopped,
+    SourceChanged,
+    StateNotCopyable,
+    StoreUnknown,
+)
+from workflow_runner.events import (
+    CheckpointSaved,
+    EdgeChanged,
+    Event,
+    NodeChanged,
+    Progressed,
+    RunEnded,
+    RunStarted,
+)
+from workflow_runner.graph import EdgeSpec, Graph, NodeRef, NodeSpec, Output
+from workflow_runner.node import Node, node
+from workflow_runner.runner import Result, WorkflowRunner, resume_workflow, run_workflow
+from workflow_runner.stream import Stream
+
+__all__ = [
+    "Cancelled",
+    "CheckpointSaved",
+    "Context",
+    "Deadlock",
+    "EdgeChanged",
+    "EdgeSpec",
+    "Event",
+    "Graph",
+    "GraphChanged",
+    "GraphInvalid",
+    "InputInvalid",
+    "ItemTypeError",
+    "LogOverflow",
+    "Node",
+    "NodeChanged",
+    "NodeDefinitionError",
+    "NodeFailed",
+    "NodeModuleError",
+    "NodeProtocolError",
+    "NodeRef",
+    "NodeSpec",
+    "Output",
+    "Progressed",
+    "ReplayDiverged",
+    "Result",
+    "RunEnded",
+    "RunIdInvalid",
+    "RunStarted",
+    "RunStopped",
+    "RunnerError",
+    "SourceChanged",
+    "StateNotCopyable",
+    "StoreUnknown",
+    "Stream",
+    "WorkflowRunner",
+    "node",
+    "resume_workflow",
+    "run_workflow",
+]

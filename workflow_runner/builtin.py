@@ -1,0 +1,41 @@
+"""The built-in node types: what goes into a run, what comes out, and what only a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from workflow_runner.handle import REQUIRED, Handle
+from workflow_runner.nodetype import NodeType, Role
+
+__all__ = ["BUILTIN_TYPES", "INPUT", "OUTPUT"]
+
+INPUT: Final = "workflow.Input"
+OUTPUT: Final = "workflow.Output"
+
+
+async def _give_value(arguments: Mapping[str, Any], context: Any) -> Any:
+    return arguments["value"]
+
+
+def _builtin(name: str, role: Role, handles: tuple[Handle, ...], outputs: tuple[str, ...] = ()) -> NodeType:
+    return NodeType(
+        name=name,
+        handles={handle.name: handle for handle in handles},
+        outputs=outputs,
+        kind="coroutine",
+        call=_give_value,
+        stateless=False,
+        definition=None,
+        role=role,
+    )
+
+
+BUILTIN_TYPES: Final[Mapping[str, NodeType]] = {
+    INPUT: _builtin(
+        INPUT, "input", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED)), ("output",)
+    ),
+    OUTPUT: _builtin(OUTPUT, "output", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED))),
+    "workflow.Preview": _builtin("workflow.Preview", "preview", (Handle("value", Any, False, None),)),
+    "workflow.Comment": _builtin("workflow.Comment", "comment", ()),
+}

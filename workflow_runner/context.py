@@ -1,0 +1,135 @@
+"""What a body is told and may ask for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hookspecs import CheckpointRef
+
+from workflow_runner.errors import NodeProtocolError
+from workflow_runner.identity import step_key
+from workflow_runner.stream import Arrivals, Stream
+
+if TYPE_CHECKING:
+    from workflow_runner.actor import Actor
+
+__all__ = ["Context"]
+
+
+class Context:
+    """The body's view of its run. In a `def` body the same methods wait for the event loop."""
+
+    __slots__ = ("_actor", "_staged")
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+        self._staged: tuple[Any] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._actor.run.run_id
+
+    @property
+    def node_id(self) -> str:
+        """The node."""
+        return self._actor.node_id
+
+    @property
+    def state(self) -> Any:
+        """The value given to the last commit, a fresh copy; `None` at first."""
+        if self._staged is not None:
+            return self._actor.private(self._staged[0])
+        return self._actor.private(self._actor.state)
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key of the present step: the same when the step is run again, different for every other step."""
+        actor = self._actor
+        return step_key(actor.run.run_id, actor.node_id, actor.firing, actor.commits, actor.reads)
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that knows run and node."""
+        return logging.LoggerAdapter(
+            logging.getLogger("workflow_runner.node"), {"run_id": self.run_id, "node_id": self.node_id}
+        )
+
+    def commit(self, state: Any = None) -> None:
+        """Declare that all that the inputs taken so far give has been emitted, and keep a state.
+
+        In a body that neither streams nor yields, the state becomes final when the body returns.
+
+        Args:
+            state: what `context.state` gives from now on; plain values that can be copied.
+
+        Raises:
+            ReplayDiverged: the step was run again and has not emitted what it had emitted before.
+            StateNotCopyable: the state cannot be copied.
+            Cancelled: the run was stopped.
+        """
+        actor = self._actor
+        if actor.type.streams or actor.type.generates:
+            actor.commit(state)
+        else:
+            actor.check_alive()
+            self._staged = (actor.private(state),)
+
+    async def checkpoint(self, reason: str = "explicit") -> CheckpointRef | None:
+        """Ask for a checkpoint and wait until it is durable. The present step is in it at its last commit point.
+
+        Args:
+            reason: stored with the checkpoint.
+
+        Returns:
+            The checkpoint; `None` when nothing is enabled that stores it, or when the step is being run again and had
+            asked already.
+
+        Raises:
+            Cancelled: the run was stopped.
+        """
+        actor = self._actor
+        actor.check_alive()
+        if actor.run.saver is None or actor.swallow_left:
+            return None
+        return await actor.run.saver.request(reason)
+
+    def on_durable(self, call: Callable[[], object]) -> None:
+        """Have a function called, on the event loop, once a checkpoint is durable that holds this step as final.
+
+        With nothing enabled it is called when the step is final.
+
+        Args:
+            call: takes nothing; what it raises fails the node.
+        """
+        self._actor.check_alive()
+        self._actor.durable_calls.append(call)
+
+    def arrivals(self, *streams: Stream[Any]) -> Arrivals:
+        """Read several streams in arrival order: `async for handle, item in context.arrivals(a, b)`.
+
+        Raises:
+            NodeProtocolError: no stream, or something else than this node's streams.
+        """
+        if not streams or not all(isinstance(stream, Stream) for stream in streams):
+            raise NodeProtocolError(f"node {self.node_id!r}: arrivals takes the node's own streams, at least one.")
+        return Arrivals(self._actor, streams)
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Tell whoever watches how far the body is.
+
+        Args:
+            done: units done, of the body's own choice.
+            total: units there are; `None` when unknown.
+        """
+        run = self._actor.run
+        if run.listeners:
+            run.progressed(self._actor, done, total)
+
+    def take_staged(self) -> None:
+        """Make the state of a plain body final."""
+        if self._staged is not None:
+            (self._actor.state,) = self._staged
+            self._staged = None

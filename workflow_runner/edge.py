@@ -1,0 +1,117 @@
+"""An edge at run time: the queue between two actors, with its bound and its end of stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from workflow_runner.actor import Actor
+
+__all__ = ["Edge", "Waiter"]
+
+
+class Waiter(Protocol):
+    """Somebody who waits at an edge."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it still waits."""
+
+    def wake(self) -> None:
+        """Let it go on; harmless when it no longer waits."""
+
+
+class Edge:
+    """Items on their way from a producer to a consumer.
+
+    `items` is what the consumer may take: its inbox for this edge. It may hold more than `capacity`: what lies beyond is
+    the producer's outbox, and the producer waits until nothing does. `held` is emitted but not yet to be seen by
+    anybody, because its cut is not durable or `after_node` has not returned; a cut counts it as sent.
+    """
+
+    __slots__ = (
+        "capacity",
+        "consumer",
+        "edge_id",
+        "ended",
+        "held",
+        "held_end",
+        "items",
+        "order",
+        "producer",
+        "reader",
+        "writer",
+    )
+
+    def __init__(self, edge_id: str, capacity: int) -> None:
+        self.edge_id = edge_id
+        self.capacity = capacity
+        self.items: deque[Any] = deque()
+        self.ended = False
+        self.held: list[Any] = []
+        self.held_end = False
+        self.producer: Actor | None = None
+        self.consumer: Actor | None = None
+        self.order: deque[Edge] | None = None
+        """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
+        self.reader: Waiter | None = None
+        self.writer: Waiter | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the producer has to wait."""
+        return len(self.items) > self.capacity
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left and nothing comes."""
+        return self.ended and not self.items
+
+    def put(self, item: Any) -> None:
+        """Hand an item to the consumer."""
+        self.items.append(item)
+        if self.order is not None:
+            self.order.append(self)
+        if (reader := self.reader) is not None:
+            self.reader = None
+            reader.wake()
+
+    def pop(self) -> Any:
+        """Take the oldest item."""
+        item = self.items.popleft()
+        if self.order is not None:
+            self.order.remove(self)
+        if self.writer is not None and len(self.items) <= self.capacity:
+            self.release_writer()
+        return item
+
+    def end(self) -> None:
+        """No more items come."""
+        self.ended = True
+        if (reader := self.reader) is not None:
+            self.reader = None
+            reader.wake()
+
+    def send_held(self) -> None:
+        """Hand on what was held."""
+        for item in self.held:
+            self.put(item)
+        self.held.clear()
+        if self.held_end:
+            self.held_end = False
+            self.end()
+
+    def release_writer(self) -> None:
+        """Let a waiting producer go on."""
+        if (writer := self.writer) is not None:
+            self.writer = None
+            writer.wake()
+
+    def clear(self) -> None:
+        """Forget everything that is in it: its consumer is done, or the run is."""
+        self.items.clear()
+        self.held.clear()
+        if self.order is not None:
+            self.order.clear()
+        self.release_writer()

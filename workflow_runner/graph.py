@@ -1,0 +1,306 @@
+"""A graph: nodes, edges and what the workflow enables, built in Python or read from its JSON document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hookspecs import from_tagged, to_tagged
+
+from workflow_runner.aligner import SyncMode
+from workflow_runner.errors import GraphInvalid, NodeDefinitionError
+from workflow_runner.node import node_type_of
+from workflow_runner.nodetype import NodeType
+
+__all__ = ["EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
+
+SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A node of a graph: `data` holds its properties."""
+
+    id: str
+    type: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    sync_mode: SyncMode = "on_any"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSpec:
+    """An edge of a graph; without an id it is known by its place."""
+
+    source: str
+    source_handle: str
+    target: str
+    target_handle: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of a node that was added to a graph: give it to an input of another."""
+
+    node_id: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRef:
+    """A node that was added to a graph. It stands for its output `output`; `ref["word"]` is another."""
+
+    node_id: str
+
+    def __getitem__(self, handle: str) -> Output:
+        return Output(self.node_id, handle)
+
+
+class Graph:
+    """A workflow.
+
+        graph = Graph(enable={"checkpoint": True})
+        source = graph.add(numbers, n=10)
+        graph.output("total", graph.add(running_total, items=source, factor=2.0))
+
+    Args:
+        enable: options by plugin name, or `True`.
+    """
+
+    def __init__(
+        self, nodes: Sequence[NodeSpec] = (), edges: Sequence[EdgeSpec] = (), enable: Mapping[str, Any] | None = None
+    ) -> None:
+        self.nodes: list[NodeSpec] = list(nodes)
+        self.edges: list[EdgeSpec] = list(edges)
+        self.enable: dict[str, Any] = dict(enable or {})
+        self.types: dict[str, NodeType] = {}
+        """Node types that were added from Python; a graph from a document has none."""
+
+    # Building.
+
+    def add(
+        self, node: Any, /, node_id: str | None = None, *, sync_mode: SyncMode = "on_any", **inputs: Any
+    ) -> NodeRef:
+        """Add a node.
+
+        Args:
+            node: a decorated function, a `Node` class, or the name of a type.
+            node_id: default the function's name, with a number where it is taken.
+            sync_mode: how the items of several edges make a firing.
+            inputs: by handle, a property or the output of another node; a list of outputs makes an edge of each.
+
+        Raises:
+            NodeDefinitionError: it is not a node.
+        """
+        if isinstance(node, str):
+            name = node
+        else:
+            node_type = node_type_of(node)
+            if node_type is None:
+                raise NodeDefinitionError(f"{node!r} is not a node. Decorate the function with @node, or subclass Node.")
+            name = node_type.name
+            known = self.types.setdefault(name, node_type)
+            if known is not node_type:
+                raise NodeDefinitionError(f"two different nodes are named {name!r}. Name one of them with @node(type=...).")
+        node_id = node_id if node_id is not None else self._free_id(name.rpartition(".")[2])
+        data: dict[str, Any] = {}
+        for handle, value in inputs.items():
+            sources = value if isinstance(value, (list, tuple)) and value else [value]
+            if all(isinstance(source, (NodeRef, Output)) for source in sources):
+                for source in sources:
+                    self.connect(source, node_id, handle)
+            else:
+                data[handle] = value
+        self.nodes.append(NodeSpec(node_id, name, data, sync_mode))
+        return NodeRef(node_id)
+
+    def connect(self, source: NodeRef | Output, target: NodeRef | str, handle: str) -> None:
+        """Add an edge from an output to an input."""
+        if isinstance(source, NodeRef):
+            source = source["output"]
+        target_id = target.node_id if isinstance(target, NodeRef) else target
+        self.edges.append(EdgeSpec(source.node_id, source.handle, target_id, handle))
+
+    def input(self, name: str, **default: Any) -> NodeRef:
+        """Add an input of the run; `value=` is its default."""
+        return self.add("workflow.Input", self._free_id(name), name=name, **default)
+
+    def output(self, name: str, source: NodeRef | Output) -> NodeRef:
+        """Collect what an output emits under a name of the run's result."""
+        return self.add("workflow.Output", self._free_id(name), name=name, value=source)
+
+    def _free_id(self, wanted: str) -> str:
+        taken = {node.id for node in self.nodes}
+        number = 2
+        node_id = wanted
+        while node_id in taken:
+            node_id = f"{wanted}_{number}"
+            number += 1
+        return node_id
+
+    # The document.
+
+    @classmethod
+    def from_json(cls, text: str) -> Graph:
+        """Read a graph from JSON text.
+
+        Raises:
+            GraphInvalid: it is not JSON, or not a graph's document.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise GraphInvalid([f"the graph is not JSON: {error}."]) from error
+        return cls.from_document(document)
+
+    @classmethod
+    def from_document(cls, document: Any) -> Graph:
+        """Read a graph from its document: `{"nodes": [...], "edges": [...], "enable": {...}}`; other keys are ignored.
+
+        Raises:
+            GraphInvalid: it does not have that form; every problem is listed.
+        """
+        if not isinstance(document, Mapping):
+            raise GraphInvalid([f"a graph is an object with nodes and edges, not {type(document).__name__}."])
+        problems: list[str] = []
+        nodes = [_node(item, place, problems) for place, item in enumerate(_list(document, "nodes", problems))]
+        edges = [_edge(item, place, problems) for place, item in enumerate(_list(document, "edges", problems))]
+        enable = document.get("enable") or {}
+        if not isinstance(enable, Mapping):
+            problems.append('"enable" is an object of plugin names, like {"checkpoint": true}.')
+        if "nodes" not in document:
+            problems.append('a graph needs "nodes".')
+        if problems:
+            raise GraphInvalid(problems)
+        return cls([node for node in nodes if node], [edge for edge in edges if edge], enable)
+
+    def to_document(self) -> dict[str, Any]:
+        """The graph as its document, with Python values in `data`."""
+        return {
+            "nodes": [
+                {"id": node.id, "type": node.type, "data": dict(node.data), "sync_mode": node.sync_mode} for node in self.nodes
+            ],
+            "edges": [
+                {
+                    **({} if edge.id is None else {"id": edge.id}),
+                    "source": edge.source,
+                    "sourceHandle": edge.source_handle,
+                    "target": edge.target,
+                    "targetHandle": edge.target_handle,
+                }
+                for edge in self.edges
+            ],
+            **({"enable": self.enable} if self.enable else {}),
+        }
+
+    def to_json(self) -> str:
+        """The graph as JSON text; values that JSON lacks are tagged, and `from_tagged_json` reads them back."""
+        return json.dumps(to_tagged(self.to_document()))
+
+    @classmethod
+    def from_tagged_json(cls, text: str) -> Graph:
+        """Read back what `to_json` wrote."""
+        return cls.from_document(from_tagged(json.loads(text)))
+
+    def differences(self, other: Graph) -> list[str]:
+        """What another graph has otherwise, one line each; ids of edges, and what is enabled, do not count."""
+        lines: list[str] = []
+        mine, others = {n.id: n for n in self.nodes}, {n.id: n for n in other.nodes}
+        lines += [f"node {i!r} is gone" for i in mine if i not in others]
+        lines += [f"node {i!r} is new" for i in others if i not in mine]
+        for i, node in mine.items():
+            changed = others.get(i)
+            if changed is None:
+                continue
+            if changed.type != node.type:
+                lines.append(f"node {i!r}: type {node.type!r} became {changed.type!r}")
+            if changed.sync_mode != node.sync_mode:
+                lines.append(f"node {i!r}: sync_mode {node.sync_mode!r} became {changed.sync_mode!r}")
+            for key in sorted({*node.data, *changed.data}, key=str):
+                before, after = node.data.get(key, _NOTHING), changed.data.get(key, _NOTHING)
+                if to_comparable(before) != to_comparable(after):
+                    lines.append(f"node {i!r}: property {key!r} was {before!r} and is {after!r}")
+        lines += _edge_differences(self.edges, other.edges)
+        return lines
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "not set"
+
+
+_NOTHING = _Nothing()
+
+
+def to_comparable(value: Any) -> Any:
+    """A value such that 1, 1.0 and True differ, and NaN equals itself."""
+    return value if value is _NOTHING else json.dumps(to_tagged(value), sort_keys=True)
+
+
+def _edge_differences(mine: Sequence[EdgeSpec], others: Sequence[EdgeSpec]) -> list[str]:
+    # Per target handle the order counts: a list handle collects in the order of its edges.
+    def by_target(edges: Sequence[EdgeSpec]) -> dict[tuple[str, str], list[str]]:
+        found: dict[tuple[str, str], list[str]] = {}
+        for edge in edges:
+            found.setdefault((edge.target, edge.target_handle), []).append(f"{edge.source}.{edge.source_handle}")
+        return found
+
+    before, after = by_target(mine), by_target(others)
+    return [
+        f"edges into {target}.{handle}: from {', '.join(before.get((target, handle), ['nowhere']))} "
+        f"became from {', '.join(after.get((target, handle), ['nowhere']))}"
+        for target, handle in sorted({*before, *after})
+        if before.get((target, handle)) != after.get((target, handle))
+    ]
+
+
+def _list(document: Mapping[str, Any], key: str, problems: list[str]) -> Sequence[Any]:
+    found = document.get(key, [])
+    if isinstance(found, list):
+        return found
+    problems.append(f'"{key}" is a list, not {type(found).__name__}.')
+    return []
+
+
+def _text(item: Mapping[str, Any], key: str, what: str, problems: list[str], default: str | None = None) -> str:
+    found = item.get(key, default)
+    if isinstance(found, str) and found:
+        return found
+    problems.append(f'{what}: "{key}" is text and needed, found {found!r}.')
+    return ""
+
+
+def _node(item: Any, place: int, problems: list[str]) -> NodeSpec | None:
+    if not isinstance(item, Mapping):
+        problems.append(f"nodes[{place}] is an object with id and type, not {type(item).__name__}.")
+        return None
+    what = f"node {item['id']!r}" if isinstance(item.get("id"), str) else f"nodes[{place}]"
+    data = item.get("data")
+    if data is None:
+        data = {}
+    if not isinstance(data, Mapping):
+        problems.append(f'{what}: "data" is an object of properties, not {type(data).__name__}.')
+        data = {}
+    mode = item.get("sync_mode", "on_any")
+    if mode not in SYNC_MODES:
+        problems.append(f"{what}: sync_mode {mode!r} is unknown. It is one of {', '.join(SYNC_MODES)}.")
+    return NodeSpec(_text(item, "id", f"nodes[{place}]", problems), _text(item, "type", what, problems), dict(data), mode)
+
+
+def _edge(item: Any, place: int, problems: list[str]) -> EdgeSpec | None:
+    if not isinstance(item, Mapping):
+        problems.append(f"edges[{place}] is an object with source, target and targetHandle, not {type(item).__name__}.")
+        return None
+    edge_id = item.get("id")
+    if edge_id is not None and not (isinstance(edge_id, str) and edge_id):
+        problems.append(f'edges[{place}]: "id" is text, found {edge_id!r}.')
+    what = f"edge {edge_id!r}" if edge_id is not None else f"edges[{place}]"
+    return EdgeSpec(
+        _text(item, "source", what, problems),
+        _text(item, "sourceHandle", what, problems, "output"),
+        _text(item, "target", what, problems),
+        _text(item, "targetHandle", what, problems),
+        edge_id,
+    )

@@ -1,0 +1,57 @@
+"""A handle: one named input of a node type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from workflow_runner.checker import Checker, describe, is_list, make_checker, make_deep_checker
+
+__all__ = ["REQUIRED", "Handle"]
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED: Final = _Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """One input of a node type.
+
+    Args:
+        name: as in the graph.
+        annotation: what an item must be; for a stream, one item of it.
+        stream: whether the body reads it as a `Stream`.
+        default: used when neither an edge nor a property gives a value; `REQUIRED` when there is none.
+        collects: whether several edges may end here, one value of each making a list.
+        check: the check by type, `None` when everything fits.
+    """
+
+    name: str
+    annotation: Any
+    stream: bool
+    default: Any = REQUIRED
+    collects: bool = field(init=False)
+    check: Checker | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "collects", not self.stream and is_list(self.annotation))
+        object.__setattr__(self, "check", make_checker(self.annotation))
+
+    @property
+    def required(self) -> bool:
+        """Whether a graph must give it a value."""
+        return self.default is REQUIRED
+
+    @property
+    def expected(self) -> str:
+        """The annotation, for people."""
+        return describe(self.annotation)
+
+    def deep_check(self) -> Checker | None:
+        """The check all the way down, made anew."""
+        return make_deep_checker(self.annotation)

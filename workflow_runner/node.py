@@ -1,0 +1,194 @@
+"""How a node is written: a decorated function, or a class whose fields are its inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints, overload
+
+from workflow_runner.context import Context
+from workflow_runner.errors import NodeDefinitionError
+from workflow_runner.handle import REQUIRED, Handle
+from workflow_runner.nodetype import BodyKind, NodeType
+from workflow_runner.stream import Stream
+
+__all__ = ["Node", "node", "node_type_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+ATTRIBUTE = "__node_type__"
+
+
+@overload
+def node(function: F, /) -> F: ...
+@overload
+def node(*, outputs: Sequence[str] = ..., type: str | None = ..., stateless: bool = ...) -> Callable[[F], F]: ...
+def node(
+    function: F | None = None, /, *, outputs: Sequence[str] = ("output",), type: str | None = None, stateless: bool = False
+) -> F | Callable[[F], F]:
+    """Make a function a node type; the function itself stays as it was.
+
+    Parameters are inputs or properties; one annotated `Context` is given the context, one annotated `Stream[T]` reads
+    its edge item by item. `async def` runs in the event loop, `def` in a worker thread, a generator emits what it yields.
+
+    Args:
+        outputs: output handles. With any but the default the body returns or yields a mapping of them; a missing
+            key emits nothing there.
+        type: the name in a graph, default `<module>.<function>`.
+        stateless: the body keeps nothing between the items of its streams, so that every read is a commit point.
+
+    Raises:
+        NodeDefinitionError: the function cannot be a node.
+    """
+
+    def decorate(function: F) -> F:
+        made = _function_type(function, tuple(outputs), type, stateless, mapping=outputs != ("output",))
+        function.__node_type__ = made  # type: ignore[attr-defined]
+        return function
+
+    return decorate(function) if function is not None else decorate
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Node:
+    """A node as a class: annotated fields are inputs, `process` is the body.
+
+    Every firing makes a new frozen instance, so state lives in `context.state`. Class keywords are those of `node`:
+
+        class Split(Node, outputs=("word", "count")):
+            text: str
+
+            async def process(self, context: Context) -> dict[str, object]: ...
+    """
+
+    __node_type__: ClassVar[NodeType]
+
+    def __init_subclass__(
+        cls, *, outputs: Sequence[str] = ("output",), type: str | None = None, stateless: bool = False, **keywords: Any
+    ) -> None:
+        super().__init_subclass__(**keywords)
+        dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        process = getattr(cls, "process", None)
+        if process is None:
+            return  # a common base of nodes; its subclasses have the body
+        cls.__node_type__ = _class_type(cls, process, tuple(outputs), type, stateless, mapping=outputs != ("output",))
+
+
+def node_type_of(item: Any) -> NodeType | None:
+    """The node type of a decorated function or a `Node` class, `None` for anything else."""
+    if isinstance(item, NodeType):
+        return item
+    if inspect.isclass(item) and issubclass(item, Node):
+        return item.__dict__.get(ATTRIBUTE)
+    return getattr(item, ATTRIBUTE, None) if inspect.isfunction(item) else None
+
+
+def type_name(definition: Any) -> str:
+    """`<module>.<name>`; a script's `__main__` counts under the script's stem, as `--nodes` would load it."""
+    module = definition.__module__
+    if module == "__main__":
+        module = Path(getattr(sys.modules["__main__"], "__file__", None) or "__main__").stem
+    return f"{module}.{definition.__name__}"
+
+
+def _function_type(function: Any, outputs: tuple[str, ...], name: str | None, stateless: bool, *, mapping: bool) -> NodeType:
+    if not inspect.isfunction(function):
+        raise NodeDefinitionError(f"@node takes a function, not {function!r}. Write a class as a subclass of Node.")
+    hints = _hints(function, function.__qualname__)
+    handles: dict[str, Handle] = {}
+    context_name: str | None = None
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise NodeDefinitionError(
+                f"{function.__qualname__}: parameter {parameter.name!r} cannot be an input: {parameter.kind.description}. "
+                "Give it a name of its own."
+            )
+        annotation = hints.get(parameter.name, Any)
+        if annotation is Context or (parameter.name == "context" and parameter.name not in hints):
+            context_name = parameter.name
+            continue
+        default = REQUIRED if parameter.default is parameter.empty else parameter.default
+        handles[parameter.name] = _handle(parameter.name, annotation, default)
+
+    def call(arguments: Mapping[str, Any], context: Any) -> Any:
+        if context_name is None:
+            return function(**arguments)
+        return function(**arguments, **{context_name: context})
+
+    return NodeType(
+        name=name or type_name(function),
+        handles=handles,
+        outputs=_outputs(outputs, function.__qualname__),
+        kind=_kind(function),
+        call=call,
+        stateless=stateless,
+        definition=function,
+        emits_mapping=mapping,
+    )
+
+
+def _class_type(
+    cls: type[Node], process: Any, outputs: tuple[str, ...], name: str | None, stateless: bool, *, mapping: bool
+) -> NodeType:
+    if not inspect.isfunction(process):
+        raise NodeDefinitionError(f"{cls.__qualname__}.process is not a method. Write `async def process(self, context)`.")
+    hints = _hints(cls, cls.__qualname__)
+    handles: dict[str, Handle] = {}
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        default: Any = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        handles[item.name] = _handle(item.name, hints[item.name], REQUIRED if default is dataclasses.MISSING else default)
+    parameters = [p for p in inspect.signature(process).parameters.values()][1:]
+    if len([p for p in parameters if p.default is p.empty]) > 1:
+        raise NodeDefinitionError(f"{cls.__qualname__}.process takes self and the context. Make other parameters fields of the class.")
+    takes_context = bool(parameters)
+
+    def call(arguments: Mapping[str, Any], context: Any) -> Any:
+        instance = cls(**arguments)
+        return process(instance, context) if takes_context else process(instance)
+
+    return NodeType(
+        name=name or type_name(cls),
+        handles=handles,
+        outputs=_outputs(outputs, cls.__qualname__),
+        kind=_kind(process),
+        call=call,
+        stateless=stateless,
+        definition=cls,
+        emits_mapping=mapping,
+    )
+
+
+def _handle(name: str, annotation: Any, default: Any) -> Handle:
+    if annotation is Stream:
+        return Handle(name, Any, True, default)
+    if get_origin(annotation) is Stream:
+        return Handle(name, get_args(annotation)[0], True, default)
+    return Handle(name, annotation, False, default)
+
+
+def _hints(definition: Any, qualname: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(definition, include_extras=True)
+    except NameError as error:
+        raise NodeDefinitionError(
+            f"{qualname}: the annotations name something that is not defined in the module: {error}. "
+            "Import it there, or define it at the top of the module."
+        ) from error
+
+
+def _outputs(outputs: tuple[str, ...], qualname: str) -> tuple[str, ...]:
+    if isinstance(outputs, str) or not all(isinstance(o, str) and o for o in outputs) or len(set(outputs)) != len(outputs):
+        raise NodeDefinitionError(f'{qualname}: outputs are different names, like outputs=("word", "count"), not {outputs!r}.')
+    return outputs
+
+
+def _kind(function: Any) -> BodyKind:
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    if inspect.iscoroutinefunction(function):
+        return "coroutine"
+    return "generator" if inspect.isgeneratorfunction(function) else "function"

@@ -1,0 +1,68 @@
+"""A node type: what a graph must know of a function or class to place and fire it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from workflow_runner.handle import Handle
+
+__all__ = ["BodyKind", "NodeType", "Role"]
+
+BodyKind = Literal["coroutine", "async_generator", "function", "generator"]
+"""How a body is written; the last two run in a worker thread."""
+Role = Literal["body", "input", "output", "preview", "comment"]
+"""What the runner does with the node: call its body, or one of the built-in parts."""
+
+
+@dataclass(frozen=True, eq=False)
+class NodeType:
+    """One kind of node.
+
+    Args:
+        name: as in the graph, `<module>.<function or class>` unless the decorator names another.
+        handles: inputs by name, in the order they were written.
+        outputs: output handles, in order; `("output",)` means that the value itself is emitted.
+        kind: how the body is written.
+        call: calls the body with the arguments by handle and the context, which may be ignored.
+        stateless: whether every read of a stream is a commit point.
+        definition: the function or class, for its source text.
+        role: built-in part or body.
+    """
+
+    name: str
+    handles: Mapping[str, Handle]
+    outputs: tuple[str, ...]
+    kind: BodyKind
+    call: Callable[[Mapping[str, Any], Any], Any]
+    stateless: bool
+    definition: Any
+    role: Role = "body"
+    emits_mapping: bool = False
+    streams: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", any(handle.stream for handle in self.handles.values()))
+
+    @property
+    def generates(self) -> bool:
+        """Whether the body yields its items."""
+        return self.kind in ("async_generator", "generator")
+
+    @property
+    def threaded(self) -> bool:
+        """Whether the body runs in a worker thread."""
+        return self.kind in ("function", "generator")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the source text; empty when there is none (an interactive session)."""
+        try:
+            source = inspect.getsource(self.definition)
+        except (OSError, TypeError):
+            return ""
+        return hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

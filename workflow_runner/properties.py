@@ -1,0 +1,58 @@
+"""Properties: values that a graph's document gives to handles, converted to the handle's annotation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from workflow_runner.errors import RunnerError, shorten
+from workflow_runner.handle import Handle
+
+__all__ = ["PropertyInvalid", "convert_property"]
+
+SCALARS = (str, int, float, bool)
+
+
+class PropertyInvalid(RunnerError, ValueError):
+    """Raised when a property does not fit its handle; the message says what was expected."""
+
+    exit_code = 2
+
+
+def convert_property(handle: Handle, value: Any) -> Any:
+    """A property as the body wants it.
+
+    A value that already is what the annotation asks is taken as it is; else it is converted in pydantic's strict JSON
+    mode: ISO text becomes a date or a path, but `"3"` no number.
+
+    Raises:
+        PropertyInvalid: neither works.
+    """
+    annotation = handle.annotation
+    if annotation is Any or (type(value) is annotation and annotation in SCALARS):
+        return value
+    # Imported where it is needed: it costs a tenth of a second, and most graphs never come here.
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a model or dataclass brings its own config
+        adapter = TypeAdapter(annotation)
+    try:
+        return adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        raise _invalid(handle, value, first) from first
+    try:
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _invalid(handle, value, error) from error
+
+
+def _invalid(handle: Handle, value: Any, error: Any) -> PropertyInvalid:
+    problem = error.errors(include_url=False)[0]
+    place = "".join(f"[{part!r}]" for part in problem["loc"])
+    return PropertyInvalid(f"expected {handle.expected}, got {shorten(value)}{f' (at {place})' if place else ''}: {problem['msg']}")

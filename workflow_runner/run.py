@@ -1,0 +1,408 @@
+"""One attempt of one run: its actors and edges, how it comes to rest, and how it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hookspecs import (
+    Cancelled,
+    CheckpointRef,
+    Completed,
+    Failed,
+    HookError,
+    NodeSnapshot,
+    Outcome,
+    Refusal,
+    RunHooks,
+    RunInfo,
+    RunStatus,
+    Snapshot,
+)
+
+from workflow_runner.actor import Actor
+from workflow_runner.body import FiringActor, StreamingActor
+from workflow_runner.edge import Edge
+from workflow_runner.errors import Deadlock, NodeFailed, RunStopped, SourceChanged
+from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner.plan import Plan, PlannedNode
+from workflow_runner.saver import Saver
+from workflow_runner.sink import SinkActor
+from workflow_runner.threads import BodyThread
+
+__all__ = ["Run", "Settings"]
+
+logger = logging.getLogger("workflow_runner")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a runner decides for all its runs.
+
+    Args:
+        edge_capacity: items that an edge holds before its producer waits.
+        max_edge_capacity: items to which an edge may grow to resolve a stall.
+        max_log: stream items that a body may take without a commit while a plugin saves.
+        max_threads: bodies written with plain `def` that run at once; streams and generators have threads of their own.
+        grace_seconds: how long a stopped run waits for its bodies.
+        threads: makes the thread of a `def` body.
+    """
+
+    edge_capacity: int = 64
+    max_edge_capacity: int = 65_536
+    max_log: int = 10_000
+    max_threads: int = 64
+    grace_seconds: float = 5.0
+    threads: Callable[[], BodyThread] = BodyThread
+
+
+class Run:
+    """The actors of one attempt, driven to their end. It is the `RunControl` of its hooks."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        info: RunInfo,
+        hooks: RunHooks,
+        settings: Settings,
+        listeners: Sequence[Callable[[Event], None]],
+        accept_changed: frozenset[str] = frozenset(),
+    ) -> None:
+        self.plan = plan
+        self.info = info
+        self.run_id = info.run_id
+        self.hooks = hooks
+        self.settings = settings
+        self.listeners = listeners
+        self.accept_changed = accept_changed
+        self.loop = asyncio.get_running_loop()
+        self.saver = Saver(self) if hooks.save_checkpoint is not None else None
+        self.actors: dict[str, Actor] = {}
+        self.changed: set[Actor] = set()
+        self.collected: dict[str, Sequence[Any]] = {}
+        self.gate_reason: str | None = None
+        self.stopping = False
+        self.stop_reason = ""
+        self.error: BaseException | None = None
+        self.abandoned: tuple[str, ...] = ()
+        self.thread_slots = asyncio.Semaphore(settings.max_threads)
+        self.tasks: asyncio.TaskGroup
+        self._over: asyncio.Future[None] = self.loop.create_future()
+        self._unfinished = 0
+        self._waiting = 0
+        self._final_moments: frozenset[str] = frozenset()
+
+    # What a plugin steers.
+
+    def request(self, reason: str) -> Awaitable[CheckpointRef | None]:
+        """Ask for a checkpoint; see `RunControl`."""
+        if self.saver is None:
+            future: asyncio.Future[CheckpointRef | None] = self.loop.create_future()
+            future.set_result(None)
+            return future
+        return self.saver.request(reason)
+
+    def hold_outputs(self, reason: str) -> None:
+        """Let an emission leave its node only once it is durable; see `RunControl`."""
+        self.gate_reason = reason
+        for actor in self.actors.values():
+            actor.choose_publish()
+
+    def save_at(self, *moments: str) -> None:
+        """Choose the ends at which a last cut is taken; see `RunControl`."""
+        self._final_moments = frozenset(moments)
+
+    # From the first hook to the last.
+
+    async def execute(self) -> dict[str, list[Any]]:
+        """Run to the end; the items collected by each output.
+
+        Raises:
+            NodeFailed, HookError, Deadlock, RunStopped: as the run ended.
+        """
+        if self.hooks.before_run is not None:
+            await self.hooks.before_run(self.info, self)
+        try:
+            await self._drive()
+        except Exception as error:
+            if self.error is None:
+                self.error = error
+        outcome = self._outcome()
+        if self.hooks.after_run is not None:
+            try:
+                await self.hooks.after_run(self.info, outcome)
+            except Exception as error:
+                if self.error is None:
+                    self.error = error
+                    outcome = self._outcome()
+        if self.listeners:
+            status = "completed" if isinstance(outcome, Completed) else "failed" if isinstance(outcome, Failed) else "paused"
+            self.notify(RunEnded(self.run_id, status, self.error))  # type: ignore[arg-type]
+        if self.error is not None:
+            raise self.error
+        return self.outputs()
+
+    def outputs(self) -> dict[str, list[Any]]:
+        """What each output has collected."""
+        return {name: list(self.collected.get(node.node_id, ())) for name, node in self.plan.outputs.items()}
+
+    def stop(self, reason: str) -> None:
+        """Stop from outside: take the cut now, let nothing more count, then cancel."""
+        self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused")
+
+    def _outcome(self) -> Outcome:
+        match self.error:
+            case None:
+                return Completed(self.outputs())
+            case RunStopped(reason=reason):
+                return Cancelled(reason)
+            case NodeFailed(node_id=node_id) as error:
+                return Failed(error.__cause__ or error, node_id)
+            case error:
+                return Failed(error)
+
+    async def _drive(self) -> None:
+        snapshot: Snapshot | None = None
+        if self.info.resumed and self.hooks.restore_checkpoint is not None:
+            snapshot = await self.hooks.restore_checkpoint(self.info, None)
+        self._build({node.node_id: node for node in snapshot.nodes} if snapshot is not None else {})
+        if self.stopping:  # stopped while the store was opened: nothing has changed
+            return
+        if self.listeners:
+            self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.plan.nodes) - len(self.actors)))
+        if self.saver is not None:
+            self.saver.start()
+        scope = self.loop.create_task(self._scope(), name="workflow-run")
+        try:
+            await asyncio.wait((self._over, scope), return_when=asyncio.FIRST_COMPLETED)
+            if self.saver is not None and self._over.done():
+                await self.saver.finish()
+        finally:
+            for actor in self.actors.values():
+                if actor.task is not None and not actor.task.done():
+                    actor.task.cancel()
+            await asyncio.wait((scope,), timeout=self.settings.grace_seconds if self.stopping else None)
+        if not scope.done():
+            self.abandoned = tuple(a.node_id for a in self.actors.values() if a.task is not None and not a.task.done())
+            logger.warning(
+                "run %s: left after %s s of grace, still running: %s",
+                self.run_id,
+                self.settings.grace_seconds,
+                ", ".join(self.abandoned),
+            )
+        elif (failed := scope.exception()) is not None and self.error is None:
+            raise failed
+
+    async def _scope(self) -> None:
+        """Every actor's task lives in this group; none can outlive it unseen."""
+        async with asyncio.TaskGroup() as self.tasks:
+            self._start()
+            await asyncio.wait((self._over,))
+
+    # Building.
+
+    def _build(self, restored: Mapping[str, NodeSnapshot]) -> None:
+        """Make the actors of the unfinished nodes, and the edges that still matter."""
+        completed = {node_id for node_id, node in restored.items() if node.status == "completed"}
+        for node_id in completed:
+            self.collected[node_id] = restored[node_id].collected
+        edges: dict[str, Edge] = {}
+        make_edge = Edge
+        capacity = self.settings.edge_capacity
+        for planned in self.plan.nodes.values():
+            if planned.node_id in completed:
+                continue
+            in_edges = []
+            for planned_edge in planned.in_edges:
+                edge = edges[planned_edge.edge_id] = make_edge(planned_edge.edge_id, capacity)
+                in_edges.append(edge)
+            if len(in_edges) > 1:
+                order: deque[Edge] = deque()
+                for edge in in_edges:
+                    edge.order = order
+            actor = self.actors[planned.node_id] = self._make_actor(planned, in_edges)
+            for edge in in_edges:
+                edge.consumer = actor
+                edge.reader = actor
+        for actor in self.actors.values():
+            self._connect(actor, edges)
+        self._unfinished = self._waiting = len(self.actors)
+        for node_id, actor in self.actors.items():
+            if (node := restored.get(node_id)) is not None:
+                self._restore(actor, node, edges)
+            actor.choose_publish()
+        for name, planned in self.plan.outputs.items():
+            if planned.node_id in self.actors:
+                self.collected[planned.node_id] = self.actors[planned.node_id].collected
+
+    def _make_actor(self, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
+        if planned.type.role in ("output", "preview") and in_edges:
+            return SinkActor(self, planned, in_edges)
+        if planned.type.streams:
+            return StreamingActor(self, planned, in_edges)
+        return FiringActor(self, planned, in_edges)
+
+    def _connect(self, actor: Actor, edges: Mapping[str, Edge]) -> None:
+        planned = actor.planned
+        actor.targets = {handle: [] for handle in planned.type.outputs}
+        for planned_edge in planned.out_edges:
+            edge = edges.get(planned_edge.edge_id)
+            if edge is not None:  # else the consumer is completed, and what is sent there is dropped
+                edge.producer = actor
+                actor.targets[planned_edge.source_handle].append(edge)
+        if not planned.type.emits_mapping and planned.type.outputs:
+            actor.only_targets = actor.targets[planned.type.outputs[0]]
+        actor.had_consumers = bool(planned.out_edges)
+        actor.orphaned = actor.had_consumers and not any(actor.targets.values())
+
+    def _restore(self, actor: Actor, node: NodeSnapshot, edges: Mapping[str, Edge]) -> None:
+        current = actor.type.fingerprint if node.emitted and actor.type.role == "body" else ""
+        if node.emitted and node.source and current != node.source and node.node_id not in self.accept_changed:
+            raise SourceChanged(self.run_id, node.node_id, actor.type.name, node.emitted)
+        interrupted = node.arguments is not None
+        actor.status = "running" if node.firing else "idle"
+        actor.attempt = node.attempt + 1 if interrupted else node.attempt
+        actor.firing = node.firing
+        actor.commits = node.commits
+        actor.state = node.state
+        actor.arguments = node.arguments
+        actor.taken = list(node.taken)
+        actor.script_left = len(actor.taken)
+        actor.emitted = actor.swallow_left = node.emitted
+        actor.collected = list(node.collected)
+        actor.started_at = node.started_at
+        if isinstance(actor, FiringActor):
+            actor.restore_latest(node.latest)
+        for edge_snapshot in node.inbox:
+            edge = edges[edge_snapshot.edge_id]
+            edge.items.extend(edge_snapshot.items)
+            edge.ended = edge_snapshot.ended
+        if actor.order is not None:
+            actor.order.extend(edges[edge_id] for edge_id in node.order)
+
+    def _start(self) -> None:
+        for actor in tuple(self.actors.values()):
+            edges = actor.in_edges
+            ready = not edges or actor.arguments is not None or any(e.items or e.ended for e in edges)
+            if ready or isinstance(actor, StreamingActor) and not actor.plain_edges:
+                actor.wake()
+        if not self.actors:
+            self._finish()
+
+    # What actors report.
+
+    def enter_wait(self) -> None:
+        """One more actor waits at an edge."""
+        self._waiting += 1
+        if self._waiting == self._unfinished:
+            self._stalled()
+
+    def leave_wait(self, actor: Actor) -> None:
+        """One actor fewer waits; from here to the next wait it may change."""
+        self._waiting -= 1
+        self.changed.add(actor)
+
+    def completed(self, actor: Actor) -> None:
+        """An actor is over."""
+        self._unfinished -= 1
+        if self.listeners:
+            self.node_changed(actor)
+            for planned_edge in actor.planned.out_edges:
+                self.notify(EdgeChanged(self.run_id, planned_edge.edge_id, "ended", self.settings.edge_capacity))
+        if not self._unfinished:
+            self._finish()
+        elif self._waiting == self._unfinished:
+            self._stalled()
+
+    def step_is_final(self, actor: Actor, calls: list[Callable[[], object]]) -> None:
+        """A step with `on_durable` calls is committed."""
+        if self.saver is not None:
+            self.saver.when_durable(actor, calls)
+        else:
+            for call in calls:
+                call()
+
+    def node_failed(self, actor: Actor, cause: BaseException) -> None:
+        """A body raised: the run ends."""
+        actor.status = "failed"
+        actor.error = f"{type(cause).__name__}: {cause}"
+        self.changed.add(actor)
+        error = NodeFailed(self.run_id, actor.node_id, cause)
+        error.__cause__ = cause
+        self._stop(error, "error", "failed", actor)
+        if self.listeners:
+            self.node_changed(actor)
+
+    def actor_failed(self, actor: Actor, error: Exception) -> None:
+        """An actor ended outside its body: a hook failed, or an item did not fit."""
+        if self.stopping:
+            return
+        if isinstance(error, (HookError, Refusal)):
+            self._stop(error, "error", "failed")
+        else:
+            self.node_failed(actor, error)
+
+    def save_failed(self, error: Exception) -> None:
+        """A cut could not be saved: the run ends, and nothing is saved any more."""
+        if self.error is None or isinstance(self.error, RunStopped):
+            self.error = error
+        else:
+            self.error.add_note(f"and the last cut could not be saved: {type(error).__name__}: {error}")
+        self._stop(error, "error", "failed")
+
+    def _stop(self, error: BaseException, reason: str, status: RunStatus, actor: Actor | None = None) -> None:
+        if self.stopping:
+            return
+        self.stopping = True
+        self.stop_reason = "failure" if reason == "error" else reason
+        self.error = error
+        if self.saver is not None:
+            wanted = reason in self._final_moments
+            text = actor.error if actor is not None else str(error)
+            self.saver.close(status if wanted else None, reason, text if status == "failed" else None, actor and actor.node_id)
+        for other in self.actors.values():
+            if other.status != "completed":
+                other.freeze()
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _finish(self) -> None:
+        """Every actor is over."""
+        if self.saver is not None and not self.stopping:
+            self.saver.close("completed", "end")
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _stalled(self) -> None:
+        """Every unfinished actor waits at an edge: let the smallest full edge grow, so that one of them goes on."""
+        if self.stopping:
+            return
+        full = [edge for actor in self.actors.values() for edge in actor.in_edges if edge.writer is not None and edge.writer.open]
+        smallest = min(full, key=lambda edge: edge.capacity, default=None)
+        if smallest is None or smallest.capacity >= self.settings.max_edge_capacity:
+            names = [edge.edge_id for edge in full] or [a.node_id for a in self.actors.values() if a.status != "completed"]
+            self._stop(Deadlock(self.run_id, names), "error", "failed")
+            return
+        smallest.capacity = min(smallest.capacity * 2, self.settings.max_edge_capacity)
+        if self.listeners:
+            self.notify(EdgeChanged(self.run_id, smallest.edge_id, "grown", smallest.capacity))
+        smallest.release_writer()
+
+    # Events.
+
+    def notify(self, event: Event) -> None:
+        """Tell everybody who subscribed."""
+        for listener in self.listeners:
+            listener(event)
+
+    def node_changed(self, actor: Actor) -> None:
+        """Tell a node's new status."""
+        self.notify(NodeChanged(self.run_id, actor.node_id, actor.status, actor.firing))
+
+    def progressed(self, actor: Actor, done: float, total: float | None) -> None:
+        """Tell a body's progress."""
+        self.notify(Progressed(self.run_id, actor.node_id, done, total))

@@ -1,0 +1,290 @@
+"""`WorkflowRunner`: runs graphs, and resumes runs that a plugin has stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from hookspecs import PluginHost, RunInfo, RunHooks, StoredRun
+
+from workflow_runner.errors import GraphChanged, InputInvalid, StoreUnknown
+from workflow_runner.events import Event
+from workflow_runner.graph import Graph
+from workflow_runner.identity import check_run_id, new_run_id
+from workflow_runner.plan import Plan, make_plan
+from workflow_runner.registry import NodeRegistry
+from workflow_runner.run import Run, Settings
+from workflow_runner.threads import BodyThread
+
+__all__ = ["Result", "WorkflowRunner", "resume_workflow", "run_workflow"]
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended that did not fail.
+
+    Args:
+        run_id: the run.
+        status: `completed`.
+        outputs: what each output collected, in order.
+    """
+
+    run_id: str
+    status: Literal["completed"]
+    outputs: dict[str, list[Any]]
+
+
+class WorkflowRunner:
+    """Runs workflows.
+
+    Args:
+        plugins: where plugins are found; default: the entry points of installed packages.
+        nodes: Python files, dotted module names or modules with node types.
+        edge_capacity: items that an edge holds before its producer waits.
+        max_edge_capacity: items to which an edge may grow when everything waits.
+        max_log: stream items that a body may take without a commit while a plugin saves.
+        max_threads: bodies written with plain `def` that run at once.
+        validate: `"deep"` checks items all the way down.
+        grace_seconds: how long a stopped run waits for its bodies.
+        on_event: called with every event of every run, on the event loop.
+        threads: makes the thread of a `def` body.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: PluginHost | None = None,
+        nodes: Iterable[str | Path | ModuleType] = (),
+        edge_capacity: int = 64,
+        max_edge_capacity: int = 65_536,
+        max_log: int = 10_000,
+        max_threads: int = 64,
+        validate: Literal["shallow", "deep"] = "shallow",
+        grace_seconds: float = 5.0,
+        on_event: Listener | None = None,
+        threads: Callable[[], BodyThread] = BodyThread,
+    ) -> None:
+        if edge_capacity < 1 or max_edge_capacity < edge_capacity:
+            raise ValueError(
+                f"edge_capacity is at least 1 and at most max_edge_capacity, not {edge_capacity} and {max_edge_capacity}."
+            )
+        if validate not in ("shallow", "deep"):
+            raise ValueError(f"validate is 'shallow' or 'deep', not {validate!r}.")
+        self._host = plugins if plugins is not None else PluginHost()
+        self._registry = NodeRegistry(nodes, self._host.node_modules)
+        self._validate = validate
+        self._settings = Settings(edge_capacity, max_edge_capacity, max_log, max_threads, grace_seconds, threads)
+        self._listeners: list[Listener] = [on_event] if on_event is not None else []
+        self._running: set[Run] = set()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have a function called with every event of every run; gives a function that ends this."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def validate(self, graph: Graph | Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> None:
+        """Check a graph, and the inputs if given, without running anything.
+
+        Raises:
+            GraphInvalid: with every problem found.
+            InputInvalid: an input is unknown or missing.
+            NodeModuleError: a module of node types cannot be loaded.
+        """
+        plan = self._plan(graph)
+        if inputs is not None:
+            _give_inputs(plan, inputs)
+
+    async def run(
+        self,
+        graph: Graph | Mapping[str, Any],
+        inputs: Mapping[str, Any] | None = None,
+        enable: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> Result:
+        """Run a workflow to its end.
+
+        Args:
+            graph: the graph, or its document.
+            inputs: values of the `workflow.Input` nodes, by name.
+            enable: plugins by name, `True`, `False` or options; wins over the graph's own. `True` keeps the options of
+                the graph.
+            run_id: 1 to 200 characters; default a new UUIDv7.
+
+        Raises:
+            GraphInvalid, InputInvalid, RunIdInvalid, NodeModuleError: nothing was started.
+            PluginError: an enabled plugin is missing, blocked, broken or misused; nothing was started.
+            RunExists: a plugin has stored a run of this id.
+            NodeFailed: a node failed; what it raised is the cause.
+            HookError: a plugin failed.
+            Deadlock: every node waits and no edge may grow.
+            RunStopped: `stop` was called.
+        """
+        run_id = new_run_id() if run_id is None else check_run_id(run_id)
+        plan = self._plan(graph)
+        given = _give_inputs(plan, inputs or {})
+        options = merge_enable(plan.graph.enable, enable or {})
+        hooks = self._host.bind(options)
+        document = plan.graph.to_document() if hooks.before_run is not None else {}
+        document.pop("enable", None)
+        info = RunInfo(run_id, 1, document, given, options)
+        return await self._execute(plan, info, hooks)
+
+    async def resume(
+        self,
+        run_id: str,
+        enable: Mapping[str, Any] | None = None,
+        graph: Graph | Mapping[str, Any] | None = None,
+        url: str | None = None,
+        accept_changed: Iterable[str] = (),
+    ) -> Result:
+        """Go on with a stored run where its last checkpoint was taken. A completed run gives its outputs.
+
+        Args:
+            run_id: the run.
+            enable: as in `run`, over the options stored with the run.
+            graph: must be the stored graph.
+            url: of the store; default the plugin's own default.
+            accept_changed: ids of nodes that may go on with changed source in the middle of a step.
+
+        Raises:
+            RunNotFound, StoreError: the store has no such run, is missing or damaged.
+            StoreUnknown: no installed plugin, or more than one, has a store.
+            GraphChanged: the graph is another one.
+            SourceChanged: a node's source changed in the middle of a step.
+            AttemptLost: another process resumed the run.
+            Exception: else as `run`.
+        """
+        check_run_id(run_id)
+        name, stored = await self._load(run_id, enable or {}, url)
+        stored_graph = Graph.from_document(stored.graph)
+        if graph is not None:
+            other = graph if isinstance(graph, Graph) else Graph.from_document(graph)
+            differences = stored_graph.differences(other)
+            if differences:
+                raise GraphChanged(run_id, differences)
+            stored_graph.types = other.types
+        if stored.status == "completed" and stored.outputs is not None:
+            return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
+        plan = self._plan(stored_graph)
+        given = _give_inputs(plan, stored.inputs)
+        options = merge_enable(stored.enable, enable or {})
+        if url is not None and name in options:
+            options[name] = {**options[name], "url": url}
+        hooks = self._host.bind(options)
+        if hooks.restore_checkpoint is None:
+            raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
+        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, options)
+        return await self._execute(plan, info, hooks, frozenset(accept_changed))
+
+    def stop(self, reason: str) -> None:
+        """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
+
+        Args:
+            reason: `"signal"`, or a word of your own.
+        """
+        for run in tuple(self._running):
+            run.stop(reason)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a stopped run had to leave a body that did not end within the grace period."""
+        return self._abandoned
+
+    _abandoned = False
+
+    def _plan(self, graph: Graph | Mapping[str, Any]) -> Plan:
+        if not isinstance(graph, Graph):
+            graph = Graph.from_document(graph)
+        return make_plan(graph, self._registry, self._validate)
+
+    async def _load(self, run_id: str, enable: Mapping[str, Any], url: str | None) -> tuple[str, StoredRun]:
+        name, factory = self._host.store_factory()
+        options = enable.get(name)
+        if url is None and isinstance(options, Mapping):
+            url = options.get("url")
+        loader = factory(url)
+        try:
+            return name, await loader.load(run_id)
+        finally:
+            await loader.close()
+
+    async def _execute(self, plan: Plan, info: RunInfo, hooks: RunHooks, accept_changed: frozenset[str] = frozenset()) -> Result:
+        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed)
+        self._running.add(run)
+        # A task of its own: cancelling the caller must take the cut first, not tear the run apart.
+        task = asyncio.get_running_loop().create_task(run.execute(), name=f"workflow-{info.run_id}")
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            while not task.done():
+                try:
+                    await asyncio.wait((task,))
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    run.stop("cancel")
+        finally:
+            self._running.discard(run)
+            self._abandoned = self._abandoned or bool(run.abandoned)
+        if cancelled is not None:
+            if not task.cancelled():
+                task.exception()  # told by the cancellation
+            raise cancelled
+        return Result(info.run_id, "completed", task.result())
+
+
+def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of every plugin that is on, from those of the graph and those of the caller, who wins."""
+    merged: dict[str, dict[str, Any]] = {}
+    for name in {**document, **given}:
+        own, wanted = document.get(name), given.get(name, document.get(name))
+        if wanted is True and isinstance(own, Mapping):
+            wanted = own
+        if wanted is None or wanted is False:
+            continue
+        if wanted is not True and not isinstance(wanted, Mapping):
+            raise InputInvalid(f"enable {name!r}: give true, false or an object of options, not {wanted!r}.")
+        merged[name] = {} if wanted is True else dict(wanted)
+    return merged
+
+
+def _give_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Hand the inputs to their nodes."""
+    for name in inputs:
+        if name not in plan.inputs:
+            known = ", ".join(sorted(plan.inputs)) or "none"
+            raise InputInvalid(f"the workflow has no input {name!r}. Its inputs: {known}.")
+    for name, nodes in plan.inputs.items():
+        for node in nodes:
+            if name in inputs:
+                node.constants["value"] = inputs[name]
+            elif "value" not in node.constants:
+                raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {name}=JSON.")
+    return dict(inputs)
+
+
+def run_workflow(
+    graph: Graph | Mapping[str, Any],
+    inputs: Mapping[str, Any] | None = None,
+    enable: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    **settings: Any,
+) -> Result:
+    """`WorkflowRunner(**settings).run(...)` for code without an event loop."""
+    return asyncio.run(WorkflowRunner(**settings).run(graph, inputs, enable, run_id))
+
+
+def resume_workflow(
+    run_id: str,
+    enable: Mapping[str, Any] | None = None,
+    graph: Graph | Mapping[str, Any] | None = None,
+    url: str | None = None,
+    accept_changed: Sequence[str] = (),
+    **settings: Any,
+) -> Result:
+    """`WorkflowRunner(**settings).resume(...)` for code without an event loop."""
+    return asyncio.run(WorkflowRunner(**settings).resume(run_id, enable, graph, url, accept_changed))

@@ -1,0 +1,143 @@
+"""Cuts on their way to a store: requests that arrive while a save is under way share the next cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from hookspecs import CheckpointRef, RunStatus, Snapshot
+
+from workflow_runner.cut import take_cut
+from workflow_runner.errors import Cancelled
+from workflow_runner.events import CheckpointSaved
+
+if TYPE_CHECKING:
+    from workflow_runner.actor import Actor
+    from workflow_runner.run import Run
+
+__all__ = ["Saver"]
+
+DurableCall = tuple["Actor", Callable[[], object]]
+
+
+class Saver:
+    """Takes cuts and has them saved, one after the other, in a task of its own; there is one where a plugin saves."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._requests: list[asyncio.Future[CheckpointRef | None]] = []
+        self._reason = ""
+        self._wanted = asyncio.Event()
+        self._last: tuple[Snapshot, str] | None = None
+        self._closed = False
+        self._calls: list[DurableCall] = []
+        self._saved: CheckpointRef | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def request(self, reason: str) -> asyncio.Future[CheckpointRef | None]:
+        """Ask for a cut that holds everything up to now; the future gives its reference once it is durable."""
+        future: asyncio.Future[CheckpointRef | None] = self._run.loop.create_future()
+        if self._closed:
+            future.cancel()
+            return future
+        if not self._requests:
+            self._reason = reason
+        self._requests.append(future)
+        self._wanted.set()
+        return future
+
+    def when_durable(self, actor: Actor, calls: list[Callable[[], object]]) -> None:
+        """Call these once a cut is durable that is taken from now on."""
+        self._calls.extend((actor, call) for call in calls)
+
+    def start(self) -> None:
+        """Begin to serve requests; those made before wait."""
+        self._task = self._run.loop.create_task(self._serve(), name="workflow-saver")
+
+    def close(self, status: RunStatus | None, reason: str = "", error: str | None = None, node_id: str | None = None) -> None:
+        """No more cuts after this one, which is taken now, in this synchronous step; `None` for not even this one."""
+        if self._closed:
+            return
+        self._closed = True
+        if status is not None:
+            self._last = (self._snapshot(status, error, node_id), reason)
+        self._wanted.set()
+
+    async def finish(self) -> None:
+        """Wait until everything is saved that was asked for; call `close` before.
+
+        Raises:
+            HookError, Refusal: as the save of the last cut raised.
+        """
+        assert self._task is not None
+        await self._task
+
+    def _snapshot(self, status: RunStatus, error: str | None = None, node_id: str | None = None) -> Snapshot:
+        run = self._run
+        return Snapshot(run.run_id, run.info.attempt, status, take_cut(run), datetime.now(UTC), error, node_id)
+
+    async def _serve(self) -> None:
+        try:
+            while not self._closed:
+                await self._wanted.wait()
+                self._wanted.clear()
+                if self._requests and not self._closed:
+                    await self._save_requested()
+            if self._last is not None:
+                requests, self._requests = self._requests, []
+                await self._save(*self._last, requests, self._calls)
+        except Exception as error:
+            self._closed = True
+            self._run.save_failed(error)
+        finally:
+            self._refuse(self._requests)
+
+    async def _save_requested(self) -> None:
+        requests, self._requests = self._requests, []
+        reason = self._reason
+        calls, self._calls = self._calls, []
+        try:
+            snapshot = self._snapshot("running")
+            if snapshot.nodes or self._saved is None:
+                await self._save(snapshot, reason, requests, calls)
+            else:  # nothing changed: what is durable already holds it all
+                self._resolve(requests, self._saved)
+                self._call(calls)
+        except BaseException:
+            self._refuse(requests)
+            raise
+
+    async def _save(
+        self, snapshot: Snapshot, reason: str, requests: list[asyncio.Future[CheckpointRef | None]], calls: list[DurableCall]
+    ) -> None:
+        run = self._run
+        save = run.hooks.save_checkpoint
+        assert save is not None
+        ref = self._saved = await save(run.info, snapshot, reason)
+        if (checkpoint_saved := run.hooks.checkpoint_saved) is not None:
+            await checkpoint_saved(run.info, ref)
+        if run.listeners:
+            run.notify(CheckpointSaved(run.run_id, ref))
+        self._call(calls)
+        self._resolve(requests, ref)
+
+    def _call(self, calls: list[DurableCall]) -> None:
+        for actor, call in calls:
+            try:
+                call()
+            except Exception as error:
+                if not self._run.stopping:
+                    self._run.node_failed(actor, error)
+                    return
+
+    def _resolve(self, requests: list[asyncio.Future[CheckpointRef | None]], ref: CheckpointRef) -> None:
+        for future in requests:
+            if not future.done():
+                future.set_result(ref)
+
+    def _refuse(self, requests: list[asyncio.Future[CheckpointRef | None]]) -> None:
+        for future in requests:
+            if not future.done():
+                future.cancel()

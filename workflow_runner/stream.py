@@ -1,0 +1,127 @@
+"""`Stream`: the annotation of a streaming input, and what a body reads it with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from workflow_runner.checker import Checker
+
+if TYPE_CHECKING:
+    from workflow_runner.actor import Actor
+    from workflow_runner.edge import Edge
+
+__all__ = ["Arrivals", "LoggedStream", "Stream", "open_stream"]
+
+T = TypeVar("T")
+
+
+class Stream(Generic[T]):
+    """The items of one edge, in order: `async for item in stream` (`for item in stream` in a `def` body).
+
+    It ends when the producer has ended. Reading it from two tasks at once is an error.
+    """
+
+    __slots__ = ("_actor", "_check", "_edge", "handle")
+
+    def __init__(self, handle: str, actor: Actor, edge: Edge, check: Checker | None) -> None:
+        self.handle = handle
+        self._actor = actor
+        self._edge = edge
+        self._check = check
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        edge = self._edge
+        items = edge.items
+        while not items:
+            if edge.ended:
+                self._actor.check_alive()
+                raise StopAsyncIteration
+            await self._actor.wait_for_items((edge,))
+        item = items.popleft()
+        if edge.order is not None:
+            edge.order.remove(edge)
+        if edge.writer is not None and len(items) <= edge.capacity:
+            edge.release_writer()
+        self._actor.reads += 1
+        return item if self._check is None else self._actor.checked(self.handle, self._check, item)
+
+
+class LoggedStream(Stream[T]):
+    """A stream whose items are remembered until the next commit, so that the step can be run again."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> T:
+        actor = self._actor
+        edge = self._edge
+        if actor.script_left:
+            found, item = await actor.next_scripted((edge,))
+            if found is not None:
+                return item if self._check is None else actor.checked(self.handle, self._check, item)
+        if actor.stateless:
+            actor.commit_read()
+        items = edge.items
+        while not items:
+            if edge.ended:
+                actor.check_alive()
+                raise StopAsyncIteration
+            await actor.wait_for_items((edge,))
+        item = items.popleft()
+        actor.log(edge, item)
+        if edge.order is not None:
+            edge.order.remove(edge)
+        if edge.writer is not None and len(items) <= edge.capacity:
+            edge.release_writer()
+        return item if self._check is None else actor.checked(self.handle, self._check, item)
+
+
+class Arrivals:
+    """Several streams as one, in arrival order: `async for handle, item in context.arrivals(a, b)`."""
+
+    __slots__ = ("_actor", "_streams")
+
+    def __init__(self, actor: Actor, streams: tuple[Stream[Any], ...]) -> None:
+        self._actor = actor
+        self._streams = {stream._edge: stream for stream in streams}
+
+    def __aiter__(self) -> AsyncIterator[tuple[str, Any]]:
+        return self
+
+    async def __anext__(self) -> tuple[str, Any]:
+        actor = self._actor
+        edges = tuple(self._streams)
+        if actor.script_left:
+            found, item = await actor.next_scripted(edges)
+            if found is not None:
+                return self._give(found, item)
+        if actor.stateless:
+            actor.commit_read()
+        while (edge := actor.first_arrival(edges)) is None:
+            waiting = tuple(edge for edge in edges if not edge.ended)
+            if not waiting:
+                actor.check_alive()
+                raise StopAsyncIteration
+            await actor.wait_for_items(waiting)
+        item = edge.pop()
+        if actor.logs:
+            actor.log(edge, item)
+        else:
+            actor.reads += 1
+        return self._give(edge, item)
+
+    def _give(self, edge: Edge, item: Any) -> tuple[str, Any]:
+        stream = self._streams[edge]
+        if stream._check is not None:
+            item = self._actor.checked(stream.handle, stream._check, item)
+        return stream.handle, item
+
+
+def open_stream(handle: str, actor: Actor, edge: Edge | None, check: Checker | None, empty: Any) -> Any:
+    """What a body is given for a stream handle: a stream, or `empty` where no edge ends there."""
+    if edge is None:
+        return empty
+    return (LoggedStream if actor.logs else Stream)(handle, actor, edge, check)

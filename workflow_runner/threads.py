@@ -1,0 +1,290 @@
+"""Bodies in worker threads: written with `def`, they reach their actor through one ordered queue to the event loop.
+
+The thread asks (a yield, a read, a commit, a checkpoint) and waits for the answer; the actor's task serves one question
+at a time. So a thread never touches what a cut holds, and a cut sees it always between two of its questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hookspecs import CheckpointRef
+
+from workflow_runner.context import Context
+from workflow_runner.errors import Cancelled
+from workflow_runner.stream import Arrivals, Stream
+
+if TYPE_CHECKING:
+    from workflow_runner.actor import Actor
+
+__all__ = ["BodyThread", "ThreadBody", "ThreadContext"]
+
+
+class BodyThread:
+    """One worker thread, and how it and the event loop wait for each other.
+
+    A daemon thread: one that never ends is abandoned after the grace period and does not hold the process.
+    """
+
+    def __init__(self) -> None:
+        self._answered = threading.Semaphore(0)
+
+    def start(self, target: Callable[[], None], name: str) -> None:
+        """On the loop: run the target in the thread."""
+        threading.Thread(target=target, name=name, daemon=True).start()
+
+    def park(self) -> None:
+        """On the thread: wait until `unpark`."""
+        self._answered.acquire()
+
+    def unpark(self) -> None:
+        """On the loop: let the thread go on; it may not have parked yet."""
+        self._answered.release()
+
+    def ended(self) -> None:
+        """On the thread: the last thing that it does."""
+
+
+@dataclass(slots=True)
+class Returned:
+    value: Any
+
+
+@dataclass(slots=True)
+class Raised:
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Yielded:
+    value: Any
+
+
+@dataclass(slots=True)
+class Asked:
+    serve: Callable[[], Any]
+
+
+END = object()
+"""The answer to a read at the end of a stream."""
+
+
+class ThreadBody:
+    """One call of a `def` body."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+        self._loop = actor.run.loop
+        self._thread = actor.run.settings.threads()
+        self._questions: asyncio.Queue[Returned | Raised | Yielded | Asked] = asyncio.Queue()
+        self._answer: Any = None
+        self._error: BaseException | None = None
+        self._closing = False
+        self._refused = False
+        self.context = ThreadContext(actor, self)
+
+    # On the event loop.
+
+    async def result(self, values: Mapping[str, Any]) -> Any:
+        """Run a body that returns; what it returned."""
+        async with self._actor.run.thread_slots:
+            async for _ in self.items(values):
+                raise AssertionError("a body that returns does not yield")
+        return self._answer
+
+    async def items(self, values: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """Run a body; what it yields."""
+        arguments = {name: self._for_thread(value) for name, value in values.items()}
+        generates = self._actor.type.generates
+        self._thread.start(lambda: self._run(arguments, generates), f"workflow-node-{self._actor.node_id}")
+        running = True
+        try:
+            while True:
+                question = await self._questions.get()
+                match question:
+                    case Returned(value):
+                        running = False
+                        self._answer = value
+                        return
+                    case Raised(error):
+                        running = False
+                        raise error
+                    case Yielded(value):
+                        yield value
+                        self._give(None)
+                    case Asked(serve):
+                        await self._serve(serve)
+        except GeneratorExit:
+            # Nobody is left to hear it: its generator is closed where it stands, and may clean up.
+            self._closing = True
+            if running:
+                self._give(None)
+                await self._drain()
+            raise
+        except asyncio.CancelledError:
+            if running:
+                await self._abandon()
+            raise
+
+    async def _serve(self, serve: Callable[[], Any]) -> None:
+        try:
+            answer = serve()
+            if isinstance(answer, Awaitable):
+                answer = await answer
+        except asyncio.CancelledError as error:
+            if not isinstance(error, Cancelled):
+                raise  # the actor itself is cancelled, in the middle of a question
+            self._fail(error)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._give(answer)
+
+    async def _drain(self) -> None:
+        """Serve a closing body to its end."""
+        while True:
+            match await self._questions.get():
+                case Returned():
+                    return
+                case Raised(error):
+                    raise error
+                case Yielded():
+                    self._fail(RuntimeError("generator ignored GeneratorExit"))
+                case Asked(serve):
+                    await self._serve(serve)
+
+    async def _abandon(self) -> None:
+        """The run is over: refuse whatever the thread asks, and wait for its end as long as the grace period lasts."""
+        self._refused = True
+        error = Cancelled(f"run {self._actor.run.run_id!r} was stopped")
+        self._fail(error)
+        while not isinstance(await self._questions.get(), Returned | Raised):
+            self._fail(error)
+
+    def _for_thread(self, value: Any) -> Any:
+        return ThreadStream(self, value) if isinstance(value, Stream) else value
+
+    def _give(self, answer: Any) -> None:
+        self._answer, self._error = answer, None
+        self._thread.unpark()
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self._thread.unpark()
+
+    # In the thread.
+
+    def _run(self, arguments: Mapping[str, Any], generates: bool) -> None:
+        last: Returned | Raised
+        try:
+            value = self._actor.type.call(arguments, self.context)
+            if generates:
+                value = self._pump(value)
+            last = Returned(value)
+        except BaseException as error:  # carried to the event loop, where it ends the firing
+            last = Raised(error)
+        self._post(last)
+        self._thread.ended()
+
+    def _pump(self, body: Iterator[Any]) -> None:
+        for value in body:
+            try:
+                self._wait(Yielded(value))
+            except BaseException:
+                body.close()  # type: ignore[attr-defined]
+                raise
+            if self._closing:
+                body.close()  # type: ignore[attr-defined]
+                return
+
+    def ask(self, serve: Callable[[], Any]) -> Any:
+        """Have the event loop call something, and wait for what it gives.
+
+        Raises:
+            Cancelled: the run was stopped.
+        """
+        return self._wait(Asked(serve))
+
+    def _wait(self, question: Yielded | Asked) -> Any:
+        if self._refused:
+            raise Cancelled(f"run {self._actor.run.run_id!r} was stopped")
+        self._post(question)
+        self._thread.park()
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+    def _post(self, question: Returned | Raised | Yielded | Asked) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._questions.put_nowait, question)
+        except RuntimeError:  # the loop is closed: an abandoned thread has outlived its run
+            self._refused = True
+            self._error = Cancelled(f"run {self._actor.run.run_id!r} was stopped")
+            self._thread.unpark()
+
+
+class ThreadContext(Context):
+    """The context of a body in a thread: what changes the actor is asked of the event loop."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, actor: Actor, body: ThreadBody) -> None:
+        super().__init__(actor)
+        self._body = body
+
+    @property
+    def state(self) -> Any:
+        return self._body.ask(lambda: self._actor.context.state)
+
+    @property
+    def idempotency_key(self) -> str:
+        key: str = self._body.ask(lambda: self._actor.context.idempotency_key)
+        return key
+
+    def commit(self, state: Any = None) -> None:
+        self._body.ask(lambda: self._actor.context.commit(state))
+
+    def checkpoint(self, reason: str = "explicit") -> CheckpointRef | None:  # type: ignore[override]
+        """Ask for a checkpoint and wait until it is durable, without `await`; else as in `Context`."""
+        ref: CheckpointRef | None = self._body.ask(lambda: self._actor.context.checkpoint(reason))
+        return ref
+
+    def on_durable(self, call: Callable[[], object]) -> None:
+        self._body.ask(lambda: self._actor.context.on_durable(call))
+
+    def arrivals(self, *streams: Stream[Any]) -> Any:
+        """As in `Context`, to be read with a plain `for`."""
+        own = tuple(stream.stream if isinstance(stream, ThreadStream) else stream for stream in streams)
+        return ThreadReader(self._body, self._body.ask(lambda: self._actor.context.arrivals(*own)))
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        self._body.ask(lambda: self._actor.context.progress(done, total))
+
+
+class ThreadReader:
+    """Reads a stream or several from a thread."""
+
+    def __init__(self, body: ThreadBody, source: Stream[Any] | Arrivals) -> None:
+        self._body = body
+        self._source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        item = self._body.ask(lambda: anext(self._source, END))
+        if item is END:
+            raise StopIteration
+        return item
+
+
+class ThreadStream(ThreadReader):
+    """A stream in a `def` body: `for item in stream`."""
+
+    def __init__(self, body: ThreadBody, stream: Stream[Any]) -> None:
+        super().__init__(body, stream)
+        self.stream = stream
