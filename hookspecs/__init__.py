@@ -1,0 +1,80 @@
+"""The contract between a workflow runner and its plugins: hooks, what crosses them, errors, tagged JSON."""
+
+from hookspecs.binding import NO_HOOKS, RunHooks
+from hookspecs.errors import (
+    AttemptLost,
+    HookError,
+    PluginConflict,
+    PluginError,
+    PluginInvalid,
+    PluginLoadFailed,
+    PluginMissing,
+    PluginOptionsInvalid,
+    Refusal,
+    RunExists,
+    RunNotFound,
+    StoreError,
+    TaggedValueError,
+    WorkflowError,
+)
+from hookspecs.markers import PROJECT, hookimpl, hookspec
+from hookspecs.outcome import Cancelled, Completed, Failed, Outcome
+from hookspecs.run import NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
+from hookspecs.snapshot import (
+    CheckpointRef,
+    EdgeSnapshot,
+    NodeSnapshot,
+    NodeStatus,
+    Prefix,
+    RunStatus,
+    Snapshot,
+    Taken,
+)
+from hookspecs.specs import CheckpointHooks, NodeHooks, RunLifeHooks
+from hookspecs.tagged import dumps_tagged, from_tagged, loads_tagged, to_tagged
+
+__all__ = [
+    "NO_HOOKS",
+    "PROJECT",
+    "AttemptLost",
+    "Cancelled",
+    "CheckpointHooks",
+    "CheckpointRef",
+    "Completed",
+    "EdgeSnapshot",
+    "Failed",
+    "HookError",
+    "NodeHooks",
+    "NodeInfo",
+    "NodeSnapshot",
+    "NodeStatus",
+    "Outcome",
+    "PluginConflict",
+    "PluginError",
+    "PluginInvalid",
+    "PluginLoadFailed",
+    "PluginMissing",
+    "PluginOptionsInvalid",
+    "Prefix",
+    "Refusal",
+    "RunControl",
+    "RunExists",
+    "RunHooks",
+    "RunInfo",
+    "RunLifeHooks",
+    "RunLoader",
+    "RunNotFound",
+    "RunStatus",
+    "Snapshot",
+    "StoreError",
+    "StoredRun",
+    "TaggedValueError",
+    "Taken",
+    "WorkflowError",
+    "dumps_tagged",
+    "from_tagged",
+    "hookimpl",
+    "hookspec",
+    "loads_tagged",
+    "to_tagged",
+]

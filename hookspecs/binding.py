@@ -1,0 +1,161 @@
+"""From a run's plugins to typed callables, once a run: a call site tests for `None` and awaits.
+
+This is the only file that asks pluggy who answers a hook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Final
+
+import pluggy
+
+from hookspecs.errors import HookError, PluginConflict, Refusal
+from hookspecs.outcome import Cancelled, Failed, Outcome
+from hookspecs.run import NodeInfo, RunControl, RunInfo
+from hookspecs.snapshot import CheckpointRef, Snapshot
+
+__all__ = ["NO_HOOKS", "RunHooks", "bind_hooks"]
+
+AsyncCall = Callable[..., Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunHooks:
+    """The hooks of one run; `None` where nobody listens. The arguments are those of the specs, by position."""
+
+    before_run: Callable[[RunInfo, RunControl], Coroutine[Any, Any, None]] | None = None
+    after_run: Callable[[RunInfo, Outcome], Coroutine[Any, Any, None]] | None = None
+    before_node: Callable[[RunInfo, NodeInfo, Mapping[str, Any]], Coroutine[Any, Any, None]] | None = None
+    after_node: Callable[[RunInfo, NodeInfo, Outcome], Coroutine[Any, Any, None]] | None = None
+    restore_checkpoint: Callable[[RunInfo, int | None], Coroutine[Any, Any, Snapshot | None]] | None = None
+    save_checkpoint: Callable[[RunInfo, Snapshot, str], Coroutine[Any, Any, CheckpointRef]] | None = None
+    checkpoint_saved: Callable[[RunInfo, CheckpointRef], Coroutine[Any, Any, None]] | None = None
+
+
+NO_HOOKS: Final = RunHooks()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One plugin's implementation of one hook, called with the spec's arguments by position."""
+
+    plugin: str
+    call: AsyncCall
+
+
+def bind_hooks(manager: pluggy.PluginManager) -> RunHooks:
+    """Bind what the registered plugins implement.
+
+    Args:
+        manager: of one run, with the specs added and its plugins registered; what is registered later is not heard.
+
+    Raises:
+        PluginConflict: two plugins answer one provider hook.
+    """
+    return RunHooks(
+        before_run=_before(_answers(manager, "before_run"), _answers(manager, "after_run")),
+        after_run=_tell_all(_answers(manager, "after_run")[::-1]),
+        before_node=_before(_answers(manager, "before_node"), _answers(manager, "after_node")),
+        after_node=_tell_all(_answers(manager, "after_node")[::-1]),
+        restore_checkpoint=_provider("restore_checkpoint", _answers(manager, "restore_checkpoint")),
+        save_checkpoint=_provider("save_checkpoint", _answers(manager, "save_checkpoint")),
+        checkpoint_saved=_tell_all(_answers(manager, "checkpoint_saved")),
+    )
+
+
+def _answers(manager: pluggy.PluginManager, hook: str) -> list[Answer]:
+    """Who implements a hook, in the order in which pluggy would call them."""
+    caller: pluggy.HookCaller = getattr(manager.hook, hook)
+    assert caller.spec is not None
+    wanted = tuple(caller.spec.argnames)
+    return [
+        Answer(impl.plugin_name, _guarded(impl.plugin_name, hook, _fitted(impl.function, tuple(impl.argnames), wanted)))
+        for impl in reversed(caller.get_hookimpls())
+    ]
+
+
+def _fitted(function: AsyncCall, takes: Sequence[str], given: Sequence[str]) -> AsyncCall:
+    """The function, called with all of the spec's arguments where it takes fewer or has them in another order."""
+    if tuple(takes) == tuple(given):
+        return function
+    places = [given.index(name) for name in takes]
+    if not places:
+        return lambda *arguments: function()
+    if len(places) == 1:
+        place = places[0]
+        return lambda *arguments: function(arguments[place])
+    pick = itemgetter(*places)
+    return lambda *arguments: function(*pick(arguments))
+
+
+def _guarded(plugin: str, hook: str, function: AsyncCall) -> AsyncCall:
+    async def call(*arguments: Any) -> Any:
+        try:
+            return await function(*arguments)
+        except Refusal:
+            raise
+        except Exception as error:
+            raise HookError(plugin, hook, error) from error
+
+    return call
+
+
+def _provider(hook: str, answers: list[Answer]) -> AsyncCall | None:
+    if len(answers) > 1:
+        names = " and ".join(repr(answer.plugin) for answer in answers)
+        raise PluginConflict(
+            answers[0].plugin,
+            f"plugins {names} both answer {hook!r}, and a run has one. Disable all but one of them for this run.",
+        )
+    return answers[0].call if answers else None
+
+
+def _tell_all(answers: list[Answer]) -> AsyncCall | None:
+    """One after the other; an error does not keep the news from the others, the first one rises."""
+    if len(answers) < 2:
+        return answers[0].call if answers else None
+    calls = [answer.call for answer in answers]
+
+    async def tell_all(*arguments: Any) -> None:
+        first: BaseException | None = None
+        for call in calls:
+            try:
+                await call(*arguments)
+            except (Exception, asyncio.CancelledError) as error:
+                if first is None:
+                    first = error
+                else:
+                    first.add_note(f"and then {type(error).__name__}: {error}")
+        if first is not None:
+            raise first
+
+    return tell_all
+
+
+def _before(befores: list[Answer], afters: list[Answer]) -> AsyncCall | None:
+    """One after the other; when one raises, those whose `before_*` had returned hear their `after_*` first."""
+    if len(befores) < 2:
+        return befores[0].call if befores else None
+
+    async def before(*arguments: Any) -> None:
+        begun: set[str] = set()
+        for answer in befores:
+            try:
+                await answer.call(*arguments)
+            except (Exception, asyncio.CancelledError) as error:
+                outcome = Failed(error) if isinstance(error, Exception) else Cancelled()
+                unwind = _tell_all([after for after in reversed(afters) if after.plugin in begun])
+                if unwind is not None:
+                    try:
+                        # A spec's last argument is what differs between before and after: (run, node, inputs | outcome).
+                        await unwind(*arguments[:-1], outcome)
+                    except (Exception, asyncio.CancelledError) as other:
+                        error.add_note(f"and then {type(other).__name__}: {other}")
+                raise
+            begun.add(answer.plugin)
+
+    return before
