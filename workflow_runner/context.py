@@ -13,7 +13,7 @@ from workflow_runner.identity import step_key
 from workflow_runner.stream import Arrivals, Stream
 
 if TYPE_CHECKING:
-    from workflow_runner.actor import Actor
+    from workflow_runner.firing import BodyActor
 
 __all__ = ["Context"]
 
@@ -23,7 +23,7 @@ class Context:
 
     __slots__ = ("_actor", "_staged")
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: BodyActor) -> None:
         self._actor = actor
         self._staged: tuple[Any] | None = None
 
@@ -105,7 +105,7 @@ class Context:
             call: takes nothing; what it raises fails the node.
         """
         self._actor.check_alive()
-        self._actor.durable_calls.append(call)
+        self._actor.durable_calls = [*self._actor.durable_calls, call]
 
     def arrivals(self, *streams: Stream[Any]) -> Arrivals:
         """Read several streams in arrival order: `async for handle, item in context.arrivals(a, b)`.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix
 
-from workflow_runner.body import FiringActor
+from workflow_runner.firing import FiringActor
 
 if TYPE_CHECKING:
     from workflow_runner.actor import Actor
@@ -49,12 +49,12 @@ def capture(actor: Actor) -> NodeSnapshot:
         commits=actor.commits,
         state=actor.state,
         arguments=actor.arguments,
-        taken=Prefix(actor.taken),
+        taken=Prefix(actor.taken) if isinstance(actor.taken, list) else (),
         emitted=actor.emitted,
         latest=actor.latest() if isinstance(actor, FiringActor) and not over else None,
-        inbox=() if over else tuple(EdgeSnapshot(e.edge_id, (*e.items, *e.held), e.ended or e.held_end) for e in actor.in_edges),
+        inbox=() if over else tuple(EdgeSnapshot(e.edge_id, e.pending(), e.ended or e.held_end) for e in actor.in_edges),
         order=() if over or actor.order is None else tuple(_arrivals(actor)),
-        collected=Prefix(actor.collected),
+        collected=Prefix(actor.collected) if isinstance(actor.collected, list) else (),
         source=actor.type.fingerprint if actor.type.role == "body" else "",
         error=actor.error,
         started_at=actor.started_at,
@@ -66,7 +66,7 @@ def _arrivals(actor: Actor) -> list[str]:
     """The arrival order of everything pending; what is held comes after what was sent."""
     pending = [edge.edge_id for edge in actor.order or ()]
     for edge in actor.in_edges:
-        pending.extend(edge.edge_id for _ in edge.held)
+        pending.extend(edge.edge_id for _ in edge.held or ())
     return pending
 
 
@@ -89,4 +89,4 @@ def _signature(actor: Actor) -> tuple[Any, ...]:
 
 
 def _edge_signature(edge: Edge) -> tuple[int, bool]:
-    return len(edge.items) + len(edge.held), edge.ended or edge.held_end
+    return len(edge.items) + len(edge.held or ()), edge.ended or edge.held_end

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from workflow_runner.actor import Actor
+    from workflow_runner.plan import PlannedEdge
 
 __all__ = ["Edge", "Waiter"]
 
 
 class Waiter(Protocol):
-    """Somebody who waits at an edge."""
+    """Somebody who waits at an edge, or a node that has no actor yet."""
 
     @property
     def open(self) -> bool:
-        """Whether it still waits."""
+        """Whether a body waits here, so that no second one may."""
 
     def wake(self) -> None:
         """Let it go on; harmless when it no longer waits."""
@@ -30,33 +31,28 @@ class Edge:
     anybody, because its cut is not durable or `after_node` has not returned; a cut counts it as sent.
     """
 
-    __slots__ = (
-        "capacity",
-        "consumer",
-        "edge_id",
-        "ended",
-        "held",
-        "held_end",
-        "items",
-        "order",
-        "producer",
-        "reader",
-        "writer",
-    )
+    __slots__ = ("capacity", "closed", "consumer", "ended", "held", "held_end", "items", "order", "planned", "producer", "reader", "writer")
 
-    def __init__(self, edge_id: str, capacity: int) -> None:
-        self.edge_id = edge_id
+    def __init__(self, planned: PlannedEdge, capacity: int, reader: Waiter | None) -> None:
+        self.planned = planned
         self.capacity = capacity
         self.items: deque[Any] = deque()
         self.ended = False
-        self.held: list[Any] = []
+        self.held: list[Any] | None = None
         self.held_end = False
         self.producer: Actor | None = None
         self.consumer: Actor | None = None
+        self.closed = False
+        """The consumer is over: what is sent here is dropped."""
         self.order: deque[Edge] | None = None
         """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
-        self.reader: Waiter | None = None
+        self.reader = reader
         self.writer: Waiter | None = None
+
+    @property
+    def edge_id(self) -> str:
+        """Its id in the graph."""
+        return self.planned.edge_id
 
     @property
     def full(self) -> bool:
@@ -93,11 +89,15 @@ class Edge:
             self.reader = None
             reader.wake()
 
+    def pending(self) -> tuple[Any, ...]:
+        """Everything that is in it for the consumer, as a cut counts it."""
+        return (*self.items, *self.held) if self.held else tuple(self.items)
+
     def send_held(self) -> None:
         """Hand on what was held."""
-        for item in self.held:
+        held, self.held = self.held, None
+        for item in held or ():
             self.put(item)
-        self.held.clear()
         if self.held_end:
             self.held_end = False
             self.end()
@@ -111,7 +111,7 @@ class Edge:
     def clear(self) -> None:
         """Forget everything that is in it: its consumer is done, or the run is."""
         self.items.clear()
-        self.held.clear()
+        self.held = None
         if self.order is not None:
             self.order.clear()
         self.release_writer()

@@ -44,7 +44,7 @@ def node(
     """
 
     def decorate(function: F) -> F:
-        made = _function_type(function, tuple(outputs), type, stateless, mapping=outputs != ("output",))
+        made = _function_type(function, outputs, type, stateless)
         function.__node_type__ = made  # type: ignore[attr-defined]
         return function
 
@@ -73,7 +73,7 @@ class Node:
         process = getattr(cls, "process", None)
         if process is None:
             return  # a common base of nodes; its subclasses have the body
-        cls.__node_type__ = _class_type(cls, process, tuple(outputs), type, stateless, mapping=outputs != ("output",))
+        cls.__node_type__ = _class_type(cls, process, outputs, type, stateless)
 
 
 def node_type_of(item: Any) -> NodeType | None:
@@ -93,7 +93,7 @@ def type_name(definition: Any) -> str:
     return f"{module}.{definition.__name__}"
 
 
-def _function_type(function: Any, outputs: tuple[str, ...], name: str | None, stateless: bool, *, mapping: bool) -> NodeType:
+def _function_type(function: Any, outputs: Sequence[str], name: str | None, stateless: bool) -> NodeType:
     if not inspect.isfunction(function):
         raise NodeDefinitionError(f"@node takes a function, not {function!r}. Write a class as a subclass of Node.")
     hints = _hints(function, function.__qualname__)
@@ -125,12 +125,13 @@ def _function_type(function: Any, outputs: tuple[str, ...], name: str | None, st
         call=call,
         stateless=stateless,
         definition=function,
-        emits_mapping=mapping,
+        emits_mapping=tuple(outputs) != ("output",),
+        wants_context=context_name is not None,
     )
 
 
 def _class_type(
-    cls: type[Node], process: Any, outputs: tuple[str, ...], name: str | None, stateless: bool, *, mapping: bool
+    cls: type[Node], process: Any, outputs: Sequence[str], name: str | None, stateless: bool
 ) -> NodeType:
     if not inspect.isfunction(process):
         raise NodeDefinitionError(f"{cls.__qualname__}.process is not a method. Write `async def process(self, context)`.")
@@ -158,7 +159,8 @@ def _class_type(
         call=call,
         stateless=stateless,
         definition=cls,
-        emits_mapping=mapping,
+        emits_mapping=tuple(outputs) != ("output",),
+        wants_context=takes_context,
     )
 
 
@@ -180,10 +182,10 @@ def _hints(definition: Any, qualname: str) -> dict[str, Any]:
         ) from error
 
 
-def _outputs(outputs: tuple[str, ...], qualname: str) -> tuple[str, ...]:
+def _outputs(outputs: Sequence[str], qualname: str) -> tuple[str, ...]:
     if isinstance(outputs, str) or not all(isinstance(o, str) and o for o in outputs) or len(set(outputs)) != len(outputs):
         raise NodeDefinitionError(f'{qualname}: outputs are different names, like outputs=("word", "count"), not {outputs!r}.')
-    return outputs
+    return tuple(outputs)
 
 
 def _kind(function: Any) -> BodyKind:

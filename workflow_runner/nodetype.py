@@ -32,6 +32,8 @@ class NodeType:
         stateless: whether every read of a stream is a commit point.
         definition: the function or class, for its source text.
         role: built-in part or body.
+        emits_mapping: whether what the body gives is a mapping of outputs, not the value of the only one.
+        wants_context: whether the body takes the context.
     """
 
     name: str
@@ -43,20 +45,15 @@ class NodeType:
     definition: Any
     role: Role = "body"
     emits_mapping: bool = False
+    wants_context: bool = True
     streams: bool = field(init=False)
+    generates: bool = field(init=False)
+    threaded: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", any(handle.stream for handle in self.handles.values()))
-
-    @property
-    def generates(self) -> bool:
-        """Whether the body yields its items."""
-        return self.kind in ("async_generator", "generator")
-
-    @property
-    def threaded(self) -> bool:
-        """Whether the body runs in a worker thread."""
-        return self.kind in ("function", "generator")
+        object.__setattr__(self, "generates", self.kind in ("async_generator", "generator"))
+        object.__setattr__(self, "threaded", self.kind in ("function", "generator"))
 
     @cached_property
     def fingerprint(self) -> str:

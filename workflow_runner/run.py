@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ from hookspecs import (
     Completed,
     Failed,
     HookError,
-    NodeSnapshot,
     Outcome,
     Refusal,
     RunHooks,
@@ -25,14 +23,12 @@ from hookspecs import (
 )
 
 from workflow_runner.actor import Actor
-from workflow_runner.body import FiringActor, StreamingActor
-from workflow_runner.edge import Edge
-from workflow_runner.errors import Deadlock, NodeFailed, RunStopped, SourceChanged
+from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
 from workflow_runner.plan import Plan, PlannedNode
 from workflow_runner.saver import Saver
-from workflow_runner.sink import SinkActor
 from workflow_runner.threads import BodyThread
+from workflow_runner.wiring import Wiring
 
 __all__ = ["Run", "Settings"]
 
@@ -81,7 +77,9 @@ class Run:
         self.accept_changed = accept_changed
         self.loop = asyncio.get_running_loop()
         self.saver = Saver(self) if hooks.save_checkpoint is not None else None
+        self.wiring = Wiring(self)
         self.actors: dict[str, Actor] = {}
+        """Those that are born and not over."""
         self.changed: set[Actor] = set()
         self.collected: dict[str, Sequence[Any]] = {}
         self.gate_reason: str | None = None
@@ -169,11 +167,11 @@ class Run:
         snapshot: Snapshot | None = None
         if self.info.resumed and self.hooks.restore_checkpoint is not None:
             snapshot = await self.hooks.restore_checkpoint(self.info, None)
-        self._build({node.node_id: node for node in snapshot.nodes} if snapshot is not None else {})
+        self._build(snapshot)
         if self.stopping:  # stopped while the store was opened: nothing has changed
             return
         if self.listeners:
-            self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.plan.nodes) - len(self.actors)))
+            self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.wiring.completed)))
         if self.saver is not None:
             self.saver.start()
         scope = self.loop.create_task(self._scope(), name="workflow-run")
@@ -203,94 +201,28 @@ class Run:
             self._start()
             await asyncio.wait((self._over,))
 
-    # Building.
-
-    def _build(self, restored: Mapping[str, NodeSnapshot]) -> None:
-        """Make the actors of the unfinished nodes, and the edges that still matter."""
-        completed = {node_id for node_id, node in restored.items() if node.status == "completed"}
+    def _build(self, snapshot: Snapshot | None) -> None:
+        nodes = {node.node_id: node for node in snapshot.nodes} if snapshot is not None else {}
+        self.wiring.restore(nodes)
+        completed = self.wiring.completed
         for node_id in completed:
-            self.collected[node_id] = restored[node_id].collected
-        edges: dict[str, Edge] = {}
-        make_edge = Edge
-        capacity = self.settings.edge_capacity
-        for planned in self.plan.nodes.values():
-            if planned.node_id in completed:
-                continue
-            in_edges = []
-            for planned_edge in planned.in_edges:
-                edge = edges[planned_edge.edge_id] = make_edge(planned_edge.edge_id, capacity)
-                in_edges.append(edge)
-            if len(in_edges) > 1:
-                order: deque[Edge] = deque()
-                for edge in in_edges:
-                    edge.order = order
-            actor = self.actors[planned.node_id] = self._make_actor(planned, in_edges)
-            for edge in in_edges:
-                edge.consumer = actor
-                edge.reader = actor
-        for actor in self.actors.values():
-            self._connect(actor, edges)
-        self._unfinished = self._waiting = len(self.actors)
-        for node_id, actor in self.actors.items():
-            if (node := restored.get(node_id)) is not None:
-                self._restore(actor, node, edges)
-            actor.choose_publish()
-        for name, planned in self.plan.outputs.items():
-            if planned.node_id in self.actors:
-                self.collected[planned.node_id] = self.actors[planned.node_id].collected
-
-    def _make_actor(self, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
-        if planned.type.role in ("output", "preview") and in_edges:
-            return SinkActor(self, planned, in_edges)
-        if planned.type.streams:
-            return StreamingActor(self, planned, in_edges)
-        return FiringActor(self, planned, in_edges)
-
-    def _connect(self, actor: Actor, edges: Mapping[str, Edge]) -> None:
-        planned = actor.planned
-        actor.targets = {handle: [] for handle in planned.type.outputs}
-        for planned_edge in planned.out_edges:
-            edge = edges.get(planned_edge.edge_id)
-            if edge is not None:  # else the consumer is completed, and what is sent there is dropped
-                edge.producer = actor
-                actor.targets[planned_edge.source_handle].append(edge)
-        if not planned.type.emits_mapping and planned.type.outputs:
-            actor.only_targets = actor.targets[planned.type.outputs[0]]
-        actor.had_consumers = bool(planned.out_edges)
-        actor.orphaned = actor.had_consumers and not any(actor.targets.values())
-
-    def _restore(self, actor: Actor, node: NodeSnapshot, edges: Mapping[str, Edge]) -> None:
-        current = actor.type.fingerprint if node.emitted and actor.type.role == "body" else ""
-        if node.emitted and node.source and current != node.source and node.node_id not in self.accept_changed:
-            raise SourceChanged(self.run_id, node.node_id, actor.type.name, node.emitted)
-        interrupted = node.arguments is not None
-        actor.status = "running" if node.firing else "idle"
-        actor.attempt = node.attempt + 1 if interrupted else node.attempt
-        actor.firing = node.firing
-        actor.commits = node.commits
-        actor.state = node.state
-        actor.arguments = node.arguments
-        actor.taken = list(node.taken)
-        actor.script_left = len(actor.taken)
-        actor.emitted = actor.swallow_left = node.emitted
-        actor.collected = list(node.collected)
-        actor.started_at = node.started_at
-        if isinstance(actor, FiringActor):
-            actor.restore_latest(node.latest)
-        for edge_snapshot in node.inbox:
-            edge = edges[edge_snapshot.edge_id]
-            edge.items.extend(edge_snapshot.items)
-            edge.ended = edge_snapshot.ended
-        if actor.order is not None:
-            actor.order.extend(edges[edge_id] for edge_id in node.order)
+            self.collected[node_id] = nodes[node_id].collected
+        self._unfinished = self._waiting = len(self.plan.nodes) - len(completed)
 
     def _start(self) -> None:
-        for actor in tuple(self.actors.values()):
-            edges = actor.in_edges
-            ready = not edges or actor.arguments is not None or any(e.items or e.ended for e in edges)
-            if ready or isinstance(actor, StreamingActor) and not actor.plain_edges:
-                actor.wake()
-        if not self.actors:
+        """Start what has something to do: sources, interrupted firings, streams, and whatever has items waiting."""
+        completed = self.wiring.completed
+        for planned in self.plan.nodes.values():
+            actor = self.actors.get(planned.node_id)
+            if actor is None:
+                if planned.node_id in completed or (planned.in_edges and not _reads_at_once(planned)):
+                    continue
+                actor = self.wiring.bear(planned)
+            elif planned.in_edges and actor.arguments is None and not _reads_at_once(planned):
+                if not any(edge.items or edge.ended for edge in actor.in_edges):
+                    continue
+            actor.wake()
+        if not self._unfinished:
             self._finish()
 
     # What actors report.
@@ -304,11 +236,13 @@ class Run:
     def leave_wait(self, actor: Actor) -> None:
         """One actor fewer waits; from here to the next wait it may change."""
         self._waiting -= 1
-        self.changed.add(actor)
+        if self.saver is not None:
+            self.changed.add(actor)
 
     def completed(self, actor: Actor) -> None:
-        """An actor is over."""
+        """An actor is over, and everybody may see it."""
         self._unfinished -= 1
+        del self.actors[actor.node_id]
         if self.listeners:
             self.node_changed(actor)
             for planned_edge in actor.planned.out_edges:
@@ -318,7 +252,7 @@ class Run:
         elif self._waiting == self._unfinished:
             self._stalled()
 
-    def step_is_final(self, actor: Actor, calls: list[Callable[[], object]]) -> None:
+    def step_is_final(self, actor: Actor, calls: Sequence[Callable[[], object]]) -> None:
         """A step with `on_durable` calls is committed."""
         if self.saver is not None:
             self.saver.when_durable(actor, calls)
@@ -365,8 +299,7 @@ class Run:
             text = actor.error if actor is not None else str(error)
             self.saver.close(status if wanted else None, reason, text if status == "failed" else None, actor and actor.node_id)
         for other in self.actors.values():
-            if other.status != "completed":
-                other.freeze()
+            other.freeze()
         if not self._over.done():
             self._over.set_result(None)
 
@@ -384,7 +317,7 @@ class Run:
         full = [edge for actor in self.actors.values() for edge in actor.in_edges if edge.writer is not None and edge.writer.open]
         smallest = min(full, key=lambda edge: edge.capacity, default=None)
         if smallest is None or smallest.capacity >= self.settings.max_edge_capacity:
-            names = [edge.edge_id for edge in full] or [a.node_id for a in self.actors.values() if a.status != "completed"]
+            names = [edge.edge_id for edge in full] or list(self.actors)
             self._stop(Deadlock(self.run_id, names), "error", "failed")
             return
         smallest.capacity = min(smallest.capacity * 2, self.settings.max_edge_capacity)
@@ -406,3 +339,8 @@ class Run:
     def progressed(self, actor: Actor, done: float, total: float | None) -> None:
         """Tell a body's progress."""
         self.notify(Progressed(self.run_id, actor.node_id, done, total))
+
+
+def _reads_at_once(planned: PlannedNode) -> bool:
+    """Whether it is a streaming node with nothing to wait for before its body starts."""
+    return planned.type.streams and all(planned.type.handles[edge.target_handle].stream for edge in planned.in_edges)

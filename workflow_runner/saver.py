@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Saver:
         self._wanted.set()
         return future
 
-    def when_durable(self, actor: Actor, calls: list[Callable[[], object]]) -> None:
+    def when_durable(self, actor: Actor, calls: Sequence[Callable[[], object]]) -> None:
         """Call these once a cut is durable that is taken from now on."""
         self._calls.extend((actor, call) for call in calls)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from workflow_runner.checker import Checker
 
 if TYPE_CHECKING:
-    from workflow_runner.actor import Actor
+    from workflow_runner.streaming import StreamingActor
     from workflow_runner.edge import Edge
 
 __all__ = ["Arrivals", "LoggedStream", "Stream", "open_stream"]
@@ -24,7 +24,7 @@ class Stream(Generic[T]):
 
     __slots__ = ("_actor", "_check", "_edge", "handle")
 
-    def __init__(self, handle: str, actor: Actor, edge: Edge, check: Checker | None) -> None:
+    def __init__(self, handle: str, actor: StreamingActor, edge: Edge, check: Checker | None) -> None:
         self.handle = handle
         self._actor = actor
         self._edge = edge
@@ -84,7 +84,7 @@ class Arrivals:
 
     __slots__ = ("_actor", "_streams")
 
-    def __init__(self, actor: Actor, streams: tuple[Stream[Any], ...]) -> None:
+    def __init__(self, actor: StreamingActor, streams: tuple[Stream[Any], ...]) -> None:
         self._actor = actor
         self._streams = {stream._edge: stream for stream in streams}
 
@@ -120,7 +120,7 @@ class Arrivals:
         return stream.handle, item
 
 
-def open_stream(handle: str, actor: Actor, edge: Edge | None, check: Checker | None, empty: Any) -> Any:
+def open_stream(handle: str, actor: StreamingActor, edge: Edge | None, check: Checker | None, empty: Any) -> Any:
     """What a body is given for a stream handle: a stream, or `empty` where no edge ends there."""
     if edge is None:
         return empty

@@ -19,7 +19,7 @@ from workflow_runner.errors import Cancelled
 from workflow_runner.stream import Arrivals, Stream
 
 if TYPE_CHECKING:
-    from workflow_runner.actor import Actor
+    from workflow_runner.firing import BodyActor
 
 __all__ = ["BodyThread", "ThreadBody", "ThreadContext"]
 
@@ -76,7 +76,7 @@ END = object()
 class ThreadBody:
     """One call of a `def` body."""
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: BodyActor) -> None:
         self._actor = actor
         self._loop = actor.run.loop
         self._thread = actor.run.settings.threads()
@@ -232,7 +232,7 @@ class ThreadContext(Context):
 
     __slots__ = ("_body",)
 
-    def __init__(self, actor: Actor, body: ThreadBody) -> None:
+    def __init__(self, actor: BodyActor, body: ThreadBody) -> None:
         super().__init__(actor)
         self._body = body
 

@@ -1,0 +1,162 @@
+"""The sending side of an actor: how an emission reaches its edges, and what the actor waits for before it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from workflow_runner.edge import Edge
+from workflow_runner.errors import Cancelled, NodeProtocolError, shorten
+
+if TYPE_CHECKING:
+    from workflow_runner.plan import PlannedNode
+    from workflow_runner.run import Run
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Emits to the edges of one node.
+
+    `publish` takes one emission, in one synchronous step, and says whether the actor must `settle` before it goes on.
+    Which of the ways of publishing it is, is decided when that changes, not at each emission.
+    """
+
+    run: Run
+    planned: PlannedNode
+    node_id: str
+    frozen = False
+    holds = False
+    """Whether an emission waits in its edges, unseen, until `settle` sends it."""
+    orphaned = False
+    """Whether it had consumers and all of them are over."""
+    swallow_left = 0
+    """Emissions that the step run again must repeat without sending them."""
+    emitted = 0
+    """Emissions since the last commit point."""
+    publish: Callable[[Any], bool]
+
+    def connect(self, targets: Mapping[str, list[Edge]], single: list[Edge] | None) -> None:
+        """Set its edges, by handle, without those whose consumers are over; `single` is the only handle's."""
+        self.targets = targets
+        if single is not None:
+            self.single = single
+        self.orphaned = bool(self.planned.out_edges) and not any(targets.values())
+
+    def drop(self, edge: Edge) -> None:
+        """The consumer of one of its edges is over."""
+        for edges in self.targets.values():
+            if edge in edges:
+                edges.remove(edge)
+        self.orphaned = not any(self.targets.values())
+
+    def touched(self) -> None:
+        """It changed while it counts as waiting: a task of the body waits while another emits."""
+        raise AssertionError
+
+    def choose_publish(self) -> None:
+        """Decide how emissions leave, once what decides it has changed."""
+        run, node_type = self.run, self.planned.type
+        self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)
+        if self.frozen:
+            self.publish = self._refuse
+        elif self.swallow_left:
+            self.publish = self._swallow
+        elif self.holds:
+            self.publish = self._publish_held
+        else:
+            self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
+
+    def _publish_value(self, value: Any) -> bool:
+        self.emitted += 1
+        full = False
+        for edge in self.single:
+            items = edge.items
+            items.append(value)
+            if edge.order is not None:
+                edge.order.append(edge)
+            if (reader := edge.reader) is not None:
+                edge.reader = None
+                reader.wake()
+            if len(items) > edge.capacity:
+                full = True
+        if self.waits:
+            self.touched()
+        return full
+
+    waits = 1
+
+    def _publish_mapping(self, value: Any) -> bool:
+        self._check_mapping(value)
+        self.emitted += 1
+        full = False
+        for handle in self.planned.type.outputs:
+            if handle in value:
+                for edge in self.targets[handle]:
+                    edge.put(value[handle])
+                    full = full or edge.full
+        if self.waits:
+            self.touched()
+        return full
+
+    def _publish_held(self, value: Any) -> bool:
+        mapping = self.planned.type.emits_mapping
+        if mapping:
+            self._check_mapping(value)
+        self.emitted += 1
+        for handle in self.planned.type.outputs:
+            if not mapping or handle in value:
+                for edge in self.targets[handle]:
+                    self.run.wiring.bear_consumer(edge)  # a cut must find the item in its inbox
+                    edge.held = [*(edge.held or ()), value[handle] if mapping else value]
+        if self.waits:
+            self.touched()
+        return True
+
+    def _swallow(self, value: Any) -> bool:
+        """The emission was sent before the interruption."""
+        if self.planned.type.emits_mapping:
+            self._check_mapping(value)
+        self.swallow_left -= 1
+        if not self.swallow_left:
+            self.choose_publish()
+        return False
+
+    def _refuse(self, value: Any) -> bool:
+        raise Cancelled(f"run {self.run.run_id!r} was stopped")
+
+    def end_edges(self) -> None:
+        """No more items come."""
+        for edges in self.targets.values():
+            for edge in edges:
+                if self.holds:
+                    self.run.wiring.bear_consumer(edge)
+                    edge.held_end = True
+                else:
+                    edge.end()
+
+    def send_held(self) -> None:
+        """Let everybody see what was held."""
+        for edges in self.targets.values():
+            for edge in edges:
+                edge.send_held()
+
+    def full_edge(self) -> Edge | None:
+        """An edge that must drain before the actor may go on."""
+        for edges in self.targets.values():
+            for edge in edges:
+                if edge.full:
+                    return edge
+        return None
+
+    def _check_mapping(self, value: Any) -> None:
+        outputs: Sequence[str] = self.planned.type.outputs
+        named = ", ".join(outputs) or "none"
+        if not isinstance(value, Mapping):
+            raise NodeProtocolError(
+                f"node {self.node_id!r} gave {type(value).__name__} ({shorten(value)}) where a mapping of its outputs is needed. "
+                f"Its outputs: {named}."
+            )
+        extra = [key for key in value if key not in outputs]
+        if extra:
+            raise NodeProtocolError(f"node {self.node_id!r} gave an unknown output {extra[0]!r}. Its outputs: {named}.")

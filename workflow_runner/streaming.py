@@ -1,0 +1,177 @@
+"""Actors that fire once for their life and read their streams themselves, with the log that lets a step run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hookspecs import Taken
+
+from workflow_runner.actor import Sleeper
+from workflow_runner.edge import Edge
+from workflow_runner.errors import LogOverflow, NodeProtocolError
+from workflow_runner.firing import BodyActor
+from workflow_runner.stream import open_stream
+
+if TYPE_CHECKING:
+    from workflow_runner.plan import PlannedNode
+    from workflow_runner.run import Run
+
+__all__ = ["StreamingActor"]
+
+
+class SecondItem:
+    """Stands at a plain input of a streaming node, which takes exactly one item."""
+
+    open = False
+
+    def __init__(self, actor: StreamingActor, edge: Edge) -> None:
+        self.actor = actor
+        self.edge = edge
+
+    def wake(self) -> None:
+        """An item came, or the end."""
+        # Not now: the producer is in the middle of emitting, and a failing node takes a cut.
+        self.actor.run.loop.call_soon(self._fail)
+
+    def _fail(self) -> None:
+        if self.edge.items and not self.actor.run.stopping and self.actor.status == "running":
+            self.actor.run.node_failed(self.actor, self.actor.second_item(self.edge))
+
+
+class StreamingActor(BodyActor):
+    """Fires once; its plain inputs are taken before, one item each.
+
+    `taken` is the log of items handed to the body since its last commit. After a restore its rest, of length
+    `script_left`, is the script that the body is fed first, in that very order.
+    """
+
+    taken: list[Taken]
+    script_left = 0
+
+    def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
+        super().__init__(run, planned, in_edges)
+        self.taken = []
+        self.logs = run.saver is not None
+        self.stateless = planned.type.stateless
+        self.plain_edges = tuple(edge for edge in in_edges if not planned.type.handles[edge.planned.target_handle].stream)
+        self._script_sleepers: list[Sleeper] = []
+
+    # Its one firing.
+
+    async def live(self) -> None:
+        if self.arguments is None and not self.firing:
+            await self._fire_first()
+        else:
+            self._guard()
+            if self.arguments is not None:
+                await self.fire(None)
+        while self.status == "running":
+            if self.over():
+                self.complete()
+                await self.settle()
+            else:
+                await self.wait_for_items(tuple(edge for edge in self.plain_edges if not edge.ended))
+
+    async def _fire_first(self) -> None:
+        while missing := tuple(edge for edge in self.plain_edges if not edge.items):
+            for edge in missing:
+                if edge.ended:
+                    raise NodeProtocolError(
+                        f"node {self.node_id!r}, handle {edge.planned.target_handle!r}: a plain input of a streaming node takes "
+                        f"exactly one item, and edge {edge.edge_id!r} ended without any. Send one, or make the handle a Stream."
+                    )
+            await self.wait_for_items(missing)
+        values = [edge.pop() if edge in self.plain_edges else None for edge in self.in_edges]
+        arguments = self.planned.name_values(values)
+        self._guard()
+        await self.fire(arguments)
+
+    def over(self) -> bool:
+        return all(edge.drained for edge in self.plain_edges)
+
+    def second_item(self, edge: Edge) -> NodeProtocolError:
+        """What is wrong when a plain input gets more than one item."""
+        return NodeProtocolError(
+            f"node {self.node_id!r}, handle {edge.planned.target_handle!r}: a plain input of a streaming node takes "
+            f"exactly one item, and edge {edge.edge_id!r} brought a second. Make the handle a Stream."
+        )
+
+    def _guard(self) -> None:
+        for edge in self.plain_edges:
+            if edge.items:
+                raise self.second_item(edge)
+            if not edge.ended:
+                edge.reader = SecondItem(self, edge)
+
+    def body_values(self) -> dict[str, Any]:
+        values = self.values()
+        edges = {edge.planned.target_handle: edge for edge in self.in_edges}
+        for name, handle in self.type.handles.items():
+            if handle.stream:
+                values[name] = open_stream(name, self, edges.get(name), self.planned.checks.get(name), handle.default)
+        return values
+
+    # The log, and the script of a step that runs again.
+
+    def pass_commit(self) -> None:
+        self.reads = 0
+        if self.taken:
+            # A new list: cuts hold a prefix of the old one. What the body has not read again yet stays its script.
+            self.taken = self.taken[len(self.taken) - self.script_left :]
+        super().pass_commit()
+
+    def commit_read(self) -> None:
+        """The commit point before each read of a stateless node."""
+        if self.taken or self.emitted or self.durable_calls:
+            self.check_alive()
+            self.check_replayed()
+            self.pass_commit()
+
+    def log(self, edge: Edge, item: Any) -> None:
+        """Remember an item handed to the body."""
+        taken = self.taken
+        if len(taken) >= self.run.settings.max_log:
+            raise LogOverflow(self.node_id, self.run.settings.max_log)
+        taken.append((edge.planned.edge_id, item))
+        self.reads += 1
+        if self.waits:
+            self.touched()
+
+    async def next_scripted(self, edges: tuple[Edge, ...]) -> tuple[Edge | None, Any]:
+        """The next item of the interrupted step, in the order in which it was taken then.
+
+        Returns:
+            The edge and the item; `(None, None)` when the step had taken no more from these edges.
+        """
+        while self.script_left:
+            script = self.taken[len(self.taken) - self.script_left :]
+            edge_id, item = script[0]
+            for edge in edges:
+                if edge.edge_id == edge_id:
+                    self.script_left -= 1
+                    self.reads += 1
+                    sleepers, self._script_sleepers = self._script_sleepers, []
+                    for sleeper in sleepers:
+                        sleeper.wake()
+                    return edge, item
+            rest = {taken[0] for taken in script}
+            if all(edge.drained and edge.edge_id not in rest for edge in edges):
+                break
+            # Its head is for a read of another edge, which another task of the body must make.
+            sleeper = Sleeper(self)
+            self._script_sleepers.append(sleeper)
+            await self.sleep(sleeper)
+        self.check_alive()
+        return None, None
+
+    def freeze(self) -> None:
+        super().freeze()
+        self.script_left = 0
+
+    def first_arrival(self, edges: tuple[Edge, ...]) -> Edge | None:
+        """The edge whose next item came first."""
+        order = self.order
+        if order is None:
+            return edges[0] if edges[0].items else None
+        return next((edge for edge in order if edge in edges), None)

@@ -1,0 +1,153 @@
+"""Building a run's actors and edges: each when it is first needed, or all that a restored cut knows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from hookspecs import NodeSnapshot
+
+from workflow_runner.actor import Actor
+from workflow_runner.edge import Edge
+from workflow_runner.errors import SourceChanged
+from workflow_runner.firing import FiringActor
+from workflow_runner.plan import PlannedEdge, PlannedNode
+from workflow_runner.sink import SinkActor
+from workflow_runner.streaming import StreamingActor
+
+if TYPE_CHECKING:
+    from workflow_runner.run import Run
+
+__all__ = ["Wiring"]
+
+
+class Unborn:
+    """Stands at an edge for a consumer that has no actor yet: the first item makes it."""
+
+    __slots__ = ("planned", "wiring")
+
+    open = False
+
+    def __init__(self, wiring: Wiring, planned: PlannedNode) -> None:
+        self.wiring = wiring
+        self.planned = planned
+
+    def wake(self) -> None:
+        """An item came, or the end."""
+        self.wiring.bear(self.planned).wake()
+
+
+class Wiring:
+    """Makes actors and edges. An actor is born with its first item, so a run holds only what is in progress."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._half: dict[PlannedEdge, Edge] = {}
+        """Edges of which one end has an actor and the other has none yet."""
+        self._capacity = run.settings.edge_capacity
+        self.completed: set[str] = set()
+        """Nodes that were completed in the restored cut."""
+
+    def bear(self, planned: PlannedNode) -> Actor:
+        """Make a node's actor, and its edges as far as the other ends have not made them."""
+        run = self._run
+        half = self._half
+        in_edges: list[Edge] = []
+        for planned_edge in planned.in_edges:
+            edge = half.pop(planned_edge, None)
+            if edge is None:
+                edge = half[planned_edge] = Edge(planned_edge, self._capacity, None)
+            in_edges.append(edge)
+        actor = _make_actor(run, planned, in_edges)
+        run.actors[planned.node_id] = actor
+        if len(in_edges) > 1:
+            order: deque[Edge] = deque()
+            for edge in in_edges:
+                edge.order = order
+                order.extend([edge] * len(edge.items))
+        for edge in in_edges:
+            edge.consumer = actor
+            edge.reader = actor
+        self._connect(actor, planned)
+        actor.choose_publish()
+        return actor
+
+    def bear_consumer(self, edge: Edge) -> None:
+        """Make the actor at the end of an edge, without starting it."""
+        if edge.consumer is None:
+            self.bear(edge.planned.target)
+
+    def _connect(self, actor: Actor, planned: PlannedNode) -> None:
+        single: list[Edge] = []
+        outputs = planned.type.outputs
+        targets = {outputs[0]: single} if len(outputs) == 1 else {handle: [] for handle in outputs}
+        for planned_edge in planned.out_edges:
+            edge = self._half.pop(planned_edge, None)
+            if edge is None:
+                if planned_edge.target.node_id in self.completed:
+                    continue
+                edge = self._half[planned_edge] = Edge(planned_edge, self._capacity, Unborn(self, planned_edge.target))
+            if not edge.closed:
+                edge.producer = actor
+                targets[planned_edge.source_handle].append(edge)
+        actor.connect(targets, single)
+
+    def restore(self, nodes: Mapping[str, NodeSnapshot]) -> None:
+        """Make the actors of the nodes that had moved and are not completed.
+
+        Raises:
+            SourceChanged: a node must repeat what it had emitted, with other code.
+        """
+        plan = self._run.plan.nodes
+        self.completed = {node_id for node_id, node in nodes.items() if node.status == "completed"}
+        moved = [node for node in nodes.values() if node.status != "completed"]
+        for node in moved:
+            self._check_source(plan[node.node_id], node)
+        actors = [self.bear(plan[node.node_id]) for node in moved]
+        for actor, node in zip(actors, moved):
+            _restore(actor, node)
+
+    def _check_source(self, planned: PlannedNode, node: NodeSnapshot) -> None:
+        run = self._run
+        if node.emitted and node.source and node.node_id not in run.accept_changed and planned.type.fingerprint != node.source:
+            raise SourceChanged(run.run_id, node.node_id, planned.type.name, node.emitted)
+
+
+def _make_actor(run: Run, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
+    if in_edges and planned.type.role in ("output", "preview"):
+        sink = SinkActor(run, planned, in_edges)
+        if planned.type.role == "output":
+            run.collected[planned.node_id] = sink.collected
+        return sink
+    if planned.type.streams:
+        return StreamingActor(run, planned, in_edges)
+    return FiringActor(run, planned, in_edges)
+
+
+def _restore(actor: Actor, node: NodeSnapshot) -> None:
+    interrupted = node.arguments is not None
+    actor.status = "running" if node.firing else "idle"
+    actor.attempt = node.attempt + 1 if interrupted else node.attempt
+    actor.firing = node.firing
+    actor.commits = node.commits
+    actor.state = node.state
+    actor.arguments = node.arguments
+    actor.emitted = actor.swallow_left = node.emitted
+    actor.started_at = node.started_at
+    match actor:
+        case StreamingActor():
+            actor.taken = list(node.taken)
+            actor.script_left = len(actor.taken)
+        case FiringActor():
+            actor.restore_latest(node.latest)
+        case SinkActor():
+            actor.collected.extend(node.collected)
+    edges = {edge.edge_id: edge for edge in actor.in_edges}
+    for edge_snapshot in node.inbox:
+        edge = edges[edge_snapshot.edge_id]
+        edge.items.extend(edge_snapshot.items)
+        edge.ended = edge_snapshot.ended
+    if actor.order is not None:
+        actor.order.extend(edges[edge_id] for edge_id in node.order)
+    actor.choose_publish()
