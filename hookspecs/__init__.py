@@ -1,9 +1,13 @@
 """The contract between a workflow runner and its plugins: hooks, what crosses them, errors, tagged JSON."""
 
 from hookspecs.binding import NO_HOOKS, RunHooks
+from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
+from hookspecs.description import PluginDescription, describe_plugins
+from hookspecs.entries import COMMANDS, NODES, PLUGINS, STORES, PluginEntry
 from hookspecs.errors import (
     AttemptLost,
     HookError,
+    PluginBlocked,
     PluginConflict,
     PluginError,
     PluginInvalid,
@@ -17,6 +21,7 @@ from hookspecs.errors import (
     TaggedValueError,
     WorkflowError,
 )
+from hookspecs.host import PluginHost, StoreFactory
 from hookspecs.markers import PROJECT, hookimpl, hookspec
 from hookspecs.outcome import Cancelled, Completed, Failed, Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
@@ -34,8 +39,14 @@ from hookspecs.specs import CheckpointHooks, NodeHooks, RunLifeHooks
 from hookspecs.tagged import dumps_tagged, from_tagged, loads_tagged, to_tagged
 
 __all__ = [
+    "COMMANDS",
+    "HOOK_ARGUMENTS",
+    "NODES",
     "NO_HOOKS",
+    "PLUGINS",
     "PROJECT",
+    "SPEC_CLASSES",
+    "STORES",
     "AttemptLost",
     "Cancelled",
     "CheckpointHooks",
@@ -49,8 +60,12 @@ __all__ = [
     "NodeSnapshot",
     "NodeStatus",
     "Outcome",
+    "PluginBlocked",
     "PluginConflict",
+    "PluginDescription",
+    "PluginEntry",
     "PluginError",
+    "PluginHost",
     "PluginInvalid",
     "PluginLoadFailed",
     "PluginMissing",
@@ -67,10 +82,13 @@ __all__ = [
     "RunStatus",
     "Snapshot",
     "StoreError",
+    "StoreFactory",
     "StoredRun",
     "TaggedValueError",
     "Taken",
     "WorkflowError",
+    "check_plugin",
+    "describe_plugins",
     "dumps_tagged",
     "from_tagged",
     "hookimpl",

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pluggy
 
@@ -73,7 +73,10 @@ def _answers(manager: pluggy.PluginManager, hook: str) -> list[Answer]:
     assert caller.spec is not None
     wanted = tuple(caller.spec.argnames)
     return [
-        Answer(impl.plugin_name, _guarded(impl.plugin_name, hook, _fitted(impl.function, tuple(impl.argnames), wanted)))
+        Answer(
+            impl.plugin_name,
+            _guarded(impl.plugin_name, hook, _fitted(cast(AsyncCall, impl.function), tuple(impl.argnames), wanted)),
+        )
         for impl in reversed(caller.get_hookimpls())
     ]
 

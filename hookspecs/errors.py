@@ -11,6 +11,7 @@ from typing import ClassVar
 __all__ = [
     "AttemptLost",
     "HookError",
+    "PluginBlocked",
     "PluginConflict",
     "PluginError",
     "PluginInvalid",
@@ -50,6 +51,10 @@ class PluginError(WorkflowError):
 
 class PluginMissing(PluginError):
     """Raised when a workflow enables a plugin that is not installed."""
+
+
+class PluginBlocked(PluginError):
+    """Raised when a workflow enables a plugin that `-p no:NAME` or WORKFLOW_DISABLE_PLUGINS keeps out."""
 
 
 class PluginLoadFailed(PluginError):
@@ -109,7 +114,9 @@ class RunNotFound(StoreError):
     """Raised when the store holds no run of the given id."""
 
     def __init__(self, run_id: str, where: str) -> None:
-        super().__init__(f"run {run_id!r} is not in {where}. See what is stored with `workflow runs`, or name the store with --url.")
+        super().__init__(
+            f"run {run_id!r} is not in {where}. See what is stored with `workflow runs`, or name the store with --url."
+        )
         self.run_id = run_id
 
 

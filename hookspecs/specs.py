@@ -1,7 +1,7 @@
 """The hooks. Every one is `async def`; a plugin implements those it needs as `@hookimpl async def` methods.
 
-*Provider*: at most one enabled plugin answers. *Listener*: any number hear it, in registration order,
-`after_*` in reverse.
+*Provider*: at most one enabled plugin answers. *Listener*: any number hear it, one after the other in pluggy's order
+(last registered first; `tryfirst` and `trylast` count), `after_*` in reverse.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ class CheckpointHooks:
         Receives: the run; the cut, holding the nodes that changed since the last save; why it was taken.
         Returns: the reference, once the cut is as durable as the mode promises.
         Raises: `StoreError` when it cannot be saved, `AttemptLost` when a newer attempt owns the run.
-        Kind: provider.
+        Kind: provider, from the same plugin as `restore_checkpoint`.
         """
+        raise NotImplementedError  # a spec is never called
 
     @hookspec
     async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:

@@ -188,7 +188,7 @@ SCALAR_ENCODERS: Final[Mapping[type, Callable[[Any], dict[str, Any]]]] = {
     Decimal: lambda value: _tag("decimal", str(value)),
     Fraction: lambda value: _tag("fraction", [hex(value.numerator), hex(value.denominator)]),
     UUID: lambda value: _tag("uuid", str(value)),
-    type(Path()): lambda value: _tag("path", str(value)),
+    type(Path()): lambda value: _tag("path", _encode(str(value), None, 0)),
 }
 
 
@@ -227,7 +227,7 @@ def _decode(document: Any, place: Place | None, depth: int) -> Any:
                 return decoder(value)
     except TaggedValueError:
         raise
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, OSError) as error:
         raise TaggedValueError(f'{_where(place)}: not a valid "{name}": {error}. Give what to_tagged gave.') from error
     raise TaggedValueError(
         f'{_where(place)}: the "{TAG}" {name!r} is unknown. Known are {", ".join(KNOWN_TAGS)}; '
@@ -313,7 +313,7 @@ SCALAR_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "float": _float,
     "fraction": _fraction,
     "int": lambda value: int(_text(value), 16),
-    "path": lambda value: Path(_text(value)),
+    "path": lambda value: Path(_text(_decode(value, None, 0))),
     "str": lambda value: _bytes(value).decode("utf-8", "surrogatepass"),
     "timedelta": _timedelta,
     "uuid": lambda value: UUID(_text(value)),

@@ -1,0 +1,125 @@
+"""What a plugin must keep to, checked before it is registered: pluggy itself accepts nearly all of these mistakes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Final, NoReturn
+
+from hookspecs.errors import PluginInvalid
+from hookspecs.markers import PROJECT
+from hookspecs.specs import CheckpointHooks, NodeHooks, RunLifeHooks
+
+__all__ = ["HOOK_ARGUMENTS", "SPEC_CLASSES", "check_plugin", "hooks_of"]
+
+SPEC_CLASSES: Final = (RunLifeHooks, NodeHooks, CheckpointHooks)
+"""Every class of hook specs."""
+
+HOOK_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    name: tuple(inspect.signature(spec).parameters)[1:]
+    for specs in SPEC_CLASSES
+    for name, spec in vars(specs).items()
+    if hasattr(spec, f"{PROJECT}_spec")
+}
+"""The names of the arguments of every hook."""
+
+PAIR: Final = ("save_checkpoint", "restore_checkpoint")
+
+
+def check_plugin(plugin: object, name: str) -> None:
+    """Refuse a plugin that would not be called as its author thinks.
+
+    Args:
+        plugin: an object, or a module, with methods marked `@hookimpl`.
+        name: under which it will be registered.
+
+    Raises:
+        PluginInvalid: naming plugin, hook and signature, and how to mend it.
+    """
+    if inspect.isclass(plugin):
+        raise PluginInvalid(
+            name,
+            f"plugin {name!r} is the class {plugin.__qualname__}, so its hooks have no self. "
+            f"Give an instance: {plugin.__qualname__}().",
+        )
+    if plugin is None or inspect.isawaitable(plugin):
+        raise PluginInvalid(
+            name,
+            f"plugin {name!r} is {type(plugin).__name__}, not a plugin object. "
+            "Let the factory, a plain function, return an object with methods marked @hookimpl.",
+        )
+    hooks = set()
+    for attribute, function, options in _implementations(plugin):
+        hook = options["specname"] or attribute
+        if hook not in HOOK_ARGUMENTS and options["optionalhook"]:
+            continue
+        _check_implementation(plugin, name, hook, attribute, function, options)
+        hooks.add(hook)
+    if len(hooks.intersection(PAIR)) == 1:
+        has, lacks = PAIR if PAIR[0] in hooks else PAIR[::-1]
+        raise PluginInvalid(
+            name,
+            f"plugin {name!r} implements {has!r} but not {lacks!r}: what one plugin saves, only itself can restore. "
+            f"Implement {lacks!r} too.",
+        )
+
+
+def hooks_of(plugin: object) -> tuple[str, ...]:
+    """The names of the hooks that a plugin implements, in the order of the specs."""
+    found = {options["specname"] or attribute for attribute, _, options in _implementations(plugin)}
+    return tuple(hook for hook in HOOK_ARGUMENTS if hook in found)
+
+
+def _implementations(plugin: object) -> Iterator[tuple[str, Callable[..., Any], Mapping[str, Any]]]:
+    """Everything marked `@hookimpl`, without running the properties of the plugin."""
+    for attribute in dir(plugin):
+        found = inspect.getattr_static(plugin, attribute, None)
+        options = getattr(getattr(found, "__func__", found), f"{PROJECT}_impl", None)
+        if isinstance(options, dict):
+            yield attribute, getattr(plugin, attribute), options
+
+
+def _check_implementation(
+    plugin: object, name: str, hook: str, attribute: str, function: Callable[..., Any], options: Mapping[str, Any]
+) -> None:
+    def refuse(problem: str, mend: str) -> NoReturn:
+        colour = "async def" if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) else "def"
+        shown = f"{colour} {attribute}{inspect.signature(function)}"
+        raise PluginInvalid(name, f"plugin {name!r}, hook {hook!r}: {problem}.\n  {shown}\n{mend}")
+
+    if hook not in HOOK_ARGUMENTS:
+        near = get_close_matches(hook, HOOK_ARGUMENTS, n=1)
+        known = f"Did you mean {near[0]!r}?" if near else f"The hooks are {', '.join(HOOK_ARGUMENTS)}."
+        refuse("there is no hook of this name", known)
+    if options["wrapper"] or options["hookwrapper"]:
+        refuse(
+            "a wrapper sees a coroutine, not what the hook gives",
+            "Implement the before_ and after_ hooks instead, without wrapper=True or hookwrapper=True.",
+        )
+    if inspect.isasyncgenfunction(function):
+        refuse("it yields, and a hook is awaited once", "Write it without yield.")
+    if not inspect.iscoroutinefunction(function):
+        refuse("it is not async, and the hook is awaited", f"Write it as `async def {attribute}`.")
+    wanted = HOOK_ARGUMENTS[hook]
+    if _lacks_self(plugin, attribute, wanted):
+        refuse("the first parameter takes the place of self", "Write self first.")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            refuse(f"{parameter} gets nothing", f"Name the arguments that it needs, of {', '.join(wanted)}.")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            refuse(f"{parameter.name!r} is keyword-only, and arguments are given by position", "Remove the `*` before it.")
+        if parameter.name not in wanted:
+            near = get_close_matches(parameter.name, wanted, n=1)
+            mean = f"Did you mean {near[0]!r}?" if near else ""
+            refuse(f"there is no argument {parameter.name!r}", f"It may take any of {', '.join(wanted)}. {mean}".rstrip())
+        if parameter.default is not parameter.empty:
+            refuse(f"{parameter.name!r} has a default, and is always given", "Remove the default.")
+
+
+def _lacks_self(plugin: object, attribute: str, wanted: tuple[str, ...]) -> bool:
+    found = vars(type(plugin)).get(attribute)
+    if not inspect.isfunction(found):
+        return False
+    first = next(iter(inspect.signature(found).parameters), None)
+    return first is None or first in wanted

@@ -1,0 +1,72 @@
+"""What is installed, for people: the only place that imports every plugin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hookspecs.contract import hooks_of
+from hookspecs.entries import COMMANDS, NODES, PLUGINS, STORES, PluginEntry
+from hookspecs.errors import PluginBlocked, WorkflowError
+from hookspecs.host import PluginHost
+
+__all__ = ["PluginDescription", "describe_plugins"]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginDescription:
+    """A plugin, or a distribution that brings none but something else.
+
+    Args:
+        name: by which a workflow enables it; of a distribution without a plugin, the distribution's.
+        distribution: that brings it; `None` for one registered in code.
+        version: of the distribution.
+        status: `blocked` means that nothing of it was imported.
+        hooks: that it implements with its default options.
+        error: why it is broken, or what blocks it.
+        stores: names of its distribution's entries in that group.
+        commands: likewise.
+        nodes: likewise.
+    """
+
+    name: str
+    distribution: str | None
+    version: str | None
+    status: Literal["ok", "blocked", "broken"]
+    hooks: tuple[str, ...] = ()
+    error: str | None = None
+    stores: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+def describe_plugins(host: PluginHost) -> list[PluginDescription]:
+    """Import everything that is installed and not blocked, and tell what it is. Opens nothing."""
+    descriptions = [PluginDescription(name, None, None, "ok", hooks_of(plugin)) for name, plugin in host.registered().items()]
+    plugins = host.entries(PLUGINS)
+    descriptions += [_describe(host, name, entry) for name, entry in plugins.items()]
+    with_plugin = {entry.distribution for entry in plugins.values()}
+    others = {e.distribution: e for group in (STORES, COMMANDS, NODES) for e in host.entries(group).values()}
+    descriptions += [_describe(host, name, entry) for name, entry in others.items() if name not in with_plugin]
+    return descriptions
+
+
+def _describe(host: PluginHost, name: str, entry: PluginEntry) -> PluginDescription:
+    status: Literal["ok", "blocked", "broken"] = "ok"
+    error: str | None = None
+    hooks: tuple[str, ...] = ()
+    companions = {
+        group: [e for e in host.entries(group).values() if e.distribution == entry.distribution]
+        for group in (STORES, COMMANDS, NODES)
+    }
+    try:
+        if entry.group == PLUGINS:
+            hooks = hooks_of(host.make(name, {}))
+        for companion in (e for group in companions.values() for e in group if e.blocked_by is None):
+            companion.load()
+    except PluginBlocked as refused:
+        status, error = "blocked", str(refused)
+    except WorkflowError as broken:
+        status, error = "broken", str(broken)
+    stores, commands, nodes = (tuple(e.name for e in group) for group in companions.values())
+    return PluginDescription(name, entry.distribution, entry.version, status, hooks, error, stores, commands, nodes)

@@ -1,0 +1,114 @@
+"""Entry points of installed distributions: found without importing, loaded one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hookspecs.errors import PluginBlocked, PluginConflict, PluginLoadFailed
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["COMMANDS", "GROUPS", "NODES", "PLUGINS", "STORES", "PluginEntry", "find_entries", "names_blocked_by_environment"]
+
+PLUGINS: Final = "workflow_runner"
+STORES: Final = "workflow_runner.stores"
+COMMANDS: Final = "workflow_runner.commands"
+NODES: Final = "workflow_runner.nodes"
+GROUPS: Final = (PLUGINS, STORES, COMMANDS, NODES)
+
+DISABLE_VARIABLE: Final = "WORKFLOW_DISABLE_PLUGINS"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginEntry:
+    """One name that one distribution gives to one group.
+
+    Args:
+        name: of the entry.
+        group: of the entry.
+        distribution: that has it.
+        version: of the distribution.
+        blocked_by: the name that keeps it out, `None` when nothing does.
+        rivals: other distributions that claim the same name.
+        point: what loads it.
+    """
+
+    name: str
+    group: str
+    distribution: str
+    version: str
+    blocked_by: str | None
+    rivals: tuple[str, ...]
+    point: EntryPoint
+
+    def load(self) -> Any:
+        """Import what the entry names.
+
+        Raises:
+            PluginBlocked: it is kept out; nothing was imported.
+            PluginConflict: another distribution claims the same name; nothing was imported.
+            PluginLoadFailed: it cannot be imported.
+        """
+        if self.blocked_by is not None:
+            raise PluginBlocked(
+                self.name,
+                f"{self.name!r} of {self.distribution} is blocked by `-p no:{self.blocked_by}` or {DISABLE_VARIABLE}. "
+                "Leave the block out, or do not ask for what it blocks.",
+            )
+        if self.rivals:
+            claims = " and ".join((self.distribution, *self.rivals))
+            raise PluginConflict(
+                self.name,
+                f"{claims} both bring {self.name!r} to {self.group!r}. Uninstall one of them: pip uninstall {self.distribution}",
+            )
+        try:
+            return self.point.load()
+        except (Exception, SystemExit) as error:
+            raise PluginLoadFailed(
+                self.name,
+                f"{self.name!r} ({self.point.value}) of {self.distribution} {self.version} cannot be imported: "
+                f"{type(error).__name__}: {error}. Repair the installation, or go on without it: -p no:{self.name}",
+            ) from error
+
+
+def find_entries(group: str, blocked: Iterable[str]) -> dict[str, PluginEntry]:
+    """Every entry of one group, by name. Imports nothing of them.
+
+    Args:
+        group: of the entries.
+        blocked: names of plugins. A command is blocked with the plugin that its distribution brings.
+    """
+    from importlib.metadata import entry_points  # a twentieth of a second, for runs that enable something
+
+    blocks = {name: name for name in blocked}
+    by_distribution: dict[str, str] = {}
+    if blocks and group == COMMANDS:
+        by_distribution = {_distribution(point): point.name for point in entry_points(group=PLUGINS) if point.name in blocks}
+    claims: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=group):
+        claims.setdefault(point.name, []).append(point)
+    return {
+        name: PluginEntry(
+            name,
+            group,
+            _distribution(point),
+            (point.dist.version if point.dist is not None else None) or "unknown",
+            blocks.get(name, by_distribution.get(_distribution(point))),
+            tuple(_distribution(rival) for rival in rivals),
+            point,
+        )
+        for name, (point, *rivals) in claims.items()
+    }
+
+
+def names_blocked_by_environment(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
+    """The names in WORKFLOW_DISABLE_PLUGINS, separated by commas."""
+    return frozenset(name.strip() for name in environment.get(DISABLE_VARIABLE, "").split(",") if name.strip())
+
+
+def _distribution(point: EntryPoint) -> str:
+    return (point.dist.name if point.dist is not None else None) or "unknown"

@@ -1,0 +1,255 @@
+"""`PluginHost`: where plugins are found and registered, and what one run gets of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+
+import pluggy
+
+from hookspecs.binding import NO_HOOKS, RunHooks, bind_hooks
+from hookspecs.contract import SPEC_CLASSES, check_plugin
+from hookspecs.entries import NODES, PLUGINS, STORES, PluginEntry, find_entries, names_blocked_by_environment
+from hookspecs.errors import (
+    PluginBlocked,
+    PluginConflict,
+    PluginError,
+    PluginInvalid,
+    PluginLoadFailed,
+    PluginMissing,
+    PluginOptionsInvalid,
+    WorkflowError,
+)
+from hookspecs.markers import PROJECT
+from hookspecs.run import RunLoader
+
+__all__ = ["PluginHost", "StoreFactory"]
+
+logger = logging.getLogger("hookspecs")
+
+StoreFactory = Callable[[str | None], RunLoader]
+
+KNOWN_DISTRIBUTIONS: Final = {"checkpoint": "workflow-checkpoint"}
+"""What to install for a plugin that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    plugin: object
+    store: StoreFactory | None
+
+
+class PluginHost:
+    """Finds plugins and binds them to runs. Making one imports and looks up nothing.
+
+    Args:
+        blocked: names of plugins that are not even imported; those in WORKFLOW_DISABLE_PLUGINS join them.
+    """
+
+    def __init__(self, blocked: Iterable[str] = ()) -> None:
+        self._blocked = frozenset(blocked) | names_blocked_by_environment()
+        self._registered: dict[str, Registered] = {}
+        self._found: dict[str, dict[str, PluginEntry]] = {}
+
+    def register(self, plugin: object, name: str, *, store: StoreFactory | None = None) -> PluginHost:
+        """Add a plugin made in code: every run hears it that does not switch it off.
+
+        Args:
+            plugin: an object with methods marked `@hookimpl`, shared by all runs of this host.
+            name: must not be taken in this host; it hides an installed plugin of the same name.
+            store: how its stored runs are read, as an entry of `workflow_runner.stores`.
+
+        Returns:
+            The host, so that calls can be chained.
+
+        Raises:
+            PluginInvalid: it breaks the contract of the hooks.
+            PluginConflict: the name is taken, or the object is registered under another.
+        """
+        check_plugin(plugin, name)
+        if name in self._registered:
+            raise PluginConflict(name, f"a plugin {name!r} is registered already. Choose another name.")
+        for other, registered in self._registered.items():
+            if registered.plugin is plugin:
+                raise PluginConflict(name, f"plugin {name!r} is registered already, as {other!r}. Register it once.")
+        self._registered[name] = Registered(plugin, store)
+        return self
+
+    def bind(self, enable: Mapping[str, object]) -> RunHooks:
+        """Make the plugins of one run and bind their hooks.
+
+        Args:
+            enable: by plugin name `True`, options, or `False` or `None` for off.
+
+        Raises:
+            PluginMissing: an enabled plugin is not installed.
+            PluginBlocked: an enabled plugin is blocked.
+            PluginLoadFailed: an enabled plugin cannot be imported or made.
+            PluginOptionsInvalid: its options are refused.
+            PluginInvalid: it breaks the contract of the hooks.
+            PluginConflict: two distributions claim its name, or two plugins answer one provider hook.
+        """
+        if not enable and not self._registered:
+            return NO_HOOKS
+        plugins = {
+            name: registered.plugin
+            for name, registered in self._registered.items()
+            if name not in self._blocked and _is_on(enable.get(name, True))
+        }
+        for name, wanted in enable.items():
+            if not _is_on(wanted):
+                continue
+            options = _options(name, wanted)
+            if name in self._registered:
+                self._check_registered(name, options)
+            else:
+                plugins[name] = self.make(name, options)
+        return _bind(plugins) if plugins else NO_HOOKS
+
+    def store_factory(self, name: str | None = None) -> tuple[str, StoreFactory]:
+        """The store from which runs are resumed.
+
+        Args:
+            name: of the plugin that brings it; `None` for the only one there is.
+
+        Returns:
+            The plugin's name, and what makes a loader from a url.
+
+        Raises:
+            PluginMissing: there is none.
+            PluginConflict: there are several.
+            PluginBlocked, PluginLoadFailed: it cannot be used.
+        """
+        own = {n: r.store for n, r in self._registered.items() if r.store is not None and n not in self._blocked}
+        if (store := _only_store(own, name)) is not None:
+            return store
+        entries = self.entries(STORES)
+        usable = {n: e for n, e in entries.items() if n == name or (name is None and e.blocked_by is None)}
+        if (entry := _only_store(usable, name)) is not None:
+            return entry[0], entry[1].load()
+        if name is None and (blocked := [entry for entry in entries.values() if entry.blocked_by is not None]):
+            blocked[0].load()  # refuses, naming the block
+        wanted = name or "checkpoint"
+        raise PluginMissing(wanted, f"no plugin with a store of runs is installed. {_how_to_install(wanted, entries)}")
+
+    def node_modules(self) -> dict[str, Any]:
+        """Import the modules of node types that installed packages register, by entry name.
+
+        One that is blocked is left out, and so is, with a warning, one that cannot be imported: a graph that needs
+        none of its types runs, and in one that does the type is unknown.
+        """
+        modules: dict[str, Any] = {}
+        for name, entry in self.entries(NODES).items():
+            if entry.blocked_by is not None:
+                continue
+            try:
+                modules[name] = entry.load()
+            except PluginError as error:
+                logger.warning("node types of %s are left out: %s", entry.distribution, error)
+        return modules
+
+    def registered(self) -> Mapping[str, object]:
+        """The plugins made in code, by name, but the blocked ones."""
+        return {name: entry.plugin for name, entry in self._registered.items() if name not in self._blocked}
+
+    def entries(self, group: str) -> Mapping[str, PluginEntry]:
+        """What installed distributions bring to a group, by name, blocked ones too. Imports nothing of them."""
+        if group not in self._found:
+            self._found[group] = find_entries(group, self._blocked)
+        return self._found[group]
+
+    def _check_registered(self, name: str, options: Mapping[str, Any]) -> None:
+        if name in self._blocked:
+            raise _blocked(name)
+        if options:
+            raise PluginOptionsInvalid(
+                name, f"plugin {name!r} was registered in code and takes no options, got {', '.join(options)}. Give `true`."
+            )
+
+    def make(self, name: str, options: Mapping[str, Any]) -> object:
+        """Call an installed plugin's factory.
+
+        Raises:
+            PluginError: it cannot be had; see `bind`.
+        """
+        entries = self.entries(PLUGINS)
+        entry = entries.get(name)
+        if entry is None and name in self._blocked:
+            raise _blocked(name)
+        if entry is None:
+            raise PluginMissing(
+                name, f"plugin {name!r} is enabled but not installed. {_how_to_install(name, {**entries, **self._registered})}"
+            )
+        factory = entry.load()
+        if not callable(factory):
+            raise PluginInvalid(
+                name,
+                f"plugin {name!r}: {entry.point.value} is not callable. Let the entry name a factory: options in, plugin out.",
+            )
+        try:
+            plugin = factory(dict(options))
+        except WorkflowError:
+            raise
+        except Exception as error:
+            raise PluginLoadFailed(
+                name,
+                f"plugin {name!r} of {entry.distribution} {entry.version} could not be made by {entry.point.value}: "
+                f"{type(error).__name__}: {error}. Check its options, or --disable {name}.",
+            ) from error
+        check_plugin(plugin, name)
+        return plugin
+
+
+def _bind(plugins: Mapping[str, object]) -> RunHooks:
+    # A manager a run: runs cannot mix, and a policy pays for its own hooks only. It costs under a millisecond.
+    manager = pluggy.PluginManager(PROJECT)
+    for specs in SPEC_CLASSES:
+        manager.add_hookspecs(specs)
+    for name, plugin in plugins.items():
+        try:
+            manager.register(plugin, name)
+        except (ValueError, pluggy.PluginValidationError) as error:
+            raise PluginInvalid(name, f"plugin {name!r} cannot be registered: {error}") from error
+    return bind_hooks(manager)
+
+
+def _blocked(name: str) -> PluginBlocked:
+    return PluginBlocked(
+        name, f"plugin {name!r} is blocked, and the workflow enables it. Leave the block out, or switch it off: --disable {name}"
+    )
+
+
+def _is_on(wanted: object) -> bool:
+    return wanted is not None and wanted is not False
+
+
+def _options(name: str, wanted: object) -> Mapping[str, Any]:
+    if wanted is True:
+        return {}
+    if isinstance(wanted, Mapping):
+        return wanted
+    raise PluginOptionsInvalid(name, f"plugin {name!r}: enable it with true or an object of options, not {wanted!r}.")
+
+
+def _only_store(stores: Mapping[str, Any], name: str | None) -> tuple[str, Any] | None:
+    if name is not None:
+        return (name, stores[name]) if name in stores else None
+    if len(stores) > 1:
+        names = ", ".join(sorted(stores))
+        first = min(stores)
+        raise PluginConflict(first, f"several plugins have a store of runs: {names}. Block all but one, as in `-p no:{first}`.")
+    return next(iter(stores.items()), None)
+
+
+def _how_to_install(name: str, known: Iterable[str]) -> str:
+    if name in KNOWN_DISTRIBUTIONS:
+        return f"Install it: pip install {KNOWN_DISTRIBUTIONS[name]}"
+    if near := get_close_matches(name, [*known, *KNOWN_DISTRIBUTIONS], n=1):
+        if near[0] in known:
+            return f"Did you mean {near[0]!r}?"
+        return f"Did you mean {near[0]!r}? Install it: pip install {KNOWN_DISTRIBUTIONS[near[0]]}"
+    installed = ", ".join(sorted(known)) or "none"
+    return f"Install the package that brings it, or take it out of `enable`; installed plugins: {installed}."
