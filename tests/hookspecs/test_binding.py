@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import hookspecs
+from hookspecs import (
+    Cancelled,
+    CheckpointRef,
+    Completed,
+    Failed,
+    HookError,
+    NodeInfo,
+    Outcome,
+    PluginConflict,
+    PluginHost,
+    RunControl,
+    RunExists,
+    RunHooks,
+    RunInfo,
+    Snapshot,
+    hookimpl,
+)
+
+RUN = RunInfo("r", 1, {}, {}, {})
+NODE = NodeInfo("n", "m.f", 1, 1)
+CONTROL = cast(RunControl, object())
+REF = CheckpointRef("r", 1, "end", datetime.now(UTC))
+
+
+class Recorder:
+    """Writes down what it hears; raises what it is told to, by hook."""
+
+    def __init__(self, name: str, heard: list[Any], **raises: BaseException) -> None:
+        self.name = name
+        self.heard = heard
+        self.raises = raises
+
+    def hear(self, hook: str, *more: object) -> None:
+        self.heard.append((self.name, hook, *more))
+        if hook in self.raises:
+            raise self.raises[hook]
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        self.hear("before_run")
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        self.hear("after_run", outcome)
+
+    @hookimpl
+    async def before_node(self, run: RunInfo, node: NodeInfo) -> None:
+        self.hear("before_node")
+
+    @hookimpl
+    async def after_node(self, outcome: Outcome, node: NodeInfo) -> None:
+        self.hear("after_node", outcome, node)
+
+    @hookimpl
+    async def checkpoint_saved(self, ref: CheckpointRef) -> None:
+        self.hear("checkpoint_saved", ref)
+
+
+class Store:
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        return REF
+
+    @hookimpl
+    async def restore_checkpoint(self) -> None:
+        return None
+
+
+def hooks_of(*plugins: object) -> RunHooks:
+    host = PluginHost()
+    for place, plugin in enumerate(plugins):
+        host.register(plugin, getattr(plugin, "name", f"plugin{place}"))
+    return host.bind({})
+
+
+def trio(**raises: BaseException) -> tuple[RunHooks, list[Any]]:
+    """Plugins a, b, c in the order in which they hear a before; b raises."""
+    heard: list[Any] = []
+    return hooks_of(Recorder("c", heard), Recorder("b", heard, **raises), Recorder("a", heard)), heard
+
+
+def test_nobody_is_none() -> None:
+    hooks = hooks_of(Store())
+    bound = {field.name for field in fields(hooks) if getattr(hooks, field.name) is not None}
+    assert bound == {"save_checkpoint", "restore_checkpoint"}
+
+
+async def test_a_provider_gives_its_answer() -> None:
+    hooks = hooks_of(Store())
+    assert hooks.save_checkpoint is not None and hooks.restore_checkpoint is not None
+    assert await hooks.save_checkpoint(RUN, cast(Snapshot, None), "end") is REF
+    assert await hooks.restore_checkpoint(RUN, None) is None
+
+
+def test_two_providers_conflict_and_both_are_named() -> None:
+    with pytest.raises(PluginConflict, match=r"'plugin1' and 'plugin0' both answer"):
+        hooks_of(Store(), Store())
+
+
+async def test_before_in_pluggy_order_after_in_reverse() -> None:
+    hooks, heard = trio()
+    assert hooks.before_run is not None and hooks.after_run is not None and hooks.checkpoint_saved is not None
+    await hooks.before_run(RUN, CONTROL)
+    await hooks.after_run(RUN, Completed())
+    await hooks.checkpoint_saved(RUN, REF)
+    assert [(name, hook) for name, hook, *_ in heard] == [
+        *(("a", "before_run"), ("b", "before_run"), ("c", "before_run")),
+        *(("c", "after_run"), ("b", "after_run"), ("a", "after_run")),
+        *(("a", "checkpoint_saved"), ("b", "checkpoint_saved"), ("c", "checkpoint_saved")),
+    ]
+
+
+async def test_tryfirst_and_trylast_count() -> None:
+    heard: list[str] = []
+
+    class First:
+        @hookimpl(tryfirst=True)
+        async def before_run(self) -> None:
+            heard.append("first")
+
+    class Last:
+        @hookimpl(trylast=True)
+        async def before_run(self) -> None:
+            heard.append("last")
+
+    class Middle:
+        @hookimpl
+        async def before_run(self) -> None:
+            heard.append("middle")
+
+    hooks = hooks_of(First(), Middle(), Last())
+    assert hooks.before_run is not None
+    await hooks.before_run(RUN, CONTROL)
+    assert heard == ["first", "middle", "last"]
+
+
+async def test_fewer_arguments_in_another_order_arrive_at_their_names() -> None:
+    heard: list[Any] = []
+    hooks = hooks_of(Recorder("a", heard))
+    assert hooks.after_node is not None
+    outcome = Completed({"output": 1})
+    await hooks.after_node(RUN, NODE, outcome)
+    assert heard == [("a", "after_node", outcome, NODE)]
+
+
+@pytest.mark.parametrize("phase", ["run", "node"])
+async def test_a_before_that_raises_ends_those_before_it(phase: str) -> None:
+    error = ValueError("no")
+    hooks, heard = trio(**{f"before_{phase}": error})
+    before = getattr(hooks, f"before_{phase}")
+    with pytest.raises(HookError) as caught:
+        await before(RUN, CONTROL) if phase == "run" else await before(RUN, NODE, {})
+    assert (caught.value.plugin, caught.value.hook, caught.value.__cause__) == ("b", f"before_{phase}", error)
+    assert [(name, hook) for name, hook, *_ in heard] == [
+        ("a", f"before_{phase}"),
+        ("b", f"before_{phase}"),
+        ("a", f"after_{phase}"),
+    ]
+    assert heard[-1][2] == Failed(caught.value)
+
+
+async def test_a_plugin_without_a_before_hears_no_after_of_what_never_began() -> None:
+    heard: list[Any] = []
+
+    class OnlyAfter:
+        @hookimpl
+        async def after_run(self) -> None:
+            heard.append("only after")
+
+    hooks = hooks_of(OnlyAfter(), Recorder("b", heard, before_run=ValueError()), Recorder("a", heard))
+    assert hooks.before_run is not None
+    with pytest.raises(HookError):
+        await hooks.before_run(RUN, CONTROL)
+    assert "only after" not in heard
+
+
+async def test_a_before_that_is_cancelled_ends_those_before_it_as_cancelled() -> None:
+    hooks, heard = trio(before_run=asyncio.CancelledError())
+    assert hooks.before_run is not None
+    with pytest.raises(asyncio.CancelledError):
+        await hooks.before_run(RUN, CONTROL)
+    assert heard[-1] == ("a", "after_run", Cancelled())
+
+
+async def test_every_after_is_called_and_the_first_error_wins() -> None:
+    heard: list[Any] = []
+    hooks = hooks_of(
+        Recorder("c", heard, after_run=ValueError("of c")), Recorder("b", heard, after_run=KeyError("of b")), Recorder("a", heard)
+    )
+    assert hooks.after_run is not None
+    with pytest.raises(HookError) as caught:
+        await hooks.after_run(RUN, Completed())
+    assert caught.value.plugin == "c"
+    assert caught.value.__notes__ == ["and then HookError: plugin 'b' failed in hook 'after_run': KeyError: 'of b'"]
+    assert [name for name, *_ in heard] == ["c", "b", "a"]
+
+
+async def test_an_error_of_a_before_wins_over_those_of_the_afters_that_it_causes() -> None:
+    heard: list[Any] = []
+    hooks = hooks_of(Recorder("b", heard, before_run=ValueError("first")), Recorder("a", heard, after_run=ValueError("second")))
+    assert hooks.before_run is not None
+    with pytest.raises(HookError, match="first") as caught:
+        await hooks.before_run(RUN, CONTROL)
+    assert "second" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("plugins", [1, 2])
+async def test_a_refusal_and_a_cancellation_rise_as_they_are(plugins: int) -> None:
+    for error in (RunExists("r"), asyncio.CancelledError(), KeyboardInterrupt()):
+        heard: list[Any] = []
+        hooks = hooks_of(*(Recorder(f"p{n}", heard, before_run=error, after_run=error) for n in range(plugins)))
+        assert hooks.before_run is not None and hooks.after_run is not None
+        for call in (hooks.before_run(RUN, CONTROL), hooks.after_run(RUN, Completed())):
+            with pytest.raises(type(error)) as caught:
+                await call
+            assert caught.value is error
+
+
+async def test_a_hook_error_raised_by_a_hook_names_the_outer_plugin() -> None:
+    inner = HookError("other", "after_run", ValueError())
+    hooks = hooks_of(Recorder("a", [], after_run=inner))
+    assert hooks.after_run is not None
+    with pytest.raises(HookError) as caught:
+        await hooks.after_run(RUN, Completed())
+    assert (caught.value.plugin, caught.value.__cause__) == ("a", inner)
+
+
+def test_the_binding_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        hooks_of().before_run = None  # type: ignore[misc]
+    assert not hasattr(hooks_of(), "__dict__")
+
+
+def test_one_file_asks_pluggy_who_answers() -> None:
+    root = Path(hookspecs.__file__).parents[1]
+    callers = [
+        path.relative_to(root).as_posix()
+        for package in ("hookspecs", "workflow_runner", "checkpoint_plugin")
+        for path in (root / package).rglob("*.py")
+        if re.search(r"\bmanager\.hook\b|\bpm\.hook\b|get_hookimpls|subset_hook_caller", path.read_text())
+    ]
+    assert callers == ["hookspecs/binding.py"]
