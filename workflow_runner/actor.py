@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import NodeStatus, Taken
-
 from workflow_runner.checker import Checker, Mismatch
 from workflow_runner.edge import Edge
 from workflow_runner.errors import Cancelled, ItemTypeError, NodeProtocolError, ReplayDiverged, StateNotCopyable
@@ -70,8 +69,6 @@ class Actor(Outbox):
 
     open = False
     task: asyncio.Task[None] | None = None
-    waits = 1
-    """Waits in progress; the wait for its first item is one."""
     reads = 0
     """Stream items taken since the last commit, counted anew when the step is run again."""
     durable_calls: Sequence[Callable[[], object]] = ()
@@ -135,6 +132,18 @@ class Actor(Outbox):
                 edge.clear()
         if not self.holds:
             self.run.completed(self)
+
+    def retire(self) -> None:
+        """Let go of everything once it is over: a long run must not leave its dead to the garbage collector."""
+        for edge in self.in_edges:
+            edge.consumer = None
+        for edges in self.targets.values():
+            for edge in edges:
+                edge.producer = None
+        self.in_edges = ()
+        self.targets = {}
+        self.single = ()
+        del self.publish
 
     def freeze(self) -> None:
         """From now on nothing that it does counts: reading, emitting and committing raise `Cancelled`."""
@@ -219,7 +228,9 @@ class Actor(Outbox):
         sleeper = Sleeper(self)
         for edge in edges:
             if edge.reader is not None and edge.reader.open:
-                raise NodeProtocolError(f"node {self.node_id!r}: edge {edge.edge_id!r} is read by two tasks at once. Read it from one.")
+                raise NodeProtocolError(
+                    f"node {self.node_id!r}: edge {edge.edge_id!r} is read by two tasks at once. Read it from one."
+                )
             edge.reader = sleeper
         await self.sleep(sleeper)
 

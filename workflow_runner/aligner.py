@@ -9,7 +9,7 @@ from typing import Any, Literal
 from workflow_runner.edge import Edge
 from workflow_runner.errors import NodeProtocolError
 
-__all__ = ["Aligner", "OnAny", "OneEdge", "Once", "SyncMode", "Values", "Zip", "make_aligner"]
+__all__ = ["Aligner", "OnAny", "Once", "OneEdge", "SyncMode", "Values", "Zip", "make_aligner"]
 
 SyncMode = Literal["on_any", "zip_all", "zip_shortest"]
 Values = list[Any]
@@ -57,7 +57,7 @@ class OneEdge(Aligner):
 
     def __init__(self, edges: Sequence[Edge]) -> None:
         super().__init__(edges)
-        (self.edge,) = edges
+        self.edge = self.edges[0]
 
     def take(self) -> Values | None:
         return [self.edge.pop()] if self.edge.items else None

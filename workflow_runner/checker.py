@@ -120,7 +120,7 @@ def _classes(annotation: Any) -> tuple[tuple[type, ...], tuple[Any, ...]] | None
         return (dict,), ()
     found = origin if origin is not None else annotation
     if found is collections.abc.Callable:
-        return (collections.abc.Callable,), ()  # type: ignore[return-value]
+        return (collections.abc.Callable,), ()
     if not isinstance(found, type):
         return None
     if getattr(found, "_is_protocol", False) and not getattr(found, "_is_runtime_protocol", False):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import CheckpointRef
-
 from workflow_runner.errors import NodeProtocolError
 from workflow_runner.identity import step_key
 from workflow_runner.stream import Arrivals, Stream
@@ -53,9 +52,7 @@ class Context:
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that knows run and node."""
-        return logging.LoggerAdapter(
-            logging.getLogger("workflow_runner.node"), {"run_id": self.run_id, "node_id": self.node_id}
-        )
+        return logging.LoggerAdapter(logging.getLogger("workflow_runner.node"), {"run_id": self.run_id, "node_id": self.node_id})
 
     def commit(self, state: Any = None) -> None:
         """Declare that all that the inputs taken so far give has been emitted, and keep a state.
@@ -115,7 +112,7 @@ class Context:
         """
         if not streams or not all(isinstance(stream, Stream) for stream in streams):
             raise NodeProtocolError(f"node {self.node_id!r}: arrivals takes the node's own streams, at least one.")
-        return Arrivals(self._actor, streams)
+        return Arrivals(streams)
 
     def progress(self, done: float, total: float | None = None) -> None:
         """Tell whoever watches how far the body is.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix
-
 from workflow_runner.firing import FiringActor
 
 if TYPE_CHECKING:

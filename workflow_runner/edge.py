@@ -31,23 +31,23 @@ class Edge:
     anybody, because its cut is not durable or `after_node` has not returned; a cut counts it as sent.
     """
 
-    __slots__ = ("capacity", "closed", "consumer", "ended", "held", "held_end", "items", "order", "planned", "producer", "reader", "writer")
+    # Most edges never use most of these: as defaults of the class they cost nothing when an edge is made.
+    ended = False
+    held: list[Any] | None = None
+    held_end = False
+    producer: Actor | None = None
+    consumer: Actor | None = None
+    closed = False
+    """The consumer is over: what is sent here is dropped."""
+    order: deque[Edge] | None = None
+    """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
+    writer: Waiter | None = None
 
     def __init__(self, planned: PlannedEdge, capacity: int, reader: Waiter | None) -> None:
         self.planned = planned
         self.capacity = capacity
         self.items: deque[Any] = deque()
-        self.ended = False
-        self.held: list[Any] | None = None
-        self.held_end = False
-        self.producer: Actor | None = None
-        self.consumer: Actor | None = None
-        self.closed = False
-        """The consumer is over: what is sent here is dropped."""
-        self.order: deque[Edge] | None = None
-        """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
         self.reader = reader
-        self.writer: Waiter | None = None
 
     @property
     def edge_id(self) -> str:

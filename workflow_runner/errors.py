@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 
-
 class RunnerError(WorkflowError):
     """Root of the runner's own errors."""
 
@@ -86,7 +85,11 @@ class RunStopped(RunnerError):
     """
 
     def __init__(self, run_id: str, reason: str, durable: bool) -> None:
-        mend = f"Continue it with `workflow resume {run_id}`." if durable else "Nothing was stored: enable the checkpoint plugin to be able to resume."
+        mend = (
+            f"Continue it with `workflow resume {run_id}`."
+            if durable
+            else "Nothing was stored: enable the checkpoint plugin to be able to resume."
+        )
         super().__init__(f"run {run_id!r} was stopped ({reason}). {mend}")
         self.run_id = run_id
         self.reason = reason

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
 from hookspecs import Completed, Failed, NodeInfo
-
 from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.aligner import OnAny, Once, make_aligner
 from workflow_runner.context import Context
@@ -38,18 +37,24 @@ class BodyActor(Actor):
             self._context = Context(self)
         return self._context
 
+    def retire(self) -> None:
+        super().retire()
+        self._context = None
+
     def over(self) -> bool:
         """Whether the firing that just ended was the last."""
         raise AssertionError
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Mapping[str, Any]:
         """The plain arguments of the firing: those of its edges, checked, over properties and defaults."""
         planned = self.planned
         arguments = self.arguments
         if not arguments:
-            return dict(planned.constants)
+            return planned.constants
         checks = planned.checks
-        values = {**planned.constants, **arguments} if planned.constants else dict(arguments)
+        if not checks and not planned.constants:
+            return arguments
+        values = {**planned.constants, **arguments}
         if checks:
             for handle in arguments:
                 check = checks.get(handle)
@@ -57,7 +62,7 @@ class BodyActor(Actor):
                     values[handle] = self.checked(handle, check, values[handle])
         return values
 
-    def body_values(self) -> dict[str, Any]:
+    def body_values(self) -> Mapping[str, Any]:
         """What the body is called with."""
         return self.values()
 

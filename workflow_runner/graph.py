@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hookspecs import from_tagged, to_tagged
-
 from workflow_runner.aligner import SyncMode
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.node import node_type_of
@@ -80,9 +79,7 @@ class Graph:
 
     # Building.
 
-    def add(
-        self, node: Any, /, node_id: str | None = None, *, sync_mode: SyncMode = "on_any", **inputs: Any
-    ) -> NodeRef:
+    def add(self, node: Any, /, node_id: str | None = None, *, sync_mode: SyncMode = "on_any", **inputs: Any) -> NodeRef:
         """Add a node.
 
         Args:

@@ -26,7 +26,9 @@ def new_run_id() -> str:
 def check_run_id(run_id: str) -> str:
     """Give the id back, or raise `RunIdInvalid` with the rule it breaks."""
     if not isinstance(run_id, str):
-        raise RunIdInvalid(f"a run id is text, not {type(run_id).__name__} ({shorten(run_id)}). Give text, or none to have one made.")
+        raise RunIdInvalid(
+            f"a run id is text, not {type(run_id).__name__} ({shorten(run_id)}). Give text, or none to have one made."
+        )
     if not 1 <= len(run_id) <= MAX_RUN_ID:
         raise RunIdInvalid(f"a run id has 1 to {MAX_RUN_ID} characters, this one has {len(run_id)}. Choose another.")
     if run_id in (".", ".."):

@@ -130,9 +130,7 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
     )
 
 
-def _class_type(
-    cls: type[Node], process: Any, outputs: Sequence[str], name: str | None, stateless: bool
-) -> NodeType:
+def _class_type(cls: type[Node], process: Any, outputs: Sequence[str], name: str | None, stateless: bool) -> NodeType:
     if not inspect.isfunction(process):
         raise NodeDefinitionError(f"{cls.__qualname__}.process is not a method. Write `async def process(self, context)`.")
     hints = _hints(cls, cls.__qualname__)
@@ -142,9 +140,11 @@ def _class_type(
         if item.default_factory is not dataclasses.MISSING:
             default = item.default_factory()
         handles[item.name] = _handle(item.name, hints[item.name], REQUIRED if default is dataclasses.MISSING else default)
-    parameters = [p for p in inspect.signature(process).parameters.values()][1:]
+    parameters = list(inspect.signature(process).parameters.values())[1:]
     if len([p for p in parameters if p.default is p.empty]) > 1:
-        raise NodeDefinitionError(f"{cls.__qualname__}.process takes self and the context. Make other parameters fields of the class.")
+        raise NodeDefinitionError(
+            f"{cls.__qualname__}.process takes self and the context. Make other parameters fields of the class."
+        )
     takes_context = bool(parameters)
 
     def call(arguments: Mapping[str, Any], context: Any) -> Any:

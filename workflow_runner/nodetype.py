@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from workflow_runner.checker import Checker
 from workflow_runner.handle import Handle
 
 __all__ = ["BodyKind", "NodeType", "Role"]
@@ -47,13 +48,29 @@ class NodeType:
     emits_mapping: bool = False
     wants_context: bool = True
     streams: bool = field(init=False)
+    connectable: tuple[str, ...] = field(init=False)
+    checks: Mapping[str, Checker] = field(init=False)
+    defaults: Mapping[str, Any] = field(init=False)
+    required: tuple[str, ...] = field(init=False)
     generates: bool = field(init=False)
     threaded: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", any(handle.stream for handle in self.handles.values()))
+        object.__setattr__(self, "connectable", self._connectable())
+        checks = {name: handle.check for name, handle in self.handles.items() if handle.check is not None}
+        object.__setattr__(self, "checks", checks)
+        plain = [handle for handle in self.handles.values() if not handle.stream]
+        object.__setattr__(self, "defaults", {handle.name: handle.default for handle in plain if not handle.required})
+        object.__setattr__(self, "required", tuple(name for name, handle in self.handles.items() if handle.required))
         object.__setattr__(self, "generates", self.kind in ("async_generator", "generator"))
         object.__setattr__(self, "threaded", self.kind in ("function", "generator"))
+
+    def _connectable(self) -> tuple[str, ...]:
+        """The handles at which an edge may end."""
+        if self.role == "input":
+            return ()
+        return ("value",) if self.role == "output" else tuple(self.handles)
 
     @cached_property
     def fingerprint(self) -> str:

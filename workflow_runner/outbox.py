@@ -26,6 +26,8 @@ class Outbox:
     planned: PlannedNode
     node_id: str
     frozen = False
+    waits = 1
+    """Waits in progress; the wait for its first item is one."""
     holds = False
     """Whether an emission waits in its edges, unseen, until `settle` sends it."""
     orphaned = False
@@ -34,13 +36,16 @@ class Outbox:
     """Emissions that the step run again must repeat without sending them."""
     emitted = 0
     """Emissions since the last commit point."""
+    targets: Mapping[str, list[Edge]]
+    """Its edges by handle, without those whose consumers are over."""
+    single: Sequence[Edge]
+    """Those of the only handle, where there is but one."""
     publish: Callable[[Any], bool]
 
-    def connect(self, targets: Mapping[str, list[Edge]], single: list[Edge] | None) -> None:
-        """Set its edges, by handle, without those whose consumers are over; `single` is the only handle's."""
+    def connect(self, targets: Mapping[str, list[Edge]], single: Sequence[Edge]) -> None:
+        """Set its edges."""
         self.targets = targets
-        if single is not None:
-            self.single = single
+        self.single = single
         self.orphaned = bool(self.planned.out_edges) and not any(targets.values())
 
     def drop(self, edge: Edge) -> None:
@@ -83,8 +88,6 @@ class Outbox:
         if self.waits:
             self.touched()
         return full
-
-    waits = 1
 
     def _publish_mapping(self, value: Any) -> bool:
         self._check_mapping(value)

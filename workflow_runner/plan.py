@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -42,26 +42,26 @@ class PlannedNode:
         in_edges: grouped by handle, within a handle in the order of the graph.
         out_edges: in the order of the graph.
         slots: the handle of each incoming edge.
-        checks: the check of each connected handle, where there is one.
+        checks: the check of each handle, where there is one.
         lists: list handles with several edges.
     """
 
     node_id: str
     type: NodeType
     sync_mode: SyncMode
-    constants: dict[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Any]
+    checks: Mapping[str, Checker]
     in_edges: list[PlannedEdge] = field(default_factory=list)
     out_edges: list[PlannedEdge] = field(default_factory=list)
     slots: tuple[str, ...] = ()
-    checks: dict[str, Checker] = field(default_factory=dict)
     lists: frozenset[str] = frozenset()
 
     def name_values(self, values: Values) -> dict[str, Any]:
         """One value of each edge as arguments by handle; those of streams are left out."""
         if not self.lists and not self.type.streams:
-            return dict(zip(self.slots, values))
+            return dict(zip(self.slots, values, strict=True))
         named: dict[str, Any] = {}
-        for slot, value in zip(self.slots, values):
+        for slot, value in zip(self.slots, values, strict=True):
             if self.type.handles[slot].stream:
                 continue
             if slot in self.lists:
@@ -112,7 +112,7 @@ class _Planner:
         self.problems: list[str] = []
         self.nodes: dict[str, PlannedNode] = {}
         self.types: dict[str, NodeType | None] = dict(graph.types)
-        self.checks: dict[tuple[str, str], Checker | None] = {}
+        self.checks: dict[str, Mapping[str, Checker]] = {}
         self.unknown: set[str] = set()
 
     def plan(self) -> Plan:
@@ -151,34 +151,37 @@ class _Planner:
             self.problems.append(f"node {spec.id!r}: unknown type {spec.type!r}. {mend}")
             self.unknown.add(spec.id)
             return
-        self.nodes[spec.id] = PlannedNode(spec.id, found, spec.sync_mode)
+        self.nodes[spec.id] = PlannedNode(spec.id, found, spec.sync_mode, found.defaults, found.checks)
 
     def add_edge(self, place: int, spec: EdgeSpec) -> PlannedEdge | None:
-        what = f"edge {spec.id!r}" if spec.id is not None else f"edge {place} ({spec.source!r} to {spec.target!r})"
         source, target = self.nodes.get(spec.source), self.nodes.get(spec.target)
-        for end, node_id, node in (("source", spec.source, source), ("target", spec.target, target)):
-            if node is None and node_id not in self.unknown:
-                self.problems.append(f"{what}: its {end} {node_id!r} is no node of the graph.{_near(node_id, self.nodes)}")
-        if source is not None and spec.source_handle not in source.type.outputs:
-            self.problems.append(
-                f"{what}: node {spec.source!r} has no output {spec.source_handle!r}.{_near(spec.source_handle, source.type.outputs)}"
-                f" Its outputs: {_list(source.type.outputs)}."
-            )
-            return None
-        handles = target.type.handles if target is not None else {}
-        connectable = [name for name in handles if not (target and target.type.role in ("input", "output") and name == "name")]
-        if target is not None and (spec.target_handle not in connectable or target.type.role == "input"):
-            self.problems.append(
-                f"{what}: node {spec.target!r} has no input {spec.target_handle!r}.{_near(spec.target_handle, connectable)}"
-                f" Its inputs: {_list(connectable if target.type.role != 'input' else [])}."
-            )
-            return None
-        if source is None or target is None:
+        if (
+            source is None
+            or target is None
+            or spec.source_handle not in source.type.outputs
+            or spec.target_handle not in target.type.connectable
+        ):
+            self.explain_edge(place, spec, source, target)
             return None
         edge = PlannedEdge(spec.id or "", source, spec.source_handle, target, spec.target_handle)
         source.out_edges.append(edge)
         target.in_edges.append(edge)
         return edge
+
+    def explain_edge(self, place: int, spec: EdgeSpec, source: PlannedNode | None, target: PlannedNode | None) -> None:
+        what = f"edge {spec.id!r}" if spec.id is not None else f"edge {place} ({spec.source!r} to {spec.target!r})"
+        for end, node_id, node in (("source", spec.source, source), ("target", spec.target, target)):
+            if node is None and node_id not in self.unknown:
+                self.problems.append(f"{what}: its {end} {node_id!r} is no node of the graph.{_near(node_id, self.nodes)}")
+        if source is not None and spec.source_handle not in source.type.outputs:
+            self.explain_handle(what, spec.source, "output", spec.source_handle, source.type.outputs)
+        if target is not None and spec.target_handle not in target.type.connectable:
+            self.explain_handle(what, spec.target, "input", spec.target_handle, target.type.connectable)
+
+    def explain_handle(self, what: str, node_id: str, kind: str, handle: str, known: Iterable[str]) -> None:
+        self.problems.append(
+            f"{what}: node {node_id!r} has no {kind} {handle!r}.{_near(handle, known)} Its {kind}s: {_list(known)}."
+        )
 
     def name_edges(self, edges: list[PlannedEdge]) -> None:
         taken: set[str] = set()
@@ -200,75 +203,66 @@ class _Planner:
         node_type = node.type
         if node_type.role == "comment":
             return
-        handles = node_type.handles
-        edges: dict[str, list[PlannedEdge]] = {}
-        for edge in node.in_edges:
-            edges.setdefault(edge.target_handle, []).append(edge)
+        connected = [edge.target_handle for edge in node.in_edges]
+        if spec.data:
+            self.set_properties(node, spec, connected)
+        for name in node_type.required:
+            if name not in connected and name not in spec.data and node_type.role != "input":
+                mend = "." if node_type.handles[name].stream else ", or give it a property."
+                self.problems.append(f"node {spec.id!r}: input {name!r} is missing. Connect an edge to it{mend}")
+        if self.deep:
+            node.checks = self.deep_checks(node_type)
+        if len(connected) > 1:
+            for name in node_type.handles:
+                if (edges := connected.count(name)) > 1:
+                    self.collect(node, node_type.handles[name], edges)
+            node.in_edges.sort(key=_by_handle(node_type.handles))
+            connected = [edge.target_handle for edge in node.in_edges]
+        node.slots = tuple(connected)
+
+    def set_properties(self, node: PlannedNode, spec: NodeSpec, connected: Sequence[str]) -> None:
+        handles = node.type.handles
         for key, value in spec.data.items():
             handle = handles.get(key)
             if handle is None:
-                if node_type.role != "preview":
+                if node.type.role != "preview":
                     self.problems.append(
                         f"node {spec.id!r}: unknown property {key!r}.{_near(key, handles)} {spec.type!r} has: {_list(handles)}."
                     )
-            elif key in edges:
+            elif key in connected:
                 self.problems.append(f"node {spec.id!r}: handle {key!r} has both an edge and a property. Remove one of them.")
             elif handle.stream:
                 self.problems.append(f"node {spec.id!r}: handle {key!r} is a stream, which takes an edge, not a property.")
             else:
                 self.set_property(node, handle, value)
-        for name, handle in handles.items():
-            connected = edges.get(name)
-            if connected is None:
-                self.set_default(node, handle, spec)
-            else:
-                self.connect(node, handle, connected)
-        if len(edges) > 1:
-            node.in_edges.sort(key=_by_handle(handles))
-        node.slots = tuple(edge.target_handle for edge in node.in_edges)
 
     def set_property(self, node: PlannedNode, handle: Handle, value: Any) -> None:
         try:
-            node.constants[handle.name] = convert_property(handle, value)
+            node.constants = {**node.constants, handle.name: convert_property(handle, value)}
         except PropertyInvalid as error:
             self.problems.append(f"node {node.node_id!r}, property {handle.name!r}: {error}.")
 
-    def set_default(self, node: PlannedNode, handle: Handle, spec: NodeSpec) -> None:
-        if handle.name in node.constants or handle.name in spec.data:
-            return
-        if not handle.required:
-            if not handle.stream:
-                node.constants[handle.name] = handle.default
-        elif node.type.role != "input":  # an input without a default gets its value from the run
+    def collect(self, node: PlannedNode, handle: Handle, edges: int) -> None:
+        if handle.collects:
+            node.lists |= {handle.name}  # the list is made by us, so it fits by its type
+        else:
             self.problems.append(
-                f"node {spec.id!r}: input {handle.name!r} is missing. Connect an edge to it"
-                + (", or give it a property." if not handle.stream else ".")
+                f"node {node.node_id!r}: handle {handle.name!r} takes one edge and has {edges}. Only a list handle takes several."
             )
 
-    def connect(self, node: PlannedNode, handle: Handle, edges: list[PlannedEdge]) -> None:
-        if len(edges) > 1:
-            if handle.collects:
-                node.lists |= {handle.name}
-                return  # the list is ours; what is in it is checked only deeply
-            self.problems.append(
-                f"node {node.node_id!r}: handle {handle.name!r} takes one edge and has {len(edges)}. Only a list handle takes several."
-            )
-        check = self.check_of(node.type, handle)
-        if check is not None:
-            node.checks[handle.name] = check
-
-    def check_of(self, node_type: NodeType, handle: Handle) -> Checker | None:
-        if not self.deep:
-            return handle.check
-        key = (node_type.name, handle.name)
-        if key not in self.checks:
-            self.checks[key] = handle.deep_check()
-        return self.checks[key]
+    def deep_checks(self, node_type: NodeType) -> Mapping[str, Checker]:
+        known = self.checks.get(node_type.name)
+        if known is None:
+            made = {name: handle.deep_check() for name, handle in node_type.handles.items()}
+            known = self.checks[node_type.name] = {name: check for name, check in made.items() if check is not None}
+        return known
 
     def name_output(self, node: PlannedNode, outputs: dict[str, PlannedNode]) -> None:
         name = _name_of(node)
         if name in outputs:
-            self.problems.append(f"outputs {outputs[name].node_id!r} and {node.node_id!r} are both named {name!r}. Rename one of them.")
+            self.problems.append(
+                f"outputs {outputs[name].node_id!r} and {node.node_id!r} are both named {name!r}. Rename one of them."
+            )
         outputs[name] = node
         if not node.in_edges and "value" in node.constants:
             self.problems.append(f"node {node.node_id!r}: an output takes an edge, not a property 'value'.")

@@ -55,4 +55,6 @@ def convert_property(handle: Handle, value: Any) -> Any:
 def _invalid(handle: Handle, value: Any, error: Any) -> PropertyInvalid:
     problem = error.errors(include_url=False)[0]
     place = "".join(f"[{part!r}]" for part in problem["loc"])
-    return PropertyInvalid(f"expected {handle.expected}, got {shorten(value)}{f' (at {place})' if place else ''}: {problem['msg']}")
+    return PropertyInvalid(
+        f"expected {handle.expected}, got {shorten(value)}{f' (at {place})' if place else ''}: {problem['msg']}"
+    )

@@ -141,6 +141,8 @@ def _types_of(module: Any, name: str | None = None) -> dict[str, NodeType]:
             node_type = replace(node_type, name=f"{name}.{item.__name__}")
         known = types.get(node_type.name)
         if known is not None and known.definition is not node_type.definition:
-            raise NodeModuleError(f"module {name or module.__name__!r} has two nodes named {node_type.name!r}. Rename one of them.")
+            raise NodeModuleError(
+                f"module {name or module.__name__!r} has two nodes named {node_type.name!r}. Rename one of them."
+            )
         types[node_type.name] = node_type
     return types

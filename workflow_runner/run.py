@@ -21,7 +21,6 @@ from hookspecs import (
     RunStatus,
     Snapshot,
 )
-
 from workflow_runner.actor import Actor
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
@@ -218,9 +217,8 @@ class Run:
                 if planned.node_id in completed or (planned.in_edges and not _reads_at_once(planned)):
                     continue
                 actor = self.wiring.bear(planned)
-            elif planned.in_edges and actor.arguments is None and not _reads_at_once(planned):
-                if not any(edge.items or edge.ended for edge in actor.in_edges):
-                    continue
+            elif not _has_work(actor, planned):
+                continue
             actor.wake()
         if not self._unfinished:
             self._finish()
@@ -243,6 +241,7 @@ class Run:
         """An actor is over, and everybody may see it."""
         self._unfinished -= 1
         del self.actors[actor.node_id]
+        actor.retire()
         if self.listeners:
             self.node_changed(actor)
             for planned_edge in actor.planned.out_edges:
@@ -297,7 +296,8 @@ class Run:
         if self.saver is not None:
             wanted = reason in self._final_moments
             text = actor.error if actor is not None else str(error)
-            self.saver.close(status if wanted else None, reason, text if status == "failed" else None, actor and actor.node_id)
+            failed = actor.node_id if actor is not None else None
+            self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)
         for other in self.actors.values():
             other.freeze()
         if not self._over.done():
@@ -339,6 +339,13 @@ class Run:
     def progressed(self, actor: Actor, done: float, total: float | None) -> None:
         """Tell a body's progress."""
         self.notify(Progressed(self.run_id, actor.node_id, done, total))
+
+
+def _has_work(actor: Actor, planned: PlannedNode) -> bool:
+    """Whether a restored actor can go on before anything new arrives."""
+    if not planned.in_edges or actor.arguments is not None or _reads_at_once(planned):
+        return True
+    return any(edge.items or edge.ended for edge in actor.in_edges)
 
 
 def _reads_at_once(planned: PlannedNode) -> bool:

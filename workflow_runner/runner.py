@@ -9,8 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import PluginHost, RunInfo, RunHooks, StoredRun
-
+from hookspecs import PluginHost, RunHooks, RunInfo, StoredRun
 from workflow_runner.errors import GraphChanged, InputInvalid, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.graph import Graph
@@ -261,7 +260,7 @@ def _give_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
     for name, nodes in plan.inputs.items():
         for node in nodes:
             if name in inputs:
-                node.constants["value"] = inputs[name]
+                node.constants = {**node.constants, "value": inputs[name]}
             elif "value" not in node.constants:
                 raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {name}=JSON.")
     return dict(inputs)

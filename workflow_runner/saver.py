@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from hookspecs import CheckpointRef, RunStatus, Snapshot
-
 from workflow_runner.cut import take_cut
-from workflow_runner.errors import Cancelled
 from workflow_runner.events import CheckpointSaved
 
 if TYPE_CHECKING:

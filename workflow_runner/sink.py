@@ -26,6 +26,7 @@ class SinkActor(Actor):
 
     def choose_publish(self) -> None:
         """It emits nothing that could be held."""
+        self.publish = self._refuse
 
     async def live(self) -> None:
         keeps = self.type.role == "output"

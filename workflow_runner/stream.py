@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from workflow_runner.checker import Checker
 
 if TYPE_CHECKING:
-    from workflow_runner.streaming import StreamingActor
     from workflow_runner.edge import Edge
+    from workflow_runner.streaming import StreamingActor
 
 __all__ = ["Arrivals", "LoggedStream", "Stream", "open_stream"]
 
@@ -47,7 +47,11 @@ class Stream(Generic[T]):
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         self._actor.reads += 1
-        return item if self._check is None else self._actor.checked(self.handle, self._check, item)
+        return self._give(item)
+
+    def _give(self, item: Any) -> T:
+        given: T = item if self._check is None else self._actor.checked(self.handle, self._check, item)
+        return given
 
 
 class LoggedStream(Stream[T]):
@@ -61,7 +65,7 @@ class LoggedStream(Stream[T]):
         if actor.script_left:
             found, item = await actor.next_scripted((edge,))
             if found is not None:
-                return item if self._check is None else actor.checked(self.handle, self._check, item)
+                return self._give(item)
         if actor.stateless:
             actor.commit_read()
         items = edge.items
@@ -76,7 +80,7 @@ class LoggedStream(Stream[T]):
             edge.order.remove(edge)
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
-        return item if self._check is None else actor.checked(self.handle, self._check, item)
+        return self._give(item)
 
 
 class Arrivals:
@@ -84,8 +88,8 @@ class Arrivals:
 
     __slots__ = ("_actor", "_streams")
 
-    def __init__(self, actor: StreamingActor, streams: tuple[Stream[Any], ...]) -> None:
-        self._actor = actor
+    def __init__(self, streams: tuple[Stream[Any], ...]) -> None:
+        self._actor = streams[0]._actor
         self._streams = {stream._edge: stream for stream in streams}
 
     def __aiter__(self) -> AsyncIterator[tuple[str, Any]]:
@@ -115,9 +119,7 @@ class Arrivals:
 
     def _give(self, edge: Edge, item: Any) -> tuple[str, Any]:
         stream = self._streams[edge]
-        if stream._check is not None:
-            item = self._actor.checked(stream.handle, stream._check, item)
-        return stream.handle, item
+        return stream.handle, stream._give(item)
 
 
 def open_stream(handle: str, actor: StreamingActor, edge: Edge | None, check: Checker | None, empty: Any) -> Any:

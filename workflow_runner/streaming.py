@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Taken
-
 from workflow_runner.actor import Sleeper
 from workflow_runner.edge import Edge
 from workflow_runner.errors import LogOverflow, NodeProtocolError
@@ -104,8 +103,8 @@ class StreamingActor(BodyActor):
             if not edge.ended:
                 edge.reader = SecondItem(self, edge)
 
-    def body_values(self) -> dict[str, Any]:
-        values = self.values()
+    def body_values(self) -> Mapping[str, Any]:
+        values = dict(self.values())
         edges = {edge.planned.target_handle: edge for edge in self.in_edges}
         for name, handle in self.type.handles.items():
             if handle.stream:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import CheckpointRef
-
 from workflow_runner.context import Context
 from workflow_runner.errors import Cancelled
 from workflow_runner.stream import Arrivals, Stream
@@ -183,7 +182,8 @@ class ThreadBody:
         try:
             value = self._actor.type.call(arguments, self.context)
             if generates:
-                value = self._pump(value)
+                self._pump(value)
+                value = None
             last = Returned(value)
         except BaseException as error:  # carried to the event loop, where it ends the firing
             last = Raised(error)

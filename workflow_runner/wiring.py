@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hookspecs import NodeSnapshot
-
 from workflow_runner.actor import Actor
 from workflow_runner.edge import Edge
 from workflow_runner.errors import SourceChanged
@@ -105,7 +104,7 @@ class Wiring:
         for node in moved:
             self._check_source(plan[node.node_id], node)
         actors = [self.bear(plan[node.node_id]) for node in moved]
-        for actor, node in zip(actors, moved):
+        for actor, node in zip(actors, moved, strict=True):
             _restore(actor, node)
 
     def _check_source(self, planned: PlannedNode, node: NodeSnapshot) -> None:
