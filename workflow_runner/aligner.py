@@ -20,7 +20,7 @@ class Aligner:
     """Takes sets of values off a node's edges. What does not make a set yet stays in the edges, within their bounds."""
 
     def __init__(self, edges: Sequence[Edge]) -> None:
-        self.edges = tuple(edges)
+        self.edges = edges
 
     def take(self) -> Values | None:
         """The next set, `None` while there is none."""
@@ -55,15 +55,13 @@ class Once(Aligner):
 class OneEdge(Aligner):
     """One edge: every item fires, whatever the mode."""
 
-    def __init__(self, edges: Sequence[Edge]) -> None:
-        super().__init__(edges)
-        self.edge = self.edges[0]
-
     def take(self) -> Values | None:
-        return [self.edge.pop()] if self.edge.items else None
+        edge = self.edges[0]
+        return [edge.pop()] if edge.items else None
 
     def over(self) -> bool:
-        return self.edge.ended and not self.edge.items
+        edge = self.edges[0]
+        return edge.ended and not edge.items
 
 
 class Zip(Aligner):

@@ -130,12 +130,14 @@ class Outbox:
 
     def end_edges(self) -> None:
         """No more items come."""
-        for edges in self.targets.values():
-            for edge in edges:
-                if self.holds:
+        if self.holds:
+            for edges in self.targets.values():
+                for edge in edges:
                     self.run.wiring.bear_consumer(edge)
                     edge.held_end = True
-                else:
+        else:
+            for edges in self.targets.values():
+                for edge in edges:
                     edge.end()
 
     def send_held(self) -> None:

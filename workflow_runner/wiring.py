@@ -60,11 +60,6 @@ class Wiring:
             in_edges.append(edge)
         actor = _make_actor(run, planned, in_edges)
         run.actors[planned.node_id] = actor
-        if len(in_edges) > 1:
-            order: deque[Edge] = deque()
-            for edge in in_edges:
-                edge.order = order
-                order.extend([edge] * len(edge.items))
         for edge in in_edges:
             edge.consumer = actor
             edge.reader = actor
@@ -114,6 +109,11 @@ class Wiring:
 
 
 def _make_actor(run: Run, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
+    if len(in_edges) > 1:
+        order: deque[Edge] = deque()
+        for edge in in_edges:
+            edge.order = order
+            order.extend([edge] * len(edge.items))
     if in_edges and planned.type.role in ("output", "preview"):
         sink = SinkActor(run, planned, in_edges)
         if planned.type.role == "output":
