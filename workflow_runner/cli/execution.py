@@ -1,0 +1,173 @@
+"""One attempt of one run from the command line: progress, signals, the report and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext, redirect_stdout
+from typing import Any, Final
+
+from hookspecs import WorkflowError
+from workflow_runner.cli.progress import open_progress
+from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, print_json
+from workflow_runner.cli.signals import StopSignals
+from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
+from workflow_runner.events import CheckpointSaved, Event, RunStarted
+from workflow_runner.runner import Result, WorkflowRunner
+
+__all__ = ["Execution"]
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long after a signal the event loop may stay deaf."""
+
+Start = Callable[[], Coroutine[Any, Any, Result]]
+
+
+class Execution:
+    """Drives a runner for `run` and `resume`.
+
+    Args:
+        run_id: of the run, known before it starts, so that every report names it.
+        as_json: print the report as JSON; what nodes print goes to standard error.
+        quiet: show no progress.
+    """
+
+    def __init__(self, run_id: str, *, as_json: bool, quiet: bool) -> None:
+        self.run_id = run_id
+        self._as_json = as_json
+        self._quiet = quiet
+
+    def drive(self, runner: WorkflowRunner, start: Start) -> int:
+        """Run to the end, and report.
+
+        Args:
+            runner: with the nodes and plugins of the run.
+            start: calls `run` or `resume` of it.
+
+        Returns:
+            The exit code.
+        """
+        loops = asyncio.Runner()
+        stopper = Stopper(runner, loops, give_up=lambda: self._give_up(signals))
+        signals = StopSignals(stopper.stop)
+        with redirect_stdout(sys.stderr) if self._as_json else nullcontext(), open_progress(self._quiet) as show, signals:
+            if show is not None:
+                runner.subscribe(show)
+            try:
+                result = loops.run(stopper.guard(start, hears_all=show is not None))
+                report, code = RunReport(result.run_id, result.status, result.outputs), 0
+            except (WorkflowError, asyncio.CancelledError, SystemExit, Exception) as error:
+                if isinstance(error, NodeFailed) and stopper.durable:
+                    error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {self.run_id}")
+                report, code = self._failed(error, signals)
+        self._print(report)
+        if runner.abandoned or (code != 0 and _threads_are_left()):
+            leave(code)
+        loops.close()
+        return code
+
+    def refuse(self, error: WorkflowError) -> int:
+        """Report an error that kept the run from starting."""
+        self._print(RunReport(self.run_id, "failed", error=error))
+        return exit_code_of(error)
+
+    def _failed(self, error: BaseException, signals: StopSignals) -> tuple[RunReport, int]:
+        code = signals.exit_code
+        if code is not None and isinstance(error, asyncio.CancelledError):
+            # Before the run had begun: nothing was changed.
+            error = WorkflowError(f"run {self.run_id!r} was stopped by a signal before it began. Start it again.")
+            return RunReport(self.run_id, "paused", error=error), code
+        if code is not None and isinstance(error, RunStopped):
+            return RunReport(self.run_id, "paused", error=error), code
+        return RunReport(self.run_id, "failed", error=error), exit_code_of(error)
+
+    def _give_up(self, signals: StopSignals) -> None:
+        code = signals.exit_code or FAULT
+        told = "a body kept the event loop busy, so no checkpoint was taken at the end. Let it await now and then."
+        error = RunnerError(f"run {self.run_id!r} was left {PATIENCE_SECONDS:g} s after the signal: {told}")
+        if sys.__stdout__ is not None:
+            sys.stdout = sys.__stdout__
+        self._print(RunReport(self.run_id, "paused", error=error))
+        leave(code)
+
+    def _print(self, report: RunReport) -> None:
+        if report.error is not None:
+            explain(report.error)
+        if self._as_json:
+            print_json(report.to_json())
+        elif not self._quiet:
+            for line in report.lines():
+                print(line.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+
+
+class Stopper:
+    """Stops the run of a runner, from a signal handler.
+
+    Args:
+        runner: of the run.
+        loops: has the event loop of the run.
+        give_up: ends the process; called when the event loop does not hear of the stop.
+    """
+
+    def __init__(self, runner: WorkflowRunner, loops: asyncio.Runner, give_up: Callable[[], None]) -> None:
+        self._runner = runner
+        self._loops = loops
+        self._give_up = give_up
+        self.durable = False
+        self._task: asyncio.Task[Any] | None = None
+        self._started = False
+        self._wanted = False
+        self._unsubscribe: Callable[[], None]
+
+    def stop(self) -> None:
+        """Have the run stopped by its event loop."""
+        self._wanted = True
+        if self._task is not None:
+            watchdog = threading.Timer(PATIENCE_SECONDS, self._give_up)
+            watchdog.daemon = True
+            watchdog.start()
+            self._loops.get_loop().call_soon_threadsafe(self._stop, watchdog)
+
+    async def guard(self, start: Start, *, hears_all: bool) -> Result:
+        """The run.
+
+        Args:
+            start: begins it.
+            hears_all: keep listening after its start, to know what was stored; it costs a little for each node.
+        """
+        self._task = asyncio.current_task()
+        if self._wanted:
+            raise asyncio.CancelledError
+        self._unsubscribe = self._runner.subscribe(lambda event: self._hear(event, hears_all))
+        return await start()
+
+    def _hear(self, event: Event, hears_all: bool) -> None:
+        if isinstance(event, RunStarted):
+            self._started = True
+            if not hears_all:
+                self._loops.get_loop().call_soon(self._unsubscribe)
+        elif isinstance(event, CheckpointSaved):
+            self.durable = True
+
+    def _stop(self, watchdog: threading.Timer) -> None:
+        watchdog.cancel()
+        if self._started:
+            self._runner.stop("signal")
+        elif self._task is not None:
+            # The runner may not know of the run yet, while it reads the graph or the store.
+            self._task.cancel()
+
+
+def leave(code: int) -> None:
+    """End the process without waiting for threads or tasks that do not end."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _threads_are_left() -> bool:
+    """Whether a thread would hold the process: one of an executor, perhaps in the middle of a body that does not end."""
+    return any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate())

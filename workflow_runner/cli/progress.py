@@ -1,0 +1,186 @@
+"""How a run is shown while it goes on: a live view on a terminal, lines of text elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from hookspecs import NodeStatus
+from workflow_runner.events import CheckpointSaved, Event, NodeChanged, Progressed, RunEnded, RunStarted
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Lines", "NodeTally", "Tally", "open_progress"]
+
+SHOWN_NODES = 12
+
+
+@contextmanager
+def open_progress(quiet: bool) -> Iterator[Callable[[Event], None] | None]:
+    """Show a run on standard error as long as the context lasts.
+
+    Yields:
+        What to call with every event; `None` when nothing is shown.
+    """
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _live() as show:
+            yield show
+    else:
+        yield Lines(sys.stderr)
+
+
+@dataclass(slots=True)
+class NodeTally:
+    """What is known of one node.
+
+    Args:
+        status: now.
+        firings: begun so far.
+        began_at: by the clock, when it was first heard of.
+        done: as the body reported it, in units of its own.
+        total: likewise.
+    """
+
+    status: NodeStatus
+    firings: int
+    began_at: float
+    done: float | None = None
+    total: float | None = None
+
+
+class Tally:
+    """Counts what the events of a run say.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.began_at = clock()
+        self.run_id = ""
+        self.total = 0
+        self.before = 0
+        self.nodes: dict[str, NodeTally] = {}
+        self.statuses: Counter[NodeStatus] = Counter()
+        self.checkpoints = 0
+        self.checkpoint = ""
+        self.ended = ""
+
+    def hear(self, event: Event) -> None:
+        """Count an event."""
+        match event:
+            case RunStarted():
+                self.run_id, self.total, self.before = event.run_id, event.nodes, event.completed
+                self.statuses["completed"] = event.completed
+            case NodeChanged():
+                self._change(event)
+            case Progressed():
+                node = self.nodes.get(event.node_id)
+                if node is not None:
+                    node.done, node.total = event.done, event.total
+            case CheckpointSaved():
+                self.checkpoints += 1
+                self.checkpoint = f"{event.ref.number} ({event.ref.reason})"
+            case RunEnded():
+                self.ended = event.status
+
+    def _change(self, event: NodeChanged) -> None:
+        node = self.nodes.get(event.node_id)
+        if node is None:
+            self.nodes[event.node_id] = NodeTally(event.status, event.firings, self.clock())
+        else:
+            self.statuses[node.status] -= 1
+            node.status, node.firings = event.status, event.firings
+        self.statuses[event.status] += 1
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return self.clock() - self.began_at
+
+    def summary(self) -> str:
+        """One line: how far the run is."""
+        parts = [f"{self.statuses['completed']} of {self.total} nodes completed"]
+        parts += [f"{count} {status}" for status, count in self.statuses.items() if count and status not in ("completed", "idle")]
+        if self.checkpoints:
+            parts.append(f"checkpoint {self.checkpoint}")
+        return f"{self.seconds:.1f} s: {', '.join(parts)}"
+
+
+class Lines:
+    """Plain lines: the beginning, how far it is at most once a period, the end.
+
+    Args:
+        stream: to write to.
+        period_seconds: between two lines.
+        clock: gives seconds.
+    """
+
+    def __init__(self, stream: TextIO, period_seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._period = period_seconds
+        self._tally = Tally(clock)
+        self._written_at = clock()
+
+    def __call__(self, event: Event) -> None:
+        tally = self._tally
+        tally.hear(event)
+        match event:
+            case RunStarted():
+                again = f", attempt {event.attempt}: {event.completed} nodes were completed before" if event.attempt > 1 else ""
+                self._write(f"run {event.run_id}: {event.nodes} nodes{again}")
+            case RunEnded():
+                self._write(tally.summary())
+                self._write(f"run {event.run_id}: {event.status}")
+            case _ if tally.clock() - self._written_at >= self._period:
+                self._write(tally.summary())
+
+    def _write(self, line: str) -> None:
+        self._written_at = self._tally.clock()
+        print(line, file=self._stream, flush=True)
+
+
+@contextmanager
+def _live() -> Iterator[Callable[[Event], None]]:
+    # Imported here: it costs a tenth of a second, and only a terminal needs it.
+    from rich.console import Console
+    from rich.live import Live
+
+    tally = Tally()
+    console = Console(stderr=True)
+    with Live(get_renderable=lambda: _table(tally), console=console, refresh_per_second=4):
+        yield tally.hear
+
+
+def _table(tally: Tally) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    # The view refreshes from a thread of its own: take what is there in one step.
+    nodes = list(tally.nodes.items())
+    active = [pair for pair in nodes if pair[1].status not in ("completed", "idle")]
+    recent = [pair for pair in nodes if pair[1].status == "completed"]
+    shown = active[:SHOWN_NODES] or recent[-3:]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("node", "status", "firings", "a second", "progress"):
+        table.add_column(title, justify="left" if title in ("node", "status") else "right")
+    now = tally.clock()
+    for node_id, node in shown:
+        seconds = now - node.began_at
+        rate = f"{node.firings / seconds:.1f}" if seconds >= 1 else ""
+        progress = "" if node.done is None else f"{node.done:g}" if node.total is None else f"{node.done:g} / {node.total:g}"
+        table.add_row(Text(node_id), Text(node.status), str(node.firings), rate, progress)
+    more = len(active) - len(shown)
+    footer = [Text(f"… and {more} more")] if more > 0 else []
+    head = f"run {tally.run_id}  {tally.ended or 'running'}" if tally.run_id else "starting"
+    return Group(Text(head, style="bold"), Text(tally.summary()), table, *footer)

@@ -1,0 +1,120 @@
+"""How a command ends: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import click
+
+from hookspecs import TaggedValueError, WorkflowError, to_tagged
+from workflow_runner.errors import NodeFailed, shorten
+
+__all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "print_json"]
+
+FAULT: Final = 70
+"""The exit code for errors that nobody foresaw."""
+
+PACKAGE: Final = str(Path(__file__).parents[1])
+SHOWN_ITEMS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What `run` and `resume` tell.
+
+    Args:
+        run_id: of the run; `None` when the command line was wrong.
+        status: of the run: completed, failed, paused.
+        outputs: the items by output name; empty when the run did not complete.
+        error: why it did not.
+    """
+
+    run_id: str | None
+    status: str
+    outputs: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        outputs = {name: [_tagged(item) for item in items] for name, items in self.outputs.items()}
+        error = None if self.error is None else error_object(self.error)
+        return {"run_id": self.run_id, "status": self.status, "outputs": outputs, "error": error}
+
+    def lines(self) -> Iterator[str]:
+        """The outputs for people: one line for each item, the first few of many."""
+        for name, items in self.outputs.items():
+            if len(items) == 1:
+                yield f"{name}: {_shown(items[0])}"
+                continue
+            yield f"{name}: {len(items)} items"
+            for item in items[:SHOWN_ITEMS]:
+                yield f"  {_shown(item)}"
+            if len(items) > SHOWN_ITEMS:
+                yield f"  … {len(items) - SHOWN_ITEMS} more; --json prints all"
+
+
+def print_json(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Print one object on one line of standard output."""
+    print(json.dumps(document, allow_nan=False), file=stream or sys.stdout, flush=True)
+
+
+def error_object(error: BaseException) -> dict[str, Any]:
+    """An error in JSON. Of a node that failed, type and message are those of what the node raised."""
+    if isinstance(error, click.ClickException):
+        return {"type": "UsageError", "message": error.format_message(), "node_id": None}
+    told = error.__cause__ if isinstance(error, NodeFailed) and error.__cause__ is not None else error
+    message = str(told) or type(told).__name__
+    return {"type": type(told).__name__, "message": message, "node_id": getattr(error, "node_id", None)}
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that an error leaves with."""
+    return error.exit_code if isinstance(error, WorkflowError) else FAULT
+
+
+def explain(error: BaseException) -> None:
+    """Print an error for people on standard error; with its traceback when WORKFLOW_DEBUG is set."""
+    if os.environ.get("WORKFLOW_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)
+    lines = [f"Error: {error}" if isinstance(error, WorkflowError) else _fault(error)]
+    if isinstance(error, NodeFailed) and error.__cause__ is not None:
+        lines += _place(error.__cause__)
+        lines += getattr(error.__cause__, "__notes__", [])
+    lines += getattr(error, "__notes__", [])
+    sys.stderr.write("\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stderr.flush()
+
+
+def _fault(error: BaseException) -> str:
+    return (
+        f"Error: a fault of this program, not of the workflow: {type(error).__name__}: {error}\n"
+        "Please report it with the traceback that WORKFLOW_DEBUG=1 shows."
+    )
+
+
+def _place(error: BaseException) -> list[str]:
+    """Where in the user's code an error was raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(PACKAGE)]
+    return [f"  in {frame.name}, {frame.filename}, line {frame.lineno}" for frame in frames[-1:]]
+
+
+def _tagged(item: object) -> Any:
+    try:
+        return to_tagged(item)
+    except TaggedValueError as error:
+        print(f"Warning: an output is printed as its repr: {error}", file=sys.stderr)
+        return {"$type": "repr", "value": repr(item)}
+
+
+def _shown(item: object) -> str:
+    try:
+        return json.dumps(to_tagged(item), ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    except TaggedValueError:
+        return shorten(item, 200)

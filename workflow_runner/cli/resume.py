@@ -1,0 +1,64 @@
+"""`workflow resume`."""
+
+from __future__ import annotations
+
+import click
+
+from hookspecs import PluginHost, WorkflowError
+from workflow_runner.cli.execution import Execution
+from workflow_runner.cli.options import common_options, enabling_options, nodes_option, read_enabling, read_graph
+from workflow_runner.runner import WorkflowRunner
+
+__all__ = ["resume"]
+
+
+@click.command()
+@click.argument("run_id")
+@nodes_option
+@click.option("--graph", metavar="FILE", help="Use this graph; it must not differ from the stored one.")
+@click.option("--url", metavar="URL", help="The store; else WORKFLOW_CHECKPOINT_URL, else sqlite:///.workflow/checkpoints.db")
+@click.option(
+    "--accept-changed",
+    metavar="NODE",
+    multiple=True,
+    help="Go on with this node though its source changed in the middle of a step; may be repeated.",
+)
+@enabling_options
+@common_options
+@click.pass_obj
+def resume(
+    host: PluginHost,
+    run_id: str,
+    nodes: tuple[str, ...],
+    graph: str | None,
+    url: str | None,
+    accept_changed: tuple[str, ...],
+    enable: tuple[str, ...],
+    disable: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    blocked: tuple[str, ...],
+) -> int:
+    """Go on with a stored run where its last checkpoint was taken; a completed one prints its outputs.
+
+    The graph, the inputs and the plugins' options are stored with the run. The code of the nodes is not: name it again.
+
+    \b
+    Examples:
+      workflow resume 0192f0c1-7d7e-7bbb-8a5e-3f2b8b1f5a10 --nodes mynodes.py
+      workflow resume nightly --nodes mynodes.py --url postgresql://localhost/runs
+
+    \b
+    Exit codes:
+      0 completed    1 a node failed    2 wrong usage, changed graph or source
+      4 another process resumed it    5 unknown run, missing or damaged store
+      130, 143 stopped by a signal
+    """
+    execution = Execution(run_id, as_json=as_json, quiet=quiet)
+    wanted = read_enabling(enable, disable)
+    try:
+        document = None if graph is None else read_graph(graph)
+        runner = WorkflowRunner(plugins=host, nodes=nodes)
+    except WorkflowError as error:
+        return execution.refuse(error)
+    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed))

@@ -1,0 +1,66 @@
+"""`workflow run`."""
+
+from __future__ import annotations
+
+import click
+
+from hookspecs import PluginHost, WorkflowError
+from workflow_runner.cli.execution import Execution
+from workflow_runner.cli.options import (
+    common_options,
+    enabling_options,
+    nodes_option,
+    read_enabling,
+    read_graph,
+    read_inputs,
+)
+from workflow_runner.identity import check_run_id, new_run_id
+from workflow_runner.runner import WorkflowRunner
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("graph")
+@nodes_option
+@click.option("--input", "inputs", metavar="NAME=JSON", multiple=True, help="Value of an input, or NAME=@file.json.")
+@click.option("--run-id", metavar="ID", help="Name the run; by default it gets a UUIDv7.")
+@enabling_options
+@common_options
+@click.pass_obj
+def run(
+    host: PluginHost,
+    graph: str,
+    nodes: tuple[str, ...],
+    inputs: tuple[str, ...],
+    run_id: str | None,
+    enable: tuple[str, ...],
+    disable: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    blocked: tuple[str, ...],
+) -> int:
+    """Run the workflow in the JSON file GRAPH.
+
+    \b
+    Examples:
+      workflow run flow.json --nodes mynodes.py --input n=10
+      workflow run flow.json --nodes mynodes.py --input 'name="Ada"' --input rows=@rows.json
+      workflow run flow.json --nodes mynodes.py --enable checkpoint
+      workflow run flow.json --nodes mynodes.py --enable 'checkpoint={"every_seconds": 1}'
+
+    \b
+    Exit codes:
+      0 completed    1 a node failed    2 wrong graph, input, plugin or usage
+      5 the store cannot save    130, 143 stopped by a signal (resume it)
+    """
+    execution = Execution(run_id if run_id is not None else new_run_id(), as_json=as_json, quiet=quiet)
+    wanted = read_enabling(enable, disable)
+    try:
+        chosen_id = check_run_id(execution.run_id)
+        document = read_graph(graph)
+        values = read_inputs(inputs)
+        runner = WorkflowRunner(plugins=host, nodes=nodes)
+    except WorkflowError as error:
+        return execution.refuse(error)
+    return execution.drive(runner, lambda: runner.run(document, values, wanted, chosen_id))

@@ -1,0 +1,52 @@
+"""`workflow validate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hookspecs import PluginHost, WorkflowError
+from workflow_runner.cli.options import common_options, nodes_option, read_graph
+from workflow_runner.cli.report import error_object, exit_code_of, explain, print_json
+from workflow_runner.errors import GraphInvalid
+from workflow_runner.graph import Graph
+from workflow_runner.runner import WorkflowRunner
+
+__all__ = ["validate"]
+
+
+@click.command()
+@click.argument("graph")
+@nodes_option
+@common_options
+@click.pass_obj
+def validate(host: PluginHost, graph: str, nodes: tuple[str, ...], as_json: bool, quiet: bool, blocked: tuple[str, ...]) -> int:
+    """Check the workflow in the JSON file GRAPH without running it, and that the plugins it enables are there.
+
+    \b
+    Example:
+      workflow validate flow.json --nodes mynodes.py
+
+    Exit code 0 when it can run, 2 with every problem otherwise.
+    """
+    try:
+        checked = Graph.from_document(read_graph(graph))
+        WorkflowRunner(plugins=host, nodes=nodes).validate(checked)
+        host.bind(checked.enable)
+    except WorkflowError as error:
+        explain(error)
+        if as_json:
+            print_json(refusal(error))
+        return exit_code_of(error)
+    if as_json:
+        print_json({"valid": True, "nodes": len(checked.nodes), "edges": len(checked.edges), "problems": [], "error": None})
+    elif not quiet:
+        print(f"{graph}: valid, {len(checked.nodes)} nodes, {len(checked.edges)} edges")
+    return 0
+
+
+def refusal(error: BaseException) -> dict[str, Any]:
+    """What `--json` prints for a graph that cannot run."""
+    problems = list(error.problems) if isinstance(error, GraphInvalid) else [str(error)]
+    return {"valid": False, "problems": problems, "error": error_object(error)}
