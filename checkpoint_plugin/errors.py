@@ -1,0 +1,55 @@
+"""Errors of the store. Every one is a `StoreError` of the contract, so callers need not know this package."""
+
+from __future__ import annotations
+
+from hookspecs import StoreError
+
+__all__ = ["CheckpointError", "StoreDamaged", "StoreMissing", "StoreUnreadable", "StoreUrlInvalid", "ValueNotStorable"]
+
+
+class CheckpointError(StoreError):
+    """Root of this package's errors."""
+
+
+class StoreUrlInvalid(CheckpointError, ValueError):
+    """Raised when a url names no store that is known here."""
+
+    exit_code = 2
+
+
+class StoreMissing(CheckpointError):
+    """Raised when there is no store where one is named; nothing was created."""
+
+
+class StoreUnreadable(CheckpointError):
+    """Raised when a store cannot be opened, or is of another kind or of a newer version; it was not touched."""
+
+
+class StoreDamaged(CheckpointError):
+    """Raised when what is stored is not what was written.
+
+    Args:
+        run_id: the run.
+        what: the thing that is damaged.
+        number: of the checkpoint it was read for, if any.
+    """
+
+    def __init__(self, run_id: str, what: str, number: int | None = None) -> None:
+        which = f"checkpoint {number} of run {run_id!r}" if number is not None else f"run {run_id!r}"
+        super().__init__(f"{which} is damaged: {what}. Restore the database from a copy; nothing was changed.")
+        self.run_id = run_id
+        self.number = number
+
+
+class ValueNotStorable(CheckpointError, TypeError):
+    """Raised when a value cannot be stored; the message names the place, and nothing was written.
+
+    Args:
+        place: where the value stands.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"{place} cannot be stored: {why}")
+        self.place = place
+        self.why = why

@@ -1,0 +1,63 @@
+"""Stored runs for `resume`: what the entry point of the store gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from hookspecs import RunStatus, StoredRun
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["CheckpointLoader", "open_loader"]
+
+
+def open_loader(url: str | None) -> CheckpointLoader:
+    """Make a loader; nothing is opened before the first run is asked for.
+
+    Args:
+        url: of the store; `None` for the default.
+    """
+    return CheckpointLoader(url)
+
+
+class CheckpointLoader:
+    """Reads stored runs; it creates nothing."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+        self._store: Store | None = None
+
+    async def load(self, run_id: str) -> StoredRun:
+        """Read one run.
+
+        Raises:
+            StoreMissing: there is no store.
+            RunNotFound: it has no such run.
+            StoreDamaged: the run's row, or the outputs of a completed run, are not what was written.
+        """
+        from checkpoint_plugin.location import locate
+        from checkpoint_plugin.store import RunHistory, Store
+
+        if self._store is None:
+            self._store = Store(locate(self._url), create=False)
+        job = await self._store.load_job(run_id)
+        outputs: dict[str, Sequence[Any]] | None = None
+        if job.status == "completed":
+            cut = await self._store.restore(RunHistory(run_id, job.attempt), None)
+            collected = {node.node_id: node.collected for node in cut.nodes} if cut is not None else {}
+            outputs = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
+        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, outputs)
+
+    async def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+
+
+def _outputs(graph: Mapping[str, Any]) -> dict[str, str]:
+    """The output nodes of a document by the name of their output."""
+    nodes = [node for node in graph["nodes"] if node["type"] == "workflow.Output"]
+    return {(node["data"].get("name") or node["id"]): node["id"] for node in nodes}

@@ -1,0 +1,181 @@
+"""The tables. `job` and `run_node_state` are the current truth for plain SQL; the others are the history."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Final
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, LargeBinary, MetaData, Table, Text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+__all__ = [
+    "CHECKPOINT",
+    "JOB",
+    "NODE_VERSION",
+    "OUTPUT_SEGMENT",
+    "PAYLOAD",
+    "RUN_NODE_STATE",
+    "SCHEMA",
+    "Base",
+    "Checkpoint",
+    "Job",
+    "NodeVersion",
+    "OutputSegment",
+    "Payload",
+    "RunNodeState",
+    "SchemaVersion",
+]
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
+    """Root of this package's tables, on a registry of its own."""
+
+
+class SchemaVersion(Base, table=True):
+    """The layout of these tables, one row."""
+
+    __tablename__: ClassVar[str] = "checkpoint_schema"
+
+    id: int = Field(default=1, primary_key=True)
+    version: int
+
+
+class Job(Base, table=True):
+    """One run. `definition` is what a resume reads; the JSON columns show the same to people."""
+
+    __tablename__: ClassVar[str] = "job"
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    attempt: int = 1
+    status: str = Field(index=True)
+    definition: bytes = Field(sa_type=LargeBinary)
+    definition_digest: bytes = Field(sa_type=LargeBinary)
+    user_id: str | None = Field(default=None, index=True)
+    job_type: str = "workflow"
+    workflow_id: str | None = Field(default=None, index=True)
+    graph: str | None = Field(default=None, sa_type=Text)
+    params: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(index=True)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    updated_at: datetime
+    completed_at: datetime | None = None
+    failed_at: datetime | None = None
+    error: str | None = Field(default=None, sa_type=Text)
+    error_message: str | None = Field(default=None, sa_type=Text)
+    cost: float | None = None
+    logs: str | None = Field(default=None, sa_type=Text)
+    suspended_node_id: str | None = Field(default=None, sa_type=Text)
+    suspension_reason: str | None = Field(default=None, sa_type=Text)
+    suspension_state_json: str | None = Field(default=None, sa_type=Text)
+    suspension_metadata_json: str | None = Field(default=None, sa_type=Text)
+    execution_strategy: str | None = None
+    execution_id: str | None = None
+    worker_id: str | None = None
+    heartbeat_at: datetime | None = None
+    retry_count: int = 0
+    max_retries: int = 3
+    metadata_json: str | None = Field(default=None, sa_type=Text)
+    version: int = 0
+
+
+class RunNodeState(Base, table=True):
+    """Where a node of a run stands, as of the last durable checkpoint."""
+
+    __tablename__: ClassVar[str] = "run_node_state"
+
+    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    node_id: str = Field(primary_key=True, sa_type=Text)
+    status: str = Field(default="idle", index=True)
+    attempt: int = 1
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    failed_at: datetime | None = None
+    suspended_at: datetime | None = None
+    updated_at: datetime
+    last_error: str | None = Field(default=None, sa_type=Text)
+    retryable: bool = True
+    suspension_reason: str | None = Field(default=None, sa_type=Text)
+    resume_state_json: str | None = Field(default=None, sa_type=Text)
+    outputs_json: str | None = Field(default=None, sa_type=Text)
+
+
+class Checkpoint(Base, table=True):
+    """A durable cut: numbered within its run, never changed. `cut_hash` sums the newest row of every node."""
+
+    __tablename__: ClassVar[str] = "checkpoint"
+
+    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    number: int = Field(primary_key=True)
+    attempt: int
+    reason: str = Field(sa_type=Text)
+    label: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime
+    nodes: int
+    size_bytes: int = Field(sa_type=BigInteger)
+    row_count: int
+    cut_hash: bytes = Field(sa_type=LargeBinary)
+    status: str
+    error: str | None = Field(default=None, sa_type=Text)
+    error_node_id: str | None = Field(default=None, sa_type=Text)
+    digest: bytes = Field(sa_type=LargeBinary)
+
+
+class NodeVersion(Base, table=True):
+    """A node as of one checkpoint; checkpoint N is each node's newest row of a number ≤ N."""
+
+    __tablename__: ClassVar[str] = "node_version"
+    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    node_id: str = Field(primary_key=True, sa_type=Text)
+    number: int = Field(primary_key=True)
+    body: bytes = Field(sa_type=LargeBinary)
+    digest: bytes = Field(sa_type=LargeBinary)
+
+
+class OutputSegment(Base, table=True):
+    """Items that an output node collected between two checkpoints, written once."""
+
+    __tablename__: ClassVar[str] = "output_segment"
+    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    node_id: str = Field(primary_key=True, sa_type=Text)
+    first: int = Field(primary_key=True)
+    number: int
+    count: int
+    body: bytes = Field(sa_type=LargeBinary)
+    digest: bytes = Field(sa_type=LargeBinary)
+
+
+class Payload(Base, table=True):
+    """A value too large for the rows that mention it, stored once a run under the digest of its bytes."""
+
+    __tablename__: ClassVar[str] = "payload"
+    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    digest: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    body: bytes = Field(sa_type=LargeBinary)
+
+
+# The same tables for statements that are built without the unit of work.
+_TABLES: Final[dict[str, Table]] = dict(Base.metadata.tables)
+SCHEMA: Final = _TABLES["checkpoint_schema"]
+JOB: Final = _TABLES["job"]
+RUN_NODE_STATE: Final = _TABLES["run_node_state"]
+CHECKPOINT: Final = _TABLES["checkpoint"]
+NODE_VERSION: Final = _TABLES["node_version"]
+OUTPUT_SEGMENT: Final = _TABLES["output_segment"]
+PAYLOAD: Final = _TABLES["payload"]

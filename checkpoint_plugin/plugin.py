@@ -1,0 +1,140 @@
+"""The plugin: what it does at each hook of one run. The database layer is imported when a run opens its store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_plugin.policy import NAME, Policy
+from hookspecs import (
+    Cancelled,
+    CheckpointRef,
+    Completed,
+    Failed,
+    Outcome,
+    RunControl,
+    RunInfo,
+    Snapshot,
+    dumps_tagged,
+    hookimpl,
+)
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Definition, RunHistory, Store
+
+__all__ = ["CheckpointPlugin", "checkpoint"]
+
+
+def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
+    """Make the plugin of one run; nothing is opened yet.
+
+    Args:
+        options: as `Policy`.
+
+    Raises:
+        PluginOptionsInvalid: an option is unknown or has a wrong value.
+    """
+    return CheckpointPlugin(Policy.from_options(options))
+
+
+class CheckpointPlugin:
+    """Saves one run and gives back its newest cut."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._store: Store | None = None
+        self._history: RunHistory | None = None
+        self._timer: asyncio.Task[None] | None = None
+        self._ended = False
+        self._status_before = "running"
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        """Make the run's row durable, or become its newest attempt; then let the policy steer."""
+        from checkpoint_plugin.location import locate
+        from checkpoint_plugin.store import RunHistory, Store
+
+        store = Store(locate(self._policy.url), create=not run.resumed)
+        try:
+            if run.resumed:
+                self._status_before = await store.begin_attempt(run.run_id, run.attempt)
+            else:
+                await store.insert_job(run.run_id, _define(run))
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        self._history = RunHistory(run.run_id, run.attempt)
+        control.save_at(*self._policy.moments)
+        if self._policy.every_firing:
+            control.hold_outputs("every_firing")
+        if self._policy.every_seconds is not None:
+            self._timer = asyncio.create_task(_ask_every(self._policy.every_seconds, control), name="workflow-checkpoint-timer")
+
+    @hookimpl
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        """Read the cut to go on from."""
+        store, history = self._opened()
+        return await store.restore(history, checkpoint_id)
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        """Write a cut."""
+        store, history = self._opened()
+        ref = await store.save(history, snapshot, reason)
+        self._ended = snapshot.status != "running"
+        return ref
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        """Write how the run ended where no cut did, and close the store."""
+        if self._timer is not None:
+            self._timer.cancel()
+            await asyncio.wait((self._timer,))
+        store, _ = self._opened()
+        try:
+            if not self._ended:
+                await store.end_attempt(run.run_id, run.attempt, *_ending(outcome))
+        finally:
+            await store.close()
+
+    def _opened(self) -> tuple[Store, RunHistory]:
+        assert self._store is not None
+        assert self._history is not None
+        return self._store, self._history
+
+
+def _ending(outcome: Outcome) -> tuple[str, str | None]:
+    match outcome:
+        case Completed():
+            return "completed", None
+        case Failed(error):
+            return "failed", f"{type(error).__name__}: {error}"
+        case Cancelled():
+            return "paused", None
+
+
+async def _ask_every(seconds: float, control: RunControl) -> None:
+    """Ask for a checkpoint again and again, `seconds` after the one before is durable."""
+    while True:
+        await asyncio.sleep(seconds)
+        await control.request("interval")
+
+
+def _define(run: RunInfo) -> Definition:
+    """What a resume of the run needs, encoded; a url, which may hold a password, is left out."""
+    from checkpoint_plugin.codec import encode
+    from checkpoint_plugin.store import Definition
+
+    enable = {
+        name: {k: v for k, v in options.items() if not (name == NAME and k == "url")} for name, options in run.enable.items()
+    }
+    for name, value in run.inputs.items():
+        encode(value, lambda name=name: f"run {run.run_id!r}, input {name!r}")  # type: ignore[misc]
+    for node in run.graph.get("nodes", ()):
+        for key, value in node["data"].items():
+            encode(value, lambda n=node["id"], k=key: f"run {run.run_id!r}, node {n!r}, property {k!r}")  # type: ignore[misc]
+    parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
+    body = encode(parts, lambda: f"run {run.run_id!r}, definition")
+    return Definition(body, dumps_tagged(run.graph), dumps_tagged(run.inputs))

@@ -1,0 +1,79 @@
+"""When to save: the options of the plugin, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from hookspecs import PluginOptionsInvalid
+
+__all__ = ["Policy"]
+
+NAME = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The options. Without any, a run is saved every 5 seconds, on error, on a signal and at its end.
+
+    Args:
+        every_seconds: seconds from one save to the next; more than 0.
+        every_firing: save at every return and every yield, and let nobody see an emission before it is durable.
+        explicit: save only when a node asks with `context.checkpoint()`, and at the end.
+        on_error: save when a node fails.
+        on_signal: save when the run is stopped by a signal or cancelled.
+        durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else.
+        url: of the store; never stored.
+    """
+
+    every_seconds: float | None = 5.0
+    every_firing: bool = False
+    explicit: bool = False
+    on_error: bool = True
+    on_signal: bool = True
+    durability: str = "sync"
+    url: str | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Policy:
+        """Check the options of a run.
+
+        Raises:
+            PluginOptionsInvalid: one is unknown or has a wrong value.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = get_close_matches(str(name), known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise PluginOptionsInvalid(NAME, f"checkpoint has no option {name!r}.{hint} Its options: {', '.join(known)}.")
+        for name in ("every_firing", "explicit", "on_error", "on_signal"):
+            if not isinstance(options.get(name, True), bool):
+                raise _invalid(name, options[name], "true or false")
+        if options.get("durability", "sync") != "sync":
+            raise _invalid("durability", options["durability"], '"sync"')
+        if not isinstance(options.get("url"), str | None):
+            raise _invalid("url", options["url"], "text")
+        seconds = options.get("every_seconds")
+        if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds < float("inf")):
+            raise _invalid("every_seconds", seconds, "a number of seconds above 0")
+        chosen = dict(options)
+        if chosen.get("explicit"):
+            for name in ("every_seconds", "every_firing"):
+                if chosen.get(name):
+                    raise PluginOptionsInvalid(NAME, f"checkpoint: explicit excludes {name}. Leave out one of the two.")
+            chosen.update(every_seconds=None, on_error=chosen.get("on_error", False), on_signal=chosen.get("on_signal", False))
+        elif chosen.get("every_firing") and "every_seconds" not in chosen:
+            chosen["every_seconds"] = None
+        return cls(**chosen)
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The ends of a run at which a last cut is taken."""
+        return (*(("error",) if self.on_error else ()), *(("signal", "cancel") if self.on_signal else ()))
+
+
+def _invalid(name: str, value: object, expected: str) -> PluginOptionsInvalid:
+    return PluginOptionsInvalid(NAME, f"checkpoint: option {name!r} is {expected}, not {value!r}.")
