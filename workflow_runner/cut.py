@@ -18,8 +18,8 @@ __all__ = ["capture", "take_cut"]
 def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
     """Capture every actor that changed since the last cut.
 
-    An actor changes only while it runs. `run.changed` holds those that ran since the last cut; those that still run
-    stay in it. What they emitted changed their consumers' inboxes, so these are looked at too.
+    An actor changes only while it runs. `run.changed` holds those that ran since the last cut; those that still run, or
+    are woken and about to, stay in it. What they emitted changed their consumers' inboxes, so these are looked at too.
     """
     visited = dict.fromkeys(run.changed)
     for actor in run.changed:
@@ -27,7 +27,7 @@ def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
             consumer = run.actors.get(planned_edge.target.node_id)
             if consumer is not None:
                 visited[consumer] = None
-    run.changed = {actor for actor in run.changed if not actor.waits and actor.status == "running"}
+    run.changed = {actor for actor in run.changed if not actor.waits and actor.status in ("idle", "running")}
     snapshots = []
     for actor in visited:
         signature = _signature(actor)
