@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Taken
-from workflow_runner.actor import Sleeper
 from workflow_runner.edge import Edge
 from workflow_runner.errors import LogOverflow, NodeProtocolError
 from workflow_runner.firing import BodyActor
@@ -54,7 +54,7 @@ class StreamingActor(BodyActor):
         self.logs = run.saver is not None
         self.stateless = planned.type.stateless
         self.plain_edges = tuple(edge for edge in in_edges if not planned.type.handles[edge.planned.target_handle].stream)
-        self._script_sleepers: list[Sleeper] = []
+        self._script_waiters: list[asyncio.Future[None]] = []
 
     # Its one firing.
 
@@ -150,17 +150,20 @@ class StreamingActor(BodyActor):
                 if edge.edge_id == edge_id:
                     self.script_left -= 1
                     self.reads += 1
-                    sleepers, self._script_sleepers = self._script_sleepers, []
-                    for sleeper in sleepers:
-                        sleeper.wake()
+                    waiters, self._script_waiters = self._script_waiters, []
+                    for waiter in waiters:
+                        if not waiter.done():
+                            waiter.set_result(None)
                     return edge, item
             rest = {taken[0] for taken in script}
             if all(edge.drained and edge.edge_id not in rest for edge in edges):
                 break
-            # Its head is for a read of another edge, which another task of the body must make.
-            sleeper = Sleeper(self)
-            self._script_sleepers.append(sleeper)
-            await self.sleep(sleeper)
+            # Its head is for a read of another edge, which another task of the body must make. That one may be busy with
+            # anything, so this does not count as a wait at an edge: the run has not come to a standstill.
+            waiter: asyncio.Future[None] = self.run.loop.create_future()
+            self._script_waiters.append(waiter)
+            await waiter
+            self.check_alive()
         self.check_alive()
         return None, None
 
