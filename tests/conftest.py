@@ -1,7 +1,21 @@
-"""What every test may use: databases come from `tests.postgres`."""
+"""What every test may use: databases come from `tests.postgres`, the options of the simulation from its own folder."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+from pathlib import Path
 
-pytest_plugins = ["tests.postgres"] if importlib.util.find_spec("tests.postgres") else []
+PLUGIN_IS_HERE = all(importlib.util.find_spec(name) for name in ("checkpoint_plugin", "sqlmodel"))
+NEEDS_PLUGIN = re.compile(r"^\s*(from|import) (checkpoint_plugin|sqlmodel|sqlalchemy|asyncpg)\b", re.MULTILINE)
+
+pytest_plugins = ["tests.simulation.options"]
+if PLUGIN_IS_HERE and importlib.util.find_spec("tests.postgres"):
+    pytest_plugins.append("tests.postgres")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without the plugin, leave out the test modules that import it or its databases."""
+    if PLUGIN_IS_HERE or collection_path.suffix != ".py":
+        return None
+    return True if NEEDS_PLUGIN.search(collection_path.read_text(encoding="utf-8")) else None

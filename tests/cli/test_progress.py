@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hookspecs import CheckpointRef
+from tests.cli.command import environment, write_graph
+from workflow_runner import CheckpointSaved, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner.cli.progress import Lines, Tally
+
+NODE = NodeChanged("r", "n", "running", 1)
+SAVED = CheckpointSaved("r", CheckpointRef("r", 4, "every 5 s", datetime.now(UTC)))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_come_at_the_beginning_once_a_period_and_at_the_end() -> None:
+    clock = Clock()
+    stream = io.StringIO()
+    lines = Lines(stream, period_seconds=1.0, clock=clock)
+    lines(RunStarted("r", 2, 5, 3))
+    assert stream.getvalue() == "run r: 5 nodes, attempt 2: 3 nodes were completed before\n"
+    lines(NODE)
+    clock.now = 0.9
+    lines(SAVED)
+    assert stream.getvalue().count("\n") == 1
+    clock.now = 1.0
+    lines(Progressed("r", "n", 1, 2))
+    assert stream.getvalue().splitlines()[1] == "1.0 s: 3 of 5 nodes completed, 1 running, checkpoint 4 (every 5 s)"
+    lines(NodeChanged("r", "n", "completed", 1))
+    assert stream.getvalue().count("\n") == 2
+    lines(RunEnded("r", "completed"))
+    assert stream.getvalue().splitlines()[2:] == [
+        "1.0 s: 4 of 5 nodes completed, checkpoint 4 (every 5 s)",
+        "run r: completed",
+    ]
+
+
+def test_the_tally_counts_a_node_once() -> None:
+    tally = Tally(Clock())
+    events: list[Event] = [
+        RunStarted("r", 1, 2, 0),
+        NODE,
+        NodeChanged("r", "n", "paused", 3),
+        Progressed("r", "n", 5, 10),
+        Progressed("r", "unheard of", 5, 10),
+    ]
+    for event in events:
+        tally.hear(event)
+    assert {status: count for status, count in tally.statuses.items() if count} == {"paused": 1}
+    assert (tally.nodes["n"].firings, tally.nodes["n"].done, tally.nodes["n"].total) == (3, 5, 10)
+
+
+def test_a_terminal_gets_the_live_view(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "count")
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "workflow_runner.cli", "run", graph, "--nodes", "nodes.py", "--input", "a=3"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=terminal, text=True
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(reader, 65_536)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+        os.close(reader)
+        assert process.stdout is not None
+        assert process.stdout.read().startswith("out: 3 items")
+    assert process.returncode == 0
+    assert b"3 of 3 nodes completed" in shown
+    assert b"firings" in shown
