@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from workflow_runner.checker import Checker
+from workflow_runner.errors import NodeProtocolError
 
 if TYPE_CHECKING:
     from workflow_runner.edge import Edge
@@ -32,6 +33,12 @@ class Stream(Generic[T]):
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
+
+    def __iter__(self) -> Iterator[T]:
+        # A `def` body is given a stream of its own that can do this.
+        raise NodeProtocolError(
+            f"handle {self.handle!r}: an `async def` body reads a stream with `async for`, only a `def` body with `for`."
+        )
 
     async def __anext__(self) -> T:
         edge = self._edge
@@ -94,6 +101,9 @@ class Arrivals:
 
     def __aiter__(self) -> AsyncIterator[tuple[str, Any]]:
         return self
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        raise NodeProtocolError("an `async def` body reads arrivals with `async for`, only a `def` body with `for`.")
 
     async def __anext__(self) -> tuple[str, Any]:
         actor = self._actor

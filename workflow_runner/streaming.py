@@ -151,9 +151,9 @@ class StreamingActor(BodyActor):
                     self.script_left -= 1
                     self.reads += 1
                     waiters, self._script_waiters = self._script_waiters, []
-                    for waiter in waiters:
-                        if not waiter.done():
-                            waiter.set_result(None)
+                    for other in waiters:
+                        if not other.done():
+                            other.set_result(None)
                     return edge, item
             rest = {taken[0] for taken in script}
             if all(edge.drained and edge.edge_id not in rest for edge in edges):
