@@ -1,0 +1,164 @@
+"""What the bodies of a simulation share: a journal that no crash rewinds, seeded pauses, and what they must not see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from zlib import crc32
+
+from workflow_runner import Context
+
+__all__ = ["FORMS", "LAB", "Form", "Injected", "Journal", "Lab", "mix", "shape"]
+
+Form = str
+FORMS = ("text", "none", "list", "dict", "tuple")
+
+
+class Injected(Exception):
+    """A body fails because the seed says so."""
+
+
+@dataclass
+class Journal:
+    """Written outside of the system, so it remembers what a crash made the system forget."""
+
+    begun: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """How often a body was called, by attempt and node."""
+    contents: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What a step worked on, by node and idempotency key."""
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The same, the other way round."""
+    makers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Which firing, as node and key, returned a text."""
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    """Firings that returned something that another body was given."""
+    violations: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Lab:
+    """One world, from its start to its crash or end.
+
+    Args:
+        random: of the timing, and of everything that is not deterministic.
+        journal: shared by all worlds of a seed.
+        attempt: number of the world.
+        completed: nodes that were completed in the restored cut.
+        pure: nodes whose every step must be the same whenever it is run.
+        gated: whether nothing may be seen before it is durable.
+        failures: how many bodies may still fail in this world.
+    """
+
+    random: Random
+    journal: Journal
+    attempt: int
+    completed: Collection[str] = ()
+    pure: Collection[str] = ()
+    gated: bool = False
+    told: set[str] | None = None
+    """Texts whose `after_node` has returned, where the plugin listens to it."""
+    failures: int = 0
+    alive: bool = True
+    made_here: set[str] = field(default_factory=set)
+    """Texts that plain bodies returned in this world."""
+    owed: dict[str, int] = field(default_factory=dict)
+    """Emissions that a restored node must repeat before it may ask for a checkpoint."""
+    durable_commits: dict[str, int] = field(default_factory=dict)
+    """Commit points in the last durable cut, by node."""
+
+    def violate(self, problem: str) -> None:
+        """Remember that a promise was broken."""
+        if self.alive:
+            self.journal.violations.append(f"attempt {self.attempt}: {problem}")
+
+    def begin(self, context: Context, *seen: Any) -> None:
+        """A body was called."""
+        if not self.alive:
+            return
+        node_id, key = context.node_id, context.idempotency_key
+        self.journal.begun[self.attempt, node_id] += 1
+        if node_id in self.completed:
+            self.violate(f"node {node_id} ran again although it was completed in the restored cut")
+        if self.gated and (node_id, key) in self.journal.seen:
+            self.violate(f"node {node_id} ran a firing again whose output another node had been given")
+        self._see(seen)
+        if seen:
+            self._same_key(node_id, key, f"begin {seen!r}")
+
+    def step(self, context: Context, position: int, *seen: Any) -> None:
+        """A body took an item of a stream."""
+        if not self.alive:
+            return
+        self._see(seen)
+        node_id, key, content = context.node_id, context.idempotency_key, f"{position}: {seen!r}"
+        self._same_key(node_id, key, content)
+        known = self.journal.keys.setdefault((node_id, content), key)
+        if known != key and node_id in self.pure:
+            self.violate(f"node {node_id}: the step {content} got another idempotency key when it ran again")
+
+    def made(self, context: Context, value: Any) -> None:
+        """A plain body is about to return a value."""
+        if self.alive and isinstance(value, str):
+            self.made_here.add(value)
+            self.journal.makers.setdefault(value, (context.node_id, context.idempotency_key))
+
+    async def pause(self) -> None:
+        """Go on at once, a little or a good deal later, or fail."""
+        choice = self.random.random()
+        if choice < 0.35:
+            await asyncio.sleep(0)
+        elif choice < 0.5:
+            await asyncio.sleep(self.random.random() * 3)
+        self.fail()
+
+    def fail(self) -> None:
+        """Fail, if the seed says so."""
+        if self.failures and self.alive and self.random.random() < 0.02:
+            self.failures -= 1
+            raise Injected("the seed says so")
+
+    def durable(self, node_id: str, commits: int) -> None:
+        """What `on_durable` was given is called."""
+        if self.alive and self.durable_commits.get(node_id, 0) < commits:
+            self.violate(f"node {node_id}: on_durable was called before commit {commits} was durable")
+
+    def _see(self, seen: tuple[Any, ...]) -> None:
+        for value in seen:
+            if isinstance(value, str) and value in self.journal.makers:
+                self.journal.seen.add(self.journal.makers[value])
+                if self.told is not None and value in self.made_here and value not in self.told:
+                    self.violate(f"{value} was handed on before after_node had returned")
+
+    def _same_key(self, node_id: str, key: str, content: str) -> None:
+        if node_id not in self.pure:
+            return
+        before = self.journal.contents.setdefault((node_id, key), content)
+        if before != content:
+            self.violate(f"node {node_id}: one idempotency key for two steps: {before} and {content}")
+
+
+LAB: ContextVar[Lab] = ContextVar("LAB")
+
+
+def mix(node_id: str, *values: Any) -> str:
+    """A text that tells nearly everything about what it was made of, and stays short."""
+    return f"{node_id}#{crc32(repr(values).encode()):08x}"
+
+
+def shape(form: Form, text: str) -> Any:
+    """A value of some type that holds the text; every third of form `none` is `None`."""
+    match form:
+        case "none":
+            return None if crc32(text.encode()) % 3 == 0 else text
+        case "list":
+            return [text]
+        case "dict":
+            return {"text": text, "more": [1]}
+        case "tuple":
+            return (text, [text])
+    return text

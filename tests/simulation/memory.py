@@ -1,0 +1,355 @@
+"""A plugin that saves into memory. Saves take time, and every promise about what it is handed is checked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from hookspecs import (
+    AttemptLost,
+    CheckpointRef,
+    EdgeSnapshot,
+    NodeInfo,
+    NodeSnapshot,
+    Outcome,
+    RunControl,
+    RunExists,
+    RunInfo,
+    RunNotFound,
+    RunStatus,
+    Snapshot,
+    StoredRun,
+    StoreError,
+    hookimpl,
+)
+from tests.simulation.cases import Case
+from tests.simulation.lab import Lab
+from workflow_runner.cut import capture
+from workflow_runner.run import Run
+
+__all__ = ["BrokenPromise", "Database", "ListeningPlugin", "MemoryPlugin", "Witness"]
+
+
+class BrokenPromise(Exception):
+    """Raised when the runner, or a node, does what it must not do."""
+
+
+@dataclass
+class Database:
+    """What outlives a crash."""
+
+    run: RunInfo | None = None
+    attempt: int = 0
+    status: RunStatus = "scheduled"
+    number: int = 0
+    nodes: dict[str, NodeSnapshot] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    async def load(self, run_id: str) -> StoredRun:
+        """Read the run; with `close` this makes it a `RunLoader`."""
+        if self.run is None:
+            raise RunNotFound(run_id, "memory")
+        outputs: dict[str, Sequence[Any]] | None = None
+        if self.status == "completed":
+            outputs = {
+                node["data"]["name"]: list(self.nodes[node["id"]].collected) if node["id"] in self.nodes else []
+                for node in self.run.graph["nodes"]
+                if node["type"] == "workflow.Output"
+            }
+        run = self.run
+        return StoredRun(run_id, self.attempt, self.status, run.graph, run.inputs, {"memory": {}}, outputs)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class MemoryPlugin:
+    """Saves and restores, by the policy of its case.
+
+    Args:
+        database: that survives.
+        case: policy and slowness.
+        random: when, and how long.
+        lab: the world that it belongs to.
+        witness: keeps what was handed over.
+        failing_saves: how many saves fail.
+    """
+
+    def __init__(
+        self, database: Database, case: Case, random: Random, lab: Lab, witness: Witness, failing_saves: int = 0
+    ) -> None:
+        self.database = database
+        self.case = case
+        self.random = random
+        self.lab = lab
+        self.witness = witness
+        self.failing_saves = failing_saves
+        self.view = dict(database.nodes)
+        """The whole run as the saved cuts tell it, those included that are not durable yet."""
+        self.control: Run | None = None
+        self.saving = False
+        self.ended = False
+        self.asking: asyncio.Task[None] | None = None
+        self.told: list[int] = []
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        """Take the run's row, and set the policy."""
+        assert isinstance(control, Run)
+        self.control = control
+        await self._take_time()
+        database = self.database
+        if run.attempt == 1 and database.run is not None:
+            raise RunExists(run.run_id)
+        if run.attempt != database.attempt + 1:
+            raise AttemptLost(run.run_id, run.attempt, database.attempt)
+        database.attempt = run.attempt
+        database.status = "running"
+        if database.run is None:
+            database.run = replace(run, graph=copied(run.graph), inputs=copied(run.inputs))
+        await self._take_time()
+        control.save_at(*self.case.save_at)
+        if self.case.policy == "every_firing":
+            control.hold_outputs("every_firing")
+        if self.case.policy == "times":
+            self.asking = asyncio.get_running_loop().create_task(self._ask(control), name="asks for checkpoints")
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        """Stop asking; the last look at what nodes were handed."""
+        if self.ended:
+            raise BrokenPromise("after_run was called twice")
+        self.ended = True
+        if self.asking is not None:
+            self.asking.cancel()
+            await asyncio.wait((self.asking,))
+        if self.saving:
+            raise BrokenPromise("the run ended in the middle of a save")
+        self.witness.check()
+
+    @hookimpl
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        """Copies of everything, so that nothing is shared with what the nodes do now."""
+        await self._take_time()
+        database = self.database
+        if not database.number:
+            return None
+        nodes = tuple(encoded(node) for node in database.nodes.values())
+        return Snapshot(run.run_id, database.attempt, database.status, nodes, datetime.now(UTC))
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        """Commit at some moment, tell at a later one. A crash in between is a save that nobody heard of."""
+        if self.saving:
+            raise BrokenPromise("a save was asked for before the last one had returned")
+        if self.ended:
+            raise BrokenPromise("a save was asked for after the end of the run")
+        self.saving = True
+        self.witness.check()
+        nodes = {node.node_id: encoded(node) for node in snapshot.nodes}
+        self._check_complete(snapshot, nodes)
+        for node in snapshot.nodes:
+            self.witness.remember(node)
+        await self._take_time()
+        self._write(run, snapshot, nodes, reason)
+        await self._take_time()
+        self.saving = False
+        return CheckpointRef(run.run_id, self.database.number, reason, datetime.now(UTC))
+
+    @hookimpl
+    async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:
+        """Heard for every save, in order."""
+        if ref.number != self.database.number:
+            raise BrokenPromise(f"checkpoint {ref.number} was announced when {self.database.number} was the newest")
+        self.told.append(ref.number)
+
+    async def _ask(self, control: RunControl) -> None:
+        while True:
+            await asyncio.sleep(self.random.random() * self.case.interval)
+            request = control.request("time")
+            if self.random.random() < 0.5:
+                try:
+                    await request
+                except asyncio.CancelledError:
+                    if self.lab.alive and not self.ended:
+                        await asyncio.sleep(1_000)  # refused: the run is over, and so will this task be
+                    raise
+
+    async def _take_time(self) -> None:
+        if self.case.slow_saves and self.random.random() < 0.7:
+            await asyncio.sleep(self.random.random() * self.case.slow_saves)
+
+    def _write(self, run: RunInfo, snapshot: Snapshot, nodes: Mapping[str, NodeSnapshot], reason: str) -> None:
+        """One transaction."""
+        database = self.database
+        if not self.lab.alive:
+            raise BrokenPromise("a dead world touched the store")
+        if snapshot.attempt != database.attempt:
+            raise AttemptLost(run.run_id, snapshot.attempt, database.attempt)
+        if self.failing_saves:
+            self.failing_saves -= 1
+            raise StoreError("the seed says that this save fails")
+        for node in snapshot.nodes:
+            if encoded(node) != nodes[node.node_id]:
+                raise BrokenPromise(f"the cut of node {node.node_id} changed after it was handed over")
+        database.nodes.update(nodes)
+        database.number += 1
+        database.status = snapshot.status
+        database.reasons.append(reason)
+        self.lab.durable_commits = {node.node_id: node.commits for node in database.nodes.values()}
+
+    def _check_complete(self, snapshot: Snapshot, nodes: Mapping[str, NodeSnapshot]) -> None:
+        """The cuts since the start, laid over each other, must be the whole run as it is at this moment."""
+        self.view.update(nodes)
+        if snapshot.status != "running":
+            return  # taken some time ago, before everybody was frozen
+        assert self.control is not None
+        for node in nodes.values():
+            if len(node.taken) > self.case.max_log:
+                raise BrokenPromise(f"the log of node {node.node_id} holds {len(node.taken)} items")
+        for actor in self.control.actors.values():
+            now = encoded(capture(actor))
+            saved = self.view.get(actor.node_id)
+            if saved is None and not is_new(now):
+                raise BrokenPromise(f"no cut has node {actor.node_id}, which is {now}")
+            if saved is not None and not same(saved, now, begun=actor.task is not None):
+                raise BrokenPromise(f"node {actor.node_id} changed unseen: cut {saved}, now {now}")
+        gone = {node_id for node_id in self.view if node_id not in self.control.actors}
+        for node_id in gone:
+            if self.view[node_id].status != "completed":
+                raise BrokenPromise(f"node {node_id} is over, and its last cut says {self.view[node_id].status}")
+
+
+class ListeningPlugin(MemoryPlugin):
+    """Hears every firing too, and takes its time about it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.firing: dict[str, NodeInfo] = {}
+
+    @hookimpl
+    async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
+        """One firing at a time a node."""
+        await self._take_time()
+        if node.node_id in self.firing:
+            raise BrokenPromise(f"node {node.node_id} began {node} inside {self.firing[node.node_id]}")
+        self.firing[node.node_id] = node
+
+    @hookimpl
+    async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+        """Exactly one for every `before_node`; what was returned may be seen only from now on."""
+        if self.firing.pop(node.node_id, None) != node:
+            raise BrokenPromise(f"node {node.node_id} ended {node}, which had not begun")
+        await self._take_time()
+        assert self.lab.told is not None
+        self.lab.told.update(value for value in getattr(outcome, "outputs", {}).values() if isinstance(value, str))
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        """Nothing is left in the middle."""
+        await super().after_run(run, outcome)
+        if self.firing:
+            raise BrokenPromise(f"no after_node for {self.firing}")
+
+
+class Witness:
+    """Keeps a copy of every item and state that it is shown, and asserts that the originals still equal them.
+
+    This is the test double of the rule that items are values. It keeps the originals too, so ids stay unique.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Any, Any, str]] = {}
+
+    def remember(self, node: NodeSnapshot) -> None:
+        """Keep what a node's cut holds."""
+        self._keep(node.state, f"the state of node {node.node_id}")
+        for edge in node.inbox:
+            for item in edge.items:
+                self._keep(item, f"an item on edge {edge.edge_id} to node {node.node_id}")
+        for values in (node.arguments, node.latest):
+            for handle, value in (values or {}).items():
+                self._keep(value, f"what node {node.node_id} was given at {handle}")
+        for edge_id, item in node.taken:
+            self._keep(item, f"an item that node {node.node_id} took from edge {edge_id}")
+        for item in node.collected:
+            self._keep(item, f"an item that output {node.node_id} has collected")
+
+    def check(self) -> None:
+        """Compare everything kept.
+
+        Raises:
+            BrokenPromise: something changed, naming the node that held it.
+        """
+        for original, copy, where in self._kept.values():
+            if original != copy:
+                raise BrokenPromise(f"{where} was {copy!r} and is now {original!r}: items and states are values")
+
+    def _keep(self, value: Any, where: str) -> None:
+        if isinstance(value, (list, dict, tuple)) and id(value) not in self._kept:
+            self._kept[id(value)] = (value, copied(value), where)
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of plain values; quicker than `copy.deepcopy`, and it knows nothing that it should not."""
+    kind = type(value)
+    if kind is list:
+        return [copied(item) for item in value]
+    if kind is tuple:
+        return tuple([copied(item) for item in value])
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items()}
+    if value is None or kind in (str, int, float, bool):
+        return value
+    raise BrokenPromise(f"{kind.__name__} {value!r} is no plain value")
+
+
+def encoded(node: NodeSnapshot) -> NodeSnapshot:
+    """A node's cut that shares nothing with the live run."""
+    return NodeSnapshot(
+        node.node_id,
+        node.status,
+        node.attempt,
+        node.firing,
+        node.commits,
+        copied(node.state),
+        copied(node.arguments),
+        [copied(entry) for entry in node.taken],
+        node.emitted,
+        copied(node.latest),
+        tuple([EdgeSnapshot(edge.edge_id, copied(edge.items), edge.ended) for edge in node.inbox]),
+        tuple(node.order),
+        [copied(item) for item in node.collected],
+        node.source,
+        node.error,
+        node.started_at,
+        node.ended_at,
+    )
+
+
+def is_new(node: NodeSnapshot) -> bool:
+    """Whether a node is as it was before the run."""
+    return not (node.firing or node.commits or node.collected or any(edge.items or edge.ended for edge in node.inbox))
+
+
+def same(saved: NodeSnapshot, now: NodeSnapshot, *, begun: bool) -> bool:
+    """Whether two captures restore to the same.
+
+    The order among items of different edges may differ, as long as nobody has taken any: those that are held for a cut
+    are handed on in any order. A node that was restored and has not begun again has the status of its last attempt.
+
+    Args:
+        saved: the cut.
+        now: at this moment.
+        begun: whether the node runs in this world.
+    """
+    if saved == now:
+        return True
+    before = replace(saved, order=now.order)
+    if not begun:
+        before = replace(before, status=now.status, attempt=now.attempt, error=now.error)
+    return sorted(saved.order) == sorted(now.order) and now == before

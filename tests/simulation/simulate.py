@@ -1,0 +1,272 @@
+"""One seed: a case that crashes again and again until it is done, and everything that must hold meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, log
+from random import Random
+from typing import Any
+
+from hookspecs import HookError, PluginHost, StoreError
+from tests.simulation import nodes
+from tests.simulation.baton import Batons
+from tests.simulation.cases import Case, make_case
+from tests.simulation.check import expected_firings, known_items, problems_of
+from tests.simulation.lab import LAB, Injected, Journal, Lab
+from tests.simulation.loop import Crash, SeededLoop
+from tests.simulation.memory import BrokenPromise, Database, ListeningPlugin, MemoryPlugin, Witness
+from tests.simulation.models import KINDS
+from workflow_runner import EdgeChanged, Event, LogOverflow, NodeFailed, ReplayDiverged, RunStopped, WorkflowRunner
+
+__all__ = ["SimulationFailed", "Tally", "simulate"]
+
+RUN_ID = "simulated"
+MAX_WORLDS = 60
+
+
+class SimulationFailed(AssertionError):
+    """A promise was broken; the message tells the seed, the case and what happened."""
+
+    def __init__(self, case: Case, problem: str, history: Sequence[str]) -> None:
+        told = "\n".join(f"  {line}" for line in history)
+        alone = f"Run it alone: pytest tests/simulation --seed {case.seed}"
+        super().__init__(f"{problem}\n{case.describe()}\nworlds:\n{told}\n{alone}")
+        self.case = case
+        self.problem = problem
+
+
+@dataclass
+class Tally:
+    """What happened in a number of seeds, so that a test can tell that they tried something."""
+
+    worlds: int = 0
+    crashes: int = 0
+    saves: int = 0
+    restores: int = 0
+    stops: int = 0
+    failures: int = 0
+    grown: int = 0
+    replays: int = 0
+    shapes: set[str] = field(default_factory=set)
+
+
+def simulate(seed: int, tally: Tally | None = None) -> Tally:
+    """Run a seed to its end.
+
+    Raises:
+        SimulationFailed: a promise was broken.
+    """
+    tally = tally if tally is not None else Tally()
+    simulation = Simulation(make_case(seed), tally)
+    simulation.run()
+    return tally
+
+
+class Simulation:
+    """The worlds of one case."""
+
+    def __init__(self, case: Case, tally: Tally) -> None:
+        self.case = case
+        self.random = Random(case.seed ^ 0x5EED)
+        self.database = Database()
+        self.journal = Journal()
+        self.crashes_left = case.crashes
+        self.troubles_left = case.troubles
+        self.tally = tally
+        self.history: list[str] = []
+
+    def run(self) -> None:
+        """Worlds, until one comes to its end."""
+        self.tally.shapes.add(self.case.shape)
+        for number in range(1, MAX_WORLDS + 1):
+            self.tally.worlds += 1
+            if World(self, number).run():
+                return
+        raise self.failed(f"not done after {MAX_WORLDS} worlds")
+
+    def failed(self, problem: str) -> SimulationFailed:
+        """The error of this seed."""
+        return SimulationFailed(self.case, problem, self.history)
+
+
+class World:
+    """One process: from its start to its crash, or its end."""
+
+    def __init__(self, simulation: Simulation, number: int) -> None:
+        self.simulation = simulation
+        self.case = case = simulation.case
+        self.database = database = simulation.database
+        random = self.random = Random(simulation.random.getrandbits(64))
+        self.restored = dict(database.nodes)
+        self.was_completed = database.status == "completed"
+        self.lab = Lab(
+            random=Random(random.getrandbits(64)),
+            journal=simulation.journal,
+            attempt=number,
+            completed={node.node_id for node in self.restored.values() if node.status == "completed"},
+            pure=case.pure,
+            gated=case.policy == "every_firing",
+            told=set() if case.listens else None,
+            owed={node.node_id: node.emitted for node in self.restored.values() if node.emitted},
+            durable_commits={node.node_id: node.commits for node in self.restored.values()},
+        )
+        simulation.tally.replays += bool(self.lab.owed)
+        simulation.tally.restores += bool(self.restored)
+        crash_after = None
+        if simulation.crashes_left:
+            simulation.crashes_left -= 1
+            crash_after = int(exp(random.uniform(log(20), log(1_500))))
+        self.loop = SeededLoop(Random(random.getrandbits(64)), crash_after)
+        self.batons = Batons()
+        self.number = number
+        self.trouble = ""
+        self.main: asyncio.Task[Mapping[str, Sequence[Any]]] | None = None
+
+    def run(self) -> bool:
+        """Run it; whether the case is done."""
+        simulation = self.simulation
+        token = LAB.set(self.lab)
+        saved = self.database.number
+        try:
+            outcome = self._run()
+        finally:
+            LAB.reset(token)
+            self.lab.alive = False
+            self.batons.kill()
+            self.loop.dispose()
+        simulation.tally.saves += self.database.number - saved
+        simulation.history.append(
+            f"world {self.number}: {outcome} after {self.loop.handles} callbacks {self.trouble}, "
+            f"checkpoint {saved} to {self.database.number}"
+        )
+        if simulation.journal.violations:
+            raise simulation.failed("; ".join(simulation.journal.violations))
+        return outcome == "done"
+
+    def _run(self) -> str:
+        simulation = self.simulation
+        plugin, runner = self._make()
+        self.main = self.loop.create_task(self._main(runner), name="main")
+        try:
+            outputs = self.loop.run_until_complete(self.main)
+        except Crash:
+            simulation.tally.crashes += 1
+            return "crash"
+        except (Exception, asyncio.CancelledError) as error:
+            outcome = self._judge(error)
+        else:
+            outcome = "done"
+            self._check_end(outputs)
+        self._check_clean(plugin)
+        return outcome
+
+    def _make(self) -> tuple[MemoryPlugin, WorkflowRunner]:
+        case, random, simulation = self.case, self.random, self.simulation
+        failing_saves = 0
+        if simulation.troubles_left and random.random() < 0.6:
+            simulation.troubles_left -= 1
+            self.trouble = random.choice(("stop", "stop", "cancel", "fail", "fail", "save"))
+            if self.trouble == "fail":
+                self.lab.failures = 1
+            failing_saves = int(self.trouble == "save")
+        kind = ListeningPlugin if case.listens else MemoryPlugin
+        plugin = kind(self.database, case, Random(random.getrandbits(64)), self.lab, Witness(), failing_saves)
+        host = PluginHost().register(plugin, "memory", store=lambda url: self.database)
+
+        def watch(event: Event) -> None:
+            simulation.tally.grown += isinstance(event, EdgeChanged) and event.status == "grown"
+
+        runner = WorkflowRunner(
+            plugins=host,
+            nodes=[nodes],
+            edge_capacity=case.edge_capacity,
+            max_log=case.max_log,
+            grace_seconds=1_000.0,
+            threads=self.batons.make,
+            on_event=watch if case.watched else None,
+        )
+        if self.trouble in ("stop", "cancel"):
+            at = int(exp(random.uniform(log(20), log(800))))
+            self.loop.at_handle[at] = lambda: self._intrude(runner)
+        return plugin, runner
+
+    def _intrude(self, runner: WorkflowRunner) -> None:
+        self.simulation.tally.stops += 1
+        if self.trouble == "stop":
+            runner.stop("signal")
+        elif self.main is not None:
+            self.main.cancel()
+
+    async def _main(self, runner: WorkflowRunner) -> Mapping[str, Sequence[Any]]:
+        if self.database.run is None:
+            result = await runner.run(self.case.graph(), self.case.inputs(), run_id=RUN_ID)
+        else:
+            result = await runner.resume(RUN_ID)
+        return result.outputs
+
+    def _judge(self, error: BaseException) -> str:
+        """Whether a run may end like this."""
+        self.simulation.tally.failures += 1
+        cause = error.__cause__
+        match error:
+            case RunStopped() if self.trouble == "stop":
+                return "stopped"
+            case asyncio.CancelledError() if self.trouble == "cancel":
+                return "cancelled"
+            case StoreError() if self.trouble == "save":
+                return "save failed"
+            case NodeFailed() if isinstance(cause, Injected) or (
+                isinstance(cause, ExceptionGroup) and cause.subgroup(Injected) is not None
+            ):
+                return "failed"
+            case NodeFailed(node_id=node_id) if isinstance(cause, ReplayDiverged) and node_id.startswith("diverge"):
+                return "diverged"
+            case NodeFailed(node_id=node_id) if isinstance(cause, LogOverflow) and node_id == self.case.overflows:
+                return "done"
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        if isinstance(error, HookError) and isinstance(cause, BrokenPromise):
+            raise self.simulation.failed(f"broken promise: {cause}") from error
+        raise self.simulation.failed(f"it ended with {type(error).__name__}: {error}{notes}, from {cause!r}") from error
+
+    def _check_end(self, outputs: Mapping[str, Sequence[Any]]) -> None:
+        """The run is completed: its outputs, and how often each body was called."""
+        simulation, case = self.simulation, self.case
+        if case.overflows is not None:
+            raise simulation.failed(f"node {case.overflows} took more items than its log may hold, and nothing happened")
+        if problems := problems_of(case, outputs):
+            raise simulation.failed("; ".join(problems))
+        if self.database.status != "completed":
+            raise simulation.failed(f"the run is over, and the store has it as {self.database.status}")
+        if self.was_completed:
+            return
+        total = expected_firings(case, known_items(case, outputs))
+        for member in case.members:
+            if isinstance(KINDS[member.kind].node, str):
+                continue
+            node = self.restored.get(member.node_id)
+            final = 0 if node is None else node.firing - (node.arguments is not None)
+            begun = simulation.journal.begun[self.number, member.node_id]
+            keys = sum(node_id == member.node_id for node_id, _ in simulation.journal.contents)
+            one_step_a_firing = KINDS[member.kind].role == "plain" and "fan" not in member.kind
+            if one_step_a_firing and member.node_id in case.pure and keys != total[member.node_id]:
+                raise simulation.failed(
+                    f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
+                )
+            if begun != total[member.node_id] - final:
+                raise simulation.failed(
+                    f"node {member.node_id} fires {total[member.node_id]} times, {final} firings were final in the restored cut, "
+                    f"and {begun} ran after it"
+                )
+
+    def _check_clean(self, plugin: MemoryPlugin) -> None:
+        """A run that has ended leaves nothing behind."""
+        simulation = self.simulation
+        remains = self.loop.remains() + [f"thread {name}" for name in self.batons.alive()]
+        if remains:
+            raise simulation.failed(f"left behind: {', '.join(remains)}")
+        if self.loop.unheard:
+            raise simulation.failed(f"the loop heard: {self.loop.unheard}")
+        if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.error, StoreError):
+            raise simulation.failed("after_run was not called")
