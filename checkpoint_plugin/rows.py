@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ __all__ = ["EncodedCut", "RowReader", "RowWriter", "add_hashes", "digest_of", "r
 INLINE_LIMIT: Final = 128
 """Bytes up to which an encoded value stands in the row itself."""
 HASH_SIZE: Final = 32
+FIELDS: Final = {field.name for field in fields(NodeSnapshot)} - {"node_id"}
 Ref = list[Any]
 """A value in a row: `[0, its encoding]` or `[1, the digest of its payload]`."""
 Refer = Callable[[Any, Callable[[], str]], Ref]
@@ -165,7 +166,7 @@ class RowReader:
             row = ormsgpack.unpackb(body)
         except ValueError as error:
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or row.keys() != FIELDS:
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
         return row
 

@@ -267,6 +267,8 @@ class Store:
             reader = RowReader(run_id, head.number)
             rows = connection.execute(_newest_rows(run_id, head.number)).all()
             segments = connection.execute(_segments(run_id, head.number)).all()
+            _check_cut(run_id, head, rows)
+            _check_segments(run_id, head.number, segments)
             unpacked = {row.node_id: reader.unpack(row.node_id, row.body) for row in rows}
             mentioned = {digest for row in unpacked.values() for digest in reader.mentioned(row)}
             for segment in segments:
@@ -278,8 +280,7 @@ class Store:
             if number is not None:
                 raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
             return None
-        _check_cut(run_id, head, rows)
-        items = _items(run_id, head.number, segments, reader, payloads)
+        items = _items(segments, reader, payloads)
         nodes = tuple(reader.node(n, row, payloads, items.get(n, ())) for n, row in unpacked.items())
         history.number = head.number
         history.digests = {row.node_id: row.digest for row in rows}
@@ -473,16 +474,20 @@ def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> None:
         raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
 
 
-def _items(
-    run_id: str, number: int, segments: Sequence[Any], reader: RowReader, payloads: Mapping[bytes, bytes]
-) -> dict[str, list[Any]]:
-    items: dict[str, list[Any]] = {}
+def _check_segments(run_id: str, number: int, segments: Sequence[Any]) -> None:
+    """Each is what was written, and no two of a node leave a gap; that the last is there, the node's row tells."""
+    ends: dict[str, int] = {}
     for segment in segments:
-        collected = items.setdefault(segment.node_id, [])
-        refs = reader.unpack_segment(segment.node_id, segment.body)
         changed = row_digest(run_id, segment.node_id, segment.first, segment.body) != segment.digest
-        if changed or segment.first != len(collected) or segment.count != len(refs):
+        if changed or segment.first != ends.get(segment.node_id, 0):
             what = f"items {segment.first} to {segment.first + segment.count} of output {segment.node_id!r} were changed"
             raise StoreDamaged(run_id, what, number)
-        collected += [reader.value(ref, payloads, f"output {segment.node_id!r}") for ref in refs]
+        ends[segment.node_id] = segment.first + segment.count
+
+
+def _items(segments: Sequence[Any], reader: RowReader, payloads: Mapping[bytes, bytes]) -> dict[str, list[Any]]:
+    items: dict[str, list[Any]] = {}
+    for segment in segments:
+        refs = reader.unpack_segment(segment.node_id, segment.body)
+        items.setdefault(segment.node_id, []).extend(reader.value(ref, payloads, f"output {segment.node_id!r}") for ref in refs)
     return items

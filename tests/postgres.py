@@ -63,7 +63,9 @@ class Server:
             raise
 
     def _call(self, *command: object) -> None:
-        subprocess.run([str(part) for part in command], user=self._user, check=True, capture_output=True, timeout=60, cwd=self.folder)
+        subprocess.run(
+            [str(part) for part in command], user=self._user, check=True, capture_output=True, timeout=60, cwd=self.folder
+        )
 
     def dsn(self, database: str = "postgres") -> str:
         """The url of one of its databases."""

@@ -1,0 +1,257 @@
+"""Values survive the round trip exactly, or are refused with their place; bytes depend on nothing but the value."""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import random
+import subprocess
+import sys
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from checkpoint_plugin.codec import MAX_DEPTH, MalformedValue, decode, encode
+from checkpoint_plugin.errors import ValueNotStorable
+
+EDGES: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    2**63,
+    2**64 - 1,
+    2**64,
+    -(2**63) - 1,
+    2**70,
+    -(10**400),
+    0.0,
+    -0.0,
+    math.inf,
+    -math.inf,
+    math.nan,
+    5e-324,
+    "",
+    "a\0b",
+    "\ud800 lone",
+    "né\U0001f600",
+    b"",
+    b"\xff\x00",
+    bytearray(b"ab"),
+    (),
+    (1, (2,)),
+    [],
+    [[], [()]],
+    {1, 2, "a"},
+    frozenset({(1, 2), frozenset()}),
+    {},
+    {2: "int", 1.5: "float", None: "none", True: 2, "s": "text", (1, 2): "tuple", b"b": "bytes"},
+    {"$type": "tuple", "value": [1]},
+    {"\ud800": 1},
+    {"b": 1, "a": 2},
+    datetime(2026, 1, 2, 3, 4, 5, 6),
+    datetime(2026, 1, 2, tzinfo=UTC),
+    datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1),
+    datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+    date(1, 1, 1),
+    time(1, 2, 3, 4),
+    time(1, 2, tzinfo=UTC),
+    timedelta(days=-999999999),
+    timedelta(microseconds=1),
+    UUID(int=5),
+    Decimal("1.10"),
+    Decimal("NaN"),
+    Decimal("-Infinity"),
+    Fraction(1, 3),
+    complex(-0.0, math.inf),
+    Path("/a/b"),
+    PurePosixPath("a"),
+    PureWindowsPath("C:/x"),
+]
+
+
+def place() -> str:
+    return "here"
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Equal and of the same type all the way down, NaN equal to itself, -0.0 not to 0.0, the order of dicts counted."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, float):
+        return math.isnan(b) if math.isnan(a) else (a == b and math.copysign(1, a) == math.copysign(1, b))
+    if isinstance(a, complex):
+        return alike(a.real, b.real) and alike(a.imag, b.imag)
+    if isinstance(a, Decimal):
+        return str(a) == str(b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, dict):
+        return alike(list(a), list(b)) and alike(list(a.values()), list(b.values()))
+    if isinstance(a, set | frozenset):
+        return len(a) == len(b) and sorted(encode(x, place) for x in a) == sorted(encode(x, place) for x in b)
+    if isinstance(a, datetime | time):
+        return a == b and a.fold == b.fold and repr(a.tzinfo) == repr(b.tzinfo)
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("value", EDGES, ids=lambda value: type(value).__name__)
+def test_every_edge_comes_back(value: Any) -> None:
+    assert alike(decode(encode(value, place)), value)
+    assert alike(decode(encode([{"k": value}], place)), [{"k": value}])
+
+
+def make(rng: random.Random, depth: int = 0) -> Any:
+    """A value of the closed set."""
+    leaf: list[Callable[[], Any]] = [
+        lambda: rng.choice(EDGES),
+        lambda: rng.randrange(-(2**80), 2**80),
+        lambda: rng.random() * 10 ** rng.randrange(-300, 300),
+        lambda: "".join(chr(rng.randrange(0x11000)) for _ in range(rng.randrange(8))),
+        lambda: rng.randbytes(rng.randrange(200)),
+    ]
+    if depth > 3 or rng.random() < 0.4:
+        return rng.choice(leaf)()
+    items = [make(rng, depth + 1) for _ in range(rng.randrange(5))]
+    match rng.randrange(5):
+        case 0:
+            return items
+        case 1:
+            return tuple(items)
+        case 2:
+            return {str(i): item for i, item in enumerate(items)}
+        case 3:
+            return dict(zip(filter(hashable, items), reversed(items), strict=False))
+        case _:
+            return {item for item in items if hashable(item)}
+
+
+def hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def test_random_values_come_back() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    for number in range(3000):
+        value = make(rng)
+        data = encode(value, place)
+        assert alike(decode(data), value), f"seed {seed}, value {number}: {value!r}"
+        assert encode(decode(data), place) == data, f"seed {seed}, value {number}: {value!r}"
+
+
+class Text(str):
+    pass
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+Pair = namedtuple("Pair", "a b")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), Text("x"), Colour.RED, Level.LOW, Pair(1, 2), OrderedDict(), memoryview(b"x"), len, int, iter([])],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_unknown_is_refused_with_its_path(value: Any) -> None:
+    with pytest.raises(ValueNotStorable) as caught:
+        encode({"rows": [0, {"price": value}]}, place)
+    assert "here['rows'][1]['price'] cannot be stored" in str(caught.value)
+    assert type(value).__qualname__ in str(caught.value)
+
+
+def test_a_subclass_is_told_what_it_would_become() -> None:
+    with pytest.raises(ValueNotStorable, match="come back as str: convert it"):
+        encode(Text("x"), place)
+
+
+def test_unknown_keys_and_members_are_refused() -> None:
+    with pytest.raises(ValueNotStorable, match="key"):
+        encode({Colour.RED: 1}, place)
+    with pytest.raises(ValueNotStorable, match="member"):
+        encode({Colour.RED}, place)
+
+
+def test_a_zone_of_an_own_type_is_refused() -> None:
+    with pytest.raises(ValueNotStorable, match="time zone"):
+        encode(datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1), "MINE")), place)
+
+
+def test_cycles_and_depth_are_refused() -> None:
+    loop: list[Any] = [1]
+    loop.append(loop)
+    with pytest.raises(ValueNotStorable, match=r"here\[1\].*itself"):
+        encode(loop, place)
+    deep: Any = 0
+    for _ in range(MAX_DEPTH - 1):
+        deep = [deep]
+    assert decode(encode(deep, place)) == deep
+    for _ in range(10_000):
+        deep = [deep]
+    with pytest.raises(ValueNotStorable, match="nested deeper"):
+        encode(deep, place)
+
+
+@pytest.mark.parametrize("shell", [lambda v: [v], lambda v: (v,), lambda v: {"k": v}, lambda v: {1: v}])
+def test_what_is_stored_at_the_deepest_can_be_read(shell: Callable[[Any], Any]) -> None:
+    deep: Any = "leaf"
+    for _ in range(MAX_DEPTH - 1):
+        deep = shell(deep)
+    assert decode(encode(deep, place)) == deep
+
+
+def test_bytes_do_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "from checkpoint_plugin.codec import encode;"
+        "print(encode({'s': {'a','b','c','d',1,2.5}, 'f': frozenset('xyz')}, str).hex())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_hostile_bytes_are_an_error_and_never_more() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    good = [encode(value, place) for value in EDGES]
+    for number in range(5000):
+        data = bytearray(rng.choice(good))
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            decode(bytes(data[: rng.randrange(len(data) + 1)] if rng.random() < 0.3 else data))
+        except MalformedValue:
+            continue
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, try {number}: {bytes(data)!r} raised {error!r}") from error
+
+
+def test_an_unknown_version_is_refused() -> None:
+    with pytest.raises(MalformedValue, match="format"):
+        decode(b"\x07" + encode(1, place)[1:])
+    with pytest.raises(MalformedValue):
+        decode(b"")

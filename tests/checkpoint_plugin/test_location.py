@@ -1,0 +1,73 @@
+"""Which store a url names, and what of it is shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from checkpoint_plugin.database import open_database
+from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, StoreUrlInvalid
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import Store
+
+
+def test_the_default_lies_below_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORKFLOW_CHECKPOINT_URL", raising=False)
+    assert locate(None).path == tmp_path / ".workflow" / "checkpoints.db"
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", "sqlite:///other.db")
+    assert locate(None).path == tmp_path / "other.db"
+    assert locate("sqlite:////x/y.db").path == Path("/x/y.db")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
+def test_a_password_is_never_shown(scheme: str) -> None:
+    found = locate(f"{scheme}://me:geheim@localhost:1/db")
+    assert found.url == "postgresql+asyncpg://me:geheim@localhost:1/db"
+    assert "geheim" not in found.shown + repr(found)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:geheim@h/d", "sqlite:", "sqlite://", "sqlite:///", "/x.db", "sqlite:///x?mode=memory"]
+)
+def test_anything_else_is_refused(url: str) -> None:
+    with pytest.raises(StoreUrlInvalid, match="names no store") as caught:
+        locate(url)
+    assert "geheim" not in str(caught.value)
+
+
+async def test_an_unreachable_server_is_named_without_its_password() -> None:
+    store = Store(locate("postgresql://me:geheim@127.0.0.1:1/db"), create=False)
+    with pytest.raises(StoreUnreadable, match=r"127\.0\.0\.1") as caught:
+        await store.jobs()
+    assert "geheim" not in str(caught.value)
+    await store.close()
+
+
+async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "c.db"
+    store = Store(locate(f"sqlite:///{path}"), create=True)
+    await store.jobs()
+    modes = {stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
+    assert modes == {0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    await store.close()
+
+
+def test_reading_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StoreMissing, match="there is no store"):
+        open_database(locate(f"sqlite:///{tmp_path / 'no' / 'c.db'}"), create=False)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    path.write_bytes(b"no database at all" * 100)
+    store = Store(locate(f"sqlite:///{path}"), create=False)
+    with pytest.raises(StoreUnreadable, match="not a database"):
+        await store.jobs()
+    await store.close()
+    assert path.read_bytes() == b"no database at all" * 100

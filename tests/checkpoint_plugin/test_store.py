@@ -1,0 +1,321 @@
+"""The contract of the store, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, event, func, insert, select, update
+from sqlalchemy.engine import Engine
+
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE, SCHEMA
+from checkpoint_plugin.store import Definition, RunHistory, Store
+from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
+
+BIG = "x" * 1000
+ODD = ["a::b", "a", "foo%", "quote'\"; DROP TABLE job; --", "new\nline", "Ünï\U0001f600", "x" * 200]
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True)
+    yield store
+    await store.close()
+
+
+def definition(run_id: str = "r", **inputs: Any) -> Definition:
+    graph = {"nodes": [{"id": "a", "type": "t", "data": {}}], "edges": []}
+    return Definition(encode({"graph": graph, "inputs": inputs, "enable": {}}, str), "{}", "{}")
+
+
+def cut(*nodes: NodeSnapshot, attempt: int = 1, status: RunStatus = "running", run_id: str = "r", **more: Any) -> Snapshot:
+    return Snapshot(run_id, attempt, status, nodes, datetime.now(UTC), **more)
+
+
+def full_node(node_id: str = "a") -> NodeSnapshot:
+    return NodeSnapshot(
+        node_id,
+        "running",
+        attempt=2,
+        firing=3,
+        commits=4,
+        state={"n": (1, BIG), "s": {1, 2}},
+        arguments={"x": BIG, "y": None},
+        taken=[("e1", 1.5), ("e2", BIG)],
+        emitted=5,
+        latest={"e1": BIG, "e2": (1,)},
+        inbox=(EdgeSnapshot("e1", (1, BIG, None), False), EdgeSnapshot("e2", (), True)),
+        order=("e1", "e1", "e1"),
+        collected=Prefix([1, BIG]),
+        source="abc",
+        error="E: \udcff\0",
+        started_at=datetime(2026, 1, 2, tzinfo=UTC),
+        ended_at=datetime(2026, 1, 3, tzinfo=UTC),
+    )
+
+
+def plain(node: NodeSnapshot) -> dict[str, Any]:
+    """A node's fields with lists for sequences, to compare."""
+    fields = {name: getattr(node, name) for name in NodeSnapshot.__slots__}
+    return {**fields, "taken": list(node.taken), "collected": list(node.collected)}
+
+
+async def rows(store: Store, table: Any) -> int:
+    def count(connection: Connection) -> int:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+    return await store.transact(count)
+
+
+async def test_a_cut_comes_back_as_it_was(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    assert await store.restore(RunHistory("r", 1), None) is None
+    ref = await store.save(history, cut(full_node(), NodeSnapshot("b", "idle", arguments={})), "why")
+    assert (ref.number, ref.reason) == (1, "why")
+    found = await store.restore(RunHistory("r", 2), None)
+    assert found is not None
+    nodes = {node.node_id: plain(node) for node in found.nodes}
+    assert nodes == {"a": plain(full_node()), "b": plain(NodeSnapshot("b", "idle", arguments={}))}
+    assert type(nodes["a"]["state"]["n"]) is tuple
+
+
+async def test_each_checkpoint_writes_what_changed_and_restores_the_whole(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    items: list[Any] = [1, BIG]
+    await store.save(
+        history, cut(NodeSnapshot("a", "running", state=1), NodeSnapshot("o", "running", collected=Prefix(items))), "1"
+    )
+    items += [3, BIG + "2"]
+    await store.save(history, cut(NodeSnapshot("o", "running", collected=Prefix(items))), "2")
+    await store.save(history, cut(NodeSnapshot("a", "completed", state=2)), "3")
+    assert await rows(store, NODE_VERSION) == 4
+    assert await rows(store, OUTPUT_SEGMENT) == 2
+    assert await rows(store, PAYLOAD) == 2
+    newest = await store.restore(RunHistory("r", 1), None)
+    first = await store.restore(RunHistory("r", 1), 1)
+    assert newest is not None
+    assert first is not None
+    assert {n.node_id: (n.state, list(n.collected)) for n in newest.nodes} == {"a": (2, []), "o": (None, [1, BIG, 3, BIG + "2"])}
+    assert {n.node_id: (n.state, list(n.collected)) for n in first.nodes} == {"a": (1, []), "o": (None, [1, BIG])}
+    with pytest.raises(StoreError, match="no checkpoint 9"):
+        await store.restore(RunHistory("r", 1), 9)
+
+
+async def test_a_restored_history_goes_on(store: Store) -> None:
+    await store.insert_job("r", definition())
+    items: list[Any] = [1]
+    await store.save(RunHistory("r", 1), cut(NodeSnapshot("o", "running", collected=Prefix(items))), "1")
+    await store.begin_attempt("r", 2)
+    history = RunHistory("r", 2)
+    await store.restore(history, None)
+    items.append(2)
+    await store.save(history, cut(NodeSnapshot("o", "completed", collected=Prefix(items)), attempt=2), "2")
+    found = await store.restore(RunHistory("r", 2), None)
+    assert found is not None
+    assert list(found.nodes[0].collected) == [1, 2]
+    assert await rows(store, OUTPUT_SEGMENT) == 2
+
+
+async def test_a_value_is_stored_once_whoever_mentions_it(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    nodes = [NodeSnapshot(f"n{i}", "running", inbox=(EdgeSnapshot("e", (BIG, BIG), False),), state=BIG + "") for i in range(20)]
+    await store.save(history, cut(*nodes), "1")
+    await store.save(history, cut(NodeSnapshot("n0", "running", state=BIG, firing=1)), "2")
+    assert await rows(store, PAYLOAD) == 1
+
+
+async def test_the_statements_of_a_save_do_not_grow(store: Store) -> None:
+    await store.insert_job("r", definition())
+    seen: list[str] = []
+
+    def listen(*call: Any) -> None:
+        seen.append(call[2])
+
+    history = RunHistory("r", 1)
+    counts = []
+    for number in (1, 1200):
+        event.listen(Engine, "before_cursor_execute", listen)
+        try:
+            nodes = [NodeSnapshot(f"n{i}", "completed", firing=number, state=f"{i}{BIG}", collected=[i]) for i in range(number)]
+            seen.clear()
+            await store.save(history, cut(*nodes), "x")
+        finally:
+            event.remove(Engine, "before_cursor_execute", listen)
+        counts.append(len([text for text in seen if not text.startswith("BEGIN")]))
+    assert counts[0] == counts[1] <= 8
+    found = await store.restore(RunHistory("r", 1), None)
+    assert found is not None
+    assert len(found.nodes) == 1200
+
+
+async def test_a_run_id_is_taken_once(store: Store) -> None:
+    await store.insert_job("r", definition())
+    with pytest.raises(RunExists, match="'r' exists"):
+        await store.insert_job("r", definition())
+    with pytest.raises(RunNotFound, match="'s'"):
+        await store.load_job("s")
+
+
+async def test_an_older_attempt_writes_nothing(store: Store) -> None:
+    await store.insert_job("r", definition())
+    old = RunHistory("r", 1)
+    await store.save(old, cut(full_node()), "1")
+    tables = (CHECKPOINT, NODE_VERSION, PAYLOAD, RUN_NODE_STATE)
+    before = [await rows(store, table) for table in tables]
+    assert await store.begin_attempt("r", 2) == "running"
+    with pytest.raises(AttemptLost) as caught:
+        await store.save(old, cut(NodeSnapshot("b", "completed", state=BIG + "new")), "2")
+    assert (caught.value.attempt, caught.value.current) == (1, 2)
+    assert [await rows(store, table) for table in tables] == before
+    await store.end_attempt("r", 1, "failed", "too late")
+    assert (await store.job("r")).status == "running"
+    with pytest.raises(AttemptLost):
+        await store.begin_attempt("r", 2)
+
+
+async def test_one_of_many_takes_the_next_attempt(store: Store, store_url: str) -> None:
+    await store.insert_job("r", definition())
+    others = [Store(locate(store_url), create=False) for _ in range(6)]
+    taken = await asyncio.gather(*(other.begin_attempt("r", 2) for other in others), return_exceptions=True)
+    for other in others:
+        await other.close()
+    assert sorted(type(result).__name__ for result in taken) == ["AttemptLost"] * 5 + ["str"]
+
+
+async def test_runs_do_not_mix(store: Store) -> None:
+    for number, run_id in enumerate(["foo", "foobar", *ODD]):
+        await store.insert_job(run_id, definition())
+        node = NodeSnapshot(ODD[number % len(ODD)], "running", state=[number, BIG])
+        await store.save(RunHistory(run_id, 1), cut(node, run_id=run_id), ODD[number % len(ODD)])
+    for number, run_id in enumerate(["foo", "foobar", *ODD]):
+        found = await store.restore(RunHistory(run_id, 1), None)
+        assert found is not None
+        assert [(node.node_id, node.state) for node in found.nodes] == [(ODD[number % len(ODD)], [number, BIG])]
+        assert len(await store.checkpoints(run_id)) == 1
+
+
+async def test_what_cannot_be_stored_fails_before_anything_is_written(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    bad = object()
+    places = {
+        "inbox of edge 'e'[1]['k']": NodeSnapshot("a", "running", inbox=(EdgeSnapshot("e", (1, {"k": bad}), False),)),
+        "state": NodeSnapshot("a", "running", state=bad),
+        "outputs[1]": NodeSnapshot("a", "running", collected=[1, bad]),
+        "arguments['x']": NodeSnapshot("a", "running", arguments={"x": bad}),
+        "taken from edge['e']": NodeSnapshot("a", "running", taken=[("e", bad)]),
+    }
+    for where, node in places.items():
+        with pytest.raises(ValueNotStorable) as caught:
+            await store.save(history, cut(NodeSnapshot("z", "running", state=BIG), node), "x")
+        assert f"run 'r', node 'a', {where} cannot be stored" in str(caught.value)
+    assert [await rows(store, table) for table in (CHECKPOINT, NODE_VERSION, PAYLOAD)] == [0, 0, 0]
+    assert (await store.save(history, cut(full_node()), "fine")).number == 1
+
+
+async def test_the_tables_tell_the_current_truth(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    await store.save(history, cut(full_node()), "1")
+    await store.save(history, cut(NodeSnapshot("a", "failed", error="E: x"), status="failed", error="E: x"), "error")
+    job = await store.job("r")
+    assert (job.status, job.error, job.updated_at.tzinfo is not None) == ("failed", "E: x", True)
+    (state,) = await store.node_states("r")
+    assert (state.node_id, state.status, state.last_error) == ("a", "failed", "E: x")
+
+
+Damage = Callable[[Connection], object]
+DAMAGES: dict[str, Damage] = {
+    "payload changed": lambda c: c.execute(update(PAYLOAD).values(body=b"\x01\xa1x")),
+    "payload gone": lambda c: c.execute(delete(PAYLOAD)),
+    "row changed": lambda c: c.execute(update(NODE_VERSION).where(NODE_VERSION.c.node_id == "a").values(body=b"\x80")),
+    "row gone": lambda c: c.execute(delete(NODE_VERSION).where(NODE_VERSION.c.node_id == "b")),
+    "newest row gone": lambda c: c.execute(delete(NODE_VERSION).where(NODE_VERSION.c.number == 2)),
+    "row of another run": lambda c: c.execute(
+        insert(NODE_VERSION).from_select(
+            ["run_id", "node_id", "number", "body", "digest"],
+            select(
+                NODE_VERSION.c.run_id,
+                NODE_VERSION.c.node_id + "x",
+                NODE_VERSION.c.number,
+                NODE_VERSION.c.body,
+                NODE_VERSION.c.digest,
+            ),
+        )
+    ),
+    "segment gone": lambda c: c.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.first == 0)),
+    "last segment gone": lambda c: c.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.first == 1)),
+    "segment changed": lambda c: c.execute(update(OUTPUT_SEGMENT).values(body=b"\x91\x92\x00\xc4\x02\x01\x07")),
+    "status changed": lambda c: c.execute(update(CHECKPOINT).values(status="completed")),
+    "hash changed": lambda c: c.execute(update(CHECKPOINT).values(cut_hash=b"\0" * 32)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+async def test_damage_is_an_error_that_names_the_run(store: Store, damage: Damage) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    items: list[Any] = [1]
+    await store.save(
+        history, cut(NodeSnapshot("a", "running", state=BIG), NodeSnapshot("b", "running", collected=Prefix(items))), "1"
+    )
+    items.append(2)
+    await store.save(history, cut(NodeSnapshot("b", "running", collected=Prefix(items))), "2")
+    await store.transact(damage)
+    with pytest.raises(StoreDamaged, match="run 'r' is damaged"):
+        await store.restore(RunHistory("r", 1), None)
+
+
+async def test_a_changed_definition_is_damage(store: Store) -> None:
+    await store.insert_job("r", definition())
+    await store.transact(lambda c: c.execute(update(JOB).values(definition=definition(x=1).body)))
+    with pytest.raises(StoreDamaged, match="graph and inputs"):
+        await store.load_job("r")
+
+
+async def test_a_cancelled_save_tells_its_outcome_by_the_rows(store: Store) -> None:
+    """Whoever cancels waits until the save is over: it is there whole, and the history knows it."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    task = asyncio.ensure_future(store.save(history, cut(full_node()), "1"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await rows(store, CHECKPOINT) in (0, 1)
+    found = await store.restore(RunHistory("r", 1), None)
+    assert found is None or plain(found.nodes[0]) == plain(full_node())
+
+
+async def test_another_version_is_refused_untouched(store: Store, store_url: str) -> None:
+    await store.insert_job("r", definition())
+    await store.transact(lambda c: c.execute(update(SCHEMA).values(version=99)))
+    for create in (True, False):
+        other = Store(locate(store_url), create=create)
+        with pytest.raises(StoreUnreadable, match="version 99"):
+            await other.jobs()
+        await other.close()
+
+
+async def test_a_database_without_tables_is_no_store(postgres_url: str) -> None:
+    store = Store(locate(postgres_url), create=False)
+    with pytest.raises(StoreMissing, match="holds no store"):
+        await store.jobs()
+    await store.close()
+
+
+async def test_many_processes_may_create_at_once(store_url: str) -> None:
+    stores = [Store(locate(store_url), create=True) for _ in range(6)]
+    await asyncio.gather(*(store.insert_job(f"r{i}", definition()) for i, store in enumerate(stores)))
+    assert len(await stores[0].jobs()) == 6
+    for store in stores:
+        await store.close()
