@@ -7,6 +7,7 @@ at a time. So a thread never touches what a cut holds, and a cut sees it always 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class BodyThread:
         self._answered = threading.Semaphore(0)
 
     def start(self, target: Callable[[], None], name: str) -> None:
-        """On the loop: run the target in the thread."""
-        threading.Thread(target=target, name=name, daemon=True).start()
+        """On the loop: run the target in the thread, which sees the context variables of its caller as a body on the loop does."""
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(target,), name=name, daemon=True).start()
 
     def park(self) -> None:
         """On the thread: wait until `unpark`."""
