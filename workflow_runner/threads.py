@@ -34,7 +34,7 @@ class BodyThread:
         self._answered = threading.Semaphore(0)
 
     def start(self, target: Callable[[], None], name: str) -> None:
-        """On the loop: run the target in the thread, which sees the context variables of its caller as a body on the loop does."""
+        """On the loop: run the target in the thread, which sees the context variables of its caller."""
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(target,), name=name, daemon=True).start()
 
