@@ -1,0 +1,45 @@
+"""`docs/cli.md` shows every command and flag with the words of `--help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from checkpoint_plugin import cli as plugin_cli
+from workflow_runner.cli.plugins import plugins
+from workflow_runner.cli.resume import resume
+from workflow_runner.cli.run import run
+from workflow_runner.cli.validate import validate
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+COMMANDS: dict[str, click.Command] = {
+    "run": run,
+    "resume": resume,
+    "validate": validate,
+    "plugins": plugins,
+    "runs": plugin_cli.runs,
+    "show": plugin_cli.show,
+    "checkpoints": plugin_cli.checkpoints,
+}
+
+
+def section(name: str) -> str:
+    """What the page must say of a command."""
+    command = COMMANDS[name]
+    rows = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            context = click.Context(command, info_name=name)
+            record = parameter.get_help_record(context)
+            if record is not None:
+                flag, text = record
+                rows.append(f"| `{flag}` | {' '.join(text.split()).replace('|', chr(92) + '|')} |")
+    arguments = " ".join(str(p.metavar or p.name).upper() for p in command.params if isinstance(p, click.Argument))
+    title = f"workflow {name} {arguments}".strip()
+    return "\n".join([f"## {title}", "", command.get_short_help_str(200), "", "| flag | meaning |", "|---|---|", *rows, ""])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_is_documented(name: str) -> None:
+    assert section(name) in PAGE

@@ -1,0 +1,45 @@
+"""`docs/hooks.md` shows every hook with its exact signature and the text of its specification."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import hookspecs
+import pytest
+from hookspecs import CheckpointHooks, NodeHooks, RunHooks, RunLifeHooks
+
+PAGE = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")
+SPECS = {
+    name: spec
+    for group in (RunLifeHooks, NodeHooks, CheckpointHooks)
+    for name, spec in vars(group).items()
+    if inspect.isfunction(spec)
+}
+
+
+def section(name: str) -> str:
+    """What the page must say of a hook."""
+    spec = SPECS[name]
+    head, _, rest = inspect.cleandoc(spec.__doc__ or "").partition("\n\n")
+    fields = re.sub(r"\n +", " ", rest)
+    rows = "\n".join(f"- **{line.partition(': ')[0]}**: {line.partition(': ')[2]}" for line in fields.splitlines())
+    signature = re.sub(r"'", "", str(inspect.signature(spec)))
+    return f"## {name}\n\n```python\nasync def {name}{signature}\n```\n\n{head}\n\n{rows}\n"
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_hook_is_documented_as_it_is_specified(name: str) -> None:
+    assert section(name) in PAGE
+
+
+def test_no_other_hook_is_documented() -> None:
+    assert re.findall(r"^## (\w+)$", PAGE, re.MULTILINE) == list(SPECS)
+    assert set(SPECS) == set(RunHooks.__slots__)
+
+
+def test_what_crosses_a_hook_is_exported() -> None:
+    for spec in SPECS.values():
+        for name in re.findall(r"\b[A-Z]\w+", str(inspect.signature(spec))):
+            assert name in ("Mapping", "Any", "None") or name in hookspecs.__all__
