@@ -121,8 +121,8 @@ def test_the_names_of_commands_are_known_without_an_import(sample: None) -> None
 @pytest.mark.parametrize("way", ["argument", "environment"])
 def test_a_blocked_plugin_is_not_imported(sample: None, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if way == "environment":
-        monkeypatch.setenv("WORKFLOW_DISABLE_PLUGINS", "other, sample,")
-    host = PluginHost(blocked=["sample"] if way == "argument" else ())
+        monkeypatch.setenv("WORKFLOW_DISABLE_PLUGINS", "checkpoint, sample,")
+    host = PluginHost(blocked=["checkpoint", "sample"] if way == "argument" else ())
     with pytest.raises(PluginBlocked) as caught:
         host.bind({"sample": True})
     assert caught.value.exit_code == 2
