@@ -156,7 +156,7 @@ class _Maker:
         case.listens = random.random() < 0.35
         case.watched = random.random() < 0.3
         case.save_at = tuple(moment for moment in ("error", "signal", "cancel") if random.random() < 0.6)
-        case.crashes = random.choice((0, 1, 1, 2, 2, 3, 4))
+        case.crashes = random.choice((0, 1, 1, 2, 2, 3, 4, 6))
         case.troubles = random.choice((0, 0, 0, 1, 2))
         SHAPES[self.shape](self)
         wanted = random.randint(3, MAX_MEMBERS)
@@ -340,7 +340,10 @@ class _Maker:
         self.out("chain", a=self.out("thread_fan" if self.threads else "fan", a=source))
 
     def divergent(self) -> None:
-        self.add("diverge", items=self.any_source(n=4))
+        case = self.case
+        case.policy, case.interval, case.slow_saves = "times", 0.5, 0.0
+        case.crashes = max(case.crashes, 3)
+        self.add("diverge", items=self.any_source(n=8))
 
     def log_bound(self) -> None:
         """The log is too short for one node, and long enough for one that commits at each read."""

@@ -200,7 +200,7 @@ def diverge_verify(node_id: str, data: Data, streams: Streams, found: Columns) -
     steps: list[list[int]] = [[] for _ in streams["items"]]
     for count, i in found["output"]:
         steps[count].append(i)
-    wrong = [(count, step) for count, step in enumerate(steps) if step != list(range(len(step))) or len(step) not in (1, 2, 4)]
+    wrong = [(count, step) for count, step in enumerate(steps) if step != list(range(len(step))) or len(step) not in (1, 4)]
     return f"steps {wrong} are not whole" if wrong else None
 
 

@@ -419,7 +419,7 @@ async def diverge(items: Stream[Any], context: Context) -> AsyncIterator[Any]:
     count = context.state or 0
     async for _ in items:
         await lab.pause()
-        for i in range(lab.random.choice((1, 2, 4))):
+        for i in range(lab.random.choice((1, 4))):
             yield (count, i)
             await lab.pause()
         count += 1

@@ -9,7 +9,7 @@ from math import exp, log
 from random import Random
 from typing import Any
 
-from hookspecs import HookError, PluginHost, StoreError
+from hookspecs import HookError, PluginHost, RunStatus, StoreError
 from tests.simulation import nodes
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, make_case
@@ -117,7 +117,7 @@ class World:
         crash_after = None
         if simulation.crashes_left:
             simulation.crashes_left -= 1
-            crash_after = int(exp(random.uniform(log(20), log(1_500))))
+            crash_after = int(exp(random.uniform(log(15), log(600))))
         self.loop = SeededLoop(Random(random.getrandbits(64)), crash_after)
         self.batons = Batons()
         self.number = number
@@ -156,6 +156,7 @@ class World:
             return "crash"
         except (Exception, asyncio.CancelledError) as error:
             outcome = self._judge(error)
+            self._check_last_cut(outcome)
         else:
             outcome = "done"
             self._check_end(outputs)
@@ -254,11 +255,26 @@ class World:
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
                 )
-            if begun != total[member.node_id] - final:
+            left = total[member.node_id] - final
+            if begun > left or (begun < left and member.observed):  # without consumers a generator is closed
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, {final} firings were final in the restored cut, "
                     f"and {begun} ran after it"
                 )
+
+    def _check_last_cut(self, outcome: str) -> None:
+        """Where the plugin asked for it, the end of a stopped or failed run is the newest checkpoint."""
+        moments: dict[str, tuple[str, RunStatus]] = {
+            "stopped": ("signal", "paused"),
+            "cancelled": ("cancel", "paused"),
+            "failed": ("error", "failed"),
+        }
+        moment, status = moments.get(outcome, ("", "running"))
+        begun = any(attempt == self.number for attempt, _ in self.simulation.journal.begun)
+        if moment in self.case.save_at and begun and (self.database.reasons[-1:], self.database.status) != ([moment], status):
+            raise self.simulation.failed(
+                f"{outcome}, and the newest checkpoint is {self.database.reasons[-1:]} with status {self.database.status}"
+            )
 
     def _check_clean(self, plugin: MemoryPlugin) -> None:
         """A run that has ended leaves nothing behind."""

@@ -1,0 +1,221 @@
+"""Copies of the runner that each lack one rule of the cut. The simulation must notice every one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import workflow_runner
+
+__all__ = ["MUTANTS", "Edit", "Mutant", "plant"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One piece of source replaced by another."""
+
+    module: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """The runner without a rule.
+
+    Args:
+        rule: its number in the list of rules of the cut; see the page about writing nodes.
+        name: what is missing.
+        edits: that take it away.
+    """
+
+    rule: int
+    name: str
+    edits: Sequence[Edit]
+
+
+def plant(mutant: Mutant, folder: Path) -> None:
+    """Write the package without the rule into a folder.
+
+    Raises:
+        AssertionError: the source is not as the mutant expects, so that it would prove nothing.
+    """
+    package = Path(workflow_runner.__file__).parent
+    copy = folder / "workflow_runner"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for edit in mutant.edits:
+        path = copy / f"{edit.module}.py"
+        source = path.read_text(encoding="utf-8")
+        count = source.count(edit.old)
+        assert count == 1, f"{mutant.name}: {edit.module}.py has {count} times {edit.old!r}. Adapt the mutant to the source."
+        path.write_text(source.replace(edit.old, edit.new), encoding="utf-8")
+
+
+MUTANTS: Sequence[Mutant] = (
+    Mutant(
+        1,
+        "what a body returned waits for the others before it is final",
+        (
+            Edit(
+                "firing",
+                "                must_settle = self.publish(value)\n",
+                "                must_settle = self.publish(value)\n"
+                "                if must_settle or self.holds:\n"
+                "                    await self.settle()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        1,
+        "what a body returned is handed on before after_node",
+        (
+            Edit(
+                "outbox",
+                "self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)",
+                "self.holds = run.gate_reason is not None",
+            ),
+        ),
+    ),
+    Mutant(
+        2,
+        "a commit while items remain to be swallowed is accepted",
+        (
+            Edit(
+                "actor",
+                "        if self.swallow_left:\n            raise ReplayDiverged",
+                "        if False:\n            raise ReplayDiverged",
+            ),
+        ),
+    ),
+    Mutant(
+        3,
+        "states are not copied",
+        (Edit("actor", "if self.run.saver is None or type(state) in IMMUTABLE:", "if True:"),),
+    ),
+    Mutant(
+        3,
+        "commit keeps the state of the body itself",
+        (Edit("actor", "        state = self.private(state)\n        self.check_replayed()", "        self.check_replayed()"),),
+    ),
+    Mutant(
+        3,
+        "context.state gives the kept state itself",
+        (Edit("context", "return self._actor.private(self._actor.state)", "return self._actor.state"),),
+    ),
+    Mutant(
+        5,
+        "the log has no bound",
+        (Edit("streaming", "if len(taken) >= self.run.settings.max_log:", "if False:"),),
+    ),
+    Mutant(
+        5,
+        "a stateless node does not commit at its reads",
+        (Edit("streaming", "if self.taken or self.emitted or self.durable_calls:", "if False:"),),
+    ),
+    Mutant(
+        7,
+        "nobody is frozen when the run is stopped",
+        (Edit("run", "        for other in self.actors.values():\n            other.freeze()\n", ""),),
+    ),
+    Mutant(
+        7,
+        "the last cut is taken after everybody was cancelled",
+        (
+            Edit("run", "        for other in self.actors.values():\n            other.freeze()\n", ""),
+            Edit(
+                "run",
+                'self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)',
+                "self.late = lambda: self.saver.close(status if wanted else None, reason, None, failed)",
+            ),
+            Edit(
+                "run",
+                "            if self.saver is not None and self._over.done():\n",
+                "            for actor in [*self.actors.values()]:\n"
+                "                if actor.task is not None:\n"
+                "                    actor.task.cancel()\n"
+                "            await asyncio.wait((scope,))\n"
+                "            if hasattr(self, 'late'):\n"
+                "                self.late()\n"
+                "            if self.saver is not None and self._over.done():\n",
+            ),
+        ),
+    ),
+    Mutant(
+        8,
+        "no edge grows when everybody waits",
+        (Edit("run", "if smallest is None or smallest.capacity >= self.settings.max_edge_capacity:", "if True:"),),
+    ),
+    Mutant(
+        8,
+        "what is sent to a finished consumer is kept",
+        (
+            Edit(
+                "actor",
+                "                edge.closed = True\n"
+                "                if edge.producer is not None:\n"
+                "                    edge.producer.drop(edge)\n"
+                "                edge.clear()\n",
+                "                pass\n",
+            ),
+        ),
+    ),
+    Mutant(
+        8,
+        "a generator goes on although nobody is left to hear it",
+        (Edit("firing", "            if self.orphaned:\n", "            if False:\n"),),
+    ),
+    Mutant(
+        9,
+        "a checkpoint asked for while swallowing is taken",
+        (Edit("context", "if actor.run.saver is None or actor.swallow_left:", "if actor.run.saver is None:"),),
+    ),
+    Mutant(
+        9,
+        "asking for a checkpoint is a commit point",
+        (
+            Edit(
+                "context",
+                "        return await actor.run.saver.request(reason)\n",
+                "        actor.pass_commit()\n        return await actor.run.saver.request(reason)\n",
+            ),
+        ),
+    ),
+    # Not rules of their own, but what "a consistent cut" means; each was once wrong.
+    Mutant(
+        0,
+        "a cut forgets who was woken and has not begun",
+        (Edit("cut", 'actor.status in ("idle", "running")', 'actor.status == "running"'),),
+    ),
+    Mutant(
+        0,
+        "a cut shares the log with the node",
+        (Edit("cut", "taken=Prefix(actor.taken) if isinstance(actor.taken, list) else ()", "taken=actor.taken"),),
+    ),
+    Mutant(
+        0,
+        "a cut does not look at the consumers of those that moved",
+        (Edit("cut", "                visited[consumer] = None\n", "                pass\n"),),
+    ),
+    Mutant(
+        0,
+        "a cut forgets what is held for it",
+        (Edit("edge", "return (*self.items, *self.held) if self.held else tuple(self.items)", "return tuple(self.items)"),),
+    ),
+    Mutant(
+        0,
+        "the latest values of on_any are not restored",
+        (Edit("wiring", "actor.restore_latest(node.latest)", "pass"),),
+    ),
+    Mutant(
+        0,
+        "a step that runs again is not fed its script",
+        (Edit("wiring", "actor.script_left = len(actor.taken)", "actor.taken = []"),),
+    ),
+    Mutant(
+        0,
+        "a step that runs again sends again",
+        (Edit("wiring", "actor.emitted = actor.swallow_left = node.emitted", "actor.emitted = node.emitted"),),
+    ),
+)
