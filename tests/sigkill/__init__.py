@@ -1,0 +1,1 @@
+"""Real processes, killed by SIGKILL at random moments, on real databases."""

@@ -1,0 +1,184 @@
+"""A nursery: a process that has imported everything, and forks a child for every attempt of a run.
+
+So a kill costs a few milliseconds instead of the start of an interpreter, and hundreds of them fit into a test. What the
+child does is what `workflow resume` does; it never sees that it will be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any
+
+from checkpoint_plugin.errors import StoreMissing
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import RunNotFound, Snapshot, to_tagged
+from tests.sigkill.witness import WitnessLab, open_journal
+from tests.simulation import nodes
+from tests.simulation.cases import make_case
+from tests.simulation.lab import LAB
+from workflow_runner import WorkflowRunner
+
+__all__ = ["Nursery", "Order"]
+
+KILLED = -signal.SIGKILL
+LIMIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt.
+
+    Args:
+        seed: of the case.
+        attempt: counted by the test.
+        run_id: of the run.
+        url: of the store.
+        options: of the plugin, for the first attempt.
+        folder: where the journal and the outputs are.
+        pace_seconds: the longest pause of a body.
+        kill_after_seconds: when it is killed; `None` for never.
+        at_work: count that from its first body, not from its start.
+    """
+
+    seed: int
+    attempt: int
+    run_id: str
+    url: str
+    options: Mapping[str, Any]
+    folder: str
+    pace_seconds: float
+    kill_after_seconds: float | None
+    at_work: bool
+
+    @property
+    def journal(self) -> Path:
+        """Where the bodies write what they do."""
+        return Path(self.folder) / f"{self.run_id}.journal"
+
+    @property
+    def outputs(self) -> Path:
+        """Where the outputs are, as tagged JSON, when the run is completed."""
+        return Path(self.folder) / f"{self.run_id}.json"
+
+    @property
+    def messages(self) -> Path:
+        """Where a child complains."""
+        return Path(self.folder) / f"{self.run_id}.log"
+
+
+class Nursery:
+    """A nursery in a process of its own.
+
+    Args:
+        hash_seed: its PYTHONHASHSEED.
+    """
+
+    def __init__(self, hash_seed: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.sigkill.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
+        )
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.communicate()
+
+    def run(self, order: Order) -> int:
+        """Run one attempt to its end, or to its kill; its exit code, negative for a signal."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+def serve() -> None:
+    """Take orders from standard input, and answer each with an exit code."""
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        working, works = os.pipe()
+        child = os.fork()
+        if not child:
+            os._exit(_attempt(order, works))
+        os.close(works)
+        print(_watch(child, working, order), flush=True)
+        os.close(working)
+
+
+def _watch(child: int, working: int, order: Order) -> int:
+    # Nobody else waits for the child, so its id stays its own until we do: the kill cannot hit a stranger.
+    descriptor = os.pidfd_open(child)
+    try:
+        if order.at_work:
+            select.select([descriptor, working], [], [], LIMIT_SECONDS)
+        delay_seconds = LIMIT_SECONDS if order.kill_after_seconds is None else order.kill_after_seconds
+        over, _, _ = select.select([descriptor], [], [], delay_seconds)
+        if not over:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _attempt(order: Order, works: int) -> int:
+    """In the child: go on with the run, or begin it; the exit code."""
+    messages = order.messages.open("a", encoding="utf-8")
+    os.dup2(messages.fileno(), 1)
+    os.dup2(messages.fileno(), 2)
+    try:
+        outputs = asyncio.run(_live(order, works))
+    except BaseException:  # this is the child's last stop: nothing may return into the nursery
+        traceback.print_exc(file=messages)
+        messages.flush()
+        return 1
+    order.outputs.write_text(json.dumps(to_tagged(outputs)), encoding="ascii")
+    return 0
+
+
+async def _live(order: Order, works: int) -> dict[str, list[Any]]:
+    case = make_case(order.seed)
+    random = Random(f"{order.seed} {order.attempt}")
+    lab = WitnessLab(open_journal(order.journal), works, order.attempt, random, order.pace_seconds)
+    LAB.set(lab)
+    runner = WorkflowRunner(nodes=[nodes], edge_capacity=case.edge_capacity, max_log=case.max_log)
+    lab.restored(await _durable_cut(order))
+    try:
+        result = await runner.resume(order.run_id, url=order.url)
+    except (RunNotFound, StoreMissing):  # killed before the run's row was durable
+        options = {**order.options, "url": order.url}
+        result = await runner.run(case.graph(), case.inputs(), enable={"checkpoint": options}, run_id=order.run_id)
+    return result.outputs
+
+
+async def _durable_cut(order: Order) -> Snapshot | None:
+    """The newest checkpoint as it is stored now."""
+    try:
+        store = Store(locate(order.url), create=False)
+        try:
+            return await store.restore(RunHistory(order.run_id, 0), None)
+        finally:
+            await store.close()
+    except StoreMissing:
+        return None
+
+
+if __name__ == "__main__":
+    serve()
