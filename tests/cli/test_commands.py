@@ -12,6 +12,8 @@ from tests.cli.command import environment, workflow, write_graph
 from tests.distribution import install_distribution
 
 PLUGIN = """
+    print("imported")
+
     from pathlib import Path
 
     import click
@@ -90,13 +92,13 @@ def test_every_help_teaches_with_an_example(tmp_path: Path, command: str) -> Non
 
 def test_a_command_of_a_plugin_runs(tmp_path: Path, installed: dict[str, str]) -> None:
     done = workflow("look", "r", cwd=tmp_path, env=installed)
-    assert (done.returncode, done.stdout) == (6, "looked\n")
+    assert (done.returncode, done.stdout) == (6, "imported\nlooked\n")
 
 
 def test_an_error_of_a_plugins_command_has_its_exit_code_and_json(tmp_path: Path, installed: dict[str, str]) -> None:
     done = workflow("look", "nothing", "--json", cwd=tmp_path, env=installed)
     assert done.returncode == 5
-    assert json.loads(done.stdout)["error"]["type"] == "RunNotFound"
+    assert json.loads(done.stdout.splitlines()[-1])["error"]["type"] == "RunNotFound"
     assert "Traceback" not in done.stderr
 
 
@@ -108,7 +110,7 @@ def test_a_plugin_cannot_take_the_name_of_an_own_command(tmp_path: Path, install
 def test_a_broken_command_is_named(tmp_path: Path, installed: dict[str, str], command: str) -> None:
     done = workflow(command, "--json", cwd=tmp_path, env=installed)
     assert done.returncode == 2
-    assert "broken-plugin" in json.loads(done.stdout)["error"]["message"]
+    assert "broken-plugin" in json.loads(done.stdout.splitlines()[-1])["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 
 import click
@@ -27,7 +29,8 @@ def plugins(host: PluginHost, as_json: bool, quiet: bool, blocked: tuple[str, ..
       workflow plugins
       workflow plugins -p no:checkpoint
     """
-    found = describe_plugins(host)
+    with redirect_stdout(sys.stderr):  # a plugin may print when it is imported
+        found = describe_plugins(host)
     if as_json:
         print_json({"plugins": [asdict(description) for description in found]})
     elif not quiet:

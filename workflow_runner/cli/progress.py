@@ -156,8 +156,14 @@ def _live() -> Iterator[Callable[[Event], None]]:
     from rich.live import Live
 
     tally = Tally()
-    console = Console(stderr=True)
-    with Live(get_renderable=lambda: _table(tally), console=console, refresh_per_second=4):
+    live = Live(
+        get_renderable=lambda: _table(tally),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+        # What nodes print goes above the view, but never out of a file or pipe that standard output leads to.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with live:
         yield tally.hear
 
 

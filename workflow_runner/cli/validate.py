@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -32,8 +34,9 @@ def validate(host: PluginHost, graph: str, nodes: tuple[str, ...], as_json: bool
     """
     try:
         checked = Graph.from_document(read_graph(graph))
-        WorkflowRunner(plugins=host, nodes=nodes).validate(checked)
-        host.bind(checked.enable)
+        with redirect_stdout(sys.stderr):  # a module may print when it is imported
+            WorkflowRunner(plugins=host, nodes=nodes).validate(checked)
+            host.bind(checked.enable)
     except WorkflowError as error:
         explain(error)
         if as_json:
