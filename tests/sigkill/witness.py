@@ -12,7 +12,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
-from hookspecs import NodeSnapshot, Snapshot, from_tagged, to_tagged
+from hookspecs import Snapshot, from_tagged, to_tagged
 from tests.simulation.lab import Journal, Lab
 from workflow_runner import Context
 
