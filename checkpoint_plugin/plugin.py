@@ -47,7 +47,6 @@ class CheckpointPlugin:
         self._history: RunHistory | None = None
         self._timer: asyncio.Task[None] | None = None
         self._ended = False
-        self._status_before = "running"
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -55,12 +54,13 @@ class CheckpointPlugin:
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
+        definition = None if run.resumed else _define(run)  # what is refused here makes no store
         store = Store(locate(self._policy.url), create=not run.resumed)
         try:
-            if run.resumed:
-                self._status_before = await store.begin_attempt(run.run_id, run.attempt)
+            if definition is None:
+                await store.begin_attempt(run.run_id, run.attempt)
             else:
-                await store.insert_job(run.run_id, _define(run))
+                await store.insert_job(run.run_id, definition)
         except BaseException:
             await store.close()
             raise

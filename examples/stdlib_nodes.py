@@ -139,7 +139,7 @@ def picture(packages: dict[str, dict[str, int]], total: dict[str, int]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" font-size="13">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="16" y="28" font-size="17">{total["files"]} files, {total["lines"]} lines, {total["functions"]} functions</text>',
+        f'<text x="16" y="28" font-size="17">{total["files"]} files, {total["lines"]} lines</text>',
     ]
     for place, (name, row) in enumerate(largest):
         y = 48 + 24 * place

@@ -1,0 +1,295 @@
+"""The plugin under the real runner, on both databases: enabled by its flag, killed by stopping, resumed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoint_plugin.errors import StoreMissing, ValueNotStorable
+from checkpoint_plugin.loader import open_loader
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
+from checkpoint_plugin.policy import Policy
+from checkpoint_plugin.store import Store
+from hookspecs import AttemptLost, PluginHost, PluginOptionsInvalid, RunExists
+from workflow_runner import Context, Graph, NodeFailed, RunStopped, Stream, WorkflowRunner, node
+
+CALLS: list[str] = []
+"""What bodies did in this process; emptied before each test."""
+STOP_AT: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    CALLS.clear()
+    STOP_AT.clear()
+
+
+@node
+async def count(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        CALLS.append(f"count {i}")
+        yield i
+
+
+@node
+async def double(x: int) -> int:
+    CALLS.append(f"double {x}")
+    if x in STOP_AT:
+        raise RuntimeError(f"stop at {x}")
+    return 2 * x
+
+
+@node
+async def total(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    seen = context.state or {"sum": 0}
+    async for x in items:
+        seen["sum"] += x
+        yield seen["sum"]
+        context.commit(seen)
+
+
+@node
+async def unstorable(x: int) -> object:
+    return object()
+
+
+@node
+async def ask(x: int, context: Context) -> int | None:
+    ref = await context.checkpoint("asked")
+    return None if ref is None else ref.number
+
+
+class Host(PluginHost):
+    """Finds the plugin as its entry points say, without an installation."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def make(self, name: str, options: Any) -> CheckpointPlugin:
+        assert name == "checkpoint"
+        return checkpoint({"url": self.url, **options})
+
+    def store_factory(self, name: str | None = None) -> tuple[str, Any]:
+        return "checkpoint", lambda url: open_loader(url or self.url)
+
+
+def pipeline(n: int = 6) -> Graph:
+    graph = Graph()
+    doubled = graph.add(double, x=graph.add(count, n=n))
+    graph.output("doubled", doubled)
+    graph.output("totals", graph.add(total, items=doubled))
+    return graph
+
+
+WHOLE = {"doubled": [0, 2, 4, 6, 8, 10], "totals": [0, 2, 6, 12, 20, 30]}
+
+
+def runner(url: str, **settings: Any) -> WorkflowRunner:
+    return WorkflowRunner(plugins=Host(url), **settings)
+
+
+async def checkpoints(url: str, run_id: str = "r") -> list[str]:
+    store = Store(locate(url), create=False)
+    try:
+        return [row.reason for row in await store.checkpoints(run_id)]
+    finally:
+        await store.close()
+
+
+async def status(url: str, run_id: str = "r") -> str:
+    store = Store(locate(url), create=False)
+    try:
+        return str((await store.job(run_id)).status)
+    finally:
+        await store.close()
+
+
+async def test_a_flag_is_enough(store_url: str) -> None:
+    result = await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    assert result.outputs == WHOLE
+    assert await checkpoints(store_url) == ["end"]
+    assert await status(store_url) == "completed"
+    again = await runner(store_url).resume("r", graph=pipeline())
+    assert again.outputs == WHOLE
+
+
+async def test_a_run_id_is_used_once(store_url: str) -> None:
+    await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    CALLS.clear()
+    with pytest.raises(RunExists):
+        await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    assert CALLS == []
+
+
+@pytest.mark.parametrize("options", [{}, {"every_firing": True}, {"every_seconds": 0.001}], ids=["default", "firing", "interval"])
+async def test_a_failed_run_goes_on_from_its_failing_step(store_url: str, options: dict[str, Any]) -> None:
+    STOP_AT.append(4)
+    with pytest.raises(NodeFailed, match="stop at 4"):
+        await runner(store_url).run(pipeline(), enable={"checkpoint": options}, run_id="r")
+    assert await status(store_url) == "failed"
+    assert (await checkpoints(store_url))[-1] == "error"
+    STOP_AT.clear()
+    before, CALLS[:] = CALLS[:], []
+    result = await runner(store_url).resume("r", graph=pipeline())
+    assert result.outputs == WHOLE
+    doubled = [call for call in CALLS if call.startswith("double")]
+    assert doubled == ["double 4", "double 5"]
+    assert before.count("double 4") == 1
+
+
+async def test_every_firing_saves_before_anybody_sees(store_url: str) -> None:
+    await runner(store_url).run(pipeline(3), enable={"checkpoint": {"every_firing": True}}, run_id="r")
+    reasons = await checkpoints(store_url)
+    assert reasons[-1] == "end"
+    assert set(reasons[:-1]) == {"every_firing"}
+    assert len(reasons) >= 6
+
+
+async def test_a_run_killed_before_its_first_checkpoint_starts_from_its_inputs(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(double, x=graph.input("n")))
+    STOP_AT.append(5)
+    with pytest.raises(NodeFailed):
+        await runner(store_url).run(graph, {"n": 5}, enable={"checkpoint": {"explicit": True}}, run_id="r")
+    assert await checkpoints(store_url) == []
+    assert await status(store_url) == "failed"
+    STOP_AT.clear()
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [10]}
+
+
+async def test_explicit_saves_when_a_node_asks(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(ask, x=1))
+    result = await runner(store_url).run(graph, enable={"checkpoint": {"explicit": True}}, run_id="r")
+    assert result.outputs == {"out": [1]}
+    assert await checkpoints(store_url) == ["asked", "end"]
+
+
+async def called(name: str) -> None:
+    """Wait until a body has begun."""
+    async with asyncio.timeout(20):
+        while not any(call.startswith(name) for call in CALLS):  # noqa: ASYNC110  bodies know no event
+            await asyncio.sleep(0.01)
+
+
+@node
+async def wait_at(x: int) -> int:
+    CALLS.append(f"wait {x}")
+    await asyncio.sleep(0 if STOP_AT else 60)
+    return x
+
+
+async def test_a_stopped_run_is_paused_and_goes_on(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(wait_at, x=graph.add(count, n=2)))
+    first = runner(store_url)
+    task = asyncio.ensure_future(first.run(graph, enable={"checkpoint": True}, run_id="r"))
+    await called("wait")
+    first.stop("signal")
+    with pytest.raises(RunStopped, match="workflow resume r"):
+        await task
+    assert await status(store_url) == "paused"
+    STOP_AT.append(0)
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [0, 1]}
+
+
+async def test_a_cancelled_run_is_paused_after_its_cut(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(wait_at, x=1))
+    task = asyncio.ensure_future(runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r"))
+    await called("wait")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await status(store_url) == "paused"
+    assert await checkpoints(store_url) == ["cancel"]
+
+
+async def test_an_older_attempt_that_wakes_is_refused(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(wait_at, x=graph.add(count, n=2)))
+    old = asyncio.ensure_future(runner(store_url).run(graph, enable={"checkpoint": {"every_seconds": 0.05}}, run_id="r"))
+    await called("wait")
+    STOP_AT.append(0)
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [0, 1]}
+    saved = await checkpoints(store_url)
+    old.cancel()
+    with pytest.raises((AttemptLost, asyncio.CancelledError)):  # its timer may have tried to save before
+        await old
+    assert await checkpoints(store_url) == saved
+    assert await status(store_url) == "completed"
+
+
+async def test_only_one_of_many_resumes(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(wait_at, x=1))
+    task = asyncio.ensure_future(runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r"))
+    await called("wait")
+    task.cancel()
+    await asyncio.wait((task,))
+    STOP_AT.append(0)
+    results = await asyncio.gather(*(runner(store_url).resume("r", graph=graph) for _ in range(5)), return_exceptions=True)
+    won = [result for result in results if not isinstance(result, BaseException)]
+    assert won
+    assert all(result.outputs == {"out": [1]} for result in won)
+    assert all(isinstance(result, AttemptLost) for result in results if isinstance(result, BaseException))
+
+
+async def test_what_cannot_be_stored_ends_the_run_with_its_place(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(unstorable, node_id="u", x=1))
+    with pytest.raises(ValueNotStorable, match=r"run 'r', node '(out|u)'.*cannot be stored"):
+        await runner(store_url).run(graph, enable={"checkpoint": {"every_firing": True}}, run_id="r")
+    assert await status(store_url) == "failed"
+
+
+async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.input("x"))
+    with pytest.raises(ValueNotStorable, match=r"run 'r', input 'x'\[0\] cannot be stored"):
+        await runner(store_url).run(graph, {"x": [object()]}, enable={"checkpoint": True}, run_id="r")
+    with pytest.raises(StoreMissing):  # not even the store was made
+        await status(store_url)
+
+
+async def test_a_store_that_is_missing_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
+    with pytest.raises(StoreMissing):
+        await runner(f"sqlite:///{tmp_path}/none.db").resume("r")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_url_is_never_stored(store_url: str) -> None:
+    await runner("sqlite:///wrong.db").run(pipeline(), enable={"checkpoint": {"url": store_url, "on_error": True}}, run_id="r")
+    stored = await open_loader(store_url).load("r")
+    assert stored.enable == {"checkpoint": {"on_error": True}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_second": 1}, "no option 'every_second'. Did you mean 'every_seconds'"),
+        ({"every_seconds": 0}, "above 0"),
+        ({"every_seconds": True}, "above 0"),
+        ({"every_seconds": float("nan")}, "above 0"),
+        ({"every_firing": 1}, "true or false"),
+        ({"durability": "async"}, '"sync"'),
+        ({"explicit": True, "every_seconds": 1}, "explicit excludes every_seconds"),
+        ({"url": 5}, "text"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PluginOptionsInvalid, match=message):
+        Policy.from_options(options)
+
+
+def test_policies() -> None:
+    assert Policy.from_options({}) == Policy(5.0, on_error=True, on_signal=True)
+    assert Policy.from_options({"every_firing": True}).every_seconds is None
+    assert Policy.from_options({"explicit": True}).moments == ()
+    assert Policy.from_options({"on_signal": False}).moments == ("error",)
