@@ -316,7 +316,7 @@ class _Maker:
         self.out("running", items=self.out(kind, a=self.any_source(), b=self.any_source()))
 
     def readers(self) -> None:
-        self.out("two_readers", a=self.any_source(), b=self.any_source())
+        self.out("two_readers", a=self.any_source(), b=self.out("relay", items=self.any_source()))
 
     def finals(self) -> None:
         source = self.any_source(n=6)
@@ -385,5 +385,5 @@ GROWTH: Final = (
     *("count_up", "commit_up", "random_up", "thread_up", "given"),
     *("mix_one", "mix_one", "mix_two", "mix_two", "mix_list", "thread_mix", "thread_mix", "chain", "chain"),
     *("split", "fan", "thread_fan", "forget", "running", "running", "gather_state", "double", "keep_every", "first"),
-    *("arrive", "thread_arrive", "alternate", "two_readers", "scale", "tidy", "stubborn", "ask", "thread_running"),
+    *("arrive", "thread_arrive", "alternate", "two_readers", "relay", "scale", "tidy", "stubborn", "ask", "thread_running"),
 )

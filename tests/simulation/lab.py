@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from zlib import crc32
 
+from hookspecs import NodeSnapshot
 from workflow_runner import Context
 
 __all__ = ["FORMS", "LAB", "Form", "Injected", "Journal", "Lab", "mix", "shape"]
@@ -52,6 +53,7 @@ class Lab:
         pure: nodes whose every step must be the same whenever it is run.
         gated: whether nothing may be seen before it is durable.
         failures: how many bodies may still fail in this world.
+    durable_node: the last durable cut of a node.
     """
 
     random: Random
@@ -63,6 +65,7 @@ class Lab:
     told: set[str] | None = None
     """Texts whose `after_node` has returned, where the plugin listens to it."""
     failures: int = 0
+    durable_node: Callable[[str], NodeSnapshot | None] = field(default=lambda node_id: None)
     alive: bool = True
     made_here: set[str] = field(default_factory=set)
     """Texts that plain bodies returned in this world."""
@@ -86,16 +89,16 @@ class Lab:
             self.violate(f"node {node_id} ran again although it was completed in the restored cut")
         if self.gated and (node_id, key) in self.journal.seen:
             self.violate(f"node {node_id} ran a firing again whose output another node had been given")
-        self._see(seen)
+        self._see(node_id, seen)
         if seen:
             self._same_key(node_id, key, f"begin {seen!r}")
 
-    def step(self, context: Context, position: int, *seen: Any) -> None:
+    def step(self, context: Context, position: object, *seen: Any) -> None:
         """A body took an item of a stream."""
         if not self.alive:
             return
-        self._see(seen)
         node_id, key, content = context.node_id, context.idempotency_key, f"{position}: {seen!r}"
+        self._see(node_id, seen)
         self._same_key(node_id, key, content)
         known = self.journal.keys.setdefault((node_id, content), key)
         if known != key and node_id in self.pure:
@@ -127,8 +130,11 @@ class Lab:
         if self.alive and self.durable_commits.get(node_id, 0) < commits:
             self.violate(f"node {node_id}: on_durable was called before commit {commits} was durable")
 
-    def _see(self, seen: tuple[Any, ...]) -> None:
+    def _see(self, node_id: str, seen: tuple[Any, ...]) -> None:
+        durable = _held(self.durable_node(node_id)) if self.gated and seen else ()
         for value in seen:
+            if self.gated and value not in durable:
+                self.violate(f"node {node_id} was given {value!r}, which no durable cut holds")
             if isinstance(value, str) and value in self.journal.makers:
                 self.journal.seen.add(self.journal.makers[value])
                 if self.told is not None and value in self.made_here and value not in self.told:
@@ -140,6 +146,16 @@ class Lab:
         before = self.journal.contents.setdefault((node_id, key), content)
         if before != content:
             self.violate(f"node {node_id}: one idempotency key for two steps: {before} and {content}")
+
+
+def _held(node: NodeSnapshot | None) -> list[Any]:
+    """Every item that a node's cut holds."""
+    if node is None:
+        return []
+    items = [item for edge in node.inbox for item in edge.items] + [item for _, item in node.taken]
+    for value in (*(node.arguments or {}).values(), *(node.latest or {}).values()):
+        items += [value, *value] if isinstance(value, list) else [value]
+    return items
 
 
 LAB: ContextVar[Lab] = ContextVar("LAB")

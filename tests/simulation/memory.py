@@ -27,7 +27,7 @@ from hookspecs import (
     hookimpl,
 )
 from tests.simulation.cases import Case
-from tests.simulation.lab import Lab
+from tests.simulation.lab import Injected, Lab
 from workflow_runner.cut import capture
 from workflow_runner.run import Run
 
@@ -76,11 +76,19 @@ class MemoryPlugin:
         random: when, and how long.
         lab: the world that it belongs to.
         witness: keeps what was handed over.
-        failing_saves: how many saves fail.
+        failing_saves: how many saves are refused.
+        failing_hooks: how many hooks fail as no hook should.
     """
 
     def __init__(
-        self, database: Database, case: Case, random: Random, lab: Lab, witness: Witness, failing_saves: int = 0
+        self,
+        database: Database,
+        case: Case,
+        random: Random,
+        lab: Lab,
+        witness: Witness,
+        failing_saves: int = 0,
+        failing_hooks: int = 0,
     ) -> None:
         self.database = database
         self.case = case
@@ -88,6 +96,7 @@ class MemoryPlugin:
         self.lab = lab
         self.witness = witness
         self.failing_saves = failing_saves
+        self.failing_hooks = failing_hooks
         self.view = dict(database.nodes)
         """The whole run as the saved cuts tell it, those included that are not durable yet."""
         self.control: Run | None = None
@@ -149,15 +158,17 @@ class MemoryPlugin:
         if self.ended:
             raise BrokenPromise("a save was asked for after the end of the run")
         self.saving = True
-        self.witness.check()
-        nodes = {node.node_id: encoded(node) for node in snapshot.nodes}
-        self._check_complete(snapshot, nodes)
-        for node in snapshot.nodes:
-            self.witness.remember(node)
-        await self._take_time()
-        self._write(run, snapshot, nodes, reason)
-        await self._take_time()
-        self.saving = False
+        try:
+            self.witness.check()
+            nodes = {node.node_id: encoded(node) for node in snapshot.nodes}
+            self._check_complete(snapshot, nodes)
+            for node in snapshot.nodes:
+                self.witness.remember(node)
+            await self._take_time()
+            self._write(run, snapshot, nodes, reason)
+            await self._take_time(may_fail=True)
+        finally:
+            self.saving = False
         return CheckpointRef(run.run_id, self.database.number, reason, datetime.now(UTC))
 
     @hookimpl
@@ -179,7 +190,10 @@ class MemoryPlugin:
                         await asyncio.sleep(1_000)  # refused: the run is over, and so will this task be
                     raise
 
-    async def _take_time(self) -> None:
+    async def _take_time(self, *, may_fail: bool = False) -> None:
+        if may_fail and self.failing_hooks and self.lab.alive and self.random.random() < 0.1:
+            self.failing_hooks -= 1
+            raise Injected("the seed says that this hook fails")
         if self.case.slow_saves and self.random.random() < 0.7:
             await asyncio.sleep(self.random.random() * self.case.slow_saves)
 
@@ -234,7 +248,7 @@ class ListeningPlugin(MemoryPlugin):
     @hookimpl
     async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
         """One firing at a time a node."""
-        await self._take_time()
+        await self._take_time(may_fail=True)
         if node.node_id in self.firing:
             raise BrokenPromise(f"node {node.node_id} began {node} inside {self.firing[node.node_id]}")
         self.firing[node.node_id] = node
@@ -244,7 +258,7 @@ class ListeningPlugin(MemoryPlugin):
         """Exactly one for every `before_node`; what was returned may be seen only from now on."""
         if self.firing.pop(node.node_id, None) != node:
             raise BrokenPromise(f"node {node.node_id} ended {node}, which had not begun")
-        await self._take_time()
+        await self._take_time(may_fail=True)
         assert self.lab.told is not None
         self.lab.told.update(value for value in getattr(outcome, "outputs", {}).values() if isinstance(value, str))
 

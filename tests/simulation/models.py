@@ -180,6 +180,10 @@ def readers_model(node_id: str, data: Data, streams: Streams) -> Columns:
     return column(found)
 
 
+def relay_model(node_id: str, data: Data, streams: Streams) -> Columns:
+    return column([shape(data["form"], mix(node_id, item)) for item in streams["items"]])
+
+
 def scale_model(node_id: str, data: Data, streams: Streams) -> Columns:
     (by,) = streams["by"]
     return column([mix(node_id, by, item) for item in streams["items"]])
@@ -237,6 +241,7 @@ KINDS: Mapping[str, Kind] = {
     "thread_arrive": Kind(nodes.thread_arrive, TWO, model=arrive_model, verify=arrive_verify, streaming=True),
     "alternate": Kind(nodes.alternate, TWO, properties=("every",), model=alternate_model, streaming=True),
     "two_readers": Kind(nodes.two_readers, TWO, model=readers_model, streaming=True),
+    "relay": Kind(nodes.relay, ONE, properties=("form",), model=relay_model, streaming=True),
     "scale": Kind(nodes.scale, ("items", "by"), model=scale_model, streaming=True, single=("by",)),
     "tidy": Kind(nodes.tidy, ONE, properties=("every",), model=numbered_model(0), streaming=True),
     "stubborn": Kind(nodes.stubborn, ONE, model=numbered_model(0), streaming=True),

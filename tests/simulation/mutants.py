@@ -218,4 +218,15 @@ MUTANTS: Sequence[Mutant] = (
         "a step that runs again sends again",
         (Edit("wiring", "actor.emitted = actor.swallow_left = node.emitted", "actor.emitted = node.emitted"),),
     ),
+    Mutant(
+        0,
+        "what is held is not held until it is durable",
+        (
+            Edit(
+                "actor",
+                "                await run.saver.request(run.gate_reason)\n",
+                "                run.saver.request(run.gate_reason)\n",
+            ),
+        ),
+    ),
 )

@@ -269,7 +269,7 @@ async def arrive(a: Stream[Any], b: Stream[Any], every: int, context: Context) -
     lab.begin(context)
     count = context.state or 0
     async for handle, item in context.arrivals(a, b):
-        lab.step(context, count, handle, item)
+        lab.step(context, (count, handle), item)
         await lab.pause()
         count += 1
         yield (handle, item)
@@ -318,6 +318,29 @@ async def two_readers(a: Stream[Any], b: Stream[Any], context: Context) -> Async
         found = dict([await out.get(), await out.get()])
     for name in sorted(found):
         yield found[name]
+
+
+@node
+async def relay(items: Stream[Any], form: str, context: Context) -> AsyncIterator[Any]:
+    """Reads ahead in a task of its own while it yields."""
+    lab = LAB.get()
+    lab.begin(context)
+    ahead: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def read() -> None:
+        async for item in items:
+            await ahead.put(item)
+            await asyncio.sleep(lab.random.choice((0, 1)))
+        await ahead.put(END)
+
+    reading = asyncio.create_task(read(), name=f"{context.node_id} reads ahead")
+    try:
+        while (item := await ahead.get()) is not END:
+            context.progress(1)
+            yield shape(form, mix(context.node_id, item))
+    finally:
+        reading.cancel()
+        await asyncio.wait((reading,))
 
 
 @node

@@ -110,6 +110,7 @@ class World:
             gated=case.policy == "every_firing",
             told=set() if case.listens else None,
             owed={node.node_id: node.emitted for node in self.restored.values() if node.emitted},
+            durable_node=database.nodes.get,
             durable_commits={node.node_id: node.commits for node in self.restored.values()},
         )
         simulation.tally.replays += bool(self.lab.owed)
@@ -117,7 +118,7 @@ class World:
         crash_after = None
         if simulation.crashes_left:
             simulation.crashes_left -= 1
-            crash_after = int(exp(random.uniform(log(15), log(600))))
+            crash_after = int(exp(random.uniform(log(4), log(600))))
         self.loop = SeededLoop(Random(random.getrandbits(64)), crash_after)
         self.batons = Batons()
         self.number = number
@@ -165,15 +166,16 @@ class World:
 
     def _make(self) -> tuple[MemoryPlugin, WorkflowRunner]:
         case, random, simulation = self.case, self.random, self.simulation
-        failing_saves = 0
+        failing_saves = failing_hooks = 0
         if simulation.troubles_left and random.random() < 0.6:
             simulation.troubles_left -= 1
-            self.trouble = random.choice(("stop", "stop", "cancel", "fail", "fail", "save"))
+            self.trouble = random.choice(("stop", "stop", "cancel", "fail", "fail", "save", "hook"))
             if self.trouble == "fail":
                 self.lab.failures = 1
             failing_saves = int(self.trouble == "save")
+            failing_hooks = int(self.trouble == "hook")
         kind = ListeningPlugin if case.listens else MemoryPlugin
-        plugin = kind(self.database, case, Random(random.getrandbits(64)), self.lab, Witness(), failing_saves)
+        plugin = kind(self.database, case, Random(random.getrandbits(64)), self.lab, Witness(), failing_saves, failing_hooks)
         host = PluginHost().register(plugin, "memory", store=lambda url: self.database)
 
         def watch(event: Event) -> None:
@@ -204,7 +206,8 @@ class World:
         if self.database.run is None:
             result = await runner.run(self.case.graph(), self.case.inputs(), run_id=RUN_ID)
         else:
-            result = await runner.resume(RUN_ID)
+            graph = self.case.graph() if self.random.random() < 0.2 else None
+            result = await runner.resume(RUN_ID, graph=graph)
         return result.outputs
 
     def _judge(self, error: BaseException) -> str:
@@ -218,6 +221,8 @@ class World:
                 return "cancelled"
             case StoreError() if self.trouble == "save":
                 return "save failed"
+            case HookError() if isinstance(cause, Injected) and self.trouble == "hook":
+                return "hook failed"
             case NodeFailed() if isinstance(cause, Injected) or (
                 isinstance(cause, ExceptionGroup) and cause.subgroup(Injected) is not None
             ):
@@ -271,7 +276,9 @@ class World:
         }
         moment, status = moments.get(outcome, ("", "running"))
         begun = any(attempt == self.number for attempt, _ in self.simulation.journal.begun)
-        if moment in self.case.save_at and begun and (self.database.reasons[-1:], self.database.status) != ([moment], status):
+        if self.database.status == "completed" or not begun:
+            return  # nothing had begun, or all was over
+        if moment in self.case.save_at and (self.database.reasons[-1:], self.database.status) != ([moment], status):
             raise self.simulation.failed(
                 f"{outcome}, and the newest checkpoint is {self.database.reasons[-1:]} with status {self.database.status}"
             )
