@@ -85,7 +85,8 @@ def _check_implementation(
 ) -> None:
     def refuse(problem: str, mend: str) -> NoReturn:
         colour = "async def" if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) else "def"
-        shown = f"{colour} {attribute}{inspect.signature(function)}"
+        written = getattr(function, "__func__", function)  # with its self, or the lack of it
+        shown = f"{colour} {attribute}{inspect.signature(written)}"
         raise PluginInvalid(name, f"plugin {name!r}, hook {hook!r}: {problem}.\n  {shown}\n{mend}")
 
     if hook not in HOOK_ARGUMENTS:
@@ -118,7 +119,9 @@ def _check_implementation(
 
 
 def _lacks_self(plugin: object, attribute: str, wanted: tuple[str, ...]) -> bool:
-    found = vars(type(plugin)).get(attribute)
+    if attribute in getattr(plugin, "__dict__", ()):
+        return False  # a function that the object itself holds is called as it is
+    found = inspect.getattr_static(type(plugin), attribute, None)
     if not inspect.isfunction(found):
         return False
     first = next(iter(inspect.signature(found).parameters), None)

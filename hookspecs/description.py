@@ -7,7 +7,7 @@ from typing import Literal
 
 from hookspecs.contract import hooks_of
 from hookspecs.entries import COMMANDS, NODES, PLUGINS, STORES, PluginEntry
-from hookspecs.errors import PluginBlocked, WorkflowError
+from hookspecs.errors import PluginBlocked, PluginOptionsInvalid, WorkflowError
 from hookspecs.host import PluginHost
 
 __all__ = ["PluginDescription", "describe_plugins"]
@@ -23,7 +23,7 @@ class PluginDescription:
         version: of the distribution.
         status: `blocked` means that nothing of it was imported.
         hooks: that it implements with its default options.
-        error: why it is broken, or what blocks it.
+        error: why it is broken, what blocks it, or which options its hooks depend on.
         stores: names of its distribution's entries in that group.
         commands: likewise.
         nodes: likewise.
@@ -42,7 +42,10 @@ class PluginDescription:
 
 def describe_plugins(host: PluginHost) -> list[PluginDescription]:
     """Import everything that is installed and not blocked, and tell what it is. Opens nothing."""
-    descriptions = [PluginDescription(name, None, None, "ok", hooks_of(plugin)) for name, plugin in host.registered().items()]
+    descriptions = [
+        PluginDescription(name, None, None, "blocked" if host.blocks(name) else "ok", hooks_of(plugin))
+        for name, plugin in host.registered().items()
+    ]
     plugins = host.entries(PLUGINS)
     descriptions += [_describe(host, name, entry) for name, entry in plugins.items()]
     with_plugin = {entry.distribution for entry in plugins.values()}
@@ -61,11 +64,15 @@ def _describe(host: PluginHost, name: str, entry: PluginEntry) -> PluginDescript
     }
     try:
         if entry.group == PLUGINS:
-            hooks = hooks_of(host.make(name, {}))
+            entry.load()
         for companion in (e for group in companions.values() for e in group if e.blocked_by is None):
             companion.load()
+        if entry.group == PLUGINS:
+            hooks = hooks_of(host.make(name, {}))
     except PluginBlocked as refused:
         status, error = "blocked", str(refused)
+    except PluginOptionsInvalid as needed:
+        error = str(needed)  # it works, but not without options
     except WorkflowError as broken:
         status, error = "broken", str(broken)
     stores, commands, nodes = (tuple(e.name for e in group) for group in companions.values())

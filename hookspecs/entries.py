@@ -80,14 +80,18 @@ def find_entries(group: str, blocked: Iterable[str]) -> dict[str, PluginEntry]:
 
     Args:
         group: of the entries.
-        blocked: names of plugins. A command is blocked with the plugin that its distribution brings.
+        blocked: names of plugins. A command or a store is blocked with the plugin that its distribution brings, unless
+            it bears the name of another plugin of that distribution; node types only by their own name.
     """
     from importlib.metadata import entry_points  # a twentieth of a second, for runs that enable something
 
     blocks = {name: name for name in blocked}
     by_distribution: dict[str, str] = {}
-    if blocks and group == COMMANDS:
-        by_distribution = {_distribution(point): point.name for point in entry_points(group=PLUGINS) if point.name in blocks}
+    others: set[tuple[str, str]] = set()
+    if blocks and group in (COMMANDS, STORES):
+        plugins = entry_points(group=PLUGINS)
+        by_distribution = {_distribution(point): point.name for point in plugins if point.name in blocks}
+        others = {(_distribution(point), point.name) for point in plugins if point.name not in blocks}
     claims: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
         claims.setdefault(point.name, []).append(point)
@@ -97,7 +101,7 @@ def find_entries(group: str, blocked: Iterable[str]) -> dict[str, PluginEntry]:
             group,
             _distribution(point),
             (point.dist.version if point.dist is not None else None) or "unknown",
-            blocks.get(name, by_distribution.get(_distribution(point))),
+            blocks.get(name, None if (_distribution(point), name) in others else by_distribution.get(_distribution(point))),
             tuple(_distribution(rival) for rival in rivals),
             point,
         )

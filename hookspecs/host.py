@@ -127,6 +127,8 @@ class PluginHost:
         if (store := _only_store(own, name)) is not None:
             return store
         entries = self.entries(STORES)
+        if name is not None and name not in entries and name in self._blocked:
+            raise _blocked(name)
         usable = {n: e for n, e in entries.items() if n == name or (name is None and e.blocked_by is None)}
         if (entry := _only_store(usable, name)) is not None:
             return entry[0], entry[1].load()
@@ -152,8 +154,12 @@ class PluginHost:
         return modules
 
     def registered(self) -> Mapping[str, object]:
-        """The plugins made in code, by name, but the blocked ones."""
-        return {name: entry.plugin for name, entry in self._registered.items() if name not in self._blocked}
+        """The plugins made in code, by name, blocked ones too."""
+        return {name: entry.plugin for name, entry in self._registered.items()}
+
+    def blocks(self, name: str) -> bool:
+        """Whether a plugin of this name is kept out."""
+        return name in self._blocked
 
     def entries(self, group: str) -> Mapping[str, PluginEntry]:
         """What installed distributions bring to a group, by name, blocked ones too. Imports nothing of them."""
@@ -218,7 +224,7 @@ def _bind(plugins: Mapping[str, object]) -> RunHooks:
 
 def _blocked(name: str) -> PluginBlocked:
     return PluginBlocked(
-        name, f"plugin {name!r} is blocked, and the workflow enables it. Leave the block out, or switch it off: --disable {name}"
+        name, f"plugin {name!r} is blocked, and this needs it. Leave the block out, or switch it off: --disable {name}"
     )
 
 

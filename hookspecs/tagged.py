@@ -25,7 +25,7 @@ __all__ = ["dumps_tagged", "from_tagged", "loads_tagged", "to_tagged"]
 
 TAG: Final = "$type"
 MAX_DEPTH: Final = 200
-"""Nested containers; each is up to three levels of JSON, and json gives up near the recursion limit of 1,000."""
+"""Nested containers, written and read: each is up to three levels of JSON, and Python stops at 1,000 calls."""
 
 MAX_PLAIN_BITS: Final = 14_000
 """Python refuses to read or write more than 4,300 digits (14,284 bits)."""
@@ -199,8 +199,8 @@ def _decode(document: Any, place: Place | None, depth: int) -> Any:
     kind = type(document)
     if document is None or kind is str or kind is int or kind is bool or kind is float:
         return document
-    if depth > 3 * MAX_DEPTH:
-        raise TaggedValueError(f"{_where(place)}: nested too deeply to be tagged JSON.")
+    if depth >= MAX_DEPTH:
+        raise TaggedValueError(f"{_where(place)}: nested deeper than {MAX_DEPTH} levels. Flatten the value.")
     if kind is list:
         return _decode_items(document, place, depth + 1)
     if kind is not dict:

@@ -46,7 +46,7 @@ def test_the_wrong_colour() -> None:
 
     message = refused(plugin_with(before_run=before_run))
     assert "plugin 'mine', hook 'before_run'" in message
-    assert "def before_run(run: 'RunInfo') -> 'None'" in message
+    assert "\n  def before_run(self: 'object', run: 'RunInfo') -> 'None'\n" in message
     assert "Write it as `async def before_run`" in message
 
 
@@ -119,6 +119,26 @@ def test_a_method_without_self() -> None:
     async def after_run(run: RunInfo, outcome: Outcome) -> None: ...
 
     assert "Write self first" in refused(plugin_with(after_run=after_run))
+
+
+def test_an_inherited_method_without_self() -> None:
+    class Parent:
+        @hookimpl
+        async def after_run(run: RunInfo, outcome: Outcome) -> None: ...  # type: ignore[misc]
+
+    class Child(Parent): ...
+
+    assert "Write self first" in refused(Child())
+
+
+def test_a_function_that_the_object_holds_has_no_self() -> None:
+    class Plugin:
+        def __init__(self) -> None:
+            async def after_run(run: RunInfo, outcome: Outcome) -> None: ...
+
+            self.after_run = hookimpl(after_run)
+
+    check_plugin(Plugin(), "mine")
 
 
 def test_save_and_restore_come_from_one_plugin() -> None:

@@ -268,6 +268,41 @@ def test_a_blocked_plugin_made_in_code_is_off() -> None:
     assert host.bind({}) is NO_HOOKS
     with pytest.raises(PluginBlocked):
         host.bind({"mine": True})
+    assert only_installed("mine", host).status == "blocked"
+
+
+def test_a_blocked_store_made_in_code_is_refused_as_blocked() -> None:
+    host = PluginHost(blocked=["mine"]).register(InCode(), "mine", store=lambda url: url)  # type: ignore[arg-type, return-value]
+    with pytest.raises(PluginBlocked, match="'mine' is blocked"):
+        host.store_factory("mine")
+
+
+def test_a_store_of_another_name_is_blocked_with_its_plugin(install: Install) -> None:
+    install(
+        "pair",
+        {
+            "workflow_runner": {"left": "pair_plugin:make", "right": "pair_plugin:make"},
+            "workflow_runner.stores": {"archive": "pair_store:make_store", "right": "pair_store:make_store"},
+        },
+        {"pair_plugin": PLUGIN, "pair_store": PLUGIN},
+    )
+    host = PluginHost(blocked=["left", "checkpoint"])
+    assert host.store_factory()[0] == "right"
+    with pytest.raises(PluginBlocked, match="no:left"):
+        host.store_factory("archive")
+
+
+def test_a_plugin_that_cannot_do_without_options_is_not_broken(install: Install) -> None:
+    source = """
+        from hookspecs import PluginOptionsInvalid
+
+        def make(options):
+            raise PluginOptionsInvalid("strict", "plugin 'strict' needs the option 'path'. Give it.")
+    """
+    install("strict-plugin", {"workflow_runner": {"strict": "strict_plugin:make"}}, {"strict_plugin": source})
+    description = only_installed("strict", PluginHost())
+    assert (description.status, description.hooks) == ("ok", ())
+    assert "needs the option 'path'" in description.error
 
 
 def test_a_name_and_an_object_are_registered_once() -> None:

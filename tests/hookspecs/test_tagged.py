@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import IntEnum
@@ -167,11 +168,25 @@ def test_a_value_inside_itself_and_a_very_deep_one_are_refused() -> None:
             to_tagged(value)
 
 
-def test_the_deepest_value_that_is_taken_comes_back() -> None:
+@pytest.mark.parametrize("wrap", [lambda value: {1: value}, lambda value: {"a": value}, lambda value: (value,)])
+def test_the_deepest_value_that_is_taken_comes_back(wrap: Callable[[Any], Any]) -> None:
     value: Any = 1
     for _ in range(200):
-        value = {1: value}
+        value = wrap(value)
     assert same(loads_tagged(dumps_tagged(value)), value)
+    with pytest.raises(TaggedValueError, match="deeper than 200 levels"):
+        to_tagged(wrap(value))
+
+
+@pytest.mark.parametrize("levels", [201, 499, 900])
+def test_a_document_that_is_too_deep_is_refused(levels: int) -> None:
+    plain: Any = 1
+    tagged: Any = 1
+    for _ in range(levels):
+        plain, tagged = [plain], {"$type": "tuple", "value": [tagged]}
+    for document in (plain, tagged):
+        with pytest.raises(TaggedValueError, match="deeper than 200 levels"):
+            from_tagged(document)
 
 
 @pytest.mark.parametrize(
