@@ -114,10 +114,15 @@ async def test_before_in_pluggy_order_after_in_reverse() -> None:
     assert hooks.before_run is not None and hooks.after_run is not None and hooks.checkpoint_saved is not None
     await hooks.before_run(RUN, CONTROL)
     await hooks.after_run(RUN, Completed())
+    assert hooks.before_node is not None and hooks.after_node is not None
+    await hooks.before_node(RUN, NODE, {})
+    await hooks.after_node(RUN, NODE, Completed())
     await hooks.checkpoint_saved(RUN, REF)
     assert [(name, hook) for name, hook, *_ in heard] == [
         *(("a", "before_run"), ("b", "before_run"), ("c", "before_run")),
         *(("c", "after_run"), ("b", "after_run"), ("a", "after_run")),
+        *(("a", "before_node"), ("b", "before_node"), ("c", "before_node")),
+        *(("c", "after_node"), ("b", "after_node"), ("a", "after_node")),
         *(("a", "checkpoint_saved"), ("b", "checkpoint_saved"), ("c", "checkpoint_saved")),
     ]
 
@@ -169,6 +174,37 @@ async def test_a_before_that_raises_ends_those_before_it(phase: str) -> None:
         ("a", f"after_{phase}"),
     ]
     assert heard[-1][2] == Failed(caught.value)
+
+
+async def test_those_that_had_begun_end_in_reverse_and_all_of_them() -> None:
+    heard: list[Any] = []
+    third = Recorder("c", heard, before_run=ValueError("no"))
+    hooks = hooks_of(third, Recorder("b", heard, after_run=asyncio.CancelledError()), Recorder("a", heard))
+    assert hooks.before_run is not None
+    with pytest.raises(HookError, match="no"):
+        await hooks.before_run(RUN, CONTROL)
+    assert [(name, hook) for name, hook, *_ in heard[3:]] == [("b", "after_run"), ("a", "after_run")]
+
+
+async def test_a_cancellation_during_an_after_does_not_keep_the_news_from_the_others() -> None:
+    heard: list[Any] = []
+    waits = asyncio.Event()
+
+    class Slow:
+        @hookimpl
+        async def after_run(self) -> None:
+            waits.set()
+            await asyncio.Event().wait()
+
+    hooks = hooks_of(Slow(), Recorder("a", heard))  # after_* in reverse: the one registered first hears it first
+    assert hooks.after_run is not None
+    task = asyncio.ensure_future(hooks.after_run(RUN, Completed()))
+    await waits.wait()
+    assert heard == []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert heard == [("a", "after_run", Completed())]
 
 
 async def test_a_plugin_without_a_before_hears_no_after_of_what_never_began() -> None:
