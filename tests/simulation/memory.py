@@ -277,7 +277,7 @@ class Witness:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Any, Any, str]] = {}
+        self._kept: dict[int, tuple[Any, Any, list[str]]] = {}
 
     def remember(self, node: NodeSnapshot) -> None:
         """Keep what a node's cut holds."""
@@ -297,15 +297,20 @@ class Witness:
         """Compare everything kept.
 
         Raises:
-            BrokenPromise: something changed, naming the node that held it.
+            BrokenPromise: something changed, naming the nodes that held it.
         """
-        for original, copy, where in self._kept.values():
+        for original, copy, places in self._kept.values():
             if original != copy:
-                raise BrokenPromise(f"{where} was {copy!r} and is now {original!r}: items and states are values")
+                raise BrokenPromise(f"{', '.join(places)} was {copy!r} and is now {original!r}: items and states are values")
 
     def _keep(self, value: Any, where: str) -> None:
-        if isinstance(value, (list, dict, tuple)) and id(value) not in self._kept:
-            self._kept[id(value)] = (value, copied(value), where)
+        if not isinstance(value, (list, dict, tuple)):
+            return
+        kept = self._kept.get(id(value))
+        if kept is None:
+            self._kept[id(value)] = (value, copied(value), [where])
+        elif where not in kept[2]:
+            kept[2].append(where)
 
 
 def copied(value: Any) -> Any:

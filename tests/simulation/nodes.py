@@ -452,8 +452,10 @@ async def diverge(items: Stream[Any], context: Context) -> AsyncIterator[Any]:
 @node
 async def change_item(items: Stream[Any], context: Context) -> AsyncIterator[Any]:
     """Breaks the rule: it changes what it received."""
-    LAB.get().begin(context)
+    lab = LAB.get()
+    lab.begin(context)
     async for item in items:
+        await lab.pause()
         item.append("changed")
         yield len(item)
         context.commit(None)
