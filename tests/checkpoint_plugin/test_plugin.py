@@ -266,7 +266,9 @@ async def test_a_store_that_is_missing_is_an_error_not_a_fresh_start(tmp_path: P
 
 async def test_the_url_is_never_stored(store_url: str) -> None:
     await runner("sqlite:///wrong.db").run(pipeline(), enable={"checkpoint": {"url": store_url, "on_error": True}}, run_id="r")
-    stored = await open_loader(store_url).load("r")
+    loader = open_loader(store_url)
+    stored = await loader.load("r")
+    await loader.close()
     assert stored.enable == {"checkpoint": {"on_error": True}}
 
 
