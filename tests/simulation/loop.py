@@ -64,6 +64,8 @@ class SeededLoop(BaseEventLoop):
         return self._now
 
     def _run_once(self) -> None:
+        if self.crash_after is not None and self.handles >= self.crash_after:
+            raise Crash  # before the next is picked: a world that was only asleep can go on
         while True:
             self._advance()
             if self._stopping and not self._ready:
@@ -72,8 +74,6 @@ class SeededLoop(BaseEventLoop):
             if not handle.cancelled():
                 break
         self.handles += 1
-        if self.crash_after is not None and self.handles > self.crash_after:
-            raise Crash
         if self.handles > MAX_HANDLES:
             raise Livelock(f"{MAX_HANDLES} callbacks and no end")
         if (intrude := self.at_handle.pop(self.handles, None)) is not None:

@@ -97,13 +97,16 @@ class MemoryPlugin:
         self.witness = witness
         self.failing_saves = failing_saves
         self.failing_hooks = failing_hooks
-        self.view = dict(database.nodes)
+        self.view: dict[str, NodeSnapshot] = {}
         """The whole run as the saved cuts tell it, those included that are not durable yet."""
         self.control: Run | None = None
         self.saving = False
         self.ended = False
         self.asking: asyncio.Task[None] | None = None
         self.told: list[int] = []
+        self.owns = False
+        """Whether it has become the newest attempt."""
+        self.dead = False
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -117,6 +120,7 @@ class MemoryPlugin:
         if run.attempt != database.attempt + 1:
             raise AttemptLost(run.run_id, run.attempt, database.attempt)
         database.attempt = run.attempt
+        self.owns = True
         database.status = "running"
         if database.run is None:
             database.run = replace(run, graph=copied(run.graph), inputs=copied(run.inputs))
@@ -147,6 +151,7 @@ class MemoryPlugin:
         database = self.database
         if not database.number:
             return None
+        self.view = dict(database.nodes)
         nodes = tuple(encoded(node) for node in database.nodes.values())
         return Snapshot(run.run_id, database.attempt, database.status, nodes, datetime.now(UTC))
 
@@ -200,7 +205,7 @@ class MemoryPlugin:
     def _write(self, run: RunInfo, snapshot: Snapshot, nodes: Mapping[str, NodeSnapshot], reason: str) -> None:
         """One transaction."""
         database = self.database
-        if not self.lab.alive:
+        if self.dead:
             raise BrokenPromise("a dead world touched the store")
         if snapshot.attempt != database.attempt:
             raise AttemptLost(run.run_id, snapshot.attempt, database.attempt)

@@ -9,7 +9,7 @@ from math import exp, log
 from random import Random
 from typing import Any
 
-from hookspecs import HookError, PluginHost, RunStatus, StoreError
+from hookspecs import AttemptLost, HookError, PluginHost, RunStatus, StoreError
 from tests.simulation import nodes
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, make_case
@@ -49,6 +49,7 @@ class Tally:
     failures: int = 0
     grown: int = 0
     replays: int = 0
+    ghosts: int = 0
     shapes: set[str] = field(default_factory=set)
 
 
@@ -76,15 +77,33 @@ class Simulation:
         self.troubles_left = case.troubles
         self.tally = tally
         self.history: list[str] = []
+        self.ghosts: list[World] = []
+        """Worlds that were thought dead, and will go on."""
 
     def run(self) -> None:
         """Worlds, until one comes to its end."""
         self.tally.shapes.add(self.case.shape)
-        for number in range(1, MAX_WORLDS + 1):
-            self.tally.worlds += 1
-            if World(self, number).run():
-                return
+        try:
+            for number in range(1, MAX_WORLDS + 1):
+                self.tally.worlds += 1
+                done = World(self, number).run()
+                self.wake_ghosts()
+                if done:
+                    return
+        finally:
+            for ghost in self.ghosts:
+                ghost.dispose()
         raise self.failed(f"not done after {MAX_WORLDS} worlds")
+
+    def wake_ghosts(self) -> None:
+        """Let those go on that have lost the run to a newer attempt meanwhile."""
+        for ghost in [ghost for ghost in self.ghosts if ghost.attempt < self.database.attempt]:
+            self.ghosts.remove(ghost)
+            self.tally.ghosts += 1
+            try:
+                ghost.go_on()
+            finally:
+                ghost.dispose()
 
     def failed(self, problem: str) -> SimulationFailed:
         """The error of this seed."""
@@ -124,19 +143,25 @@ class World:
         self.number = number
         self.trouble = ""
         self.main: asyncio.Task[Mapping[str, Sequence[Any]]] | None = None
+        self.plugin: MemoryPlugin | None = None
+        self.attempt = database.attempt + 1
 
     def run(self) -> bool:
         """Run it; whether the case is done."""
         simulation = self.simulation
         token = LAB.set(self.lab)
         saved = self.database.number
+        haunts = False
         try:
             outcome = self._run()
+            haunts = outcome == "crash" and self.plugin is not None and self.plugin.owns and self.random.random() < 0.2
         finally:
             LAB.reset(token)
             self.lab.alive = False
-            self.batons.kill()
-            self.loop.dispose()
+            if not haunts:
+                self.dispose()
+        if haunts:
+            simulation.ghosts.append(self)
         simulation.tally.saves += self.database.number - saved
         simulation.history.append(
             f"world {self.number}: {outcome} after {self.loop.handles} callbacks {self.trouble}, "
@@ -146,9 +171,35 @@ class World:
             raise simulation.failed("; ".join(simulation.journal.violations))
         return outcome == "done"
 
+    def dispose(self) -> None:
+        """Nothing of it is left, and nothing that it still does counts."""
+        if self.plugin is not None:
+            self.plugin.dead = True
+        self.batons.kill()
+        self.loop.dispose()
+
+    def go_on(self) -> None:
+        """It was only asleep. A newer attempt has the run now, so it must stop at its next save, and clean up."""
+        assert self.main is not None and self.plugin is not None
+        self.loop.crash_after = None
+        self.loop.at_handle.clear()
+        before = dict(self.database.nodes), self.database.number, self.database.status
+        try:
+            self.loop.run_until_complete(self.main)
+        except AttemptLost:
+            pass
+        except (Exception, asyncio.CancelledError) as error:
+            self._judge(error)  # what goes wrong by the seed may have done so before it fell asleep
+        else:
+            raise self.simulation.failed("an older attempt completed a run that it had lost")
+        if before != (self.database.nodes, self.database.number, self.database.status):
+            raise self.simulation.failed("an older attempt wrote to the store")
+        self._check_clean(self.plugin)
+
     def _run(self) -> str:
         simulation = self.simulation
         plugin, runner = self._make()
+        self.plugin = plugin
         self.main = self.loop.create_task(self._main(runner), name="main")
         try:
             outputs = self.loop.run_until_complete(self.main)

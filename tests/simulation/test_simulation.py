@@ -19,6 +19,7 @@ def test_every_seed_ends_as_if_nothing_had_happened(seeds: range) -> None:
         assert tally.restores > len(seeds) // 4
         assert tally.saves > len(seeds)
         assert tally.stops
+        assert tally.ghosts
         assert tally.failures
         assert len(tally.shapes) > len(SHAPES) * 3 // 4
 
