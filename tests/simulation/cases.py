@@ -154,7 +154,7 @@ class _Maker:
         case.interval = random.choice((0.3, 1.0, 3.0))
         case.slow_saves = random.choice((0.0, 0.3, 2.0))
         case.listens = random.random() < 0.35
-        case.watched = random.random() < 0.3
+        case.watched = random.random() < 0.5
         case.save_at = tuple(moment for moment in ("error", "signal", "cancel") if random.random() < 0.6)
         case.crashes = random.choice((0, 1, 1, 2, 2, 3, 4, 6))
         case.troubles = random.choice((0, 0, 0, 1, 2))

@@ -104,6 +104,10 @@ class MemoryPlugin:
         self.ended = False
         self.asking: asyncio.Task[None] | None = None
         self.told: list[int] = []
+        self.fresh = not database.nodes
+        """Whether nothing is restored, so that every edge has the bound that its items were sent under."""
+        self.handed: set[str] = set()
+        """Nodes that were in a cut of this attempt."""
         self.owns = False
         """Whether it has become the newest attempt."""
         self.dead = False
@@ -223,7 +227,11 @@ class MemoryPlugin:
 
     def _check_complete(self, snapshot: Snapshot, nodes: Mapping[str, NodeSnapshot]) -> None:
         """The cuts since the start, laid over each other, must be the whole run as it is at this moment."""
+        idle = [node_id for node_id in self.handed & nodes.keys() if self.view[node_id] == nodes[node_id]]
+        if idle:
+            raise BrokenPromise(f"nodes {idle} are in the cut and have not changed since the cut before")
         self.view.update(nodes)
+        self.handed.update(nodes)
         if snapshot.status != "running":
             return  # taken some time ago, before everybody was frozen
         assert self.control is not None
@@ -231,6 +239,11 @@ class MemoryPlugin:
             if len(node.taken) > self.case.max_log:
                 raise BrokenPromise(f"the log of node {node.node_id} holds {len(node.taken)} items")
         for actor in self.control.actors.values():
+            for edge in actor.in_edges:
+                if self.fresh and len(edge.pending()) > edge.capacity + 1:
+                    raise BrokenPromise(
+                        f"edge {edge.edge_id} holds {len(edge.pending())} items, and its bound is {edge.capacity}"
+                    )
             now = encoded(capture(actor))
             saved = self.view.get(actor.node_id)
             if saved is None and not is_new(now):

@@ -230,7 +230,10 @@ class World:
         host = PluginHost().register(plugin, "memory", store=lambda url: self.database)
 
         def watch(event: Event) -> None:
-            simulation.tally.grown += isinstance(event, EdgeChanged) and event.status == "grown"
+            if isinstance(event, EdgeChanged) and event.status == "grown":
+                simulation.tally.grown += 1
+                if all(len(member.slots) < 2 for member in case.members):
+                    self.lab.violate(f"edge {event.edge_id} grew, and no node waits for more than one edge")
 
         runner = WorkflowRunner(
             plugins=host,
