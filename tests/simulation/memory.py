@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -12,59 +12,24 @@ from typing import Any
 from hookspecs import (
     AttemptLost,
     CheckpointRef,
-    EdgeSnapshot,
     NodeInfo,
     NodeSnapshot,
     Outcome,
     RunControl,
     RunExists,
     RunInfo,
-    RunNotFound,
-    RunStatus,
     Snapshot,
-    StoredRun,
     StoreError,
     hookimpl,
 )
 from tests.simulation.cases import Case
+from tests.simulation.database import BrokenPromise, Database, copied, encoded
 from tests.simulation.lab import Injected, Lab
+from tests.simulation.witness import Witness
 from workflow_runner.cut import capture
 from workflow_runner.run import Run
 
-__all__ = ["BrokenPromise", "Database", "ListeningPlugin", "MemoryPlugin", "Witness"]
-
-
-class BrokenPromise(Exception):
-    """Raised when the runner, or a node, does what it must not do."""
-
-
-@dataclass
-class Database:
-    """What outlives a crash."""
-
-    run: RunInfo | None = None
-    attempt: int = 0
-    status: RunStatus = "scheduled"
-    number: int = 0
-    nodes: dict[str, NodeSnapshot] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
-
-    async def load(self, run_id: str) -> StoredRun:
-        """Read the run; with `close` this makes it a `RunLoader`."""
-        if self.run is None:
-            raise RunNotFound(run_id, "memory")
-        outputs: dict[str, Sequence[Any]] | None = None
-        if self.status == "completed":
-            outputs = {
-                node["data"]["name"]: list(self.nodes[node["id"]].collected) if node["id"] in self.nodes else []
-                for node in self.run.graph["nodes"]
-                if node["type"] == "workflow.Output"
-            }
-        run = self.run
-        return StoredRun(run_id, self.attempt, self.status, run.graph, run.inputs, {"memory": {}}, outputs)
-
-    async def close(self) -> None:
-        """Nothing is open."""
+__all__ = ["ListeningPlugin", "MemoryPlugin"]
 
 
 class MemoryPlugin:
@@ -286,86 +251,6 @@ class ListeningPlugin(MemoryPlugin):
         await super().after_run(run, outcome)
         if self.firing:
             raise BrokenPromise(f"no after_node for {self.firing}")
-
-
-class Witness:
-    """Keeps a copy of every item and state that it is shown, and asserts that the originals still equal them.
-
-    This is the test double of the rule that items are values. It keeps the originals too, so ids stay unique.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[Any, Any, list[str]]] = {}
-
-    def remember(self, node: NodeSnapshot) -> None:
-        """Keep what a node's cut holds."""
-        self._keep(node.state, f"the state of node {node.node_id}")
-        for edge in node.inbox:
-            for item in edge.items:
-                self._keep(item, f"an item on edge {edge.edge_id} to node {node.node_id}")
-        for values in (node.arguments, node.latest):
-            for handle, value in (values or {}).items():
-                self._keep(value, f"what node {node.node_id} was given at {handle}")
-        for edge_id, item in node.taken:
-            self._keep(item, f"an item that node {node.node_id} took from edge {edge_id}")
-        for item in node.collected:
-            self._keep(item, f"an item that output {node.node_id} has collected")
-
-    def check(self) -> None:
-        """Compare everything kept.
-
-        Raises:
-            BrokenPromise: something changed, naming the nodes that held it.
-        """
-        for original, copy, places in self._kept.values():
-            if original != copy:
-                raise BrokenPromise(f"{', '.join(places)} was {copy!r} and is now {original!r}: items and states are values")
-
-    def _keep(self, value: Any, where: str) -> None:
-        if not isinstance(value, (list, dict, tuple)):
-            return
-        kept = self._kept.get(id(value))
-        if kept is None:
-            self._kept[id(value)] = (value, copied(value), [where])
-        elif where not in kept[2]:
-            kept[2].append(where)
-
-
-def copied(value: Any) -> Any:
-    """A deep copy of plain values; quicker than `copy.deepcopy`, and it knows nothing that it should not."""
-    kind = type(value)
-    if kind is list:
-        return [copied(item) for item in value]
-    if kind is tuple:
-        return tuple([copied(item) for item in value])
-    if isinstance(value, Mapping):
-        return {key: copied(item) for key, item in value.items()}
-    if value is None or kind in (str, int, float, bool):
-        return value
-    raise BrokenPromise(f"{kind.__name__} {value!r} is no plain value")
-
-
-def encoded(node: NodeSnapshot) -> NodeSnapshot:
-    """A node's cut that shares nothing with the live run."""
-    return NodeSnapshot(
-        node.node_id,
-        node.status,
-        node.attempt,
-        node.firing,
-        node.commits,
-        copied(node.state),
-        copied(node.arguments),
-        [copied(entry) for entry in node.taken],
-        node.emitted,
-        copied(node.latest),
-        tuple([EdgeSnapshot(edge.edge_id, copied(edge.items), edge.ended) for edge in node.inbox]),
-        tuple(node.order),
-        [copied(item) for item in node.collected],
-        node.source,
-        node.error,
-        node.started_at,
-        node.ended_at,
-    )
 
 
 def is_new(node: NodeSnapshot) -> bool:

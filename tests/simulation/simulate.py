@@ -10,14 +10,16 @@ from random import Random
 from typing import Any
 
 from hookspecs import AttemptLost, HookError, PluginHost, RunStatus, StoreError
-from tests.simulation import nodes
+from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, make_case
 from tests.simulation.check import expected_firings, known_items, problems_of
+from tests.simulation.database import BrokenPromise, Database
 from tests.simulation.lab import LAB, Injected, Journal, Lab
 from tests.simulation.loop import Crash, SeededLoop
-from tests.simulation.memory import BrokenPromise, Database, ListeningPlugin, MemoryPlugin, Witness
+from tests.simulation.memory import ListeningPlugin, MemoryPlugin
 from tests.simulation.models import KINDS
+from tests.simulation.witness import Witness
 from workflow_runner import EdgeChanged, Event, LogOverflow, NodeFailed, ReplayDiverged, RunStopped, WorkflowRunner
 
 __all__ = ["SimulationFailed", "Tally", "simulate"]
@@ -237,7 +239,7 @@ class World:
 
         runner = WorkflowRunner(
             plugins=host,
-            nodes=[nodes],
+            nodes=[sources, plain, streaming, unruly],
             edge_capacity=case.edge_capacity,
             max_log=case.max_log,
             grace_seconds=1_000.0,

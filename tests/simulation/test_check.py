@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import nodes
+from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.cases import Case, Member
 from tests.simulation.check import problems_of
 from tests.simulation.lab import LAB, Journal, Lab
@@ -48,7 +48,7 @@ def outputs_of(case: Case) -> dict[str, list[Any]]:
     """What a run without interruption gives."""
 
     async def run() -> dict[str, list[Any]]:
-        runner = WorkflowRunner(nodes=[nodes])
+        runner = WorkflowRunner(nodes=[sources, plain, streaming, unruly])
         return (await runner.run(case.graph(), case.inputs())).outputs
 
     token = LAB.set(Lab(random=Random(0), journal=Journal(), attempt=1))
