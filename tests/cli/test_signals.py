@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import start, write_graph
+from tests.cli.command import NODES, start, write_graph
 
 SIGNALS = [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="SIGINT")]
 
 
 @contextmanager
-def waiting(folder: Path, node: str) -> Iterator[subprocess.Popen[str]]:
-    """A process whose node has begun to wait."""
+def waiting(folder: Path, node: str, nodes: str = NODES) -> Iterator[subprocess.Popen[str]]:
+    """A process whose node, or node module, has begun to wait."""
     graph = write_graph(folder, node)
+    (folder / "nodes.py").write_text(nodes)
     process = start("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--json", cwd=folder)
     try:
         deadline = time.monotonic() + 30
@@ -43,6 +44,17 @@ def test_the_first_signal_stops_the_run(tmp_path: Path, node: str, number: signa
     assert (found["run_id"], found["status"], found["outputs"]) == ("r", "paused", {})
     assert found["error"]["type"] == "RunStopped"
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_while_the_run_begins_stops_it_too(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    slow = NODES + "\nPath('waiting').touch()\ntime.sleep(1)\n"
+    with waiting(tmp_path, "waits", slow) as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert (json.loads(out)["run_id"], json.loads(out)["status"]) == ("r", "paused")
+    assert "as it began" in err
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)

@@ -77,9 +77,9 @@ class Execution:
     def _failed(self, error: BaseException, signals: StopSignals) -> tuple[RunReport, int]:
         code = signals.exit_code
         if code is not None and isinstance(error, asyncio.CancelledError):
-            # Before the first node, while graph or store was read: nothing of it has run.
+            # While the graph or the store was read.
             error = RunnerError(
-                f"run {self.run_id!r} was stopped by a signal before it began. "
+                f"run {self.run_id!r} was stopped by a signal as it began. "
                 f"Start it again, or `workflow resume {self.run_id}` if `workflow runs` shows it."
             )
             return RunReport(self.run_id, "paused", error=error), code
