@@ -22,11 +22,11 @@ from hookspecs import (
     StoreError,
     hookimpl,
 )
+from tests.simulation.audit import Audit
 from tests.simulation.cases import Case
 from tests.simulation.database import BrokenPromise, Database, copied, encoded
 from tests.simulation.lab import Injected, Lab
 from tests.simulation.witness import Witness
-from workflow_runner.cut import capture
 from workflow_runner.run import Run
 
 __all__ = ["ListeningPlugin", "MemoryPlugin"]
@@ -62,17 +62,12 @@ class MemoryPlugin:
         self.witness = witness
         self.failing_saves = failing_saves
         self.failing_hooks = failing_hooks
-        self.view: dict[str, NodeSnapshot] = {}
-        """The whole run as the saved cuts tell it, those included that are not durable yet."""
+        self.audit = Audit(case.max_log, fresh=not database.nodes)
         self.control: Run | None = None
         self.saving = False
         self.ended = False
         self.asking: asyncio.Task[None] | None = None
         self.told: list[int] = []
-        self.fresh = not database.nodes
-        """Whether nothing is restored, so that every edge has the bound that its items were sent under."""
-        self.handed: set[str] = set()
-        """Nodes that were in a cut of this attempt."""
         self.owns = False
         """Whether it has become the newest attempt."""
         self.dead = False
@@ -120,7 +115,7 @@ class MemoryPlugin:
         database = self.database
         if not database.number:
             return None
-        self.view = dict(database.nodes)
+        self.audit.view = dict(database.nodes)
         nodes = tuple(encoded(node) for node in database.nodes.values())
         return Snapshot(run.run_id, database.attempt, database.status, nodes, datetime.now(UTC))
 
@@ -135,7 +130,8 @@ class MemoryPlugin:
         try:
             self.witness.check()
             nodes = {node.node_id: encoded(node) for node in snapshot.nodes}
-            self._check_complete(snapshot, nodes)
+            assert self.control is not None
+            self.audit.check(self.control, snapshot, nodes)
             for node in snapshot.nodes:
                 self.witness.remember(node)
             await self._take_time()
@@ -190,36 +186,6 @@ class MemoryPlugin:
         database.reasons.append(reason)
         self.lab.durable_commits = {node.node_id: node.commits for node in database.nodes.values()}
 
-    def _check_complete(self, snapshot: Snapshot, nodes: Mapping[str, NodeSnapshot]) -> None:
-        """The cuts since the start, laid over each other, must be the whole run as it is at this moment."""
-        idle = [node_id for node_id in self.handed & nodes.keys() if self.view[node_id] == nodes[node_id]]
-        if idle:
-            raise BrokenPromise(f"nodes {idle} are in the cut and have not changed since the cut before")
-        self.view.update(nodes)
-        self.handed.update(nodes)
-        if snapshot.status != "running":
-            return  # taken some time ago, before everybody was frozen
-        assert self.control is not None
-        for node in nodes.values():
-            if len(node.taken) > self.case.max_log:
-                raise BrokenPromise(f"the log of node {node.node_id} holds {len(node.taken)} items")
-        for actor in self.control.actors.values():
-            for edge in actor.in_edges:
-                if self.fresh and len(edge.pending()) > edge.capacity + 1:
-                    raise BrokenPromise(
-                        f"edge {edge.edge_id} holds {len(edge.pending())} items, and its bound is {edge.capacity}"
-                    )
-            now = encoded(capture(actor))
-            saved = self.view.get(actor.node_id)
-            if saved is None and not is_new(now):
-                raise BrokenPromise(f"no cut has node {actor.node_id}, which is {now}")
-            if saved is not None and not same(saved, now, begun=actor.task is not None):
-                raise BrokenPromise(f"node {actor.node_id} changed unseen: cut {saved}, now {now}")
-        gone = {node_id for node_id in self.view if node_id not in self.control.actors}
-        for node_id in gone:
-            if self.view[node_id].status != "completed":
-                raise BrokenPromise(f"node {node_id} is over, and its last cut says {self.view[node_id].status}")
-
 
 class ListeningPlugin(MemoryPlugin):
     """Hears every firing too, and takes its time about it."""
@@ -251,27 +217,3 @@ class ListeningPlugin(MemoryPlugin):
         await super().after_run(run, outcome)
         if self.firing:
             raise BrokenPromise(f"no after_node for {self.firing}")
-
-
-def is_new(node: NodeSnapshot) -> bool:
-    """Whether a node is as it was before the run."""
-    return not (node.firing or node.commits or node.collected or any(edge.items or edge.ended for edge in node.inbox))
-
-
-def same(saved: NodeSnapshot, now: NodeSnapshot, *, begun: bool) -> bool:
-    """Whether two captures restore to the same.
-
-    The order among items of different edges may differ, as long as nobody has taken any: those that are held for a cut
-    are handed on in any order. A node that was restored and has not begun again has the status of its last attempt.
-
-    Args:
-        saved: the cut.
-        now: at this moment.
-        begun: whether the node runs in this world.
-    """
-    if saved == now:
-        return True
-    before = replace(saved, order=now.order)
-    if not begun:
-        before = replace(before, status=now.status, attempt=now.attempt, error=now.error)
-    return sorted(saved.order) == sorted(now.order) and now == before

@@ -12,13 +12,14 @@ from typing import Any
 from hookspecs import AttemptLost, HookError, PluginHost, RunStatus, StoreError
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
-from tests.simulation.cases import Case, make_case
+from tests.simulation.cases import Case
 from tests.simulation.check import expected_firings, known_items, problems_of
 from tests.simulation.database import BrokenPromise, Database
 from tests.simulation.lab import LAB, Injected, Journal, Lab
 from tests.simulation.loop import Crash, SeededLoop
 from tests.simulation.memory import ListeningPlugin, MemoryPlugin
 from tests.simulation.models import KINDS
+from tests.simulation.shapes import make_case
 from tests.simulation.witness import Witness
 from workflow_runner import EdgeChanged, Event, LogOverflow, NodeFailed, ReplayDiverged, RunStopped, WorkflowRunner
 

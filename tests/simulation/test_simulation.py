@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.cases import SHAPES
+from tests.simulation.shapes import SHAPES
 from tests.simulation.simulate import Tally, simulate
 
 
