@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from checkpoint_plugin import cli as plugin_cli
 from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.resume import resume

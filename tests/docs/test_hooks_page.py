@@ -6,8 +6,9 @@ import inspect
 import re
 from pathlib import Path
 
-import hookspecs
 import pytest
+
+import hookspecs
 from hookspecs import CheckpointHooks, NodeHooks, RunHooks, RunLifeHooks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hookspecs import PluginHost, PluginOptionsInvalid
-from workflow_runner import Graph, WorkflowRunner, node
 
+from hookspecs import PluginHost, PluginOptionsInvalid
 from tests.distribution import install_distribution
+from workflow_runner import Graph, WorkflowRunner, node
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
