@@ -75,6 +75,7 @@ class BodyActor(Actor):
         if arguments is not None:
             self.arguments = arguments  # from here on they are part of every cut
             self.firing += 1
+            self.attempt = 1
         hooks = self.run.hooks
         info: NodeInfo | None = None
         if hooks.before_node is not None or hooks.after_node is not None:
