@@ -68,6 +68,7 @@ class MemoryPlugin:
         self.ended = False
         self.asking: asyncio.Task[None] | None = None
         self.told: list[int] = []
+        self.restored: dict[str, NodeSnapshot] = {}
         self.owns = False
         """Whether it has become the newest attempt."""
         self.dead = False
@@ -115,6 +116,7 @@ class MemoryPlugin:
         database = self.database
         if not database.number:
             return None
+        self.restored = dict(database.nodes)
         self.audit.view = dict(database.nodes)
         nodes = tuple(encoded(node) for node in database.nodes.values())
         return Snapshot(run.run_id, database.attempt, database.status, nodes, datetime.now(UTC))
@@ -200,6 +202,10 @@ class ListeningPlugin(MemoryPlugin):
         await self._take_time(may_fail=True)
         if node.node_id in self.firing:
             raise BrokenPromise(f"node {node.node_id} began {node} inside {self.firing[node.node_id]}")
+        before = self.restored.get(node.node_id)
+        again = before is not None and before.arguments is not None and before.firing == node.firing
+        if node.attempt != (before.attempt + 1 if before is not None and again else 1):
+            raise BrokenPromise(f"node {node.node_id} began {node} after {before}")
         self.firing[node.node_id] = node
 
     @hookimpl
