@@ -24,12 +24,13 @@ from typing import Any
 from checkpoint_plugin.errors import StoreMissing
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import RunNotFound, Snapshot, to_tagged
+from hookspecs import AttemptLost, PluginHost, RunExists, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
 from tests.sigkill.witness import WitnessLab, open_journal
-from tests.simulation import nodes
-from tests.simulation.cases import make_case
+from tests.simulation.cases import Case
 from tests.simulation.lab import LAB
-from workflow_runner import WorkflowRunner
+from tests.simulation.models import KINDS
+from tests.simulation.shapes import make_case
+from workflow_runner import Result, WorkflowRunner
 
 __all__ = ["Nursery", "Order"]
 
@@ -107,7 +108,10 @@ class Nursery:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise AssertionError(f"the nursery itself ended with {self._process.wait()}")
+        return int(answer)
 
 
 def serve() -> None:
@@ -153,31 +157,53 @@ def _attempt(order: Order, works: int) -> int:
     return 0
 
 
+class Notary:
+    """Writes into the journal what an attempt goes on from.
+
+    Not before the attempt has its number: a save that was under way when its process was killed may become visible
+    until then. PostgreSQL commits for a client that is gone; SQLite finds the commit when it recovers its log.
+    """
+
+    def __init__(self, order: Order, lab: WitnessLab) -> None:
+        self._order = order
+        self._lab = lab
+
+    @hookimpl(trylast=True)
+    async def before_run(self, run: RunInfo) -> None:
+        """Read the newest durable cut; the plugin has made this attempt the newest."""
+        self._lab.restored(await _durable_cut(self._order))
+
+
+async def _durable_cut(order: Order) -> Snapshot | None:
+    store = Store(locate(order.url), create=False)
+    try:
+        return await store.restore(RunHistory(order.run_id, 0), None)
+    finally:
+        await store.close()
+
+
 async def _live(order: Order, works: int) -> dict[str, list[Any]]:
     case = make_case(order.seed)
     random = Random(f"{order.seed} {order.attempt}")
     lab = WitnessLab(open_journal(order.journal), works, order.attempt, random, order.pace_seconds)
     LAB.set(lab)
-    runner = WorkflowRunner(nodes=[nodes], edge_capacity=case.edge_capacity, max_log=case.max_log)
-    lab.restored(await _durable_cut(order))
+    host = PluginHost().register(Notary(order, lab), "notary")
+    modules = {sys.modules[kind.node.__module__] for kind in KINDS.values() if not isinstance(kind.node, str)}
+    runner = WorkflowRunner(plugins=host, nodes=modules, edge_capacity=case.edge_capacity, max_log=case.max_log)
+    while True:
+        try:
+            result = await _go_on(order, case, runner)
+        except (AttemptLost, RunExists):
+            continue  # the attempt that was killed became visible just now
+        return result.outputs
+
+
+async def _go_on(order: Order, case: Case, runner: WorkflowRunner) -> Result:
     try:
-        result = await runner.resume(order.run_id, url=order.url)
+        return await runner.resume(order.run_id, url=order.url)
     except (RunNotFound, StoreMissing):  # killed before the run's row was durable
         options = {**order.options, "url": order.url}
-        result = await runner.run(case.graph(), case.inputs(), enable={"checkpoint": options}, run_id=order.run_id)
-    return result.outputs
-
-
-async def _durable_cut(order: Order) -> Snapshot | None:
-    """The newest checkpoint as it is stored now."""
-    try:
-        store = Store(locate(order.url), create=False)
-        try:
-            return await store.restore(RunHistory(order.run_id, 0), None)
-        finally:
-            await store.close()
-    except StoreMissing:
-        return None
+        return await runner.run(case.graph(), case.inputs(), enable={"checkpoint": options}, run_id=order.run_id)
 
 
 if __name__ == "__main__":

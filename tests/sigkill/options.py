@@ -10,4 +10,6 @@ __all__ = ["pytest_addoption"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
     group = parser.getgroup("sigkill")
-    group.addoption("--killed-runs", type=int, default=40, help="how many runs are killed again and again on each database")
+    group.addoption(
+        "--killed-runs", type=int, default=25, help="how many runs are killed again and again on each database (default 25)"
+    )

@@ -12,9 +12,10 @@ from typing import Any
 from hookspecs import from_tagged
 from tests.sigkill.nursery import KILLED, Nursery, Order
 from tests.sigkill.witness import read_testimony
-from tests.simulation.cases import Case, make_case
+from tests.simulation.cases import Case
 from tests.simulation.check import expected_firings, known_items, problems_of
 from tests.simulation.models import KINDS
+from tests.simulation.shapes import make_case
 
 __all__ = ["Tally", "survive", "usable_seeds"]
 
@@ -73,8 +74,8 @@ def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tal
         at_work = kill_after_seconds is not None and random.random() < 0.8
         order = Order(seed, attempt, run_id, url, options, str(folder), PACE_SECONDS, kill_after_seconds, at_work)
         code = random.choice(nurseries).run(order)
-        if code != KILLED:
-            break
+        if code != KILLED or kill_after_seconds is None:
+            break  # it ended by itself, or had to be killed because it did not
         kills += 1
     told = f"after {kills} kills, with {options}\n{case.describe()}"
     if code:

@@ -42,7 +42,7 @@ class WitnessLab(Lab):
         self._pace_seconds = pace_seconds
 
     def restored(self, snapshot: Snapshot | None) -> None:
-        """Write what the newest durable cut holds, before the attempt begins."""
+        """Write what the cut holds that the attempt goes on from."""
         nodes = snapshot.nodes if snapshot is not None else ()
         self.owed = {node.node_id: node.emitted for node in nodes if node.emitted}
         self._write("restored", [[n.node_id, n.status, n.commits, n.firing - (n.arguments is not None)] for n in nodes])
@@ -56,8 +56,8 @@ class WitnessLab(Lab):
             os.write(self._works, b"!")
             self._works = None
 
-    def step(self, context: Context, position: int, *seen: Any) -> None:
-        self._write("step", context.node_id, context.idempotency_key, position, to_tagged(seen))
+    def step(self, context: Context, position: object, *seen: Any) -> None:
+        self._write("step", context.node_id, context.idempotency_key, to_tagged(position), to_tagged(seen))
 
     def made(self, context: Context, value: Any) -> None:
         self._write("made", context.node_id, context.idempotency_key, to_tagged(value))
@@ -121,13 +121,16 @@ def read_testimony(path: Path, *, pure: set[str], gated: bool) -> Testimony:
                     )
             completed = {node_id for node_id, status, _, _ in nodes if status == "completed"}
             found.final = {node_id: final for node_id, _, _, final in nodes}
-            lab = Lab(Random(0), journal, attempt, completed, pure, gated)
+            lab = Lab(Random(0), journal, attempt, completed, pure)
         elif word == "durable":
             node_id, wanted = rest
             promised[node_id] = max(promised.get(node_id, 0), wanted)
         elif word == "violated":
             lab.violate(*rest)
         else:
+            node_id, key, *_ = rest
+            if gated and word == "begin" and (node_id, key) in journal.seen:
+                lab.violate(f"node {node_id} ran a firing again whose output another node had been given")
             _tell(lab, word, *rest)
     found.violations = journal.violations
     found.begun = {node_id: count for (attempt, node_id), count in journal.begun.items() if attempt == lab.attempt}
@@ -140,7 +143,7 @@ def _tell(lab: Lab, word: str, node_id: str, key: str, *rest: Any) -> None:
         case "begin", [seen]:
             lab.begin(context, *from_tagged(seen))
         case "step", [position, seen]:
-            lab.step(context, position, *from_tagged(seen))
+            lab.step(context, from_tagged(position), *from_tagged(seen))
         case "made", [value]:
             lab.made(context, from_tagged(value))
         case _:
