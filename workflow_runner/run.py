@@ -210,6 +210,8 @@ class Run:
 
     def _start(self) -> None:
         """Start what has something to do: sources, interrupted firings, streams, and whatever has items waiting."""
+        if self.stopping:  # before it had begun: the actors made here would be frozen by nobody
+            return
         completed = self.wiring.completed
         for planned in self.plan.nodes.values():
             actor = self.actors.get(planned.node_id)
