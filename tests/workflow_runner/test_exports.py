@@ -1,0 +1,29 @@
+"""What a package exports is what it says."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import ModuleType
+
+import pytest
+
+import hookspecs
+import workflow_runner
+
+
+@pytest.mark.parametrize("package", [hookspecs, workflow_runner], ids=lambda p: p.__name__)
+def test_all_is_complete_and_sorted(package: ModuleType) -> None:
+    public = {
+        name
+        for name, value in vars(package).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert set(package.__all__) == public
+    assert package.__all__ == sorted(package.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
+
+
+@pytest.mark.parametrize("package", [hookspecs, workflow_runner], ids=lambda p: p.__name__)
+def test_every_error_of_the_package_is_exported(package: ModuleType) -> None:
+    errors = importlib.import_module(f"{package.__name__}.errors")
+    assert set(errors.__all__) <= set(package.__all__)

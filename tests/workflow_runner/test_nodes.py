@@ -1,0 +1,440 @@
+"""How nodes are written, and what a body is given."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from workflow_runner import (
+    Context,
+    Graph,
+    GraphInvalid,
+    ItemTypeError,
+    Node,
+    NodeDefinitionError,
+    NodeFailed,
+    NodeProtocolError,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+
+
+async def outputs(graph: Graph, **settings: Any) -> dict[str, list[Any]]:
+    return (await WorkflowRunner(**settings).run(graph)).outputs
+
+
+async def failure(graph: Graph, **settings: Any) -> tuple[str, BaseException]:
+    with pytest.raises(NodeFailed) as caught:
+        await WorkflowRunner(**settings).run(graph)
+    assert caught.value.__cause__ is not None
+    return caught.value.node_id, caught.value.__cause__
+
+
+@node
+async def give(value: Any) -> Any:
+    return value
+
+
+@node
+async def each(values: list) -> AsyncIterator[Any]:  # type: ignore[type-arg]
+    for value in values:
+        yield value
+
+
+@node
+async def nothing(x: int) -> None:
+    """Emits None."""
+
+
+@node(outputs=("word", "count"))
+def split(text: str) -> dict[str, Any]:
+    return {"word": text.split()[0], "count": len(text.split())} if text else {}
+
+
+@node(outputs=("a", "b"))
+async def extra(x: int) -> dict[str, int]:
+    return {"a": 1, "c": 2}
+
+
+@node(outputs=("a",))
+async def no_mapping(x: int) -> Any:
+    return 3
+
+
+class Resize(Node):
+    width: int
+    height: int = 3
+
+    async def process(self, context: Context) -> int:
+        context.commit((context.state or 0) + 1)
+        assert context.state
+        return self.width * self.height * context.state
+
+
+class Shout(Node, type="shout.it", outputs=("loud",)):
+    text: str
+
+    def process(self) -> dict[str, str]:
+        return {"loud": self.text.upper()}
+
+
+async def test_functions_and_classes() -> None:
+    graph = Graph()
+    words = graph.add(split, text=graph.add(each, values=["one two", "", "three"]))
+    graph.output("word", words["word"])
+    graph.output("count", words["count"])
+    graph.output("none", graph.add(nothing, x=1))
+    graph.output("size", graph.add(Resize, width=graph.add(each, node_id="w", values=[1, 2])))
+    graph.output("loud", graph.add(Shout, text="a")["loud"])
+    assert await outputs(graph) == {"word": ["one", "three"], "count": [2, 1], "none": [None], "size": [3, 12], "loud": ["A"]}
+    assert {spec.type for spec in graph.nodes} >= {f"{__name__}.split", f"{__name__}.Resize", "shout.it"}
+
+
+async def test_a_decorated_function_stays_a_function() -> None:
+    assert await give(3) == 3
+    assert split("x y") == {"word": "x", "count": 2}
+
+
+async def test_a_frozen_instance_for_each_firing() -> None:
+    class Sneaky(Node):
+        x: int
+
+        async def process(self) -> int:
+            self.x = 5  # type: ignore[misc]
+            return 1
+
+    graph = Graph()
+    graph.add(Sneaky, node_id="s", x=1)
+    assert (await failure(graph))[0] == "s"
+
+
+@pytest.mark.parametrize(("broken", "text"), [(extra, "unknown output 'c'"), (no_mapping, "int (3)")])
+async def test_mappings_of_outputs_are_checked(broken: Any, text: str) -> None:
+    graph = Graph()
+    graph.add(broken, node_id="n", x=1)
+    node_id, cause = await failure(graph)
+    assert node_id == "n"
+    assert isinstance(cause, NodeProtocolError)
+    assert text in str(cause)
+
+
+def test_what_cannot_be_a_node_is_refused_by_name() -> None:
+    with pytest.raises(NodeDefinitionError, match=r"star.*\*?rest|'rest'"):
+
+        @node
+        async def star(*rest: int) -> None: ...
+
+    with pytest.raises(NodeDefinitionError, match="takes a function"):
+        node(3)  # type: ignore[call-overload]
+    with pytest.raises(NodeDefinitionError, match="different names"):
+
+        @node(outputs="word")
+        async def text() -> None: ...
+
+    with pytest.raises(NodeDefinitionError, match="is not a node"):
+        Graph().add(len)
+
+
+# Items and annotations.
+
+
+@node
+async def want_float(x: float) -> Any:
+    return x
+
+
+@node
+async def want_ints(x: list[int]) -> Any:
+    return x
+
+
+@node
+async def want_choice(x: Literal["a", "b"] | None) -> Any:
+    return x
+
+
+async def test_an_int_becomes_a_float_and_nothing_else_changes() -> None:
+    same = [1, "2"]
+    graph = Graph()
+    graph.output("f", graph.add(want_float, x=graph.add(give, node_id="g1", value=3)))
+    graph.output("l", graph.add(want_ints, x=graph.add(give, node_id="g2", value=same)))
+    graph.output("c", graph.add(want_choice, x=graph.add(each, values=["a", None])))
+    found = await outputs(graph)
+    assert type(found["f"][0]) is float
+    assert found["l"][0] == same
+    assert found["c"] == ["a", None]
+
+
+@pytest.mark.parametrize(
+    ("wants", "value"), [(want_float, "x"), (want_float, True), (want_float, 10**400), (want_ints, (1,)), (want_choice, "c")]
+)
+async def test_an_item_of_another_type_fails_the_receiver(wants: Any, value: Any) -> None:
+    graph = Graph()
+    graph.add(wants, node_id="n", x=graph.add(give, value=value))
+    node_id, cause = await failure(graph)
+    assert (node_id, type(cause)) == ("n", ItemTypeError)
+    assert "handle 'x': expected" in str(cause)
+
+
+async def test_deep_validation_looks_inside() -> None:
+    graph = Graph()
+    graph.add(want_ints, node_id="n", x=graph.add(give, value=[1, "2"]))
+    await outputs(graph)
+    assert isinstance((await failure(graph, validate="deep"))[1], ItemTypeError)
+
+
+@node
+async def typed(when: datetime, where: Path, n: int, rows: list[float]) -> Any:
+    return when, where, n, rows
+
+
+async def test_properties_are_converted_like_json() -> None:
+    graph = Graph.from_document(
+        {
+            "nodes": [
+                {
+                    "id": "t",
+                    "type": f"{__name__}.typed",
+                    "data": {"when": "2026-01-02T03:04:05", "where": "/x", "n": 3, "rows": [1, 2.5]},
+                },
+                {"id": "o", "type": "workflow.Output"},
+            ],
+            "edges": [{"source": "t", "target": "o", "targetHandle": "value"}],
+        }
+    )
+    import sys
+
+    found = await outputs(graph, nodes=[sys.modules[__name__]])
+    assert found["o"] == [(datetime(2026, 1, 2, 3, 4, 5), Path("/x"), 3, [1.0, 2.5])]
+    with pytest.raises(GraphInvalid, match="property 'n': expected int, got '3'"):
+        bad = Graph()
+        bad.add(typed, when="2026-01-02", where="x", n="3", rows=[])
+        await outputs(bad)
+
+
+# Streams.
+
+
+@node
+async def running(items: Stream[int], context: Context, start: int = 0) -> AsyncIterator[int]:
+    total = context.state or start
+    async for x in items:
+        total += x
+        yield total
+        context.commit(total)
+
+
+@node
+async def first_two(items: Stream[int]) -> list[int]:
+    taken = []
+    async for x in items:
+        taken.append(x)
+        if len(taken) == 2:
+            break
+    return taken
+
+
+@node
+async def merged(a: Stream[int], b: Stream[int], context: Context) -> list[tuple[str, int]]:
+    return [pair async for pair in context.arrivals(a, b)]
+
+
+CLOSED: list[str] = []
+
+
+@node
+async def endless(context: Context) -> AsyncIterator[int]:
+    try:
+        for i in range(1_000_000):
+            yield i
+    finally:
+        CLOSED.append(context.node_id)
+
+
+async def test_streams_are_read_in_order() -> None:
+    graph = Graph()
+    source = graph.add(each, values=[1, 2, 3])
+    graph.output("r", graph.add(running, items=source, start=graph.add(give, value=10)))
+    graph.output("m", graph.add(merged, a=source, b=graph.add(each, node_id="e2", values=[7])))
+    found = await outputs(graph)
+    assert found["r"] == [11, 13, 16]
+    assert sorted(found["m"][0]) == [("a", 1), ("a", 2), ("a", 3), ("b", 7)]
+    assert [x for handle, x in found["m"][0] if handle == "a"] == [1, 2, 3]
+
+
+async def test_a_generator_without_a_consumer_left_is_closed() -> None:
+    CLOSED.clear()
+    graph = Graph()
+    graph.output("two", graph.add(first_two, items=graph.add(endless)))
+    assert await outputs(graph) == {"two": [[0, 1]]}
+    assert CLOSED == ["endless"]
+
+
+async def test_a_generator_that_never_had_one_runs_to_its_end() -> None:
+    seen: list[int] = []
+
+    @node
+    async def lonely(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            seen.append(i)
+            yield i
+
+    graph = Graph()
+    graph.add(lonely, n=200)
+    await outputs(graph)
+    assert len(seen) == 200
+
+
+@pytest.mark.parametrize(("values", "text"), [([], "without any"), ([1, 2], "brought a second")])
+async def test_a_plain_input_of_a_streaming_node_takes_one_item(values: list[int], text: str) -> None:
+    graph = Graph()
+    graph.add(running, node_id="r", items=graph.add(each, values=[1]), start=graph.add(each, node_id="e2", values=values))
+    node_id, cause = await failure(graph)
+    assert (node_id, type(cause)) == ("r", NodeProtocolError)
+    assert "handle 'start'" in str(cause)
+    assert text in str(cause)
+
+
+@node
+async def two_readers(items: Stream[int]) -> Any:
+    return await asyncio.gather(anext(items), anext(items))
+
+
+async def test_two_tasks_must_not_read_one_stream() -> None:
+    @node
+    async def late(x: int) -> AsyncIterator[int]:
+        await asyncio.sleep(0.01)
+        yield x
+
+    graph = Graph()
+    graph.add(two_readers, node_id="t", items=graph.add(late, x=1))
+    node_id, cause = await failure(graph)
+    assert node_id == "t"
+    assert "by two tasks at once" in str(cause)
+
+
+async def test_a_read_that_times_out_loses_nothing() -> None:
+    @node
+    async def slow(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            await asyncio.sleep(0.01)
+            yield i
+
+    @node
+    async def patient(items: Stream[int]) -> list[int]:
+        taken: list[int] = []
+        while True:
+            try:
+                async with asyncio.timeout(0.001):
+                    taken.append(await anext(items))
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                return taken
+
+    graph = Graph()
+    graph.output("all", graph.add(patient, items=graph.add(slow, n=3)))
+    assert await outputs(graph) == {"all": [[0, 1, 2]]}
+
+
+# Threads.
+
+
+@node
+def thread_name(x: int) -> str:
+    return threading.current_thread().name
+
+
+@node
+def thread_numbers(n: int, context: Context) -> Iterator[int]:
+    for i in range(context.state or 0, n):
+        yield i
+        context.commit(i + 1)
+
+
+@node
+def thread_total(items: Stream[int], context: Context) -> Iterator[int]:
+    total = context.state or 0
+    for x in items:
+        total += x
+        yield total
+        context.commit(total)
+    assert context.checkpoint() is None
+    context.progress(1, 2)
+    assert context.idempotency_key
+
+
+@node
+def thread_boom(x: int) -> int:
+    raise LookupError("in a thread")
+
+
+async def test_def_bodies_run_in_threads() -> None:
+    graph = Graph()
+    graph.output("name", graph.add(thread_name, x=1))
+    graph.output("total", graph.add(thread_total, items=graph.add(thread_numbers, n=4)))
+    found = await outputs(graph)
+    assert found["name"] != [threading.current_thread().name]
+    assert found["total"] == [0, 1, 3, 6]
+
+
+async def test_an_error_in_a_thread_is_the_cause() -> None:
+    graph = Graph()
+    graph.add(thread_boom, node_id="t", x=1)
+    node_id, cause = await failure(graph)
+    assert (node_id, repr(cause)) == ("t", "LookupError('in a thread')")
+
+
+async def test_many_streaming_threads_do_not_starve_each_other() -> None:
+    graph = Graph()
+    end: Any = graph.add(thread_numbers, n=3)
+    for _ in range(70):
+        end = graph.add(thread_total, items=end)
+    graph.output("end", end)
+    assert len((await outputs(graph, max_threads=1))["end"]) == 3
+
+
+# The context.
+
+
+async def test_keys_differ_between_steps_and_nodes() -> None:
+    keys: list[str] = []
+
+    @node
+    async def key(x: int, context: Context) -> None:
+        keys.append(context.idempotency_key)
+
+    @node
+    async def keys_of(items: Stream[int], context: Context) -> None:
+        async for _ in items:
+            keys.append(context.idempotency_key)
+
+    graph = Graph()
+    source = graph.add(each, values=[1, 2, 3])
+    graph.add(key, x=source)
+    graph.add(key, node_id="other", x=source)
+    graph.add(keys_of, items=source)
+    await outputs(graph)
+    assert len(keys) == len(set(keys)) == 9
+
+
+async def test_on_durable_is_called_when_the_step_is_final_with_nothing_enabled() -> None:
+    calls: list[str] = []
+
+    @node
+    async def notes(x: int, context: Context) -> None:
+        context.on_durable(lambda: calls.append("durable"))
+        calls.append("body")
+        assert await context.checkpoint() is None
+
+    graph = Graph()
+    graph.add(notes, x=1)
+    await outputs(graph)
+    assert calls == ["body", "durable"]
