@@ -248,7 +248,7 @@ class World:
             on_event=watch if case.watched else None,
         )
         if self.trouble in ("stop", "cancel"):
-            at = int(exp(random.uniform(log(20), log(800))))
+            at = int(exp(random.uniform(log(3), log(400))))
             self.loop.at_handle[at] = lambda: self._intrude(runner)
         return plugin, runner
 
