@@ -14,11 +14,8 @@ import workflow_runner
 
 @pytest.mark.parametrize("package", [hookspecs, workflow_runner], ids=lambda p: p.__name__)
 def test_all_is_complete_and_sorted(package: ModuleType) -> None:
-    public = {
-        name
-        for name, value in vars(package).items()
-        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
-    }
+    found = {name for name, value in vars(package).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    public = found - {"annotations"}
     assert set(package.__all__) == public
     assert package.__all__ == sorted(package.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -74,8 +75,8 @@ class Resize(Node):
 
     async def process(self, context: Context) -> int:
         context.commit((context.state or 0) + 1)
-        assert context.state
-        return self.width * self.height * context.state
+        firings: int = context.state
+        return self.width * self.height * firings
 
 
 class Shout(Node, type="shout.it", outputs=("loud",)):
@@ -209,13 +210,11 @@ async def test_properties_are_converted_like_json() -> None:
             "edges": [{"source": "t", "target": "o", "targetHandle": "value"}],
         }
     )
-    import sys
-
     found = await outputs(graph, nodes=[sys.modules[__name__]])
     assert found["o"] == [(datetime(2026, 1, 2, 3, 4, 5), Path("/x"), 3, [1.0, 2.5])]
+    bad = Graph()
+    bad.add(typed, when="2026-01-02", where="x", n="3", rows=[])
     with pytest.raises(GraphInvalid, match="property 'n': expected int, got '3'"):
-        bad = Graph()
-        bad.add(typed, when="2026-01-02", where="x", n="3", rows=[])
         await outputs(bad)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,7 @@ def counted(folder: Path, plant: str = "") -> dict[str, object]:
     program = folder / "program.py"
     folder.mkdir(exist_ok=True)
     program.write_text(dedent(PROGRAM).replace("PLANT", dedent(plant)), encoding="utf-8")
-    code = f"import sys; sys.path.insert(0, {str(folder)!r}); sys.argv=['p']; exec(compile(open({str(program)!r}).read(), 'p', 'exec'))"
+    code = f"import runpy, sys; sys.path.insert(0, {str(folder)!r}); runpy.run_path({str(program)!r}, run_name='program')"
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=Path(__file__).parents[2] if (Path(__file__).parents[2] / "workflow_runner").is_dir() else folder,
@@ -109,8 +110,6 @@ def counted(folder: Path, plant: str = "") -> dict[str, object]:
         timeout=120,
     )
     assert found.returncode == 0, found.stderr
-    import json
-
     result: dict[str, object] = json.loads(found.stdout.splitlines()[-1])
     return result
 

@@ -1,0 +1,185 @@
+"""How many firings, and with what: `on_any`, `zip_all`, `zip_shortest`, list handles; bounds and stalls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from workflow_runner import Deadlock, EdgeChanged, Event, Graph, NodeFailed, NodeProtocolError, Stream, WorkflowRunner, node
+
+
+@node
+async def upto(n: int, name: str = "") -> AsyncIterator[Any]:
+    for i in range(n):
+        yield f"{name}{i}" if name else i
+
+
+@node
+async def pair(a: Any, b: Any) -> tuple[Any, Any]:
+    return a, b
+
+
+@node
+async def rows(items: list) -> list:  # type: ignore[type-arg]
+    return items
+
+
+@node
+async def thirds(items: Stream[int]) -> AsyncIterator[int]:
+    async for x in items:
+        if x % 3 == 0:
+            yield x
+
+
+def pairs(a: int, b: int, mode: Any) -> Graph:
+    graph = Graph()
+    one = graph.add(upto, node_id="one", n=a, name="a")
+    two = graph.add(upto, node_id="two", n=b, name="b")
+    graph.output("out", graph.add(pair, node_id="pair", sync_mode=mode, a=one, b=two))
+    return graph
+
+
+async def out(graph: Graph, **settings: Any) -> list[Any]:
+    return (await WorkflowRunner(**settings).run(graph)).outputs["out"]
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 64])
+@pytest.mark.parametrize(("a", "b"), [(1, 1), (5, 1), (1, 5), (4, 4), (0, 3), (3, 0)])
+async def test_on_any_fires_items_minus_slots_plus_one_times(a: int, b: int, capacity: int) -> None:
+    found = await out(pairs(a, b, "on_any"), edge_capacity=capacity)
+    if not a or not b:
+        assert found == []
+        return
+    assert len(found) == a + b - 1
+    assert found[0] == ("a0", "b0")
+    assert found[-1] == (f"a{a - 1}", f"b{b - 1}")
+    steps = [(int(x[1:]), int(y[1:])) for x, y in found]
+    assert all(sum(after) == sum(before) + 1 for before, after in pairwise(steps))
+
+
+@pytest.mark.parametrize("capacity", [1, 64])
+async def test_zip_all_takes_one_of_each(capacity: int) -> None:
+    assert await out(pairs(3, 3, "zip_all"), edge_capacity=capacity) == [("a0", "b0"), ("a1", "b1"), ("a2", "b2")]
+
+
+@pytest.mark.parametrize(("a", "b"), [(3, 2), (2, 3), (0, 1)])
+async def test_zip_all_refuses_unequal_lengths(a: int, b: int) -> None:
+    with pytest.raises(NodeFailed) as caught:
+        await out(pairs(a, b, "zip_all"))
+    assert caught.value.node_id == "pair"
+    assert isinstance(caught.value.__cause__, NodeProtocolError)
+    assert "zip_shortest" in str(caught.value)
+
+
+@pytest.mark.parametrize(("a", "b", "n"), [(3, 2, 2), (2, 3, 2), (0, 1, 0)])
+async def test_zip_shortest_drops_the_rest(a: int, b: int, n: int) -> None:
+    assert await out(pairs(a, b, "zip_shortest")) == [(f"a{i}", f"b{i}") for i in range(n)]
+
+
+async def test_a_list_handle_collects_in_the_order_of_its_edges() -> None:
+    graph = Graph()
+    sources = [graph.add(upto, n=2, name=name) for name in ("c", "a", "b")]
+    graph.output("out", graph.add(rows, items=sources, sync_mode="zip_all"))
+    assert await out(graph) == [["c0", "a0", "b0"], ["c1", "a1", "b1"]]
+
+
+async def test_with_one_edge_the_value_itself_is_the_list() -> None:
+    graph = Graph()
+
+    @node
+    async def give() -> list[int]:
+        return [1, 2]
+
+    graph.output("out", graph.add(rows, items=graph.add(give)))
+    assert await out(graph) == [[1, 2]]
+
+
+async def test_each_edge_of_a_list_handle_is_a_slot_of_on_any() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(rows, items=[graph.add(upto, n=3), graph.add(upto, n=2)]))
+    assert len(await out(graph)) == 4
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 64])
+async def test_a_stall_is_resolved_by_growth(capacity: int) -> None:
+    grown: list[Event] = []
+    graph = Graph()
+    source = graph.add(upto, n=300)
+    graph.output("out", graph.add(pair, a=source, b=graph.add(thirds, items=source), sync_mode="zip_shortest"))
+    found = await out(graph, edge_capacity=capacity, on_event=grown.append)
+    assert found == [(i, 3 * i) for i in range(100)]
+    assert any(isinstance(event, EdgeChanged) and event.status == "grown" for event in grown)
+
+
+async def test_a_stall_beyond_the_limit_is_a_deadlock_that_names_the_edges() -> None:
+    graph = Graph()
+    source = graph.add(upto, n=300)
+    graph.output("out", graph.add(pair, a=source, b=graph.add(thirds, items=source), sync_mode="zip_shortest"))
+    with pytest.raises(Deadlock) as caught:
+        await out(graph, edge_capacity=2, max_edge_capacity=8)
+    assert caught.value.edges
+    assert "max_edge_capacity" in str(caught.value)
+
+
+async def test_a_producer_waits_at_the_bound() -> None:
+    ahead = 0
+    behind = 0
+    most = 0
+
+    @node
+    async def produce(n: int) -> AsyncIterator[int]:
+        nonlocal ahead, most
+        for i in range(n):
+            ahead += 1
+            most = max(most, ahead - behind)
+            yield i
+
+    @node
+    async def consume(x: int) -> int:
+        nonlocal behind
+        behind += 1
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(consume, x=graph.add(produce, n=500)))
+    assert len(await out(graph, edge_capacity=5)) == 500
+    assert most <= 8
+
+
+async def test_none_is_a_value_like_any_other() -> None:
+    @node
+    async def none(n: int) -> AsyncIterator[None]:
+        for _ in range(n):
+            yield None
+
+    graph = Graph()
+    graph.output("out", graph.add(pair, a=graph.add(none, n=2), b=graph.add(none, n=2), sync_mode="zip_all"))
+    assert await out(graph) == [(None, None), (None, None)]
+
+
+@pytest.mark.parametrize("n", [1001, 5000])
+async def test_deep_and_wide_graphs(n: int) -> None:
+    @node
+    async def step(x: int) -> int:
+        return x + 1
+
+    deep = Graph()
+    end: Any = deep.add(step, node_id="0", x=0)
+    for i in range(1, n):
+        end = deep.add(step, node_id=str(i), x=end)
+    deep.output("out", end)
+    assert await out(deep) == [n]
+    wide = Graph()
+    source = wide.add(step, node_id="s", x=0)
+    middle = [wide.add(step, node_id=f"m{i}", x=source) for i in range(n)]
+    wide.output("out", wide.add(rows, items=middle, sync_mode="zip_all"))
+    assert await out(wide) == [[2] * n]
+
+
+async def test_a_hundred_thousand_items() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(thirds, items=graph.add(upto, n=100_000)))
+    assert await out(graph, edge_capacity=3) == list(range(0, 100_000, 3))

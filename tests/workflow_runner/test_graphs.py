@@ -1,0 +1,243 @@
+"""Graphs from Python and from documents: what is wrong is named, with the nearest right name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workflow_runner import (
+    Graph,
+    GraphInvalid,
+    InputInvalid,
+    NodeModuleError,
+    RunIdInvalid,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+
+HERE = sys.modules[__name__]
+
+
+@node
+async def add(a: float, b: float = 1.0) -> float:
+    return a + b
+
+
+@node
+async def collect(rows: list) -> list:  # type: ignore[type-arg]
+    return rows
+
+
+@node
+async def read(items: Stream[int]) -> AsyncIterator[int]:
+    async for item in items:
+        yield item
+
+
+@node(outputs=("word", "count"))
+async def split(text: str) -> dict[str, Any]:
+    return {"word": text, "count": len(text)}
+
+
+def document(*nodes: dict[str, Any], edges: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+    named = [{**item, "type": item["type"] if "." in item["type"] else f"{__name__}.{item['type']}"} for item in nodes]
+    return {"nodes": named, "edges": edges or [], **more}
+
+
+A: dict[str, Any] = {"id": "a", "type": "add", "data": {"a": 1}}
+B: dict[str, Any] = {"id": "b", "type": "add"}
+OUT: dict[str, Any] = {"id": "o", "type": "workflow.Output"}
+
+
+def edge(source: str, target: str, handle: str, **more: Any) -> dict[str, Any]:
+    return {"source": source, "target": target, "targetHandle": handle, **more}
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown type": (document({"id": "x", "type": "ad"}), r"node 'x': unknown type '.*\.ad'. Did you mean '.*\.add'"),
+    "unknown module": (document({"id": "x", "type": "nowhere.thing"}), "node 'x': unknown type.*--nodes nowhere"),
+    "unknown property": (
+        document({"id": "x", "type": "split", "data": {"text": "", "txt": 1}}),
+        "property 'txt'.*'text'",
+    ),
+    "wrong property": (
+        document({"id": "x", "type": "add", "data": {"a": "1"}}),
+        "property 'a': expected float, got '1'",
+    ),
+    "missing input": (document({"id": "x", "type": "add"}), "node 'x': input 'a' is missing"),
+    "missing stream": (document({"id": "x", "type": "read"}), r"node 'x': input 'items' is missing. Connect an edge to it\."),
+    "property of a stream": (document({"id": "x", "type": "read", "data": {"items": []}}), "'items' is a stream"),
+    "duplicate id": (document(A, A), "node 'a' is there twice"),
+    "edge from nowhere": (document(B, edges=[edge("aa", "b", "a")]), "its source 'aa' is no node"),
+    "edge to nowhere": (document(A, edges=[edge("a", "aa", "a", id="e7")]), "edge 'e7': its target 'aa' is no node.*'a'"),
+    "unknown output": (
+        document(A, B, edges=[edge("a", "b", "a", sourceHandle="outptu")]),
+        "'outptu'. Did you mean 'output'",
+    ),
+    "no single output": (
+        document({"id": "s", "type": "split", "data": {"text": ""}}, B, edges=[edge("s", "b", "a")]),
+        "no output 'output'.*word, count",
+    ),
+    "unknown input": (document(A, B, edges=[edge("a", "b", "c")]), "no input 'c'.*Its inputs: a, b"),
+    "edge and property": (
+        document(A, {**B, "data": {"a": 1}}, edges=[edge("a", "b", "a")]),
+        "'a' has both an edge and a property",
+    ),
+    "two edges": (document(A, B, edges=[edge("a", "b", "a"), edge("a", "b", "a")]), "takes one edge and has 2"),
+    "duplicate edge": (
+        document(A, B, edges=[edge("a", "b", "a", id="e"), edge("a", "b", "b", id="e")]),
+        "edge 'e' is there twice",
+    ),
+    "cycle": (
+        document(B, {**B, "id": "c"}, edges=[edge("b", "c", "a"), edge("c", "b", "a")]),
+        "cycle: (b -> c -> b|c -> b -> c)",
+    ),
+    "sync mode": (document({**A, "sync_mode": "zip"}), "sync_mode 'zip' is unknown"),
+    "outputs of one name": (
+        document(A, OUT, {**OUT, "id": "p", "data": {"name": "o"}}, edges=[edge("a", "o", "value"), edge("a", "p", "value")]),
+        "both named 'o'",
+    ),
+    "edge into an input": (
+        document(A, {"id": "i", "type": "workflow.Input", "data": {"value": 1}}, edges=[edge("a", "i", "value")]),
+        "no input 'value'",
+    ),
+    "output without edge": (document(OUT), "input 'value' is missing"),
+    "no id": ({"nodes": [{"type": "x.y"}], "edges": []}, r'nodes\[0\]: "id" is text'),
+    "no target handle": (document(A, B, edges=[{"source": "a", "target": "b"}]), '"targetHandle" is text'),
+    "nodes no list": ({"nodes": {}}, '"nodes" is a list'),
+    "data no object": (document({**A, "data": [1]}), '"data" is an object'),
+    "enable no object": ({"nodes": [], "enable": ["checkpoint"]}, '"enable" is an object'),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(GraphInvalid, match=message):
+        WorkflowRunner(nodes=[HERE]).validate(wrong)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner(nodes=[HERE]).validate(document({"id": "x", "type": "add", "data": {"c": 1}}, {"id": "y", "type": "nope"}))
+    assert len(caught.value.problems) == 3
+    assert caught.value.exit_code == 2
+
+
+async def test_what_editors_add_is_ignored() -> None:
+    made = document(
+        {**A, "ui_properties": {"x": 1}, "parent_id": "p"},
+        OUT,
+        {"id": "c", "type": "workflow.Comment", "data": {"anything": [1]}},
+        {"id": "v", "type": "workflow.Preview", "data": {"note": 1}},
+        edges=[edge("a", "o", "value", ui_properties={}), edge("a", "v", "value")],
+        name="mine",
+    )
+    assert (await WorkflowRunner(nodes=[HERE]).run(made)).outputs == {"o": [2.0]}
+
+
+async def test_a_document_round_trips() -> None:
+    graph = Graph(enable={})
+    one = graph.add(add, a=1.0)
+    graph.output("rows", graph.add(collect, rows=[one, graph.add(add, a=one)]))
+    copy = Graph.from_tagged_json(graph.to_json())
+    assert copy.to_document() == graph.to_document()
+    assert not graph.differences(copy)
+    found = await WorkflowRunner(nodes=[HERE]).run(copy)
+    assert found.outputs == {"rows": [[2.0, 3.0]]}
+
+
+def test_differences_are_told_by_line() -> None:
+    before = Graph.from_document(document(A, B, edges=[edge("a", "b", "a")]))
+    after = Graph.from_document(
+        document({**A, "data": {"a": 2}}, {**B, "id": "c", "sync_mode": "zip_all"}, edges=[edge("a", "c", "b")])
+    )
+    text = "\n".join(before.differences(after))
+    for part in ("node 'b' is gone", "node 'c' is new", "property 'a' was 1 and is 2", "edges into b.a", "edges into c.b"):
+        assert part in text
+    assert before.differences(Graph.from_document(document({**A, "data": {"a": True}}, B, edges=[edge("a", "b", "a")])))
+
+
+async def test_inputs() -> None:
+    graph = Graph()
+    graph.output("x", graph.input("x"))
+    graph.output("y", graph.input("y", value=5))
+    runner = WorkflowRunner()
+    assert (await runner.run(graph, {"x": None})).outputs == {"x": [None], "y": [5]}
+    with pytest.raises(InputInvalid, match=r"no input 'z'\. Its inputs: x, y"):
+        await runner.run(graph, {"x": 1, "z": 1})
+    with pytest.raises(InputInvalid, match="'x' is missing"):
+        await runner.run(graph, {})
+
+
+@pytest.mark.parametrize("run_id", ["", "x" * 201, "a/b", ".", "..", "a\nb", "a\0", "\x7f", "\ud800", 5])
+async def test_run_ids_have_a_rule(run_id: Any) -> None:
+    with pytest.raises(RunIdInvalid):
+        await WorkflowRunner().run(Graph(), run_id=run_id)
+
+
+async def test_run_ids_are_uuid7_unless_given() -> None:
+    runner = WorkflowRunner()
+    first, second = (await runner.run(Graph())).run_id, (await runner.run(Graph())).run_id
+    assert first[14] == second[14] == "7"
+    assert first != second
+    assert (await runner.run(Graph(), run_id="Ünï 'quoted' 100%")).run_id == "Ünï 'quoted' 100%"
+
+
+# Modules of node types.
+
+MODULE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from workflow_runner import node
+
+@dataclass
+class Row:
+    x: int
+
+@node
+async def one() -> int:
+    return 1
+
+again = one
+"""
+
+
+async def test_a_file_is_named_by_its_stem(tmp_path: Path) -> None:
+    path = tmp_path / "my_nodes.py"
+    path.write_text(MODULE)
+    made = {"nodes": [{"id": "x", "type": "my_nodes.one"}, OUT], "edges": [edge("x", "o", "value")]}
+    before = list(sys.path)
+    assert (await WorkflowRunner(nodes=[path]).run(made)).outputs == {"o": [1]}
+    assert (await WorkflowRunner(nodes=[str(path)]).run(made)).outputs == {"o": [1]}
+    assert sys.path == before
+    assert "my_nodes" not in sys.modules
+
+
+def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "same.py").write_text(MODULE)
+    broken = tmp_path / "broken.py"
+    broken.write_text("1/0")
+    for sources, message in (
+        ([tmp_path / "a" / "same.py", tmp_path / "b" / "same.py"], "two node modules are named 'same'"),
+        ([broken], "broken.py.*ZeroDivisionError"),
+        ([tmp_path / "none.py"], "no node file"),
+        (["no_such_module_at_all"], "no module 'no_such_module_at_all'"),
+    ):
+        with pytest.raises(NodeModuleError, match=message):
+            WorkflowRunner(nodes=sources).validate(Graph([], []).to_document() | {"nodes": [{"id": "x", "type": "same.one"}]})
+
+
+def test_a_document_never_imports_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil_nodes.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(GraphInvalid, match="unknown type"):
+        WorkflowRunner().validate({"nodes": [{"id": "x", "type": "evil_nodes.one"}]})
+    assert "evil_nodes" not in sys.modules

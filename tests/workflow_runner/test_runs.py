@@ -1,0 +1,422 @@
+"""A run from its first hook to its last: success, failure, cancellation, stopping, and who hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hookspecs import (
+    Cancelled,
+    CheckpointRef,
+    Completed,
+    Failed,
+    HookError,
+    NodeInfo,
+    Outcome,
+    PluginHost,
+    PluginMissing,
+    RunControl,
+    RunInfo,
+    Snapshot,
+    hookimpl,
+)
+from workflow_runner import (
+    CheckpointSaved,
+    Context,
+    Event,
+    Graph,
+    LogOverflow,
+    NodeChanged,
+    NodeFailed,
+    Progressed,
+    RunEnded,
+    RunStarted,
+    RunStopped,
+    StateNotCopyable,
+    Stream,
+    WorkflowRunner,
+    node,
+    run_workflow,
+)
+
+
+@node
+async def upto(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        yield i
+
+
+@node
+async def double(x: int) -> int:
+    return 2 * x
+
+
+@node
+async def boom(x: int) -> int:
+    raise LookupError("boom")
+
+
+@node
+async def forever(x: int) -> int:
+    await asyncio.sleep(3600)
+    return x
+
+
+class Witness:
+    """A plugin that writes down what it hears."""
+
+    def __init__(self, *, hold: bool = False) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+        self.cuts: list[tuple[str, Snapshot]] = []
+        self.hold = hold
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        self.heard.append(("before_run",))
+        control.save_at("error", "cancel", "signal")
+        if self.hold:
+            control.hold_outputs("hold")
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        self.heard.append(("after_run", outcome))
+
+    @hookimpl
+    async def before_node(self, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
+        self.heard.append(("before_node", node.node_id, node.firing, dict(inputs)))
+
+    @hookimpl
+    async def after_node(self, node: NodeInfo, outcome: Outcome) -> None:
+        self.heard.append(("after_node", node.node_id, node.firing, outcome))
+
+
+class Saving(Witness):
+    """One that saves too."""
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        self.cuts.append((reason, snapshot))
+        await asyncio.sleep(0)
+        return CheckpointRef(run.run_id, len(self.cuts), reason, datetime.now(UTC))
+
+    @hookimpl
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        return None
+
+
+def hosted(plugin: object, **settings: Any) -> WorkflowRunner:
+    return WorkflowRunner(plugins=PluginHost().register(plugin, "witness"), **settings)
+
+
+def failing() -> Graph:
+    graph = Graph()
+    graph.add(forever, node_id="forever", x=1)
+    graph.add(boom, node_id="boom", x=graph.add(double, node_id="double", x=4))
+    return graph
+
+
+def other_tasks() -> set[asyncio.Task[Any]]:
+    current = asyncio.current_task()
+    return {task for task in asyncio.all_tasks() if task is not current}
+
+
+async def test_a_failing_node_ends_the_run_and_leaves_nothing() -> None:
+    with pytest.raises(NodeFailed) as caught:
+        await WorkflowRunner().run(failing(), run_id="r")
+    assert (caught.value.run_id, caught.value.node_id) == ("r", "boom")
+    assert repr(caught.value.__cause__) == "LookupError('boom')"
+    assert not other_tasks()
+    gc.collect()
+
+
+async def test_every_before_has_one_after() -> None:
+    witness = Witness()
+    with pytest.raises(NodeFailed):
+        await hosted(witness).run(failing())
+    befores = [entry[1:3] for entry in witness.heard if entry[0] == "before_node"]
+    afters = {entry[1]: entry[3] for entry in witness.heard if entry[0] == "after_node"}
+    assert sorted(befores) == [("boom", 1), ("double", 1), ("forever", 1)]
+    assert afters["double"] == Completed({"output": 8})
+    assert afters["boom"] == Failed(afters["boom"].error, "boom")
+    assert afters["forever"] == Cancelled("failure")
+    assert witness.heard[0] == ("before_run",)
+    assert [entry[0] for entry in witness.heard].count("after_run") == 1
+    assert isinstance(witness.heard[-1][1], Failed)
+    assert witness.heard[-1][1].node_id == "boom"
+
+
+async def test_hooks_around_a_run_that_completes() -> None:
+    witness = Witness()
+    graph = Graph()
+    graph.output("out", graph.add(double, node_id="d", x=graph.add(upto, node_id="u", n=2)))
+    await hosted(witness).run(graph)
+    assert ("before_node", "d", 2, {"x": 1}) in witness.heard
+    assert ("after_node", "u", 1, Completed({})) in witness.heard
+    assert witness.heard[-1] == ("after_run", Completed({"out": [0, 2]}))
+
+
+async def test_outputs_are_not_seen_before_after_node_returned() -> None:
+    order: list[str] = []
+
+    class Slow:
+        @hookimpl
+        async def after_node(self, node: NodeInfo) -> None:
+            await asyncio.sleep(0.01)
+            order.append(f"after {node.node_id}")
+
+    @node
+    async def sees(x: int) -> None:
+        order.append("seen")
+
+    graph = Graph()
+    graph.add(sees, node_id="s", x=graph.add(double, node_id="d", x=1))
+    await hosted(Slow()).run(graph)
+    assert order == ["after d", "seen", "after s"]
+
+
+@pytest.mark.parametrize("hook", ["before_run", "before_node", "after_node", "after_run"])
+async def test_a_hook_that_raises_fails_the_run_by_name(hook: str) -> None:
+    async def bad(self: object) -> None:
+        raise ValueError("bad")
+
+    plugin = type("Bad", (), {hook: hookimpl(bad)})()
+    graph = Graph()
+    graph.add(double, x=1)
+    with pytest.raises(HookError) as caught:
+        await hosted(plugin).run(graph)
+    assert (caught.value.plugin, caught.value.hook) == ("witness", hook)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert not other_tasks()
+
+
+async def test_cancelling_takes_the_cut_first() -> None:
+    saving = Saving()
+    graph = Graph()
+    graph.add(forever, node_id="f", x=1)
+    task = asyncio.ensure_future(hosted(saving).run(graph))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ((reason, cut),) = saving.cuts
+    assert (reason, cut.status) == ("cancel", "paused")
+    assert [(found.node_id, found.status, found.arguments) for found in cut.nodes] == [("f", "running", {})]
+    assert saving.heard[-1] == ("after_run", Cancelled("cancel"))
+    assert not other_tasks()
+
+
+async def test_stop_says_whether_the_run_can_be_resumed() -> None:
+    for runner, text in ((WorkflowRunner(), "Nothing was stored"), (hosted(Saving()), "workflow resume")):
+        graph = Graph()
+        graph.add(forever, x=1)
+        task = asyncio.ensure_future(runner.run(graph))
+        await asyncio.sleep(0.02)
+        runner.stop("signal")
+        with pytest.raises(RunStopped, match=text):
+            await task
+
+
+async def test_a_body_that_does_not_end_is_left_after_the_grace_period(caplog: pytest.LogCaptureFixture) -> None:
+    let_go = asyncio.Event()
+
+    @node
+    async def stubborn(x: int) -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    graph = Graph()
+    graph.add(stubborn, node_id="stubborn", x=1)
+    runner = WorkflowRunner(grace_seconds=0.05)
+    task = asyncio.ensure_future(runner.run(graph))
+    await asyncio.sleep(0.02)
+    with caplog.at_level(logging.WARNING, "workflow_runner"):
+        runner.stop("signal")
+        with pytest.raises(RunStopped):
+            await task
+    assert runner.abandoned
+    assert "still running: stubborn" in caplog.text
+    let_go.set()
+    await asyncio.sleep(0.01)
+
+
+async def test_a_thread_that_does_not_end_is_left_too() -> None:
+    @node
+    def sleeps(x: int) -> None:
+        time.sleep(0.5)
+
+    graph = Graph()
+    graph.add(sleeps, x=1)
+    runner = WorkflowRunner(grace_seconds=0.05)
+    task = asyncio.ensure_future(runner.run(graph))
+    await asyncio.sleep(0.02)
+    runner.stop("signal")
+    with pytest.raises(RunStopped):
+        await task
+    await asyncio.sleep(0.6)
+
+
+async def test_a_cleanup_after_the_cut_counts_for_nothing() -> None:
+    saving = Saving()
+    tried: list[str] = []
+
+    @node
+    async def tidy(n: int, context: Context) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            late: dict[str, Callable[[], None]] = {
+                "commit": lambda: context.commit("late"),
+                "durable": lambda: context.on_durable(print),
+            }
+            for name, call in late.items():
+                try:
+                    call()
+                except asyncio.CancelledError:
+                    tried.append(name)
+
+    graph = Graph()
+    graph.output("out", graph.add(tidy, node_id="t", n=1))
+    graph.add(boom, x=graph.add(double, x=1))
+    with pytest.raises(NodeFailed):
+        await hosted(saving).run(graph)
+    assert tried == ["commit", "durable"]
+    states = {found.node_id: found.state for _, cut in saving.cuts for found in cut.nodes}
+    assert states["t"] is None
+
+
+async def test_held_outputs_leave_when_a_cut_that_holds_them_is_durable() -> None:
+    saving = Saving(hold=True)
+    seen: list[tuple[int, int]] = []
+
+    @node
+    async def look(x: int) -> int:
+        durable = [item for _, cut in saving.cuts for found in cut.nodes for edge in found.inbox for item in edge.items]
+        seen.append((x, durable.count(x)))
+        return x
+
+    graph = Graph()
+    graph.add(look, node_id="look", x=graph.add(upto, n=3))
+    await hosted(saving).run(graph)
+    assert [x for x, _ in seen] == [0, 1, 2]
+    assert all(times for _, times in seen)
+
+
+async def test_on_durable_waits_for_a_cut() -> None:
+    saving = Saving()
+    calls: list[str] = []
+
+    @node
+    async def ask(x: int, context: Context) -> None:
+        context.on_durable(lambda: calls.append("called"))
+        ref = await context.checkpoint("mine")
+        assert ref is not None
+        assert ref.reason == "mine"
+        assert calls == [], "the step that asks is not final yet"
+
+    graph = Graph()
+    graph.add(ask, x=1)
+    await hosted(saving).run(graph)
+    assert calls == ["called"]
+    assert [reason for reason, _ in saving.cuts] == ["mine", "end"]
+
+
+async def test_the_log_of_taken_items_is_bounded_where_a_plugin_saves() -> None:
+    @node
+    async def hoards(items: Stream[int]) -> list[int]:
+        return [x async for x in items]
+
+    graph = Graph()
+    graph.add(hoards, node_id="h", items=graph.add(upto, n=50))
+    with pytest.raises(NodeFailed) as caught:
+        await hosted(Saving(), max_log=10).run(graph)
+    assert isinstance(caught.value.__cause__, LogOverflow)
+    await WorkflowRunner(max_log=10).run(graph)
+
+
+async def test_a_state_that_cannot_be_copied_fails_at_its_commit() -> None:
+    @node
+    async def keeps(x: int, context: Context) -> None:
+        context.commit(iter([1]) if x else (i for i in range(3)))
+
+    graph = Graph()
+    graph.add(keeps, node_id="k", x=0)
+    with pytest.raises(NodeFailed) as caught:
+        await hosted(Saving()).run(graph)
+    assert isinstance(caught.value.__cause__, StateNotCopyable)
+
+
+async def test_state_is_private() -> None:
+    @node
+    async def grows(items: Stream[int], context: Context) -> AsyncIterator[list[int]]:
+        state: list[int] = []
+        async for x in items:
+            state.append(x)
+            context.commit(state)
+            state.append(99)
+            state = context.state
+            assert context.state is not context.state
+            yield list(state)
+        context.commit(state)
+
+    graph = Graph()
+    graph.output("out", graph.add(grows, items=graph.add(upto, n=3)))
+    result = await hosted(Saving()).run(graph)
+    assert result.outputs["out"] == [[0], [0, 1], [0, 1, 2]]
+
+
+async def test_events() -> None:
+    events: list[Event] = []
+
+    @node
+    async def tells(x: int, context: Context) -> None:
+        context.progress(1, 4)
+        context.log.debug("hello")
+        await context.checkpoint()
+
+    graph = Graph()
+    graph.add(tells, node_id="t", x=1)
+    runner = hosted(Saving(), on_event=events.append)
+    more: list[Event] = []
+    end = runner.subscribe(more.append)
+    await runner.run(graph, run_id="r")
+    end()
+    assert more == events
+    assert events[0] == RunStarted("r", 1, 1, 0)
+    assert NodeChanged("r", "t", "running", 0) in events
+    assert Progressed("r", "t", 1, 4) in events
+    assert any(isinstance(event, CheckpointSaved) for event in events)
+    assert NodeChanged("r", "t", "completed", 1) in events
+    assert events[-1] == RunEnded("r", "completed")
+    await runner.run(graph)
+    assert len(events) > len(more)
+
+
+async def test_enabling_what_is_not_installed_does_not_start() -> None:
+    graph = Graph(enable={"no_such_plugin": True})
+    graph.add(boom, x=1)
+    with pytest.raises(PluginMissing, match="no_such_plugin"):
+        await WorkflowRunner().run(graph)
+
+
+def test_the_synchronous_twin() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(double, x=2))
+    result = run_workflow(graph, run_id="r")
+    assert (result.run_id, result.status, result.outputs) == ("r", "completed", {"out": [4]})
+
+
+@pytest.mark.parametrize("settings", [{"edge_capacity": 0}, {"edge_capacity": 9, "max_edge_capacity": 8}, {"validate": "no"}])
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not"):
+        WorkflowRunner(**settings)
