@@ -51,7 +51,7 @@ def capture(actor: Actor) -> NodeSnapshot:
         taken=Prefix(actor.taken) if isinstance(actor.taken, list) else (),
         emitted=actor.emitted,
         latest=actor.latest() if isinstance(actor, FiringActor) and not over else None,
-        inbox=() if over else tuple(EdgeSnapshot(e.edge_id, e.pending(), e.ended or e.held_end) for e in actor.in_edges),
+        inbox=() if over else tuple(EdgeSnapshot(e.edge_id, _pending(e), e.ended or e.held_end) for e in actor.in_edges),
         order=() if over or actor.order is None else tuple(_arrivals(actor)),
         collected=Prefix(actor.collected) if isinstance(actor.collected, list) else (),
         source=actor.type.fingerprint if actor.type.role == "body" else "",
@@ -59,6 +59,11 @@ def capture(actor: Actor) -> NodeSnapshot:
         started_at=actor.started_at,
         ended_at=actor.ended_at,
     )
+
+
+def _pending(edge: Edge) -> tuple[Any, ...]:
+    """Everything on its way to the consumer. What a preview has not looked at yet is of no use to a resumed run."""
+    return () if edge.planned.target.type.role == "preview" else edge.pending()
 
 
 def _arrivals(actor: Actor) -> list[str]:
@@ -88,4 +93,5 @@ def _signature(actor: Actor) -> tuple[Any, ...]:
 
 
 def _edge_signature(edge: Edge) -> tuple[int, bool]:
-    return len(edge.items) + len(edge.held or ()), edge.ended or edge.held_end
+    pending = 0 if edge.planned.target.type.role == "preview" else len(edge.items) + len(edge.held or ())
+    return pending, edge.ended or edge.held_end
