@@ -64,6 +64,7 @@ class Case:
     crashes: int = 0
     troubles: int = 0
     """How often it is stopped, or a body or save fails, over all worlds."""
+    previews: list[Port] = field(default_factory=list)
     overflows: str | None = None
     """The node whose log must not hold all that it takes."""
 
@@ -83,6 +84,8 @@ class Case:
             if member.observed:
                 for handle in KINDS[member.kind].outputs:
                     graph.output(f"{member.node_id}.{handle}", NodeRef(member.node_id)[handle])
+        for node_id, handle in self.previews:
+            graph.add("workflow.Preview", f"{node_id}.{handle}.preview", value=NodeRef(node_id)[handle])
         return graph
 
     def inputs(self) -> dict[str, Any]:

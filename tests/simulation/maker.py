@@ -142,6 +142,8 @@ class Maker:
         for member in self.case.members:
             if member.node_id in self.case.pure and self.random.random() < 0.2:
                 member.observed = False
+            if self.random.random() < 0.05 and member.kind != "endless":
+                self.case.previews.append((member.node_id, KINDS[member.kind].outputs[0]))
 
     def any_source(self, **given: Any) -> Port:
         kinds = ["count_up", "commit_up", "random_up"] + (["thread_up"] if self.threads else [])
