@@ -1,30 +1,28 @@
-"""The statements: a run's row, its saves, and how a cut is read back. One transaction each."""
+"""One store: a run's row, its saves, and how a cut is read back. One transaction each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, and_, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, insert, select, update
 
 from checkpoint_plugin.codec import MalformedValue, decode
 from checkpoint_plugin.database import Database, open_database
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
-from checkpoint_plugin.rows import EncodedCut, RowReader, RowWriter, add_hashes, digest_of, row_digest, row_hash
+from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
+from checkpoint_plugin.reading import read_cut
+from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
 from checkpoint_plugin.schema import check_schema, create_schema
-from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunExists, RunNotFound, Snapshot, StoreError
+from checkpoint_plugin.writing import RunHistory, job_ending, lock_job, write_cut
+from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, Snapshot
 
 __all__ = ["Definition", "RunHistory", "Store", "StoredJob"]
 
 T = TypeVar("T")
-BATCH: Final = 10_000
-"""Values in one IN list: below the limits of both databases."""
-FINAL: Final = ("completed", "failed", "cancelled", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +44,6 @@ class StoredJob:
     graph: Mapping[str, Any]
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class RunHistory:
-    """What one attempt knows of its run's rows, so that a save reads nothing back.
-
-    Args:
-        run_id: the run.
-        attempt: this one.
-        number: of the newest durable checkpoint, 0 without one.
-        digests: of every node's newest row.
-        saved_items: durable items of each output node.
-        total: the hash of the newest cut.
-        payloads: digests of payloads known to be stored.
-    """
-
-    run_id: str
-    attempt: int
-    number: int = 0
-    digests: dict[str, bytes] = field(default_factory=dict)
-    saved_items: dict[str, int] = field(default_factory=dict)
-    total: int = 0
-    payloads: set[bytes] = field(default_factory=set)
 
 
 class Store:
@@ -150,7 +125,7 @@ class Store:
         """
 
         def work(connection: Connection) -> str:
-            row = _lock_job(connection, run_id, self.location.shown)
+            row = lock_job(connection, run_id, self.location.shown)
             if row.attempt != attempt - 1:
                 raise AttemptLost(run_id, attempt, row.attempt)
             connection.execute(
@@ -175,8 +150,8 @@ class Store:
         """Write how an attempt ended, when no checkpoint did; an attempt that was lost writes nothing."""
 
         def work(connection: Connection) -> None:
-            if _lock_job(connection, run_id, self.location.shown).attempt == attempt:
-                connection.execute(update(JOB).where(JOB.c.id == run_id).values(_ending(status, error, datetime.now(UTC))))
+            if lock_job(connection, run_id, self.location.shown).attempt == attempt:
+                connection.execute(update(JOB).where(JOB.c.id == run_id).values(job_ending(status, error, datetime.now(UTC))))
 
         await self.transact(work)
 
@@ -227,10 +202,10 @@ class Store:
                 old = history.digests.get(node_id)
                 removed = 0 if old is None else row_hash(node_id, old)
                 total = add_hashes(total, added=row_hash(node_id, digest), removed=removed)
-            row = _lock_job(connection, history.run_id, self.location.shown)
+            row = lock_job(connection, history.run_id, self.location.shown)
             if row.attempt != history.attempt:
                 raise AttemptLost(history.run_id, history.attempt, row.attempt)
-            _write(connection, history, snapshot, reason, number, cut, digests, total)
+            write_cut(connection, history, snapshot, reason, number, cut, digests, total)
             outcome.append((cut, digests, total))
 
         await self.transact(work)
@@ -252,42 +227,7 @@ class Store:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        run_id = history.run_id
-
-        def work(
-            connection: Connection,
-        ) -> tuple[Any, Sequence[Any], Sequence[Any], RowReader, dict[str, Any], dict[bytes, bytes]]:
-            query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id)
-            query = query.order_by(CHECKPOINT.c.number.desc()).limit(1)
-            if number is not None:
-                query = query.where(CHECKPOINT.c.number == number)
-            head = connection.execute(query).first()
-            if head is None:
-                return None, (), (), RowReader(run_id, 0), {}, {}
-            reader = RowReader(run_id, head.number)
-            rows = connection.execute(_newest_rows(run_id, head.number)).all()
-            segments = connection.execute(_segments(run_id, head.number)).all()
-            _check_cut(run_id, head, rows)
-            _check_segments(run_id, head.number, segments)
-            unpacked = {row.node_id: reader.unpack(row.node_id, row.body) for row in rows}
-            mentioned = {digest for row in unpacked.values() for digest in reader.mentioned(row)}
-            for segment in segments:
-                mentioned.update(ref[1] for ref in reader.unpack_segment(segment.node_id, segment.body) if ref[0] == 1)
-            return head, rows, segments, reader, unpacked, _load_payloads(connection, run_id, mentioned)
-
-        head, rows, segments, reader, unpacked, payloads = await self.transact(work)
-        if head is None:
-            if number is not None:
-                raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
-            return None
-        items = _items(segments, reader, payloads)
-        nodes = tuple(reader.node(n, row, payloads, items.get(n, ())) for n, row in unpacked.items())
-        history.number = head.number
-        history.digests = {row.node_id: row.digest for row in rows}
-        history.saved_items = {node_id: len(found) for node_id, found in items.items()}
-        history.total = int.from_bytes(head.cut_hash, "big")
-        history.payloads = set(payloads)
-        return Snapshot(run_id, head.attempt, head.status, nodes, head.created_at, head.error, head.error_node_id)
+        return await self.transact(lambda connection: read_cut(connection, history, number))
 
     async def jobs(self) -> Sequence[Any]:
         """Every run, newest first: id, status, attempt, times, error."""
@@ -316,178 +256,3 @@ class Store:
         """The checkpoints of a run, oldest first."""
         query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number)
         return await self.transact(lambda connection: connection.execute(query).all())
-
-
-def _lock_job(connection: Connection, run_id: str, shown: str) -> Any:
-    """Lock a run's row until the end of the transaction: on SQLite the transaction itself is the lock."""
-    row = connection.execute(select(JOB.c.attempt, JOB.c.status).where(JOB.c.id == run_id).with_for_update()).first()
-    if row is None:
-        raise RunNotFound(run_id, shown)
-    return row
-
-
-def _ending(status: str, error: str | None, at: datetime) -> dict[str, Any]:
-    """The columns of a run's row that tell its status."""
-    text = None if error is None else storable_text(error)
-    over = status in FINAL
-    return {
-        "status": status,
-        "updated_at": at,
-        "finished_at": at if over else None,
-        "completed_at": at if status == "completed" else None,
-        "failed_at": at if status == "failed" else None,
-        "error": text,
-        "error_message": text,
-        "version": JOB.c.version + 1,
-    }
-
-
-def storable_text(text: str) -> str:
-    """Text as every database takes it: lone surrogates and NUL escaped."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def _upsert(connection: Connection, table: Table) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _write(
-    connection: Connection,
-    history: RunHistory,
-    snapshot: Snapshot,
-    reason: str,
-    number: int,
-    cut: EncodedCut,
-    digests: Mapping[str, bytes],
-    total: int,
-) -> None:
-    """One statement a table, however many rows."""
-    run_id = history.run_id
-    payloads = [{"run_id": run_id, "digest": d, "body": b} for d, b in cut.payloads.items() if d not in history.payloads]
-    if payloads:
-        connection.execute(_upsert(connection, PAYLOAD).on_conflict_do_nothing(), payloads)
-    if cut.bodies:
-        rows = [
-            {"run_id": run_id, "node_id": n, "number": number, "body": b, "digest": digests[n]} for n, b in cut.bodies.items()
-        ]
-        connection.execute(insert(NODE_VERSION), rows)
-        connection.execute(_node_states(connection), [_node_state(run_id, node, snapshot.taken_at) for node in snapshot.nodes])
-    if cut.segments:
-        connection.execute(insert(OUTPUT_SEGMENT), [_segment(run_id, number, *segment) for segment in cut.segments])
-    row_count = len(history.digests.keys() | digests.keys())
-    error = None if snapshot.error is None else storable_text(snapshot.error)
-    values = {
-        "run_id": run_id,
-        "number": number,
-        "attempt": snapshot.attempt,
-        "reason": storable_text(reason),
-        "label": None,
-        "created_at": snapshot.taken_at,
-        "nodes": len(cut.bodies),
-        "size_bytes": cut.size,
-        "row_count": row_count,
-        "cut_hash": total.to_bytes(32, "big"),
-        "status": snapshot.status,
-        "error": error,
-        "error_node_id": snapshot.error_node_id,
-    }
-    connection.execute(insert(CHECKPOINT).values(**values, digest=_head_digest(values)))
-    connection.execute(update(JOB).where(JOB.c.id == run_id).values(_ending(snapshot.status, snapshot.error, snapshot.taken_at)))
-
-
-def _head_digest(values: Mapping[str, Any]) -> bytes:
-    """What binds a checkpoint's row together."""
-    names = ("run_id", "number", "attempt", "row_count", "status", "error_node_id")
-    return digest_of(*(repr(values[name]).encode("utf-8", "surrogatepass") for name in names), values["cut_hash"])
-
-
-def _segment(run_id: str, number: int, node_id: str, first: int, count: int, body: bytes) -> dict[str, Any]:
-    digest = row_digest(run_id, node_id, first, body)
-    return {
-        "run_id": run_id,
-        "node_id": node_id,
-        "first": first,
-        "number": number,
-        "count": count,
-        "body": body,
-        "digest": digest,
-    }
-
-
-def _node_states(connection: Connection) -> Any:
-    statement = _upsert(connection, RUN_NODE_STATE)
-    names = ("status", "attempt", "started_at", "completed_at", "failed_at", "updated_at", "last_error")
-    return statement.on_conflict_do_update(
-        index_elements=["run_id", "node_id"], set_={name: statement.excluded[name] for name in names}
-    )
-
-
-def _node_state(run_id: str, node: NodeSnapshot, at: datetime) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "node_id": node.node_id,
-        "status": node.status,
-        "attempt": node.attempt,
-        "started_at": node.started_at,
-        "completed_at": node.ended_at if node.status == "completed" else None,
-        "failed_at": at if node.status == "failed" else None,
-        "updated_at": at,
-        "last_error": None if node.error is None else storable_text(node.error),
-        "retryable": True,
-    }
-
-
-def _newest_rows(run_id: str, number: int) -> Any:
-    of_run = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number <= number)
-    newest = select(NODE_VERSION.c.node_id, func.max(NODE_VERSION.c.number).label("number")).where(of_run)
-    found = newest.group_by(NODE_VERSION.c.node_id).subquery()
-    same = and_(NODE_VERSION.c.node_id == found.c.node_id, NODE_VERSION.c.number == found.c.number)
-    return select(NODE_VERSION).join(found, same).where(NODE_VERSION.c.run_id == run_id)
-
-
-def _segments(run_id: str, number: int) -> Any:
-    query = select(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id)
-    return query.where(OUTPUT_SEGMENT.c.number <= number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
-
-
-def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-    wanted = sorted(digests)
-    found: dict[bytes, bytes] = {}
-    for first in range(0, len(wanted), BATCH):
-        batch = wanted[first : first + BATCH]
-        query = select(PAYLOAD.c.digest, PAYLOAD.c.body).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch))
-        found.update({bytes(row.digest): bytes(row.body) for row in connection.execute(query)})
-    return found
-
-
-def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> None:
-    if _head_digest(head._mapping) != head.digest:
-        raise StoreDamaged(run_id, "the row of the checkpoint was changed", head.number)
-    total = 0
-    for row in rows:
-        if row_digest(run_id, row.node_id, row.number, row.body) != row.digest:
-            raise StoreDamaged(run_id, f"the row of node {row.node_id!r} was changed", head.number)
-        total = add_hashes(total, added=row_hash(row.node_id, row.digest))
-    if len(rows) != head.row_count:
-        raise StoreDamaged(run_id, f"{len(rows)} of {head.row_count} node rows are there", head.number)
-    if total.to_bytes(32, "big") != head.cut_hash:
-        raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
-
-
-def _check_segments(run_id: str, number: int, segments: Sequence[Any]) -> None:
-    """Each is what was written, and no two of a node leave a gap; that the last is there, the node's row tells."""
-    ends: dict[str, int] = {}
-    for segment in segments:
-        changed = row_digest(run_id, segment.node_id, segment.first, segment.body) != segment.digest
-        if changed or segment.first != ends.get(segment.node_id, 0):
-            what = f"items {segment.first} to {segment.first + segment.count} of output {segment.node_id!r} were changed"
-            raise StoreDamaged(run_id, what, number)
-        ends[segment.node_id] = segment.first + segment.count
-
-
-def _items(segments: Sequence[Any], reader: RowReader, payloads: Mapping[bytes, bytes]) -> dict[str, list[Any]]:
-    items: dict[str, list[Any]] = {}
-    for segment in segments:
-        refs = reader.unpack_segment(segment.node_id, segment.body)
-        items.setdefault(segment.node_id, []).extend(reader.value(ref, payloads, f"output {segment.node_id!r}") for ref in refs)
-    return items
