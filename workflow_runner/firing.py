@@ -140,8 +140,8 @@ class BodyActor(Actor):
         alone = 0 if self.planned.out_edges else 1
         async for value in body:
             if self.orphaned:
+                self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
                 await body.aclose()
-                self.swallow_left = 0
                 self._body = None
                 return True
             if self.publish(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -43,14 +44,19 @@ async def random_up(n: int, context: Context) -> AsyncIterator[Any]:
 
 @node
 async def endless(form: str, context: Context) -> AsyncIterator[Any]:
-    """Ends only because nobody is left to hear it."""
+    """Ends only because nobody is left to hear it, and commits even then."""
     lab = LAB.get()
     lab.begin(context)
-    i = 0
-    while True:
-        await lab.pause()
-        yield shape(form, f"{context.node_id}.{i}")
-        i += 1
+    i = context.state or 0
+    try:
+        while True:
+            await lab.pause()
+            yield shape(form, f"{context.node_id}.{i}")
+            i += 1
+    except GeneratorExit:
+        await asyncio.sleep(0)
+        context.commit(i)
+        raise
 
 
 @node
