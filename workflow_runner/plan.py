@@ -114,6 +114,8 @@ class _Planner:
         self.types: dict[str, NodeType | None] = dict(graph.types)
         self.checks: dict[str, Mapping[str, Checker]] = {}
         self.unknown: set[str] = set()
+        self.attempted: set[tuple[str, str]] = set()
+        """Inputs at which an edge should end that is wrong: they are not missing as well."""
 
     def plan(self) -> Plan:
         for spec in self.graph.nodes:
@@ -162,6 +164,7 @@ class _Planner:
             or spec.target_handle not in target.type.connectable
         ):
             self.explain_edge(place, spec, source, target)
+            self.attempted.add((spec.target, spec.target_handle))
             return None
         edge = PlannedEdge(spec.id or "", source, spec.source_handle, target, spec.target_handle)
         source.out_edges.append(edge)
@@ -207,9 +210,10 @@ class _Planner:
         if spec.data:
             self.set_properties(node, spec, connected)
         for name in node_type.required:
-            if name not in connected and name not in spec.data and node_type.role != "input":
-                mend = "." if node_type.handles[name].stream else ", or give it a property."
-                self.problems.append(f"node {spec.id!r}: input {name!r} is missing. Connect an edge to it{mend}")
+            if name in connected or name in spec.data or node_type.role == "input" or (spec.id, name) in self.attempted:
+                continue
+            mend = "." if node_type.handles[name].stream else ", or give it a property."
+            self.problems.append(f"node {spec.id!r}: input {name!r} is missing. Connect an edge to it{mend}")
         if self.deep:
             node.checks = self.deep_checks(node_type)
         if len(connected) > 1:

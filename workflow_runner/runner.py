@@ -127,11 +127,11 @@ class WorkflowRunner:
         run_id = new_run_id() if run_id is None else check_run_id(run_id)
         plan = self._plan(graph)
         given = _give_inputs(plan, inputs or {})
-        options = merge_enable(plan.graph.enable, enable or {})
-        hooks = self._host.bind(options)
+        chosen = merge_enable(plan.graph.enable, enable or {})
+        hooks = self._host.bind(chosen)
         document = plan.graph.to_document() if hooks.before_run is not None else {}
         document.pop("enable", None)
-        info = RunInfo(run_id, 1, document, given, options)
+        info = RunInfo(run_id, 1, document, given, _enabled(chosen))
         return await self._execute(plan, info, hooks)
 
     async def resume(
@@ -172,13 +172,13 @@ class WorkflowRunner:
             return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
         plan = self._plan(stored_graph)
         given = _give_inputs(plan, stored.inputs)
-        options = merge_enable(stored.enable, enable or {})
-        if url is not None and name in options:
-            options[name] = {**options[name], "url": url}
-        hooks = self._host.bind(options)
+        chosen = merge_enable(stored.enable, enable or {})
+        if url is not None and (options := chosen.get(name)) is not None and options is not False:
+            chosen[name] = {**options, "url": url}
+        hooks = self._host.bind(chosen)
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
-        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, options)
+        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen))
         return await self._execute(plan, info, hooks, frozenset(accept_changed))
 
     def stop(self, reason: str) -> None:
@@ -236,19 +236,28 @@ class WorkflowRunner:
         return Result(info.run_id, "completed", task.result())
 
 
-def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of every plugin that is on, from those of the graph and those of the caller, who wins."""
-    merged: dict[str, dict[str, Any]] = {}
+Chosen = dict[str, dict[str, Any] | Literal[False]]
+
+
+def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> Chosen:
+    """The options of every plugin that is named, `False` for off: those of the graph and of the caller, who wins."""
+    merged: Chosen = {}
     for name in {**document, **given}:
         own, wanted = document.get(name), given.get(name, document.get(name))
         if wanted is True and isinstance(own, Mapping):
             wanted = own
         if wanted is None or wanted is False:
+            merged[name] = False
             continue
         if wanted is not True and not isinstance(wanted, Mapping):
             raise InputInvalid(f"enable {name!r}: give true, false or an object of options, not {wanted!r}.")
         merged[name] = {} if wanted is True else dict(wanted)
     return merged
+
+
+def _enabled(chosen: Chosen) -> dict[str, Any]:
+    """The options of the plugins that are on."""
+    return {name: options for name, options in chosen.items() if options is not False}
 
 
 def _give_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,9 @@ def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(GraphInvalid) as caught:
         WorkflowRunner(nodes=[HERE]).validate(document({"id": "x", "type": "add", "data": {"c": 1}}, {"id": "y", "type": "nope"}))
     assert len(caught.value.problems) == 3
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner(nodes=[HERE]).validate(document({"id": "y", "type": "nope"}, B, edges=[edge("y", "b", "a")]))
+    assert len(caught.value.problems) == 1, "what is not there is not missing twice"
     assert caught.value.exit_code == 2
 
 

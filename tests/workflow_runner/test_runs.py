@@ -409,6 +409,16 @@ async def test_enabling_what_is_not_installed_does_not_start() -> None:
         await WorkflowRunner().run(graph)
 
 
+async def test_a_plugin_registered_in_code_can_be_switched_off() -> None:
+    graph = Graph()
+    graph.add(double, x=1)
+    witness = Witness()
+    await hosted(witness).run(graph, enable={"witness": False})
+    assert witness.heard == []
+    await hosted(witness).run(graph)
+    assert witness.heard
+
+
 def test_the_synchronous_twin() -> None:
     graph = Graph()
     graph.output("out", graph.add(double, x=2))
