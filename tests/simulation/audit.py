@@ -50,6 +50,9 @@ class Audit:
         for node in nodes.values():
             if len(node.taken) > self._max_log:
                 raise BrokenPromise(f"the log of node {node.node_id} holds {len(node.taken)} items")
+            pending = [edge.edge_id for edge in node.inbox for _ in edge.items]
+            if len(node.inbox) > 1 and sorted(node.order) != sorted(pending):
+                raise BrokenPromise(f"node {node.node_id} has an order of {node.order} for the items of {pending}")
         for actor in run.actors.values():
             self._check_actor(actor)
         for node_id, node in self.view.items():

@@ -90,9 +90,14 @@ async def first(items: Stream[Any], k: int, every: int, context: Context) -> Asy
 
 @node
 async def arrive(a: Stream[Any], b: Stream[Any], every: int, context: Context) -> AsyncIterator[Any]:
+    """Reads the first item of one stream, and then both in arrival order."""
     lab = LAB.get()
     lab.begin(context)
     count = context.state or 0
+    if not count and (item := await anext(a, END)) is not END:
+        lab.step(context, (count, "a"), item)
+        count += 1
+        yield ("a", item)
     async for handle, item in context.arrivals(a, b):
         lab.step(context, (count, handle), item)
         await lab.pause()
