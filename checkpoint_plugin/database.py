@@ -33,10 +33,14 @@ LOCK_MILLISECONDS = 30_000
 class Database(Protocol):
     """Runs transactions."""
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
         """Run a function in one transaction: committed when it returns, rolled back when it raises.
 
         Once begun it is not interrupted by the cancellation of the caller, who still learns of the outcome first.
+
+        Args:
+            work: takes the connection.
+            write: off for a function that only reads, which then waits for no writer.
 
         Raises:
             StoreUnreadable: the database cannot be reached or refuses.
@@ -91,11 +95,14 @@ class SqliteDatabase:
         self._path = location.path
         self._thread = ThreadPoolExecutor(1, "workflow-checkpoint")
         self._engine: Engine | None = None
+        self._begin = "BEGIN"
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
-        return await _finish(asyncio.get_running_loop().run_in_executor(self._thread, self._run, work))
+    async def transact(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
+        return await _finish(asyncio.get_running_loop().run_in_executor(self._thread, self._run, work, write))
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T], write: bool) -> T:
+        # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
+        self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         try:
             if self._engine is None:
                 self._engine = self._connect()
@@ -106,7 +113,7 @@ class SqliteDatabase:
 
     def _connect(self) -> Engine:
         engine = create_engine("sqlite://", creator=self._open, poolclass=StaticPool)
-        event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(self._begin))
         return engine
 
     def _open(self) -> sqlite3.Connection:
@@ -150,7 +157,7 @@ class PostgresDatabase:
         arguments: dict[str, Any] = {"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS, "server_settings": settings}
         self._engine = create_async_engine(location.url, connect_args=arguments, pool_size=1, max_overflow=1)
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
         return await _finish(asyncio.ensure_future(self._run(work)))
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
@@ -164,11 +171,6 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         await self._engine.dispose()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    # A writer from the start: a read lock that becomes a write lock fails at once where two do it.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _create_file(path: Path) -> None:

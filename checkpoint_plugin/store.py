@@ -67,17 +67,24 @@ class Store:
         """Close every connection."""
         await self._database.close()
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
         """Run a function in one transaction, after the schema was made or checked once.
+
+        Args:
+            work: takes the connection.
+            write: whether it writes.
 
         Raises:
             StoreError: the store cannot be used, or the function refuses.
         """
         if not self._ready:
             prepare = create_schema if self._create else check_schema
-            await self._database.transact(lambda connection: prepare(connection, self.location.shown))
+            await self._database.transact(lambda connection: prepare(connection, self.location.shown), write=self._create)
             self._ready = True
-        return await self._database.transact(work)
+        return await self._database.transact(work, write=write)
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self.transact(work, write=False)
 
     # A run's row.
 
@@ -167,7 +174,7 @@ class Store:
             columns = (JOB.c.attempt, JOB.c.status, JOB.c.definition, JOB.c.definition_digest)
             return connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
 
-        row = await self.transact(work)
+        row = await self._read(work)
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         if digest_of(run_id.encode(), row.definition) != row.definition_digest:
@@ -227,13 +234,13 @@ class Store:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        return await self.transact(lambda connection: read_cut(connection, history, number))
+        return await self._read(lambda connection: read_cut(connection, history, number))
 
     async def jobs(self) -> Sequence[Any]:
         """Every run, newest first: id, status, attempt, times, error."""
         columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.created_at, JOB.c.updated_at, JOB.c.finished_at, JOB.c.error)
         query = select(*columns).order_by(JOB.c.created_at.desc(), JOB.c.id.desc())
-        return await self.transact(lambda connection: connection.execute(query).all())
+        return await self._read(lambda connection: connection.execute(query).all())
 
     async def job(self, run_id: str) -> Any:
         """One run's row, without its definition.
@@ -242,7 +249,7 @@ class Store:
             RunNotFound: there is none.
         """
         columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.created_at, JOB.c.updated_at, JOB.c.finished_at, JOB.c.error)
-        row = await self.transact(lambda connection: connection.execute(select(*columns).where(JOB.c.id == run_id)).first())
+        row = await self._read(lambda connection: connection.execute(select(*columns).where(JOB.c.id == run_id)).first())
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         return row
@@ -250,9 +257,9 @@ class Store:
     async def node_states(self, run_id: str) -> Sequence[Any]:
         """The rows of `run_node_state` of a run."""
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
-        return await self.transact(lambda connection: connection.execute(query).all())
+        return await self._read(lambda connection: connection.execute(query).all())
 
     async def checkpoints(self, run_id: str) -> Sequence[Any]:
         """The checkpoints of a run, oldest first."""
         query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number)
-        return await self.transact(lambda connection: connection.execute(query).all())
+        return await self._read(lambda connection: connection.execute(query).all())
