@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -71,6 +72,8 @@ class Lab:
     """Texts that plain bodies returned in this world."""
     owed: dict[str, int] = field(default_factory=dict)
     """Emissions that a restored node must repeat before it may ask for a checkpoint."""
+    promised: set[tuple[str, int]] = field(default_factory=set)
+    """Commits, by node and number, of which somebody waits to be told."""
     durable_commits: dict[str, int] = field(default_factory=dict)
     """Commit points in the last durable cut, by node."""
 
@@ -125,8 +128,14 @@ class Lab:
             self.failures -= 1
             raise Injected("the seed says so")
 
+    def promise(self, context: Context, commits: int) -> None:
+        """Ask to be told when the commit of that number is durable."""
+        self.promised.add((context.node_id, commits))
+        context.on_durable(partial(self.durable, context.node_id, commits))
+
     def durable(self, node_id: str, commits: int) -> None:
         """What `on_durable` was given is called."""
+        self.promised.discard((node_id, commits))
         if self.alive and self.durable_commits.get(node_id, 0) < commits:
             self.violate(f"node {node_id}: on_durable was called before commit {commits} was durable")
 

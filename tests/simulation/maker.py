@@ -15,7 +15,7 @@ __all__ = ["Maker"]
 
 MAX_ITEMS = 20
 MAX_MEMBERS = 10
-NEVER_PURE = ("random_up", "arrive", "thread_arrive", "diverge")
+NEVER_PURE = ("random_up", "arrive", "mingle", "thread_arrive", "diverge")
 THREADED = ("thread_up", "thread_mix", "thread_fan", "thread_running", "thread_arrive")
 TERMINAL: Final = ("diverge", "endless", "hoard", "forget")
 """Kinds that give an unknown number of items, or nothing of interest."""
@@ -23,7 +23,19 @@ GROWTH: Final = (
     *("count_up", "commit_up", "random_up", "thread_up", "given"),
     *("mix_one", "mix_one", "mix_two", "mix_two", "mix_list", "thread_mix", "thread_mix", "chain", "chain"),
     *("split", "fan", "thread_fan", "forget", "running", "running", "gather_state", "double", "keep_every", "first"),
-    *("arrive", "thread_arrive", "alternate", "two_readers", "relay", "scale", "tidy", "stubborn", "ask", "thread_running"),
+    *(
+        "arrive",
+        "mingle",
+        "thread_arrive",
+        "alternate",
+        "two_readers",
+        "relay",
+        "scale",
+        "tidy",
+        "stubborn",
+        "ask",
+        "thread_running",
+    ),
 )
 
 

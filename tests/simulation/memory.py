@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
@@ -23,13 +23,23 @@ from hookspecs import (
     hookimpl,
 )
 from tests.simulation.audit import Audit
-from tests.simulation.cases import Case
+from tests.simulation.cases import Case, Policy
 from tests.simulation.database import BrokenPromise, Database, copied, encoded
 from tests.simulation.lab import Injected, Lab
 from tests.simulation.witness import Witness
 from workflow_runner.run import Run
 
 __all__ = ["ListeningPlugin", "MemoryPlugin"]
+
+
+ENDS = ("end", "error", "signal", "cancel", "asked")
+REASONS: Mapping[Policy, Sequence[str]] = {
+    "times": ("time", *ENDS),
+    "every_firing": ("every_firing", *ENDS),
+    "explicit": ENDS,
+    "none": ENDS,
+}
+"""Why there may be a checkpoint; nodes may ask for one under any policy."""
 
 
 class MemoryPlugin:
@@ -176,6 +186,8 @@ class MemoryPlugin:
             raise BrokenPromise("a dead world touched the store")
         if snapshot.attempt != database.attempt:
             raise AttemptLost(run.run_id, snapshot.attempt, database.attempt)
+        if reason not in REASONS[self.case.policy]:
+            raise BrokenPromise(f"the reason of a checkpoint is {reason!r}, and nobody gave it")
         if self.failing_saves:
             self.failing_saves -= 1
             raise StoreError("the seed says that this save fails")

@@ -241,6 +241,7 @@ KINDS: Mapping[str, Kind] = {
     "first": Kind(streaming.first, ONE, properties=("k", "every"), model=first_model, streaming=True),
     "arrive": Kind(streaming.arrive, TWO, properties=("every",), model=arrive_model, verify=arrive_verify, streaming=True),
     "thread_arrive": Kind(unruly.thread_arrive, TWO, model=arrive_model, verify=arrive_verify, streaming=True),
+    "mingle": Kind(streaming.mingle, TWO, model=arrive_model, verify=arrive_verify, streaming=True),
     "alternate": Kind(streaming.alternate, TWO, properties=("every",), model=alternate_model, streaming=True),
     "two_readers": Kind(streaming.two_readers, TWO, model=readers_model, streaming=True),
     "relay": Kind(streaming.relay, ONE, properties=("form",), model=relay_model, streaming=True),

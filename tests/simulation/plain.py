@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Any
 
 from tests.simulation.lab import LAB, mix, shape
@@ -62,7 +61,7 @@ async def chain(a: Any, form: str, context: Context) -> Any:
     count, last = context.state or (0, "")
     value = mix(context.node_id, last, a)
     context.commit((count + 1, value))
-    context.on_durable(partial(lab.durable, context.node_id, count + 1))
+    lab.promise(context, count + 1)
     await lab.pause()
     lab.made(context, shape(form, value))
     return shape(form, value)

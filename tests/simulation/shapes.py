@@ -84,7 +84,7 @@ def on_any_streams(maker: Maker) -> None:
 
 
 def arrivals(maker: Maker) -> None:
-    kind = "thread_arrive" if maker.threads else "arrive"
+    kind = "thread_arrive" if maker.threads else maker.random.choice(("arrive", "arrive", "mingle"))
     maker.out("running", items=maker.out(kind, a=maker.any_source(), b=maker.any_source()))
 
 

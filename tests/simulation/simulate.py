@@ -304,6 +304,8 @@ class World:
             raise simulation.failed(f"the run is over, and the store has it as {self.database.status}")
         if self.was_completed:
             return
+        if self.lab.promised:
+            raise simulation.failed(f"on_durable was never called for {sorted(self.lab.promised)}")
         total = expected_firings(case, known_items(case, outputs))
         for member in case.members:
             if isinstance(KINDS[member.kind].node, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Any
 
 from tests.simulation.lab import LAB, mix, shape
@@ -40,7 +39,7 @@ async def gather_state(items: Stream[Any], every: int, context: Context) -> Asyn
         yield mix(context.node_id, state["items"])
         if len(state["items"]) % every == 0:
             context.commit(state)
-            context.on_durable(partial(lab.durable, context.node_id, len(state["items"]) // every + 1))
+            lab.promise(context, len(state["items"]) // every + 1)
 
 
 @node(stateless=True)
@@ -105,6 +104,16 @@ async def arrive(a: Stream[Any], b: Stream[Any], every: int, context: Context) -
         yield (handle, item)
         if every and count % every == 0:
             context.commit(count)
+
+
+@node(stateless=True)
+async def mingle(a: Stream[Any], b: Stream[Any], context: Context) -> AsyncIterator[Any]:
+    """Keeps nothing, and reads in arrival order."""
+    lab = LAB.get()
+    lab.begin(context)
+    async for handle, item in context.arrivals(a, b):
+        await lab.pause()
+        yield (handle, item)
 
 
 @node

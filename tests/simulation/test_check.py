@@ -81,7 +81,7 @@ def test_what_every_kind_of_node_gives_is_right_and_nothing_else(kind: str, monk
         if kind != "random_up":
             items = outputs[name]
             swapped = {**outputs, name: [items[1], items[0], *items[2:]]}
-            assert problems_of(case, swapped) or kind in ("arrive", "thread_arrive", "diverge")
+            assert problems_of(case, swapped) or kind in ("arrive", "mingle", "thread_arrive", "diverge")
 
 
 def test_any_order_explains_on_any_but_no_loss() -> None:
