@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from checkpoint_plugin.errors import StoreMissing
@@ -31,6 +31,7 @@ from tests.simulation.lab import LAB
 from tests.simulation.models import KINDS
 from tests.simulation.shapes import make_case
 from workflow_runner import Result, WorkflowRunner
+from workflow_runner.node import node_type_of
 
 __all__ = ["Nursery", "Order"]
 
@@ -116,6 +117,9 @@ class Nursery:
 
 def serve() -> None:
     """Take orders from standard input, and answer each with an exit code."""
+    for module in node_modules():
+        for node_type in filter(None, map(node_type_of, vars(module).values())):
+            assert node_type.fingerprint  # read here once, not in every child
     for line in sys.stdin:
         order = Order(**json.loads(line))
         working, works = os.pipe()
@@ -125,6 +129,12 @@ def serve() -> None:
         os.close(works)
         print(_watch(child, working, order), flush=True)
         os.close(working)
+
+
+def node_modules() -> list[ModuleType]:
+    """The modules of the simulation's node types."""
+    names = {kind.node.__module__ for kind in KINDS.values() if not isinstance(kind.node, str)}
+    return [sys.modules[name] for name in sorted(names)]
 
 
 def _watch(child: int, working: int, order: Order) -> int:
@@ -188,8 +198,7 @@ async def _live(order: Order, works: int) -> dict[str, list[Any]]:
     lab = WitnessLab(open_journal(order.journal), works, order.attempt, random, order.pace_seconds)
     LAB.set(lab)
     host = PluginHost().register(Notary(order, lab), "notary")
-    modules = {sys.modules[kind.node.__module__] for kind in KINDS.values() if not isinstance(kind.node, str)}
-    runner = WorkflowRunner(plugins=host, nodes=modules, edge_capacity=case.edge_capacity, max_log=case.max_log)
+    runner = WorkflowRunner(plugins=host, nodes=node_modules(), edge_capacity=case.edge_capacity, max_log=case.max_log)
     while True:
         try:
             result = await _go_on(order, case, runner)
