@@ -209,7 +209,7 @@ class Actor(Outbox):
         if self.holds:
             if run.gate_reason is not None and run.saver is not None:
                 await run.saver.request(run.gate_reason)
-                self.check_alive()
+            self.check_alive()
             self.send_held()
             if self.status == "completed":
                 run.completed(self)
