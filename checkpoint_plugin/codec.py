@@ -7,6 +7,7 @@ Nothing in the bytes can name code, and they depend on nothing but the value: se
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import error as StructError
 from typing import Any, Final
 
 import ormsgpack
@@ -18,6 +19,8 @@ __all__ = ["MalformedValue", "decode", "encode"]
 
 VERSION: Final = b"\x01"
 MAX_DEPTH: Final = 100
+STEP_LENGTH: Final = 80
+"""Characters of a key that an error shows."""
 OPTIONS: Final = (
     ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_DATACLASS
@@ -29,6 +32,8 @@ OPTIONS: Final = (
 )
 LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes})
 TEXT_ONLY: Final = frozenset({str})
+Way = tuple["Way | None", str, Any]
+"""A step inside a value: where it starts, its words, the index, key or member."""
 
 
 def encode(value: Any, place: Callable[[], str]) -> bytes:
@@ -46,7 +51,7 @@ def encode(value: Any, place: Callable[[], str]) -> bytes:
             return VERSION + ormsgpack.packb(value, option=OPTIONS)
         except TypeError:
             pass  # an integer beyond 64 bits or a lone surrogate: these take the long way
-    return VERSION + ormsgpack.packb(_Encoder(place).parts(value, "", 0), option=OPTIONS)
+    return VERSION + ormsgpack.packb(_Encoder(place).parts(value, None, 0), option=OPTIONS)
 
 
 def decode(data: bytes) -> Any:
@@ -79,11 +84,13 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 class _Encoder:
+    """Walks a value. `at` is the way to a part as linked steps: it is put into words only for an error."""
+
     def __init__(self, place: Callable[[], str]) -> None:
         self.place = place
         self.open: set[int] = set()
 
-    def parts(self, value: Any, path: str, depth: int) -> Any:
+    def parts(self, value: Any, at: Way | None, depth: int) -> Any:
         """The value as something that MessagePack has, extensions included."""
         kind = type(value)
         if kind is str:
@@ -97,19 +104,22 @@ class _Encoder:
             try:
                 tag, data = encoder(value)
             except TypeError as error:
-                raise ValueNotStorable(self.place() + path, f"{error}.") from error
+                raise self.refusal(at, f"{error}.") from error
             return self.extension(tag, data)
         if kind not in CONTAINERS:
-            raise ValueNotStorable(self.place() + path, f"its type {_name(kind)} is not one that can be stored. {_mend(kind)}")
+            raise self.refusal(at, f"its type {_name(kind)} is not one that can be stored. {_mend(kind)}")
         if depth >= MAX_DEPTH:
-            raise ValueNotStorable(self.place(), f"it is nested deeper than {MAX_DEPTH} levels. Flatten it.")
+            raise self.refusal(None, f"it is nested deeper than {MAX_DEPTH} levels. Flatten it.")
         if id(value) in self.open:
-            raise ValueNotStorable(self.place() + path, "it contains itself. Store a value without cycles.")
+            raise self.refusal(at, "it contains itself. Store a value without cycles.")
         self.open.add(id(value))
         try:
-            return CONTAINERS[kind](self, value, path, depth + 1)
+            return CONTAINERS[kind](self, value, at, depth + 1)
         finally:
             self.open.discard(id(value))
+
+    def refusal(self, at: Way | None, why: str) -> ValueNotStorable:
+        return ValueNotStorable(self.place() + _words(at), why)
 
     def text(self, value: str) -> Any:
         try:
@@ -121,31 +131,31 @@ class _Encoder:
     def extension(self, tag: Tag, data: bytes) -> Any:
         return ormsgpack.Ext(tag, data)
 
-    def items(self, values: Any, path: str, depth: int) -> list[Any]:
-        return [self.parts(item, f"{path}[{place}]", depth) for place, item in enumerate(values)]
+    def items(self, values: Any, at: Way | None, depth: int) -> list[Any]:
+        return [self.parts(item, (at, "[{}]", place), depth) for place, item in enumerate(values)]
 
-    def list(self, value: Any, path: str, depth: int) -> Any:
-        return self.items(value, path, depth)
+    def list(self, value: Any, at: Way | None, depth: int) -> Any:
+        return self.items(value, at, depth)
 
-    def tuple(self, value: Any, path: str, depth: int) -> Any:
-        return self.extension(Tag.TUPLE, _pack(self.items(value, path, depth)))
+    def tuple(self, value: Any, at: Way | None, depth: int) -> Any:
+        return self.extension(Tag.TUPLE, _pack(self.items(value, at, depth)))
 
-    def mapping(self, value: Any, path: str, depth: int) -> Any:
+    def mapping(self, value: Any, at: Way | None, depth: int) -> Any:
         if TEXT_ONLY.issuperset(map(type, value)) and all(_is_utf8(key) for key in value):
-            return {key: self.parts(item, f"{path}[{key!r}]", depth) for key, item in value.items()}
+            return {key: self.parts(item, (at, "[{}]", key), depth) for key, item in value.items()}
         pairs = [
-            [self.parts(key, f"{path} key {key!r}", depth), self.parts(item, f"{path}[{key!r}]", depth)]
+            [self.parts(key, (at, " key {}", key), depth), self.parts(item, (at, "[{}]", key), depth)]
             for key, item in value.items()
         ]
         return self.extension(Tag.DICT, _pack(pairs))
 
-    def set(self, value: Any, path: str, depth: int) -> Any:
+    def set(self, value: Any, at: Way | None, depth: int) -> Any:
         tag = Tag.SET if type(value) is set else Tag.FROZENSET
-        packed = sorted(_pack(self.parts(item, f"{path} member {item!r}", depth)) for item in value)
+        packed = sorted(_pack(self.parts(item, (at, " member {}", item), depth)) for item in value)
         return self.extension(tag, _pack(packed))
 
 
-Contain = Callable[[_Encoder, Any, str, int], Any]
+Contain = Callable[[_Encoder, Any, Way | None, int], Any]
 CONTAINERS: Final[dict[type, Contain]] = {
     list: _Encoder.list,
     tuple: _Encoder.tuple,
@@ -159,42 +169,81 @@ def _pack(parts: Any) -> bytes:
     return ormsgpack.packb(parts, option=OPTIONS)
 
 
-def _unpack(data: bytes, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise MalformedValue("it is nested too deeply")
+SHELLS: Final = frozenset({Tag.TUPLE, Tag.DICT, Tag.SET, Tag.FROZENSET})
 
-    def extension(tag: int, inner: bytes) -> Any:
-        return _decode_extension(tag, inner, depth + 1)
+
+class _Part:
+    """An extension as it was found, not yet read."""
+
+    __slots__ = ("data", "tag")
+
+    def __init__(self, tag: int, data: bytes) -> None:
+        self.tag = tag
+        self.data = data
+
+
+NESTED: Final = frozenset({list, dict, _Part})
+
+
+def _unpack(data: bytes, depth: int) -> Any:
+    # Extensions are read after ormsgpack has returned, never from inside it: 100 extensions that each hold 1,000
+    # lists made its recursion overflow the stack of the process.
+    found: list[_Part] = []
+
+    def keep(tag: int, inner: bytes) -> _Part:
+        part = _Part(tag, inner)
+        found.append(part)
+        return part
 
     try:
-        return ormsgpack.unpackb(data, ext_hook=extension)
-    except MalformedValue:
-        raise
-    except (ValueError, TypeError, OverflowError, ArithmeticError) as error:
+        value = ormsgpack.unpackb(data, ext_hook=keep)
+    except ValueError as error:
         raise MalformedValue(f"it is not what was written ({error})") from error
+    return _resolve(value, depth) if found else value
 
 
-def _decode_extension(tag: int, data: bytes, depth: int) -> Any:
-    match tag:
-        case Tag.TUPLE:
-            return tuple(_expect_list(_unpack(data, depth)))
-        case Tag.DICT:
-            pairs = _expect_list(_unpack(data, depth))
-            if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-                raise MalformedValue("a mapping in it has no pairs")
-            return {key: item for key, item in pairs}  # noqa: C416  a list of lists is not what dict() takes to mypy
-        case Tag.SET:
-            return {_unpack(item, depth) for item in _expect_list(_unpack(data, depth))}
-        case Tag.FROZENSET:
-            return frozenset(_unpack(item, depth) for item in _expect_list(_unpack(data, depth)))
-        case Tag.SURROGATES:
-            return data.decode("utf-8", "surrogatepass")
-        case Tag.BIG_INT:
-            return int.from_bytes(data, "big", signed=True)
-    decoder = DECODERS.get(tag)
-    if decoder is None:
-        raise MalformedValue(f"it has a part of an unknown kind {tag}")
-    return decoder(data)
+def _resolve(value: Any, depth: int) -> Any:
+    """The value with its extensions read, containers changed in place."""
+    kind = type(value)
+    if kind not in NESTED:
+        return value
+    if kind is _Part:
+        return _read(value.tag, value.data, depth)
+    if depth >= MAX_DEPTH:
+        raise MalformedValue("it is nested too deeply")
+    for place, item in enumerate(value) if kind is list else list(value.items()):
+        if type(item) in NESTED:
+            value[place] = _resolve(item, depth + 1)
+    return value
+
+
+def _read(tag: int, data: bytes, depth: int) -> Any:
+    """The value of an extension."""
+    if tag in SHELLS and depth >= MAX_DEPTH:
+        raise MalformedValue("it is nested too deeply")
+    try:
+        match tag:
+            case Tag.TUPLE:
+                return tuple(_expect_list(_unpack(data, depth)))
+            case Tag.DICT:
+                pairs = _expect_list(_unpack(data, depth - 1))  # a pair is no level of its own
+                if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+                    raise MalformedValue("a mapping in it has no pairs")
+                return {key: item for key, item in pairs}  # noqa: C416  a list of lists is not what dict() takes to mypy
+            case Tag.SET:
+                return {_unpack(item, depth + 1) for item in _expect_list(_unpack(data, depth))}
+            case Tag.FROZENSET:
+                return frozenset(_unpack(item, depth + 1) for item in _expect_list(_unpack(data, depth)))
+            case Tag.SURROGATES:
+                return data.decode("utf-8", "surrogatepass")
+            case Tag.BIG_INT:
+                return int.from_bytes(data, "big", signed=True)
+        decoder = DECODERS.get(tag)
+        if decoder is None:
+            raise MalformedValue(f"it has a part of an unknown kind {tag}")
+        return decoder(data)
+    except (ValueError, TypeError, ArithmeticError, StructError) as error:
+        raise MalformedValue(f"it is not what was written ({error})") from error
 
 
 def _expect_list(value: Any) -> list[Any]:
@@ -209,6 +258,22 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _words(at: Way | None) -> str:
+    steps: list[str] = []
+    while at is not None:
+        at, form, step = at
+        steps.append(form.format(_short(step)))
+    return "".join(reversed(steps))
+
+
+def _short(step: object) -> str:
+    try:
+        text = repr(step)
+    except Exception as error:  # it is anybody's object: its repr may raise anything, and the refusal must still be told
+        text = f"<{_name(type(step))}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= STEP_LENGTH else f"{text[: STEP_LENGTH - 1]}…"
 
 
 def _name(kind: type) -> str:

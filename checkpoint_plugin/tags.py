@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pathlib
-import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
+from functools import cache
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 __all__ = ["DECODERS", "ENCODERS", "MalformedValue", "Tag"]
 
@@ -43,7 +43,6 @@ class Tag(IntEnum):
 
 
 COMPLEX: Final = Struct(">dd")
-ZONE_NAME: Final = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*")
 DELTA: Final = Struct(">iii")
 PATHS: Final[dict[str, type[pathlib.PurePath]]] = {
     "path": type(pathlib.Path()),
@@ -61,6 +60,12 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+@cache
+def _zones() -> frozenset[str]:
+    """The zones of the database. Only these are asked for: a name from stored bytes opens no file and imports nothing."""
+    return frozenset(available_timezones())
+
+
 def _moment(value: datetime | time) -> bytes:
     """ISO text, the fold, and the zone: nothing, an offset, or a name of the zone database."""
     zone = value.tzinfo
@@ -68,7 +73,7 @@ def _moment(value: datetime | time) -> bytes:
         kind = "naive"
     elif type(zone) is timezone:
         kind = "offset"
-    elif type(zone) is ZoneInfo and zone.key is not None:
+    elif type(zone) is ZoneInfo and zone.key in _zones():
         kind = f"zone {zone.key}"
     else:
         raise TypeError(f"its time zone {zone!r} is of a type that cannot be stored; use datetime.timezone or zoneinfo")
@@ -91,7 +96,9 @@ def _zone(kind: str, offset: str) -> Any:
         days, seconds, microseconds = map(int, offset.split(","))
         delta = timedelta(days, seconds, microseconds)
         return UTC if not delta else timezone(delta)
-    if kind.startswith("zone ") and ZONE_NAME.fullmatch(kind[5:]):
+    if kind.startswith("zone "):
+        if kind[5:] not in _zones():
+            raise MalformedValue(f"its time zone {kind[5:]!r} is not known here; install tzdata")
         return ZoneInfo(kind[5:])
     raise MalformedValue(f"a time zone in it is of an unknown kind {kind!r}")
 
@@ -114,6 +121,13 @@ def _read_fraction(data: bytes) -> Fraction:
     return Fraction(int(top, 16), int(bottom, 16))
 
 
+def _path(kind: str, value: pathlib.PurePath) -> tuple[Tag, bytes]:
+    text = str(value)
+    if type(value)(text) != value:
+        raise TypeError(f"the path {text!r} means another path when it is read again; use an absolute one")
+    return Tag.PATH, _bytes(f"{kind}|{text}")
+
+
 def _read_path(data: bytes) -> pathlib.PurePath:
     kind, _, text = _text(data).partition("|")
     if kind not in PATHS:
@@ -132,9 +146,9 @@ ENCODERS: Final[dict[type, Encode]] = {
     Decimal: lambda value: (Tag.DECIMAL, _bytes(str(value))),
     Fraction: lambda value: (Tag.FRACTION, _bytes(f"{value.numerator:x}/{value.denominator:x}")),
     complex: lambda value: (Tag.COMPLEX, COMPLEX.pack(value.real, value.imag)),
-    PATHS["path"]: lambda value: (Tag.PATH, _bytes(f"path|{value}")),
-    pathlib.PurePosixPath: lambda value: (Tag.PATH, _bytes(f"posix|{value}")),
-    pathlib.PureWindowsPath: lambda value: (Tag.PATH, _bytes(f"windows|{value}")),
+    PATHS["path"]: lambda value: _path("path", value),
+    pathlib.PurePosixPath: lambda value: _path("posix", value),
+    pathlib.PureWindowsPath: lambda value: _path("windows", value),
 }
 DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
     Tag.BYTEARRAY: bytearray,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import math
 import os
 import random
@@ -22,6 +23,7 @@ import pytest
 
 from checkpoint_plugin.codec import MAX_DEPTH, MalformedValue, decode, encode
 from checkpoint_plugin.errors import ValueNotStorable
+from checkpoint_plugin.tags import Tag
 
 EDGES: list[Any] = [
     None,
@@ -234,6 +236,22 @@ def test_bytes_do_not_depend_on_the_hash_seed() -> None:
     assert len(found) == 1
 
 
+def test_stored_bytes_never_change() -> None:
+    """What an older version wrote stays readable, and equal values keep their digests."""
+    written = {
+        "0181a1629601ffcb3ff8000000000000c40178c0c3": {"b": [1, -1, 1.5, b"x", None, True]},
+        "01d80293c40103c402a161c406c70301920102": {3, "a", (1, 2)},
+        "01c70f04919201c70905400000000000000000": {1: 2**70},
+    }
+    for text, value in written.items():
+        assert encode(value, place).hex() == text
+        assert alike(decode(bytes.fromhex(text)), value)
+    assert (
+        hashlib.sha256(b"".join(encode(value, place) for value in EDGES)).hexdigest()
+        == "7a68962ae7ef44290008d529fcfe5a4b049301f88c4d166c9ed0872900e66b0d"
+    )
+
+
 def test_hostile_bytes_are_an_error_and_never_more() -> None:
     seed = random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
@@ -248,6 +266,106 @@ def test_hostile_bytes_are_an_error_and_never_more() -> None:
             continue
         except Exception as error:
             raise AssertionError(f"seed {seed}, try {number}: {bytes(data)!r} raised {error!r}") from error
+
+
+EXTENDED_NESTS = """
+import struct, sys, threading
+from checkpoint_plugin.codec import MalformedValue, decode
+
+tag, listed = int(sys.argv[1]), sys.argv[2] == "listed"
+data = b"\\xc0"
+for _ in range(100):
+    inner = b"\\x91" * 1000 + data
+    if listed:  # a set holds its members as bytes
+        inner = b"\\x91\\xc6" + struct.pack(">I", len(inner)) + inner
+    data = b"\\xc9" + struct.pack(">I", len(inner)) + bytes([tag]) + inner
+
+def read():
+    try:
+        decode(b"\\x01" + data)
+    except MalformedValue as error:
+        print(error)
+
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize(("tag", "listed"), [(1, "flat"), (4, "flat"), (2, "listed"), (3, "listed")])
+def test_hostile_nesting_does_not_end_the_process(tag: int, listed: str) -> None:
+    """In a process of its own: an overflow of the stack would take this one along."""
+    done = subprocess.run([sys.executable, "-c", EXTENDED_NESTS, str(tag), listed], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "it is nested too deeply"), done.stderr
+
+
+def extension(tag: int, data: bytes) -> bytes:
+    return b"\x01\xc7" + bytes([len(data), tag]) + data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        extension(Tag.COMPLEX, b"x"),
+        extension(Tag.TIMEDELTA, b"x"),
+        extension(Tag.UUID, b"x"),
+        extension(Tag.DECIMAL, b"none"),
+        extension(Tag.FRACTION, b"1/0"),
+        extension(Tag.DATETIME, b"zone America|0||2026-01-01T00:00:00"),
+        extension(Tag.DATETIME, b"zone ../../../etc/passwd|0||2026-01-01T00:00:00"),
+        extension(Tag.DATETIME, b"offset|0|9,9|2026-01-01T00:00:00"),
+        extension(Tag.PATH, b"os.system|x"),
+        extension(Tag.TUPLE, b"\x01"),
+        extension(Tag.SET, b"\x91\x91\x01"),
+        extension(Tag.DICT, b"\x91\x01"),
+        extension(Tag.SURROGATES, b"\xff"),
+        extension(99, b"x"),
+        b"\x01\xdd\xff\xff\xff\xff",
+        b"\x01\x81\x01\x01",
+    ],
+    ids=repr,
+)
+def test_malformed_parts_are_an_error(data: bytes) -> None:
+    with pytest.raises(MalformedValue):
+        decode(data)
+
+
+def test_a_name_in_the_bytes_imports_nothing_and_opens_nothing() -> None:
+    """Where a zone is not in the system's database, `ZoneInfo` would import `tzdata.zoneinfo.<what the bytes say>`."""
+    code = (
+        "import sys\n"
+        "from datetime import datetime\n"
+        "from zoneinfo import ZoneInfo\n"
+        "from checkpoint_plugin.codec import MalformedValue, decode, encode\n"
+        "encode(datetime(2026, 1, 1, tzinfo=ZoneInfo('Europe/Berlin')), str)\n"
+        "seen = []\n"
+        "sys.addaudithook(lambda event, args: seen.append((event, args)) if event in ('import', 'open') else None)\n"
+        "try:\n"
+        "    decode(bytes.fromhex(sys.argv[1]))\n"
+        "except MalformedValue:\n"
+        "    print(seen)\n"
+    )
+    data = extension(Tag.DATETIME, b"zone Evil/Name|0||2026-01-01T00:00:00").hex()
+    done = subprocess.run([sys.executable, "-c", code, data], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_path_that_its_text_does_not_give_back_is_refused() -> None:
+    with pytest.raises(ValueNotStorable, match="means another path"):
+        encode(PureWindowsPath("./c:x"), place)
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_a_refusal_is_told_whatever_stands_on_the_way() -> None:
+    for value in ({10**5000: object()}, {(10**5000,): {object()}}, {Mute(): 1}, {Mute()}, {"k" * 10_000: object()}):
+        with pytest.raises(ValueNotStorable) as caught:
+            encode(value, place)
+        assert len(str(caught.value)) < 500
+    assert decode(encode({10**5000: {10**5000}}, place)) == {10**5000: {10**5000}}
 
 
 def test_an_unknown_version_is_refused() -> None:
