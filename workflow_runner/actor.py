@@ -90,17 +90,20 @@ class Actor(Outbox):
 
     def wake(self) -> None:
         """Start it; what an edge calls when the first item (or end of stream) comes."""
-        if self.task is None and not self.frozen:
+        if self.task is None and not self.run.stopping:
             self.leave_wait()
             self.task = self.run.tasks.create_task(self._main(), name=self.node_id)
 
     async def _main(self) -> None:
         try:
+            goes_on = self.status == "running"
             self.status = "running"
             if self.run.saver is not None and self.started_at is None:
                 self.started_at = datetime.now(UTC)
             if self.run.listeners:
                 self.run.node_changed(self)
+            if goes_on:  # it was stopped where it waited for room, or its edges were longer then
+                await self.flush()
             await self.live()
         except Interrupted:
             pass
@@ -213,8 +216,11 @@ class Actor(Outbox):
             self.send_held()
             if self.status == "completed":
                 run.completed(self)
-        if self.status == "completed":
-            return
+        if self.status != "completed":
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until no edge holds more than its bound."""
         while (edge := self.full_edge()) is not None:
             sleeper = Sleeper(self)
             edge.writer = sleeper

@@ -85,6 +85,8 @@ class BodyActor(Actor):
         value: Any = None
         closed = must_settle = False
         try:
+            if self.frozen:  # stopped since it was woken: its body is not even called
+                self.check_alive()
             if self.type.generates:
                 closed = await self._iterate()
             else:
@@ -150,6 +152,7 @@ class BodyActor(Actor):
                 alone += 1
                 if not alone % YIELDS_A_TURN:
                     await asyncio.sleep(0)
+        self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
         self.check_replayed()
         self._body = None
         return False

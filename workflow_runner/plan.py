@@ -36,6 +36,7 @@ class PlannedNode:
 
     Args:
         node_id: in the graph.
+        place: its place among the nodes of the graph.
         type: its type.
         sync_mode: how the items of several edges make a firing.
         constants: properties and defaults by handle, converted.
@@ -47,6 +48,7 @@ class PlannedNode:
     """
 
     node_id: str
+    place: int
     type: NodeType
     sync_mode: SyncMode
     constants: Mapping[str, Any]
@@ -58,6 +60,8 @@ class PlannedNode:
 
     def name_values(self, values: Values) -> dict[str, Any]:
         """One value of each edge as arguments by handle; those of streams are left out."""
+        if len(values) == 1 and not self.type.streams:
+            return {self.slots[0]: values[0]}
         if not self.lists and not self.type.streams:
             return dict(zip(self.slots, values, strict=True))
         named: dict[str, Any] = {}
@@ -114,6 +118,8 @@ class _Planner:
         self.types: dict[str, NodeType | None] = dict(graph.types)
         self.checks: dict[str, Mapping[str, Checker]] = {}
         self.unknown: set[str] = set()
+        self.in_order = True
+        """Whether every edge leads to a node that stands later in the graph: then there is no cycle."""
         self.attempted: set[tuple[str, str]] = set()
         """Inputs at which an edge should end that is wrong: they are not missing as well."""
 
@@ -132,7 +138,7 @@ class _Planner:
                     inputs.setdefault(_name_of(node), []).append(node)
                 elif node.type.role == "output":
                     self.name_output(node, outputs)
-        if not self.problems:
+        if not self.problems and not self.in_order:
             self.find_cycle()
         if self.problems:
             raise GraphInvalid(self.problems)
@@ -153,7 +159,7 @@ class _Planner:
             self.problems.append(f"node {spec.id!r}: unknown type {spec.type!r}. {mend}")
             self.unknown.add(spec.id)
             return
-        self.nodes[spec.id] = PlannedNode(spec.id, found, spec.sync_mode, found.defaults, found.checks)
+        self.nodes[spec.id] = PlannedNode(spec.id, len(self.nodes), found, spec.sync_mode, found.defaults, found.checks)
 
     def add_edge(self, place: int, spec: EdgeSpec) -> PlannedEdge | None:
         source, target = self.nodes.get(spec.source), self.nodes.get(spec.target)
@@ -169,6 +175,8 @@ class _Planner:
         edge = PlannedEdge(spec.id or "", source, spec.source_handle, target, spec.target_handle)
         source.out_edges.append(edge)
         target.in_edges.append(edge)
+        if source.place >= target.place:
+            self.in_order = False
         return edge
 
     def explain_edge(self, place: int, spec: EdgeSpec, source: PlannedNode | None, target: PlannedNode | None) -> None:

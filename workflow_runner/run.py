@@ -199,6 +199,8 @@ class Run:
         async with asyncio.TaskGroup() as self.tasks:
             self._start()
             await asyncio.wait((self._over,))
+        # The group knows this task, and the run knows the group: without this, both wait for the garbage collector.
+        del self.tasks
 
     def _build(self, snapshot: Snapshot | None) -> None:
         nodes = {node.node_id: node for node in snapshot.nodes} if snapshot is not None else {}

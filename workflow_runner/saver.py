@@ -69,8 +69,9 @@ class Saver:
         Raises:
             HookError, Refusal: as the save of the last cut raised.
         """
-        assert self._task is not None
-        await self._task
+        task, self._task = self._task, None
+        assert task is not None
+        await task
 
     def _snapshot(self, status: RunStatus, error: str | None = None, node_id: str | None = None) -> Snapshot:
         run = self._run

@@ -45,5 +45,5 @@ def test_rule_4_a_node_that_changes_an_item_is_found_out(policy: str) -> None:
         Member("numbers", "count_up", {"n": 8, "form": "list"}),
         Member("vandal", "change_item", {}, {"items": [("numbers", "output")]}),
     ]
-    with pytest.raises(SimulationFailed, match=r"node vandal .*: items and states are values"):
+    with pytest.raises(SimulationFailed, match=r"node vandal\b.*: items and states are values"):
         Simulation(case, Tally()).run()

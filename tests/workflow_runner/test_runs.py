@@ -295,6 +295,41 @@ async def test_a_cleanup_after_the_cut_counts_for_nothing() -> None:
     assert states["t"] is None
 
 
+async def test_a_body_that_ends_in_peace_after_the_stop_does_not_count() -> None:
+    begun: list[int] = []
+
+    @node
+    async def calm(n: int) -> AsyncIterator[int]:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return
+        yield n
+
+    @node
+    async def after(items: list) -> None:  # type: ignore[type-arg]
+        begun.append(1)
+
+    @node
+    async def late(items: Stream[int]) -> None:
+        begun.extend([x async for x in items] or [2])
+
+    graph = Graph()
+    source = graph.add(calm, node_id="calm", n=1)
+    graph.add(late, node_id="late", items=source, sync_mode="zip_all")
+    graph.add(after, items=[source])
+    saving = Saving()
+    runner = hosted(saving)
+    task = asyncio.ensure_future(runner.run(graph))
+    await asyncio.sleep(0.02)
+    runner.stop("signal")
+    with pytest.raises(RunStopped):
+        await task
+    assert begun == []
+    assert ("after_node", "calm", 1, Cancelled("signal")) in saving.heard
+    assert not other_tasks()
+
+
 async def test_held_outputs_leave_when_a_cut_that_holds_them_is_durable() -> None:
     saving = Saving(hold=True)
     seen: list[tuple[int, int]] = []
