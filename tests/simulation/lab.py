@@ -54,6 +54,7 @@ class Lab:
         pure: nodes whose every step must be the same whenever it is run.
         gated: whether nothing may be seen before it is durable.
         failures: how many bodies may still fail in this world.
+    stopping: whether the run was stopped, so that nothing more may begin.
     durable_node: the last durable cut of a node.
     """
 
@@ -66,6 +67,7 @@ class Lab:
     told: set[str] | None = None
     """Texts whose `after_node` has returned, where the plugin listens to it."""
     failures: int = 0
+    stopping: Callable[[], bool] = lambda: False
     durable_node: Callable[[str], NodeSnapshot | None] = field(default=lambda node_id: None)
     alive: bool = True
     made_here: set[str] = field(default_factory=set)
@@ -86,6 +88,8 @@ class Lab:
         """A body was called."""
         if not self.alive:
             return
+        if self.stopping():  # asked first: in a thread, the key is an answer that may take its time
+            self.violate(f"node {context.node_id} was called after the run was stopped")
         node_id, key = context.node_id, context.idempotency_key
         self.journal.begun[self.attempt, node_id] += 1
         if node_id in self.completed:
@@ -100,6 +104,8 @@ class Lab:
         """A body took an item of a stream."""
         if not self.alive:
             return
+        if self.stopping():
+            self.violate(f"node {context.node_id} was given an item after the run was stopped")
         node_id, key, content = context.node_id, context.idempotency_key, f"{position}: {seen!r}"
         self._see(node_id, seen)
         self._same_key(node_id, key, content)

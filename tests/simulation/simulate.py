@@ -132,6 +132,7 @@ class World:
             gated=case.policy == "every_firing",
             told=set() if case.listens else None,
             owed={node.node_id: node.emitted for node in self.restored.values() if node.emitted},
+            stopping=lambda: self.plugin is not None and self.plugin.control is not None and self.plugin.control.stopping,
             durable_node=database.nodes.get,
             durable_commits={node.node_id: node.commits for node in self.restored.values()},
         )
