@@ -152,6 +152,7 @@ class BodyActor(Actor):
                 alone += 1
                 if not alone % YIELDS_A_TURN:
                     await asyncio.sleep(0)
+        self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
         self.check_replayed()
         self._body = None
         return False
