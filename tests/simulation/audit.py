@@ -19,15 +19,19 @@ class Audit:
 
     Args:
         max_log: items that a log may hold.
-        fresh: whether nothing is restored, so that every edge has the bound that its items were sent under.
     """
 
-    def __init__(self, max_log: int, *, fresh: bool) -> None:
+    def __init__(self, max_log: int) -> None:
         self.view: dict[str, NodeSnapshot] = {}
         """The whole run as the cuts tell it, those included that are not durable yet."""
         self._max_log = max_log
-        self._fresh = fresh
+        self._fresh = True
         self._handed: set[str] = set()
+
+    def restored(self, nodes: Mapping[str, NodeSnapshot]) -> None:
+        """The attempt goes on from this cut, whose items may have been sent under other bounds."""
+        self.view = dict(nodes)
+        self._fresh = False
 
     def check(self, run: Run, snapshot: Snapshot, nodes: Mapping[str, NodeSnapshot]) -> None:
         """Take a cut in, in the moment in which it was taken.

@@ -72,7 +72,7 @@ class MemoryPlugin:
         self.witness = witness
         self.failing_saves = failing_saves
         self.failing_hooks = failing_hooks
-        self.audit = Audit(case.max_log, fresh=not database.nodes)
+        self.audit = Audit(case.max_log)
         self.control: Run | None = None
         self.saving = False
         self.ended = False
@@ -127,7 +127,7 @@ class MemoryPlugin:
         if not database.number:
             return None
         self.restored = dict(database.nodes)
-        self.audit.view = dict(database.nodes)
+        self.audit.restored(database.nodes)
         nodes = tuple(encoded(node) for node in database.nodes.values())
         return Snapshot(run.run_id, database.attempt, database.status, nodes, datetime.now(UTC))
 
