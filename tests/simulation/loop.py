@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable
 from contextlib import suppress
@@ -149,6 +150,9 @@ def close_coroutine(coroutine: Any) -> None:
 
 def close_generator(agen: Any) -> None:
     """Close an async generator that may yield, await or raise while it is closed."""
+    if agen.ag_running and inspect.iscoroutine(agen.ag_await):
+        # Somebody who is gone was closing it. It cannot be closed again, but what it awaits can.
+        close_coroutine(agen.ag_await)
     for _ in range(100):
         if agen.ag_frame is None or agen.ag_running:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from random import Random
 
 import pytest
@@ -91,16 +91,19 @@ def test_a_world_without_end_is_a_livelock() -> None:
 @pytest.mark.parametrize("crash_after", range(1, 40, 3))
 def test_a_crashed_world_is_thrown_away_without_a_sound(crash_after: int, capfd: pytest.CaptureFixture[str]) -> None:
     loop = SeededLoop(Random(crash_after), crash_after)
-    ended: list[str] = []
 
-    async def items() -> AsyncIterator[int]:
+    async def items() -> AsyncGenerator[int, None]:
         try:
-            while True:
-                await asyncio.sleep(0.1)
-                yield 1
+            await asyncio.sleep(0.1)
+            yield 1
         finally:
+            await clean_up()
+
+    async def clean_up() -> None:
+        try:
             await asyncio.sleep(1)
-            ended.append("generator")
+        finally:
+            loop.call_soon(str)  # raises once the loop is closed
 
     async def stubborn() -> None:
         for _ in range(3):
@@ -116,22 +119,22 @@ def test_a_crashed_world_is_thrown_away_without_a_sound(crash_after: int, capfd:
 
     async def main() -> None:
         failing = asyncio.ensure_future(fails())
+        failing.add_done_callback(str)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stubborn())
-            try:
-                async for _ in items():
-                    pass
-            finally:
-                await asyncio.sleep(1)
-        await failing
+            while True:
+                generator = items()
+                try:
+                    async for _ in generator:
+                        break
+                finally:
+                    await generator.aclose()
 
     with pytest.raises(Crash):
         loop.run_until_complete(loop.create_task(main()))
     loop.dispose()
-    del loop
     gc.collect()  # what would complain does it now: warnings are errors, and the rest is printed
     assert capfd.readouterr() == ("", "")
-    assert ended == []
 
 
 def test_threads_run_one_at_a_time_and_die_with_their_world() -> None:
