@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, insert, select, update
@@ -71,8 +72,8 @@ def _storable_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
-def _upsert(connection: Connection, table: Table) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+def _upsert(dialect: str, table: Table) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
 
 
 def write_cut(
@@ -87,15 +88,16 @@ def write_cut(
 ) -> None:
     """One statement a table, however many rows."""
     run_id = history.run_id
+    dialect = connection.dialect.name
     payloads = [{"run_id": run_id, "digest": d, "body": b} for d, b in cut.payloads.items() if d not in history.payloads]
     if payloads:
-        connection.execute(_upsert(connection, PAYLOAD).on_conflict_do_nothing(), payloads)
+        connection.execute(_new_payloads(dialect), payloads)
     if cut.bodies:
         rows = [
             {"run_id": run_id, "node_id": n, "number": number, "body": b, "digest": digests[n]} for n, b in cut.bodies.items()
         ]
         connection.execute(insert(NODE_VERSION), rows)
-        connection.execute(_node_states(connection), [_node_state(run_id, node, snapshot.taken_at) for node in snapshot.nodes])
+        connection.execute(_node_states(dialect), [_node_state(run_id, node, snapshot.taken_at) for node in snapshot.nodes])
     if cut.segments:
         connection.execute(insert(OUTPUT_SEGMENT), [_segment(run_id, number, *segment) for segment in cut.segments])
     row_count = len(history.digests.keys() | digests.keys())
@@ -140,12 +142,18 @@ def _segment(run_id: str, number: int, node_id: str, first: int, count: int, bod
     }
 
 
-def _node_states(connection: Connection) -> Any:
-    statement = _upsert(connection, RUN_NODE_STATE)
+@cache
+def _new_payloads(dialect: str) -> Any:
+    return _upsert(dialect, PAYLOAD).on_conflict_do_nothing()
+
+
+@cache
+def _node_states(dialect: str) -> Any:
+    # Made once: a statement with `excluded` costs more to make than to run.
+    statement = _upsert(dialect, RUN_NODE_STATE)
     names = ("status", "attempt", "started_at", "completed_at", "failed_at", "updated_at", "last_error")
-    return statement.on_conflict_do_update(
-        index_elements=["run_id", "node_id"], set_={name: statement.excluded[name] for name in names}
-    )
+    updates = {name: statement.excluded[name] for name in names}
+    return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=updates)
 
 
 def _node_state(run_id: str, node: NodeSnapshot, at: datetime) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What the runner costs, beside the same work written by hand: `python -m benchmarks`."""
