@@ -243,8 +243,7 @@ class Actor(Outbox):
     async def sleep(self, sleeper: Sleeper) -> None:
         """Wait until somebody wakes the sleeper."""
         self.waits += 1
-        if self.waits == 1:
-            self.run.enter_wait()
+        self.run.enter_wait(self)
         try:
             await sleeper.future
         finally:

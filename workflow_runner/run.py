@@ -229,9 +229,10 @@ class Run:
 
     # What actors report.
 
-    def enter_wait(self) -> None:
-        """One more actor waits at an edge."""
-        self._waiting += 1
+    def enter_wait(self, actor: Actor) -> None:
+        """An actor waits at an edge, or, when its body has several tasks, at one more."""
+        if actor.waits == 1:
+            self._waiting += 1
         if self._waiting == self._unfinished:
             self._stalled()
 
@@ -315,19 +316,26 @@ class Run:
             self._over.set_result(None)
 
     def _stalled(self) -> None:
-        """Every unfinished actor waits at an edge: let the smallest full edge grow, so that one of them goes on."""
+        """Every unfinished actor waits at an edge: let the smallest full edge grow, so that one of them goes on.
+
+        An actor of which another task still waits may have nothing to go on with: then the next smallest grows too.
+        """
         if self.stopping:
             return
         full = [edge for actor in self.actors.values() for edge in actor.in_edges if edge.writer is not None and edge.writer.open]
-        smallest = min(full, key=lambda edge: edge.capacity, default=None)
-        if smallest is None or smallest.capacity >= self.settings.max_edge_capacity:
+        full.sort(key=lambda edge: edge.capacity)
+        limit = self.settings.max_edge_capacity
+        if not full or full[0].capacity >= limit:
             names = [edge.edge_id for edge in full] or list(self.actors)
             self._stop(Deadlock(self.run_id, names), "error", "failed")
             return
-        smallest.capacity = min(smallest.capacity * 2, self.settings.max_edge_capacity)
-        if self.listeners:
-            self.notify(EdgeChanged(self.run_id, smallest.edge_id, "grown", smallest.capacity))
-        smallest.release_writer()
+        for edge in full:
+            edge.capacity = min(edge.capacity * 2, limit)
+            if self.listeners:
+                self.notify(EdgeChanged(self.run_id, edge.edge_id, "grown", edge.capacity))
+            edge.release_writer()
+            if self._waiting < self._unfinished:
+                return
 
     # Events.
 
