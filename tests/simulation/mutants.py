@@ -145,7 +145,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         8,
         "no edge grows when everybody waits",
-        (Edit("run", "if smallest is None or smallest.capacity >= self.settings.max_edge_capacity:", "if True:"),),
+        (Edit("run", "if not full or full[0].capacity >= limit:", "if True:"),),
     ),
     Mutant(
         8,
