@@ -259,4 +259,4 @@ class Actor(Outbox):
             self.run.leave_wait(self)
 
     def touched(self) -> None:
-        self.run.changed.add(self)
+        self.run.changed[self] = None

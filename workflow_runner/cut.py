@@ -21,13 +21,13 @@ def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
     An actor changes only while it runs. `run.changed` holds those that ran since the last cut; those that still run, or
     are woken and about to, stay in it. What they emitted changed their consumers' inboxes, so these are looked at too.
     """
-    visited = dict.fromkeys(run.changed)
+    visited = dict(run.changed)
     for actor in run.changed:
         for planned_edge in actor.planned.out_edges:
             consumer = run.actors.get(planned_edge.target.node_id)
             if consumer is not None:
                 visited[consumer] = None
-    run.changed = {actor for actor in run.changed if not actor.waits and actor.status in ("idle", "running")}
+    run.changed = {actor: None for actor in run.changed if not actor.waits and actor.status in ("idle", "running")}
     snapshots = []
     for actor in visited:
         signature = _signature(actor)

@@ -184,6 +184,8 @@ class FiringActor(BodyActor):
             else:
                 await self.wait_for_items(aligner.missing())
 
+    body_values = BodyActor.values
+
     def latest(self) -> Mapping[str, Any] | None:
         """The latest value of each edge, where the mode keeps them."""
         return self.aligner.snapshot() if isinstance(self.aligner, OnAny) else None

@@ -79,7 +79,8 @@ class Run:
         self.wiring = Wiring(self)
         self.actors: dict[str, Actor] = {}
         """Those that are born and not over."""
-        self.changed: set[Actor] = set()
+        self.changed: dict[Actor, None] = {}
+        """An ordered set: the order of nodes in a cut depends on the run alone."""
         self.collected: dict[str, Sequence[Any]] = {}
         self.gate_reason: str | None = None
         self.stopping = False
@@ -203,6 +204,9 @@ class Run:
         del self.tasks
 
     def _build(self, snapshot: Snapshot | None) -> None:
+        if self.saver is not None:
+            for planned in self.plan.nodes.values():
+                _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
         nodes = {node.node_id: node for node in snapshot.nodes} if snapshot is not None else {}
         self.wiring.restore(nodes)
         completed = self.wiring.completed
@@ -240,7 +244,7 @@ class Run:
         """One actor fewer waits; from here to the next wait it may change."""
         self._waiting -= 1
         if self.saver is not None:
-            self.changed.add(actor)
+            self.changed[actor] = None
 
     def completed(self, actor: Actor) -> None:
         """An actor is over, and everybody may see it."""
@@ -268,7 +272,7 @@ class Run:
         """A body raised: the run ends."""
         actor.status = "failed"
         actor.error = f"{type(cause).__name__}: {cause}"
-        self.changed.add(actor)
+        self.changed[actor] = None
         error = NodeFailed(self.run_id, actor.node_id, cause)
         error.__cause__ = cause
         self._stop(error, "error", "failed", actor)
