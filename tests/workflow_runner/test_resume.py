@@ -1,0 +1,214 @@
+"""Going on with a stored run, with a store in memory: what is refused, and what is not done twice."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hookspecs import (
+    CheckpointRef,
+    NodeSnapshot,
+    PluginHost,
+    RunControl,
+    RunInfo,
+    RunNotFound,
+    Snapshot,
+    StoredRun,
+    hookimpl,
+)
+from workflow_runner import (
+    Context,
+    Graph,
+    GraphChanged,
+    NodeFailed,
+    ReplayDiverged,
+    SourceChanged,
+    StoreUnknown,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+
+BROKEN: set[str] = set()
+"""Nodes that fail, while they are in here."""
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    BROKEN.clear()
+    CALLS.clear()
+
+
+class Memory:
+    """Stores one run; copies go in and out."""
+
+    def __init__(self) -> None:
+        self.info: RunInfo | None = None
+        self.status: Any = "running"
+        self.nodes: dict[str, NodeSnapshot] = {}
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        self.info = run
+        control.save_at("error")
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        self.nodes |= {found.node_id: copy.deepcopy(found) for found in snapshot.nodes}
+        self.status = snapshot.status
+        return CheckpointRef(run.run_id, 1, reason, datetime.now(UTC))
+
+    @hookimpl
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        nodes = tuple(copy.deepcopy(found) for found in self.nodes.values())
+        return Snapshot(run.run_id, 1, "running", nodes, datetime.now(UTC)) if nodes else None
+
+    # The loader.
+
+    def __call__(self, url: str | None) -> Memory:
+        return self
+
+    async def load(self, run_id: str) -> StoredRun:
+        if self.info is None or self.info.run_id != run_id:
+            raise RunNotFound(run_id, "memory")
+        info = self.info
+        outputs: Mapping[str, Any] | None = {"out": ["stored"]} if self.status == "completed" else None
+        return StoredRun(run_id, info.attempt, self.status, info.graph, info.inputs, info.enable, outputs)
+
+    async def close(self) -> None: ...
+
+
+def hosted(memory: Memory) -> WorkflowRunner:
+    return WorkflowRunner(plugins=PluginHost().register(memory, "memory", store=memory))
+
+
+@node
+async def source(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        CALLS.append(f"source {i}")
+        yield i
+
+
+@node
+async def once(x: int) -> int:
+    CALLS.append(f"once {x}")
+    return x
+
+
+@node
+async def running(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    total = context.state or 0
+    async for x in items:
+        CALLS.append(f"running {x} {context.idempotency_key[:4]}")
+        total += x
+        yield total
+        if "running" in BROKEN and x == 3:
+            raise RuntimeError("broken")
+        context.commit(total)
+
+
+@node
+async def fickle(items: Stream[int]) -> AsyncIterator[int]:
+    async for x in items:
+        if "fickle" in BROKEN or x < 2:
+            yield x
+        if "fickle" in BROKEN and x == 3:
+            raise RuntimeError("broken")
+
+
+def graph(streaming: Any = running) -> Graph:
+    made = Graph()
+    made.output("out", made.add(streaming, node_id="s", items=made.add(once, x=made.add(source, n=5))))
+    return made
+
+
+async def interrupted(memory: Memory, made: Graph) -> None:
+    with pytest.raises(NodeFailed, match="broken"):
+        await hosted(memory).run(made, run_id="r")
+
+
+async def test_a_step_is_run_again_and_what_it_had_emitted_is_swallowed() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    await interrupted(memory, graph())
+    assert memory.nodes["s"].emitted == 1
+    assert [item for _, item in memory.nodes["s"].taken] == [3]
+    before, CALLS[:] = CALLS[:], []
+    BROKEN.clear()
+    result = await hosted(memory).resume("r", graph=graph())
+    assert result.outputs == {"out": [0, 1, 3, 6, 10]}
+    assert [call for call in CALLS if call.startswith("once")] == [f"once {x}" for x in range(5) if f"once {x}" not in before], (
+        "what was completed is not done again"
+    )
+    again = [call for call in CALLS if call.startswith("running 3")]
+    assert again == [call for call in before if call.startswith("running 3")], "the key of the step is the same"
+
+
+async def test_a_completed_run_gives_its_outputs() -> None:
+    memory = Memory()
+    await hosted(memory).run(graph(), run_id="r")
+    CALLS.clear()
+    assert (await hosted(memory).resume("r", graph=graph())).outputs == {"out": ["stored"]}
+    assert CALLS == []
+
+
+async def test_another_graph_is_refused_with_what_differs() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    await interrupted(memory, graph())
+    other = Graph()
+    other.output("out", other.add(running, node_id="s", items=other.add(source, n=6)))
+    with pytest.raises(GraphChanged, match="node 'once' is gone") as caught:
+        await hosted(memory).resume("r", graph=other)
+    assert any("property 'n' was 5 and is 6" in line for line in caught.value.differences)
+
+
+async def test_a_replay_that_emits_less_is_told() -> None:
+    BROKEN.add("fickle")
+    memory = Memory()
+    await interrupted(memory, graph(fickle))
+    BROKEN.clear()
+    with pytest.raises(NodeFailed) as caught:
+        await hosted(memory).resume("r", graph=graph(fickle))
+    cause = caught.value.__cause__
+    assert isinstance(cause, ReplayDiverged)
+    assert (cause.node_id, cause.expected, cause.got) == ("s", 4, 2)
+
+
+async def test_changed_source_in_the_middle_of_a_step_is_refused_unless_it_is_accepted() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    await interrupted(memory, graph())
+    BROKEN.clear()
+    memory.nodes["s"] = replace(memory.nodes["s"], source="another")
+    with pytest.raises(SourceChanged, match="--accept-changed s"):
+        await hosted(memory).resume("r", graph=graph())
+    accepted = await hosted(memory).resume("r", graph=graph(), accept_changed=["s"])
+    assert accepted.outputs == {"out": [0, 1, 3, 6, 10]}
+
+
+async def test_changed_source_where_nothing_is_swallowed_is_fine() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    await interrupted(memory, graph())
+    BROKEN.clear()
+    for node_id in ("once", "source"):
+        if memory.nodes[node_id].status != "completed" and not memory.nodes[node_id].emitted:
+            memory.nodes[node_id] = replace(memory.nodes[node_id], source="another")
+    assert (await hosted(memory).resume("r", graph=graph())).outputs == {"out": [0, 1, 3, 6, 10]}
+
+
+async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    await interrupted(memory, graph())
+    with pytest.raises(RunNotFound, match="'s'"):
+        await hosted(memory).resume("s", graph=graph())
+    with pytest.raises(StoreUnknown, match="--disable memory"):
+        await hosted(memory).resume("r", enable={"memory": False}, graph=graph())
