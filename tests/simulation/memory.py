@@ -108,16 +108,19 @@ class MemoryPlugin:
 
     @hookimpl
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
-        """Stop asking; the last look at what nodes were handed."""
+        """Stop asking; the last look at what nodes were handed. An error raised here could hide behind that of the run."""
         if self.ended:
-            raise BrokenPromise("after_run was called twice")
+            self.lab.violate("after_run was called twice")
         self.ended = True
         if self.asking is not None:
             self.asking.cancel()
             await asyncio.wait((self.asking,))
         if self.saving:
-            raise BrokenPromise("the run ended in the middle of a save")
-        self.witness.check()
+            self.lab.violate("the run ended in the middle of a save")
+        try:
+            self.witness.check()
+        except BrokenPromise as error:
+            self.lab.violate(str(error))
 
     @hookimpl
     async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
@@ -234,4 +237,4 @@ class ListeningPlugin(MemoryPlugin):
         """Nothing is left in the middle."""
         await super().after_run(run, outcome)
         if self.firing:
-            raise BrokenPromise(f"no after_node for {self.firing}")
+            self.lab.violate(f"no after_node for {self.firing}")
