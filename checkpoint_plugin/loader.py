@@ -37,6 +37,7 @@ class CheckpointLoader:
             RunNotFound: it has no such run.
             StoreDamaged: the run's row, or the outputs of a completed run, are not what was written.
         """
+        from checkpoint_plugin.errors import StoreDamaged
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
@@ -46,7 +47,9 @@ class CheckpointLoader:
         outputs: dict[str, Sequence[Any]] | None = None
         if job.status == "completed":
             cut = await self._store.restore(RunHistory(run_id, job.attempt), None)
-            collected = {node.node_id: node.collected for node in cut.nodes} if cut is not None else {}
+            if cut is None or cut.status != "completed":
+                raise StoreDamaged(run_id, "it is marked as completed, and its last checkpoint is not there")
+            collected = {node.node_id: node.collected for node in cut.nodes}
             outputs = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
         return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, outputs)
 

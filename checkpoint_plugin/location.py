@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from checkpoint_plugin.errors import StoreUrlInvalid
 
@@ -48,24 +48,35 @@ def locate(url: str | None) -> Location:
     url = url or os.environ.get(ENVIRONMENT) or DEFAULT_URL
     if not isinstance(url, str):
         raise StoreUrlInvalid(f"the url of a store is text, not {type(url).__name__}. Give one like {DEFAULT_URL}.")
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme == "sqlite" and rest.startswith("/") and len(rest) > 1 and "?" not in rest:
-        path = Path(rest[1:])
-        return Location("sqlite", url, Path(os.path.abspath(path)), url)
-    if separator and scheme in ("postgresql", "postgres", "postgresql+asyncpg"):
-        return Location("postgresql", f"postgresql+asyncpg://{rest}", None, _without_password(url))
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and len(rest) > 1 and rest[0] == "/" and rest != "/:memory:" and not {"?", "\0"} & set(rest):
+        return Location("sqlite", url, Path(os.path.abspath(rest[1:])), url)
+    if scheme in ("postgresql", "postgres", "postgresql+asyncpg") and _is_readable(f"postgresql://{rest}"):
+        return Location("postgresql", f"postgresql://{rest}", None, _shown(url))
     raise StoreUrlInvalid(
-        f"{_without_password(url)!r} names no store. Give sqlite:///relative/path.db, sqlite:////absolute/path.db "
+        f"{_shown(url)!r} names no store. Give sqlite:///relative/path.db, sqlite:////absolute/path.db "
         "or postgresql://user:password@host/name."
     )
 
 
-def _without_password(url: str) -> str:
+def _is_readable(url: str) -> bool:
     try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url if "@" not in url else f"{parts.scheme}://…"
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+        urlsplit(url)
     except ValueError:
-        return f"{url.partition('://')[0]}://…"
+        return False
+    return True
+
+
+def _shown(url: str) -> str:
+    """Host and name only, and not even these where a password with special characters may have become a part of them."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "…" if "@" in url else url
+    try:
+        parts = urlsplit(f"//{rest}")
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:  # what stands where the port should is a part of the password, or there are several hosts
+        return f"{scheme}://…"
+    if parts.fragment or "@" in parts.path + parts.query:
+        return f"{scheme}://…"
+    return f"{scheme}://{parts.hostname or ''}{port}{parts.path}"

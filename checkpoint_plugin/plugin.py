@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_plugin.policy import NAME, Policy
@@ -16,14 +17,18 @@ from hookspecs import (
     RunControl,
     RunInfo,
     Snapshot,
+    WorkflowError,
     dumps_tagged,
     hookimpl,
 )
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Definition, RunHistory, Store
+    from checkpoint_plugin.writing import JobEnd
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
+
+ODD_ID = "it holds NUL or a lone surrogate, which databases do not keep in text. Rename it."
 
 
 def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
@@ -46,6 +51,7 @@ class CheckpointPlugin:
         self._store: Store | None = None
         self._history: RunHistory | None = None
         self._timer: asyncio.Task[None] | None = None
+        self._before: JobEnd | None = None
         self._ended = False
 
     @hookimpl
@@ -54,11 +60,12 @@ class CheckpointPlugin:
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
-        definition = None if run.resumed else _define(run)  # what is refused here makes no store
+        # Encoded off the event loop, inputs may be large; and first: what is refused here makes no store.
+        definition = None if run.resumed else await asyncio.to_thread(_define, run)
         store = Store(locate(self._policy.url), create=not run.resumed)
         try:
             if definition is None:
-                await store.begin_attempt(run.run_id, run.attempt)
+                self._before = await store.begin_attempt(run.run_id, run.attempt)
             else:
                 await store.insert_job(run.run_id, definition)
         except BaseException:
@@ -82,6 +89,7 @@ class CheckpointPlugin:
     async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
         """Write a cut."""
         store, history = self._opened()
+        self._before = None
         ref = await store.save(history, snapshot, reason)
         self._ended = snapshot.status != "running"
         return ref
@@ -95,7 +103,8 @@ class CheckpointPlugin:
         store, _ = self._opened()
         try:
             if not self._ended:
-                await store.end_attempt(run.run_id, run.attempt, *_ending(outcome))
+                end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
+                await store.end_attempt(run.run_id, run.attempt, end)
         finally:
             await store.close()
 
@@ -105,14 +114,25 @@ class CheckpointPlugin:
         return self._store, self._history
 
 
-def _ending(outcome: Outcome) -> tuple[str, str | None]:
+def _ending(outcome: Outcome) -> JobEnd:
+    from checkpoint_plugin.writing import JobEnd
+
+    now = datetime.now(UTC)
     match outcome:
         case Completed():
-            return "completed", None
+            return JobEnd("completed", None, now)
         case Failed(error):
-            return "failed", f"{type(error).__name__}: {error}"
+            return JobEnd("failed", f"{type(error).__name__}: {error}", now)
         case Cancelled():
-            return "paused", None
+            return JobEnd("paused", None, now)
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    """Whether a resume ended by a refusal (damage, changed source, …), not by what its nodes did: the run is as it was."""
+    match outcome:
+        case Failed(WorkflowError(exit_code=code)):
+            return code in (2, 4, 5)
+    return False
 
 
 async def _ask_every(seconds: float, control: RunControl) -> None:
@@ -125,14 +145,24 @@ async def _ask_every(seconds: float, control: RunControl) -> None:
 def _define(run: RunInfo) -> Definition:
     """What a resume of the run needs, encoded; a url, which may hold a password, is left out."""
     from checkpoint_plugin.codec import encode
+    from checkpoint_plugin.errors import ValueNotStorable
     from checkpoint_plugin.store import Definition
+    from checkpoint_plugin.writing import storable_text
 
+    nodes = run.graph.get("nodes", ())
     enable = {
         name: {k: v for k, v in options.items() if not (name == NAME and k == "url")} for name, options in run.enable.items()
     }
+    for what, ids in (
+        ("node", [node["id"] for node in nodes]),
+        ("edge", [edge["id"] for edge in run.graph.get("edges", ()) if "id" in edge]),
+    ):
+        for found in ids:
+            if storable_text(found) != found:
+                raise ValueNotStorable(f"run {run.run_id!r}, {what} id {found!r}", ODD_ID)
     for name, value in run.inputs.items():
         encode(value, lambda name=name: f"run {run.run_id!r}, input {name!r}")  # type: ignore[misc]
-    for node in run.graph.get("nodes", ()):
+    for node in nodes:
         for key, value in node["data"].items():
             encode(value, lambda n=node["id"], k=key: f"run {run.run_id!r}, node {n!r}, property {k!r}")  # type: ignore[misc]
     parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, select
@@ -13,25 +14,53 @@ from checkpoint_plugin.rows import RowReader, add_hashes, row_digest, row_hash
 from checkpoint_plugin.writing import RunHistory, head_digest
 from hookspecs import Snapshot, StoreError
 
-__all__ = ["read_cut"]
+__all__ = ["StoredCut", "fetch_cut"]
 
 BATCH: Final = 10_000
 """Values in one IN list: below the limits of both databases."""
 
 
-def read_cut(connection: Connection, history: RunHistory, number: int | None) -> Snapshot | None:
-    """Read a cut, the newest without a number, and bring the history up to it.
+@dataclass(frozen=True, slots=True)
+class StoredCut:
+    """The rows of one checkpoint, each what was written; values still encoded."""
 
-    Every digest is checked before anything is read from a row.
+    head: Any
+    digests: Mapping[str, bytes]
+    rows: Mapping[str, Mapping[str, Any]]
+    segments: Sequence[tuple[str, Sequence[Any]]]
+    payloads: Mapping[bytes, bytes]
+    reader: RowReader
+
+    def snapshot(self, history: RunHistory) -> Snapshot:
+        """Decode the values, and bring the history up to this checkpoint.
+
+        Raises:
+            StoreDamaged: a payload is missing or changed.
+        """
+        head, reader = self.head, self.reader
+        items: dict[str, list[Any]] = {}
+        for node_id, refs in self.segments:
+            where = f"output {node_id!r}"
+            items.setdefault(node_id, []).extend(reader.value(ref, self.payloads, where) for ref in refs)
+        nodes = tuple(reader.node(node_id, row, self.payloads, items.get(node_id, ())) for node_id, row in self.rows.items())
+        history.number = head.number
+        history.digests = dict(self.digests)
+        history.saved_items = {node_id: len(found) for node_id, found in items.items()}
+        history.total = int.from_bytes(head.cut_hash, "big")
+        history.payloads = set(self.payloads)
+        return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, head.error, head.error_node_id)
+
+
+def fetch_cut(connection: Connection, run_id: str, number: int | None) -> StoredCut | None:
+    """Read a checkpoint's rows, of the newest without a number; a digest is checked before anything is read from its row.
 
     Returns:
-        The cut; `None` when the run has no checkpoint.
+        The rows; `None` when the run has no checkpoint.
 
     Raises:
-        StoreDamaged: it is not what was written.
+        StoreDamaged: a row is not what was written.
         StoreError: there is no checkpoint of that number.
     """
-    run_id = history.run_id
     query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc()).limit(1)
     if number is not None:
         query = query.where(CHECKPOINT.c.number == number)
@@ -46,18 +75,11 @@ def read_cut(connection: Connection, history: RunHistory, number: int | None) ->
     _check_segments(run_id, head.number, segments)
     reader = RowReader(run_id, head.number)
     unpacked = {row.node_id: reader.unpack(row.node_id, row.body) for row in rows}
+    items = [(segment.node_id, reader.unpack_segment(segment.node_id, segment.body)) for segment in segments]
     mentioned = {digest for row in unpacked.values() for digest in reader.mentioned(row)}
-    for segment in segments:
-        mentioned.update(ref[1] for ref in reader.unpack_segment(segment.node_id, segment.body) if ref[0] == 1)
+    mentioned.update(ref[1] for _, refs in items for ref in refs if ref[0] == 1)
     payloads = _load_payloads(connection, run_id, mentioned)
-    items = _items(segments, reader, payloads)
-    nodes = tuple(reader.node(node_id, row, payloads, items.get(node_id, ())) for node_id, row in unpacked.items())
-    history.number = head.number
-    history.digests = {row.node_id: row.digest for row in rows}
-    history.saved_items = {node_id: len(found) for node_id, found in items.items()}
-    history.total = int.from_bytes(head.cut_hash, "big")
-    history.payloads = set(payloads)
-    return Snapshot(run_id, head.attempt, head.status, nodes, head.created_at, head.error, head.error_node_id)
+    return StoredCut(head, {row.node_id: row.digest for row in rows}, unpacked, items, payloads, reader)
 
 
 def _newest_rows(run_id: str, number: int) -> Any:
@@ -106,11 +128,3 @@ def _check_segments(run_id: str, number: int, segments: Sequence[Any]) -> None:
             what = f"items {segment.first} to {segment.first + segment.count} of output {segment.node_id!r} were changed"
             raise StoreDamaged(run_id, what, number)
         ends[segment.node_id] = segment.first + segment.count
-
-
-def _items(segments: Sequence[Any], reader: RowReader, payloads: Mapping[bytes, bytes]) -> dict[str, list[Any]]:
-    items: dict[str, list[Any]] = {}
-    for segment in segments:
-        refs = reader.unpack_segment(segment.node_id, segment.body)
-        items.setdefault(segment.node_id, []).extend(reader.value(ref, payloads, f"output {segment.node_id!r}") for ref in refs)
-    return items

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, insert, select, update
 
 from checkpoint_plugin.codec import MalformedValue, decode
-from checkpoint_plugin.database import Database, open_database
+from checkpoint_plugin.database import open_database
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
-from checkpoint_plugin.reading import read_cut
-from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
-from checkpoint_plugin.schema import check_schema, create_schema
-from checkpoint_plugin.writing import RunHistory, job_ending, lock_job, write_cut
+from checkpoint_plugin.reading import fetch_cut
+from checkpoint_plugin.rows import digest_of
+from checkpoint_plugin.schema import check_schema, create_schema, has_schema
+from checkpoint_plugin.transaction import Database, finish
+from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, lock_job
 from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, Snapshot
 
 __all__ = ["Definition", "RunHistory", "Store", "StoredJob"]
@@ -67,21 +68,22 @@ class Store:
         """Close every connection."""
         await self._database.close()
 
-    async def transact(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
-        """Run a function in one transaction, after the schema was made or checked once.
-
-        Args:
-            work: takes the connection.
-            write: whether it writes.
+    async def transact(
+        self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
+    ) -> T:
+        """Run a function in one transaction, after the schema was made or checked once; as `Database.transact`.
 
         Raises:
             StoreError: the store cannot be used, or the function refuses.
         """
         if not self._ready:
-            prepare = create_schema if self._create else check_schema
-            await self._database.transact(lambda connection: prepare(connection, self.location.shown), write=self._create)
+            shown = self.location.shown
+            examine = has_schema if self._create else check_schema  # reads: what is refused here is not touched
+            await self._database.transact(lambda connection: examine(connection, shown), write=False)
+            if self._create:
+                await self._database.transact(lambda connection: create_schema(connection, shown))
             self._ready = True
-        return await self._database.transact(work, write=write)
+        return await self._database.transact(work, write=write, before=before)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)
@@ -120,18 +122,18 @@ class Store:
 
         await self.transact(work)
 
-    async def begin_attempt(self, run_id: str, attempt: int) -> str:
+    async def begin_attempt(self, run_id: str, attempt: int) -> JobEnd:
         """Make an attempt the run's newest, if the one before it still is.
 
         Returns:
-            The run's status until now.
+            How the run stood until now.
 
         Raises:
             AttemptLost: another process was faster.
             RunNotFound: there is no such run.
         """
 
-        def work(connection: Connection) -> str:
+        def work(connection: Connection) -> JobEnd:
             row = lock_job(connection, run_id, self.location.shown)
             if row.attempt != attempt - 1:
                 raise AttemptLost(run_id, attempt, row.attempt)
@@ -149,16 +151,16 @@ class Store:
                     version=JOB.c.version + 1,
                 )
             )
-            return str(row.status)
+            return JobEnd(row.status, row.error, row.finished_at)
 
         return await self.transact(work)
 
-    async def end_attempt(self, run_id: str, attempt: int, status: str, error: str | None) -> None:
+    async def end_attempt(self, run_id: str, attempt: int, end: JobEnd) -> None:
         """Write how an attempt ended, when no checkpoint did; an attempt that was lost writes nothing."""
 
         def work(connection: Connection) -> None:
             if lock_job(connection, run_id, self.location.shown).attempt == attempt:
-                connection.execute(update(JOB).where(JOB.c.id == run_id).values(job_ending(status, error, datetime.now(UTC))))
+                connection.execute(update(JOB).where(JOB.c.id == run_id).values(end.columns(datetime.now(UTC))))
 
         await self.transact(work)
 
@@ -190,40 +192,18 @@ class Store:
     async def save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
         """Write a cut as the run's next checkpoint.
 
+        A caller that is cancelled meanwhile learns of it when the save is over, and the history then holds its outcome.
+
         Raises:
             AttemptLost: a newer attempt owns the run; nothing was written.
             ValueNotStorable: a value cannot be stored; nothing was written.
             StoreError: the store cannot be used; nothing was written.
         """
-        writer = RowWriter(history.run_id, history.saved_items)
-        number = history.number + 1
-        created_at = snapshot.taken_at
-        outcome: list[tuple[EncodedCut, dict[str, bytes], int]] = []
+        return await finish(self._save(CutWriter(history, snapshot, reason, self.location.shown)))
 
-        def work(connection: Connection) -> None:
-            outcome.clear()
-            cut = writer.encode(snapshot.nodes)
-            digests = {node_id: row_digest(history.run_id, node_id, number, body) for node_id, body in cut.bodies.items()}
-            total = history.total
-            for node_id, digest in digests.items():
-                old = history.digests.get(node_id)
-                removed = 0 if old is None else row_hash(node_id, old)
-                total = add_hashes(total, added=row_hash(node_id, digest), removed=removed)
-            row = lock_job(connection, history.run_id, self.location.shown)
-            if row.attempt != history.attempt:
-                raise AttemptLost(history.run_id, history.attempt, row.attempt)
-            write_cut(connection, history, snapshot, reason, number, cut, digests, total)
-            outcome.append((cut, digests, total))
-
-        await self.transact(work)
-        ((cut, digests, total),) = outcome
-        history.number = number
-        history.total = total
-        history.digests.update(digests)
-        history.payloads.update(cut.payloads)
-        for node_id, first, count, _ in cut.segments:
-            history.saved_items[node_id] = first + count
-        return CheckpointRef(history.run_id, number, reason, created_at, {"nodes": len(cut.bodies), "bytes": cut.size})
+    async def _save(self, writer: CutWriter) -> CheckpointRef:
+        await self.transact(writer.write, before=writer.encode)
+        return writer.note()
 
     # Reading.
 
@@ -234,7 +214,8 @@ class Store:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        return await self._read(lambda connection: read_cut(connection, history, number))
+        cut = await self._read(lambda connection: fetch_cut(connection, history.run_id, number))
+        return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
 
     async def jobs(self) -> Sequence[Any]:
         """Every run, newest first: id, status, attempt, times, error."""

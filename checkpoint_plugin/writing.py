@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from checkpoint_plugin.codec import encode
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
-from checkpoint_plugin.rows import EncodedCut, digest_of, row_digest
-from hookspecs import NodeSnapshot, RunNotFound, Snapshot
+from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
+from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot
 
-__all__ = ["RunHistory", "head_digest", "job_ending", "lock_job", "write_cut"]
+__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "lock_job", "storable_text"]
 
 FINAL: Final = ("completed", "failed", "cancelled", "paused")
 
@@ -45,29 +46,43 @@ class RunHistory:
 
 def lock_job(connection: Connection, run_id: str, shown: str) -> Any:
     """Lock a run's row until the end of the transaction: on SQLite the transaction itself is the lock."""
-    row = connection.execute(select(JOB.c.attempt, JOB.c.status).where(JOB.c.id == run_id).with_for_update()).first()
+    columns = (JOB.c.attempt, JOB.c.status, JOB.c.error, JOB.c.finished_at)
+    row = connection.execute(select(*columns).where(JOB.c.id == run_id).with_for_update()).first()
     if row is None:
         raise RunNotFound(run_id, shown)
     return row
 
 
-def job_ending(status: str, error: str | None, at: datetime) -> dict[str, Any]:
-    """The columns of a run's row that tell its status."""
-    text = None if error is None else _storable_text(error)
-    over = status in FINAL
-    return {
-        "status": status,
-        "updated_at": at,
-        "finished_at": at if over else None,
-        "completed_at": at if status == "completed" else None,
-        "failed_at": at if status == "failed" else None,
-        "error": text,
-        "error_message": text,
-        "version": JOB.c.version + 1,
-    }
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a run stands when an attempt is over, or in a checkpoint.
+
+    Args:
+        status: of the run.
+        error: why it failed.
+        at: when it came to stand so.
+    """
+
+    status: str
+    error: str | None
+    at: datetime | None
+
+    def columns(self, now: datetime) -> dict[str, Any]:
+        """The columns of the run's row that tell it."""
+        text = None if self.error is None else storable_text(self.error)
+        return {
+            "status": self.status,
+            "updated_at": now,
+            "finished_at": self.at if self.status in FINAL else None,
+            "completed_at": self.at if self.status == "completed" else None,
+            "failed_at": self.at if self.status == "failed" else None,
+            "error": text,
+            "error_message": text,
+            "version": JOB.c.version + 1,
+        }
 
 
-def _storable_text(text: str) -> str:
+def storable_text(text: str) -> str:
     """Text as every database takes it: lone surrogates and NUL escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
@@ -76,57 +91,107 @@ def _upsert(dialect: str, table: Table) -> Any:
     return (postgresql if dialect == "postgresql" else sqlite).insert(table)
 
 
-def write_cut(
-    connection: Connection,
-    history: RunHistory,
-    snapshot: Snapshot,
-    reason: str,
-    number: int,
-    cut: EncodedCut,
-    digests: Mapping[str, bytes],
-    total: int,
-) -> None:
-    """One statement a table, however many rows."""
-    run_id = history.run_id
-    dialect = connection.dialect.name
-    payloads = [{"run_id": run_id, "digest": d, "body": b} for d, b in cut.payloads.items() if d not in history.payloads]
-    if payloads:
-        connection.execute(_new_payloads(dialect), payloads)
-    if cut.bodies:
-        rows = [
-            {"run_id": run_id, "node_id": n, "number": number, "body": b, "digest": digests[n]} for n, b in cut.bodies.items()
-        ]
-        connection.execute(insert(NODE_VERSION), rows)
-        connection.execute(_node_states(dialect), [_node_state(run_id, node, snapshot.taken_at) for node in snapshot.nodes])
-    if cut.segments:
-        connection.execute(insert(OUTPUT_SEGMENT), [_segment(run_id, number, *segment) for segment in cut.segments])
-    row_count = len(history.digests.keys() | digests.keys())
-    error = None if snapshot.error is None else _storable_text(snapshot.error)
-    values = {
-        "run_id": run_id,
-        "number": number,
-        "attempt": snapshot.attempt,
-        "reason": _storable_text(reason),
-        "label": None,
-        "created_at": snapshot.taken_at,
-        "nodes": len(cut.bodies),
-        "size_bytes": cut.size,
-        "row_count": row_count,
-        "cut_hash": total.to_bytes(32, "big"),
-        "status": snapshot.status,
-        "error": error,
-        "error_node_id": snapshot.error_node_id,
-    }
-    connection.execute(insert(CHECKPOINT).values(**values, digest=head_digest(values)))
-    connection.execute(
-        update(JOB).where(JOB.c.id == run_id).values(job_ending(snapshot.status, snapshot.error, snapshot.taken_at))
-    )
+class CutWriter:
+    """One save: what it adds is encoded first, then written, then noted in the history.
+
+    Args:
+        history: of the run, as of the checkpoint before.
+        snapshot: the cut, with the nodes that changed.
+        reason: why it was taken.
+        shown: the store, for an error.
+    """
+
+    def __init__(self, history: RunHistory, snapshot: Snapshot, reason: str, shown: str) -> None:
+        self._history = history
+        self._snapshot = snapshot
+        self._reason = reason
+        self._shown = shown
+        self._number = history.number + 1
+        self._cut = EncodedCut()
+        self._digests: dict[str, bytes] = {}
+        self._total = history.total
+
+    def encode(self) -> None:
+        """Turn values into bytes and hash them; this takes long and needs no connection.
+
+        Raises:
+            ValueNotStorable: a value cannot be stored.
+        """
+        history = self._history
+        self._cut = RowWriter(history.run_id, history.saved_items).encode(self._snapshot.nodes)
+        for node_id, body in self._cut.bodies.items():
+            digest = self._digests[node_id] = row_digest(history.run_id, node_id, self._number, body)
+            old = history.digests.get(node_id)
+            removed = 0 if old is None else row_hash(node_id, old)
+            self._total = add_hashes(self._total, added=row_hash(node_id, digest), removed=removed)
+
+    def write(self, connection: Connection) -> None:
+        """Write it: one statement a table, however many rows.
+
+        Raises:
+            AttemptLost: a newer attempt owns the run; nothing was written.
+        """
+        run_id, number, cut, at = self._history.run_id, self._number, self._cut, self._snapshot.taken_at
+        row = lock_job(connection, run_id, self._shown)
+        if row.attempt != self._history.attempt:
+            raise AttemptLost(run_id, self._history.attempt, row.attempt)
+        dialect = connection.dialect.name
+        known = self._history.payloads
+        payloads = [{"run_id": run_id, "digest": d, "body": b} for d, b in cut.payloads.items() if d not in known]
+        if payloads:
+            connection.execute(_new_payloads(dialect), payloads)
+        if cut.bodies:
+            rows = [
+                {"run_id": run_id, "node_id": n, "number": number, "body": b, "digest": self._digests[n]}
+                for n, b in cut.bodies.items()
+            ]
+            connection.execute(insert(NODE_VERSION), rows)
+            connection.execute(_node_states(dialect), [_node_state(run_id, node, at) for node in self._snapshot.nodes])
+        if cut.segments:
+            connection.execute(insert(OUTPUT_SEGMENT), [_segment(run_id, number, *segment) for segment in cut.segments])
+        connection.execute(insert(CHECKPOINT).values(self._head()))
+        end = JobEnd(self._snapshot.status, self._snapshot.error, at)
+        connection.execute(update(JOB).where(JOB.c.id == run_id).values(end.columns(at)))
+
+    def note(self) -> CheckpointRef:
+        """Bring the history up to the checkpoint, which is durable now."""
+        history, cut = self._history, self._cut
+        history.number = self._number
+        history.total = self._total
+        history.digests.update(self._digests)
+        history.payloads.update(cut.payloads)
+        for node_id, first, count, _ in cut.segments:
+            history.saved_items[node_id] = first + count
+        details = {"nodes": len(cut.bodies), "bytes": cut.size}
+        return CheckpointRef(history.run_id, self._number, self._reason, self._snapshot.taken_at, details)
+
+    def _head(self) -> dict[str, Any]:
+        """The row of the checkpoint."""
+        snapshot = self._snapshot
+        values: dict[str, Any] = {
+            "run_id": self._history.run_id,
+            "number": self._number,
+            "attempt": snapshot.attempt,
+            "reason": storable_text(self._reason),
+            "label": None,
+            "created_at": snapshot.taken_at,
+            "nodes": len(self._cut.bodies),
+            "size_bytes": self._cut.size,
+            "row_count": len(self._history.digests.keys() | self._digests.keys()),
+            "cut_hash": self._total.to_bytes(32, "big"),
+            "status": snapshot.status,
+            "error": None if snapshot.error is None else storable_text(snapshot.error),
+            "error_node_id": snapshot.error_node_id,
+        }
+        return {**values, "digest": head_digest(values)}
 
 
 def head_digest(values: Mapping[str, Any]) -> bytes:
-    """What binds a checkpoint's row together."""
-    names = ("run_id", "number", "attempt", "row_count", "status", "error_node_id")
-    return digest_of(*(repr(values[name]).encode("utf-8", "surrogatepass") for name in names), values["cut_hash"])
+    """What binds a checkpoint's row together: all of it but the label, which a person may change."""
+    texts = [values[name] for name in ("run_id", "reason", "status", "error", "error_node_id")]
+    numbers = [values[name] for name in ("number", "attempt", "nodes", "size_bytes", "row_count")]
+    at = values["created_at"].astimezone(UTC).isoformat(timespec="microseconds")
+    return digest_of(encode([*texts, *numbers, at, bytes(values["cut_hash"])], lambda: "checkpoint"))
 
 
 def _segment(run_id: str, number: int, node_id: str, first: int, count: int, body: bytes) -> dict[str, Any]:
@@ -166,6 +231,6 @@ def _node_state(run_id: str, node: NodeSnapshot, at: datetime) -> dict[str, Any]
         "completed_at": node.ended_at if node.status == "completed" else None,
         "failed_at": at if node.status == "failed" else None,
         "updated_at": at,
-        "last_error": None if node.error is None else _storable_text(node.error),
+        "last_error": None if node.error is None else storable_text(node.error),
         "retryable": True,
     }

@@ -81,7 +81,6 @@ class Server:
             except (OSError, asyncpg.PostgresError):
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     text = (self.folder / "log").read_text(errors="replace")
-                    self.stop()
                     raise RuntimeError(f"PostgreSQL did not start: {text[-2000:]}") from None
                 time.sleep(0.05)
 
@@ -116,7 +115,11 @@ def start_server() -> Server:
     for folder in binary_folders():
         try:
             server = Server(folder)
-            server.wait()
+            try:
+                server.wait()
+            except BaseException:
+                server.stop()
+                raise
             return server
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             detail = error.stderr.decode(errors="replace")[-300:] if isinstance(error, subprocess.CalledProcessError) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import traceback
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,73 @@ def test_the_default_lies_below_the_current_folder(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
 def test_a_password_is_never_shown(scheme: str) -> None:
     found = locate(f"{scheme}://me:geheim@localhost:1/db")
-    assert found.url == "postgresql+asyncpg://me:geheim@localhost:1/db"
+    assert found.url == "postgresql://me:geheim@localhost:1/db"
+    assert found.shown == f"{scheme}://localhost:1/db"
     assert "geheim" not in found.shown + repr(found)
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://u:geheim@h/d", "sqlite:", "sqlite://", "sqlite:///", "/x.db", "sqlite:///x?mode=memory"]
+    "rest",
+    [
+        "me:geheim@heim@h/db",
+        "me:geheim/heim@h/db",
+        "me:geheim?heim@h/db",
+        "me:geheim#heim@h/db",
+        "me:geheim/db",
+        "me:geheim",
+        "h/db?password=geheim",
+        "h/db?password=geheim@heim",
+        "me:geheim@h1:1,h2:2/db",
+    ],
+)
+async def test_nor_is_one_that_was_not_encoded(rest: str) -> None:
+    location = locate(f"postgresql://{rest}")
+    assert "heim" not in location.shown + repr(location)
+
+
+@pytest.mark.parametrize("url", ["me:geheim@h/db", "postgresql:/me:geheim@h", "postgresql://me:geheim@[::1/db"])
+def test_nor_in_what_is_refused(url: str) -> None:
+    with pytest.raises(StoreUrlInvalid) as caught:
+        locate(url)
+    assert "heim" not in str(caught.value)
+
+
+async def test_a_url_that_asyncpg_cannot_read_is_told_without_its_parts() -> None:
+    store = Store(locate("postgresql://me:geheim/db"), create=False)
+    with pytest.raises(StoreUrlInvalid, match="cannot be read") as caught:
+        await store.jobs()
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
+    await store.close()
+
+
+@pytest.mark.parametrize("more", ["sslmode=disable", "statement_cache_size=0", "application_name=mine"])
+async def test_a_url_may_say_more(postgres_url: str, more: str) -> None:
+    store = Store(locate(f"{postgres_url}{'&' if '?' in postgres_url else '?'}{more}"), create=True)
+    for _ in range(3):
+        assert list(await store.jobs()) == []
+    await store.close()
+
+
+async def test_a_database_that_is_not_there_is_named(postgres_url: str) -> None:
+    head, _, query = postgres_url.partition("?")
+    store = Store(locate(f"{head}_nowhere?{query}"), create=True)
+    with pytest.raises(StoreUnreadable, match='_nowhere" does not exist'):
+        await store.jobs()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:geheim@h/d",
+        "sqlite:",
+        "sqlite://",
+        "sqlite:///",
+        "/x.db",
+        "sqlite:///x?mode=memory",
+        "sqlite:///:memory:",
+        "sqlite:///a\0b",
+    ],
 )
 def test_anything_else_is_refused(url: str) -> None:
     with pytest.raises(StoreUrlInvalid, match="names no store") as caught:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from checkpoint_plugin.errors import StoreMissing, ValueNotStorable
+from checkpoint_plugin.errors import StoreDamaged, StoreMissing, ValueNotStorable
 from checkpoint_plugin.loader import open_loader
 from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import CHECKPOINT, JOB
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.store import Store
-from hookspecs import AttemptLost, PluginHost, PluginOptionsInvalid, RunExists
+from hookspecs import AttemptLost, PluginHost, PluginOptionsInvalid, RunExists, RunInfo
 from workflow_runner import Context, Graph, NodeFailed, RunStopped, Stream, WorkflowRunner, node
 
 CALLS: list[str] = []
@@ -256,6 +258,66 @@ async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(s
         await runner(store_url).run(graph, {"x": [object()]}, enable={"checkpoint": True}, run_id="r")
     with pytest.raises(StoreMissing):  # not even the store was made
         await status(store_url)
+
+
+@pytest.mark.parametrize("odd", ["a\0b", "\ud800"])
+async def test_an_id_that_no_database_keeps_is_refused_before_anything_starts(tmp_path: Path, odd: str) -> None:
+    node: dict[str, Any] = {"id": "a", "type": "t", "data": {}}
+    edge: dict[str, Any] = {"id": "e", "source": "a", "target": "a"}
+    url = f"sqlite:///{tmp_path}/folder/c.db"
+    for graph in ({"nodes": [{**node, "id": odd}], "edges": []}, {"nodes": [node], "edges": [{**edge, "id": odd}]}):
+        info = RunInfo("r", 1, graph, {}, {})
+        with pytest.raises(ValueNotStorable, match=r"(node|edge) id .*Rename it"):
+            await checkpoint({"url": url}).before_run(info, WorkflowRun())
+    assert list(tmp_path.iterdir()) == []
+
+
+class WorkflowRun:
+    """Hears what a plugin asks for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def request(self, reason: str) -> None:
+        self.asked.append(reason)
+
+    def hold_outputs(self, reason: str) -> None:
+        self.asked.append(("hold", reason))
+
+    def save_at(self, *moments: str) -> None:
+        self.asked.append(moments)
+
+
+async def test_a_refused_resume_leaves_the_run_as_it_was(store_url: str) -> None:
+    STOP_AT.append(4)
+    with pytest.raises(NodeFailed):
+        await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    STOP_AT.clear()
+    CALLS.clear()
+    store = Store(locate(store_url), create=False)
+    before = await store.job("r")
+    (damaged, *_) = await store.checkpoints("r")
+    await store.transact(lambda c: c.execute(update(CHECKPOINT).values(cut_hash=b"")))
+    with pytest.raises(StoreDamaged):
+        await runner(store_url).resume("r", graph=pipeline())
+    after = await store.job("r")
+    assert CALLS == []
+    assert (after.status, after.error, after.finished_at) == (before.status, before.error, before.finished_at)
+    assert after.attempt == before.attempt + 1
+    await store.transact(lambda c: c.execute(update(CHECKPOINT).values(cut_hash=damaged.cut_hash)))
+    await store.close()
+    assert (await runner(store_url).resume("r", graph=pipeline())).outputs == WHOLE
+
+
+async def test_a_run_that_only_says_it_is_completed_is_damaged(store_url: str) -> None:
+    STOP_AT.append(4)
+    with pytest.raises(NodeFailed):
+        await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    store = Store(locate(store_url), create=False)
+    await store.transact(lambda c: c.execute(update(JOB).values(status="completed")))
+    await store.close()
+    with pytest.raises(StoreDamaged, match="marked as completed"):
+        await runner(store_url).resume("r", graph=pipeline())
 
 
 async def test_a_store_that_is_missing_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, event, func, insert, select, update
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, event, func, insert, inspect, select, update
 from sqlalchemy.engine import Engine
+from sqlalchemy.util import await_only
 
 from checkpoint_plugin.codec import encode
+from checkpoint_plugin.database import open_database
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE, SCHEMA
 from checkpoint_plugin.store import Definition, RunHistory, Store
+from checkpoint_plugin.writing import JobEnd
 from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
 
 BIG = "x" * 1000
@@ -171,12 +177,12 @@ async def test_an_older_attempt_writes_nothing(store: Store) -> None:
     await store.save(old, cut(full_node()), "1")
     tables = (CHECKPOINT, NODE_VERSION, PAYLOAD, RUN_NODE_STATE)
     before = [await rows(store, table) for table in tables]
-    assert await store.begin_attempt("r", 2) == "running"
+    assert (await store.begin_attempt("r", 2)).status == "running"
     with pytest.raises(AttemptLost) as caught:
         await store.save(old, cut(NodeSnapshot("b", "completed", state=BIG + "new")), "2")
     assert (caught.value.attempt, caught.value.current) == (1, 2)
     assert [await rows(store, table) for table in tables] == before
-    await store.end_attempt("r", 1, "failed", "too late")
+    await store.end_attempt("r", 1, JobEnd("failed", "too late", datetime.now(UTC)))
     assert (await store.job("r")).status == "running"
     with pytest.raises(AttemptLost):
         await store.begin_attempt("r", 2)
@@ -188,7 +194,7 @@ async def test_one_of_many_takes_the_next_attempt(store: Store, store_url: str) 
     taken = await asyncio.gather(*(other.begin_attempt("r", 2) for other in others), return_exceptions=True)
     for other in others:
         await other.close()
-    assert sorted(type(result).__name__ for result in taken) == ["AttemptLost"] * 5 + ["str"]
+    assert sorted(type(result).__name__ for result in taken) == ["AttemptLost"] * 5 + ["JobEnd"]
 
 
 async def test_runs_do_not_mix(store: Store) -> None:
@@ -234,6 +240,25 @@ async def test_the_tables_tell_the_current_truth(store: Store) -> None:
 
 
 Damage = Callable[[Connection], object]
+
+
+def swap(connection: Connection, table: Any, key: Any, keys: Sequence[Any], columns: Sequence[str]) -> None:
+    """Exchange the columns of two rows."""
+    found = [
+        connection.execute(select(*(table.c[c] for c in columns)).where(key == k, *newest(table))).one()._mapping for k in keys
+    ]
+    for place, values in zip(keys, reversed(found), strict=True):
+        connection.execute(update(table).where(key == place, *newest(table)).values(dict(values)))
+
+
+def newest(table: Any) -> list[Any]:
+    return [table.c.number == 1] if table is NODE_VERSION else []
+
+
+def digests(connection: Connection) -> Sequence[Any]:
+    return connection.execute(select(PAYLOAD.c.digest)).scalars().all()
+
+
 DAMAGES: dict[str, Damage] = {
     "payload changed": lambda c: c.execute(update(PAYLOAD).values(body=b"\x01\xa1x")),
     "payload gone": lambda c: c.execute(delete(PAYLOAD)),
@@ -255,6 +280,12 @@ DAMAGES: dict[str, Damage] = {
     "segment gone": lambda c: c.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.first == 0)),
     "last segment gone": lambda c: c.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.first == 1)),
     "segment changed": lambda c: c.execute(update(OUTPUT_SEGMENT).values(body=b"\x91\x92\x00\xc4\x02\x01\x07")),
+    "rows swapped": lambda c: swap(c, NODE_VERSION, NODE_VERSION.c.node_id, ("a", "b"), ("body", "digest")),
+    "payloads swapped": lambda c: swap(c, PAYLOAD, PAYLOAD.c.digest, digests(c), ("body",)),
+    "reason changed": lambda c: c.execute(update(CHECKPOINT).values(reason="another")),
+    "error changed": lambda c: c.execute(update(CHECKPOINT).values(error="another")),
+    "time changed": lambda c: c.execute(update(CHECKPOINT).values(created_at=datetime(2026, 1, 1, tzinfo=UTC))),
+    "attempt changed": lambda c: c.execute(update(CHECKPOINT).values(attempt=7)),
     "status changed": lambda c: c.execute(update(CHECKPOINT).values(status="completed")),
     "hash changed": lambda c: c.execute(update(CHECKPOINT).values(cut_hash=b"\0" * 32)),
 }
@@ -266,7 +297,12 @@ async def test_damage_is_an_error_that_names_the_run(store: Store, damage: Damag
     history = RunHistory("r", 1)
     items: list[Any] = [1]
     await store.save(
-        history, cut(NodeSnapshot("a", "running", state=BIG), NodeSnapshot("b", "running", collected=Prefix(items))), "1"
+        history,
+        cut(
+            NodeSnapshot("a", "running", state=BIG, arguments={"x": BIG + "x"}),
+            NodeSnapshot("b", "running", collected=Prefix(items)),
+        ),
+        "1",
     )
     items.append(2)
     await store.save(history, cut(NodeSnapshot("b", "running", collected=Prefix(items))), "2")
@@ -286,14 +322,62 @@ async def test_a_cancelled_save_tells_its_outcome_by_the_rows(store: Store) -> N
     """Whoever cancels waits until the save is over: it is there whole, and the history knows it."""
     await store.insert_job("r", definition())
     history = RunHistory("r", 1)
-    task = asyncio.ensure_future(store.save(history, cut(full_node()), "1"))
+    for number in (1, 2):
+        task = asyncio.ensure_future(store.save(history, cut(full_node()), "1"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await rows(store, CHECKPOINT) == history.number == number
+    assert (await store.save(history, cut(NodeSnapshot("b", "idle")), "3")).number == 3
+    found = await store.restore(RunHistory("r", 1), None)
+    assert found is not None
+    assert [plain(node) for node in found.nodes if node.node_id == "a"] == [plain(full_node())]
+
+
+async def test_a_cancelled_save_that_failed_tells_both(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    task = asyncio.ensure_future(store.save(history, cut(NodeSnapshot("a", "running", state=object())), "1"))
     await asyncio.sleep(0)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as caught:
         await task
-    assert await rows(store, CHECKPOINT) in (0, 1)
-    found = await store.restore(RunHistory("r", 1), None)
-    assert found is None or plain(found.nodes[0]) == plain(full_node())
+    assert isinstance(caught.value.__cause__, ValueNotStorable)
+    assert history == RunHistory("r", 1)
+
+
+class Watched(Sequence[Any]):
+    """Items that tell where and when they were looked at."""
+
+    def __init__(self, statements: list[str]) -> None:
+        self.statements = statements
+        self.seen: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        self.seen.append((threading.get_ident(), len(self.statements)))
+        return ["item"][index]
+
+
+async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store: Store) -> None:
+    await store.insert_job("r", definition())
+    statements: list[str] = []
+
+    def listen(*call: Any) -> None:
+        statements.append(call[2])
+
+    items = Watched(statements)
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        await store.save(RunHistory("r", 1), cut(NodeSnapshot("o", "completed", collected=items)), "1")
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+    assert statements
+    assert items.seen
+    assert all(thread != threading.get_ident() and before == 0 for thread, before in items.seen)
 
 
 async def test_another_version_is_refused_untouched(store: Store, store_url: str) -> None:
@@ -304,6 +388,63 @@ async def test_another_version_is_refused_untouched(store: Store, store_url: str
         with pytest.raises(StoreUnreadable, match="version 99"):
             await other.jobs()
         await other.close()
+
+
+async def test_a_foreign_database_is_refused_untouched(store_url: str) -> None:
+    location = locate(store_url)
+    database = open_database(location, create=True)
+    await database.transact(lambda c: Table("job", MetaData(), Column("id", Integer)).create(c))
+    before = await database.transact(lambda c: inspect(c).get_table_names(), write=False)
+    await database.close()
+    if location.path is not None:  # in the mode in which another program keeps it
+        connection = sqlite3.connect(location.path)
+        connection.execute("PRAGMA journal_mode=delete")
+        connection.close()
+    data = location.path.read_bytes() if location.path is not None else None
+    for create in (True, False):
+        store = Store(location, create=create)
+        with pytest.raises(StoreUnreadable, match="'job' that is not ours"):
+            await store.jobs()
+        await store.close()
+    assert data is None or (location.path is not None and location.path.read_bytes() == data)
+    database = open_database(location, create=False)
+    assert await database.transact(lambda c: inspect(c).get_table_names(), write=False) == before == ["job"]
+    await database.close()
+
+
+async def test_an_empty_file_stays_empty_for_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    path.touch()
+    store = Store(locate(f"sqlite:///{path}"), create=False)
+    with pytest.raises(StoreMissing, match="holds no store"):
+        await store.jobs()
+    await store.close()
+    assert path.read_bytes() == b""
+    assert [found.name for found in tmp_path.iterdir()] == ["c.db"]
+
+
+async def test_who_reads_waits_for_no_writer(store: Store, store_url: str) -> None:
+    await store.insert_job("r", definition())
+    other = Store(locate(store_url), create=False)
+    await other.jobs()
+    held, leave = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(connection: Connection) -> None:
+        connection.execute(update(JOB).values(worker_id="w"))
+        loop.call_soon_threadsafe(held.set)
+        if store.location.kind == "sqlite":
+            leave.wait(60)
+        else:
+            await_only(asyncio.to_thread(leave.wait, 60))
+
+    writing = asyncio.ensure_future(store.transact(hold))
+    await held.wait()
+    assert [row.id for row in await other.jobs()] == ["r"]
+    assert not writing.done()
+    leave.set()
+    await writing
+    await other.close()
 
 
 async def test_a_database_without_tables_is_no_store(postgres_url: str) -> None:

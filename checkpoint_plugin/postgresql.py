@@ -1,0 +1,81 @@
+"""PostgreSQL: asyncpg behind SQLAlchemy, with a limit on every wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from checkpoint_plugin.errors import StoreUrlInvalid
+from checkpoint_plugin.location import Location
+from checkpoint_plugin.transaction import finish, unreadable
+
+__all__ = ["PostgresDatabase"]
+
+T = TypeVar("T")
+CONNECT_SECONDS = 10
+COMMAND_SECONDS = 60
+LOCK_MILLISECONDS = 30_000
+CACHE = "statement_cache_size"
+"""A part of the url that asyncpg knows as an argument only; 0 suits a pooler that gives each transaction another server."""
+
+
+class PostgresDatabase:
+    """One connection, made again when it was lost."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        parts = urlsplit(location.url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        cached = query.pop(CACHE, "") != "0"
+        self._dsn = urlunsplit(parts._replace(query=urlencode(query)))
+        self._settings: dict[str, Any] = {} if cached else {CACHE: 0}
+        arguments: dict[str, Any] = {"async_creator_fn": self._connect}
+        if not cached:
+            arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
+        self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=1)
+
+    async def _connect(self) -> Any:
+        # asyncpg reads the url itself, as every tool of PostgreSQL writes it: sslmode, a socket's folder, several hosts.
+        try:
+            return await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"lock_timeout": str(LOCK_MILLISECONDS), "application_name": "workflow-checkpoint"},
+                **self._settings,
+            )
+        except ValueError:  # its text may hold a part of the password
+            raise StoreUrlInvalid(
+                f"the url of the store at {self._location.shown} cannot be read. Write postgresql://user:password@host/name, "
+                "with other characters than letters and digits percent-encoded."
+            ) from None
+
+    async def transact(
+        self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
+    ) -> T:
+        return await finish(self._run(work, before))
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        return await finish(asyncio.to_thread(work))
+
+    async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None) -> T:
+        if before is not None:
+            await asyncio.to_thread(before)
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work)
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                await self._engine.dispose()  # the connection may hang in the middle of a command
+            raise unreadable(self._location, error) from error
+
+    async def close(self) -> None:
+        await self._engine.dispose()

@@ -1,0 +1,122 @@
+"""SQLite: one connection, in one thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from checkpoint_plugin.errors import StoreUnreadable
+from checkpoint_plugin.location import Location
+from checkpoint_plugin.transaction import finish, unreadable
+
+__all__ = ["SqliteDatabase", "create_file"]
+
+T = TypeVar("T")
+BUSY_MILLISECONDS = 30_000
+
+
+class SqliteDatabase:
+    """One connection in one thread; a transaction costs one hop. WAL and synchronous=FULL: a commit survives power loss."""
+
+    def __init__(self, location: Location) -> None:
+        assert location.path is not None
+        self._location = location
+        self._path = location.path
+        self._thread = ThreadPoolExecutor(1, "workflow-checkpoint")
+        self._engine: Engine | None = None
+        self._begin = "BEGIN"
+        self._may_write = False
+
+    async def transact(
+        self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
+    ) -> T:
+        return await self.compute(lambda: self._run(work, write, before))
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        return await finish(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+    def _run(self, work: Callable[[Connection], T], write: bool, before: Callable[[], object] | None) -> T:
+        if before is not None:
+            before()
+        # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
+        self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+        try:
+            if self._engine is None:
+                self._engine = self._connect()
+            if write and not self._may_write:
+                self._use_wal(self._engine)
+            with self._engine.begin() as connection:
+                return work(connection)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise unreadable(self._location, error) from error
+
+    def _connect(self) -> Engine:
+        engine = create_engine("sqlite://", creator=self._open, poolclass=StaticPool)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(self._begin))
+        return engine
+
+    def _open(self) -> sqlite3.Connection:
+        # mode=rw: a file that vanished is an error, never an empty database.
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=BUSY_MILLISECONDS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._set(connection, {"synchronous": 2, "foreign_keys": 1, "mmap_size": 0})
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _use_wal(self, engine: Engine) -> None:
+        # Not when opened: it writes to the file, and who only reads, or is refused, leaves the file as it was.
+        raw = engine.raw_connection()
+        try:
+            assert isinstance(raw.driver_connection, sqlite3.Connection)
+            self._set(raw.driver_connection, {"journal_mode": "wal"})
+        finally:
+            raw.close()
+        self._may_write = True
+
+    def _set(self, connection: sqlite3.Connection, wanted: Mapping[str, object]) -> None:
+        """Set pragmas and read them back."""
+        for pragma, value in wanted.items():
+            connection.execute(f"PRAGMA {pragma}={value}")
+            (found,) = connection.execute(f"PRAGMA {pragma}").fetchone() or (value,)
+            if found != value:
+                raise StoreUnreadable(
+                    f"the store at {self._location.shown} does not keep {pragma}={value} (it is {found}): saves there would not "
+                    "survive power loss. Put it on a local disk."
+                )
+
+    async def close(self) -> None:
+        def dispose() -> None:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+        await self.compute(dispose)
+        self._thread.shutdown(wait=False)
+
+
+def create_file(path: Path) -> None:
+    """Make the file and its folder, for their owner only."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreUnreadable(
+            f"the store {path} cannot be created: {error.strerror}. Choose another place with its url."
+        ) from error

@@ -1,0 +1,71 @@
+"""What a database does: one whole transaction as one function over a SQLAlchemy connection, so the statements exist once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from checkpoint_plugin.errors import StoreUnreadable
+from checkpoint_plugin.location import Location
+
+__all__ = ["Database", "finish", "unreadable"]
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """Runs transactions."""
+
+    async def transact(
+        self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
+    ) -> T:
+        """Run a function in one transaction: committed when it returns, rolled back when it raises.
+
+        Once begun it is not interrupted by the cancellation of the caller, who still learns of the outcome first.
+
+        Args:
+            work: takes the connection.
+            write: off for a function that only reads, which then waits for no writer.
+            before: what takes long and needs no connection: called first, off the event loop, while nothing is locked.
+
+        Raises:
+            StoreUnreadable: the database cannot be reached or refuses.
+        """
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Run a function that takes long off the event loop."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+async def finish(work: Awaitable[T]) -> T:
+    """Wait for what must not be torn apart, also when cancelled meanwhile: a cancelled COMMIT may have been done.
+
+    Args:
+        work: runs in a task of its own.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; raised when the work is over, from its error if it has one.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    return task.result()
+
+
+def unreadable(location: Location, error: BaseException) -> StoreUnreadable:
+    """What to tell when a database refuses: its first line, and never more of the url than may be shown."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    return StoreUnreadable(f"the store at {location.shown} cannot be used: {text}. Check that it is there and can be written.")
