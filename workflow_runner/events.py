@@ -39,7 +39,7 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node has a new status; `firings` begun so far."""
+    """A node has a new status, or begins a firing; `firings` begun so far."""
 
     run_id: str
     node_id: str

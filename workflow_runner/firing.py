@@ -76,6 +76,8 @@ class BodyActor(Actor):
             self.arguments = arguments  # from here on they are part of every cut
             self.firing += 1
             self.attempt = 1
+            if self.run.listeners:
+                self.run.node_changed(self)
         hooks = self.run.hooks
         info: NodeInfo | None = None
         if hooks.before_node is not None or hooks.after_node is not None:

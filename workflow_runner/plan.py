@@ -115,6 +115,7 @@ class _Planner:
         self.deep = validate == "deep"
         self.problems: list[str] = []
         self.nodes: dict[str, PlannedNode] = {}
+        self.specs: dict[str, NodeSpec] = {}
         self.types: dict[str, NodeType | None] = dict(graph.types)
         self.checks: dict[str, Mapping[str, Checker]] = {}
         self.unknown: set[str] = set()
@@ -130,8 +131,8 @@ class _Planner:
         self.name_edges(edges)
         inputs: dict[str, list[PlannedNode]] = {}
         outputs: dict[str, PlannedNode] = {}
-        for spec in self.graph.nodes:
-            node = self.nodes.get(spec.id)
+        for node_id, spec in self.specs.items():
+            node = self.nodes.get(node_id)
             if node is not None:
                 self.settle_inputs(node, spec)
                 if node.type.role == "input":
@@ -146,7 +147,7 @@ class _Planner:
         return Plan(self.graph, nodes, edges, inputs, outputs)
 
     def add_node(self, spec: NodeSpec) -> None:
-        if spec.id in self.nodes or spec.id in self.unknown:
+        if self.specs.setdefault(spec.id, spec) is not spec:
             self.problems.append(f"node {spec.id!r} is there twice. Give every node an id of its own.")
             return
         found = self.types.get(spec.type)

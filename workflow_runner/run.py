@@ -297,7 +297,7 @@ class Run:
         self._stop(error, "error", "failed")
 
     def _stop(self, error: BaseException, reason: str, status: RunStatus, actor: Actor | None = None) -> None:
-        if self.stopping:
+        if self.stopping or self._over.done():  # what comes after the end of the last node stops nothing
             return
         self.stopping = True
         self.stop_reason = "failure" if reason == "error" else reason

@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "missing input": (document({"id": "x", "type": "add"}), "node 'x': input 'a' is missing"),
     "missing stream": (document({"id": "x", "type": "read"}), r"node 'x': input 'items' is missing. Connect an edge to it\."),
     "property of a stream": (document({"id": "x", "type": "read", "data": {"items": []}}), "'items' is a stream"),
-    "duplicate id": (document(A, A), "node 'a' is there twice"),
+    "duplicate id": (document(A, {"id": "a", "type": "add"}), r"^node 'a' is there twice[^\n]*$"),
     "edge from nowhere": (document(B, edges=[edge("aa", "b", "a")]), "its source 'aa' is no node"),
     "edge to nowhere": (document(A, edges=[edge("a", "aa", "a", id="e7")]), "edge 'e7': its target 'aa' is no node.*'a'"),
     "unknown output": (
