@@ -50,12 +50,16 @@ class SchemaVersion(Base, table=True):
 
 
 class Job(Base, table=True):
-    """One run. `definition` is what a resume reads; the JSON columns show the same to people."""
+    """One run. `definition` is what a resume reads; the JSON columns show the same to people.
+
+    `newest_number` is that of the newest checkpoint, 0 before the first: one that is gone is seen, and no older one taken.
+    """
 
     __tablename__: ClassVar[str] = "job"
 
     id: str = Field(primary_key=True, sa_type=Text)
     attempt: int = 1
+    newest_number: int = 0
     status: str = Field(index=True)
     definition: bytes = Field(sa_type=LargeBinary)
     definition_digest: bytes = Field(sa_type=LargeBinary)

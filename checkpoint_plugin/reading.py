@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, func, select
 
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.models import CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD
 from checkpoint_plugin.rows import RowReader, add_hashes, row_digest, row_hash
 from checkpoint_plugin.writing import RunHistory, head_digest
 from hookspecs import Snapshot, StoreError
@@ -61,13 +61,8 @@ def fetch_cut(connection: Connection, run_id: str, number: int | None) -> Stored
         StoreDamaged: a row is not what was written.
         StoreError: there is no checkpoint of that number.
     """
-    query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc()).limit(1)
-    if number is not None:
-        query = query.where(CHECKPOINT.c.number == number)
-    head = connection.execute(query).first()
+    head = _fetch_head(connection, run_id, number)
     if head is None:
-        if number is not None:
-            raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
         return None
     rows = connection.execute(_newest_rows(run_id, head.number)).all()
     segments = connection.execute(_segments(run_id, head.number)).all()
@@ -80,6 +75,19 @@ def fetch_cut(connection: Connection, run_id: str, number: int | None) -> Stored
     mentioned.update(ref[1] for _, refs in items for ref in refs if ref[0] == 1)
     payloads = _load_payloads(connection, run_id, mentioned)
     return StoredCut(head, {row.node_id: row.digest for row in rows}, unpacked, items, payloads, reader)
+
+
+def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
+    wanted = JOB.c.newest_number if number is None else number
+    joined = JOB.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
+    head = connection.execute(select(JOB.c.newest_number, CHECKPOINT).select_from(joined).where(JOB.c.id == run_id)).first()
+    if head is not None and head.number is not None:
+        return head
+    if number is not None:
+        raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
+    if head is not None and head.newest_number:
+        raise StoreDamaged(run_id, "the checkpoint itself is missing", head.newest_number)
+    return None
 
 
 def _newest_rows(run_id: str, number: int) -> Any:

@@ -105,6 +105,7 @@ class Store:
                 insert(JOB).values(
                     id=run_id,
                     attempt=1,
+                    newest_number=0,
                     status="running",
                     definition=definition.body,
                     definition_digest=digest_of(run_id.encode(), definition.body),

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
-from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot
+from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot, StoreError
 
 __all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "lock_job", "storable_text"]
 
@@ -46,7 +46,7 @@ class RunHistory:
 
 def lock_job(connection: Connection, run_id: str, shown: str) -> Any:
     """Lock a run's row until the end of the transaction: on SQLite the transaction itself is the lock."""
-    columns = (JOB.c.attempt, JOB.c.status, JOB.c.error, JOB.c.finished_at)
+    columns = (JOB.c.attempt, JOB.c.newest_number, JOB.c.status, JOB.c.error, JOB.c.finished_at)
     row = connection.execute(select(*columns).where(JOB.c.id == run_id).with_for_update()).first()
     if row is None:
         raise RunNotFound(run_id, shown)
@@ -130,11 +130,17 @@ class CutWriter:
 
         Raises:
             AttemptLost: a newer attempt owns the run; nothing was written.
+            StoreError: the history is not that of the newest checkpoint; nothing was written.
         """
         run_id, number, cut, at = self._history.run_id, self._number, self._cut, self._snapshot.taken_at
         row = lock_job(connection, run_id, self._shown)
         if row.attempt != self._history.attempt:
             raise AttemptLost(run_id, self._history.attempt, row.attempt)
+        if row.newest_number != self._history.number:
+            raise StoreError(
+                f"run {run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "
+                f"{self._history.number}; nothing was written. Resume the run from its newest checkpoint."
+            )
         dialect = connection.dialect.name
         known = self._history.payloads
         payloads = [{"run_id": run_id, "digest": d, "body": b} for d, b in cut.payloads.items() if d not in known]
@@ -151,7 +157,7 @@ class CutWriter:
             connection.execute(insert(OUTPUT_SEGMENT), [_segment(run_id, number, *segment) for segment in cut.segments])
         connection.execute(insert(CHECKPOINT).values(self._head()))
         end = JobEnd(self._snapshot.status, self._snapshot.error, at)
-        connection.execute(update(JOB).where(JOB.c.id == run_id).values(end.columns(at)))
+        connection.execute(update(JOB).where(JOB.c.id == run_id).values({**end.columns(at), "newest_number": number}))
 
     def note(self) -> CheckpointRef:
         """Bring the history up to the checkpoint, which is durable now."""

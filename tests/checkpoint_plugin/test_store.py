@@ -115,6 +115,20 @@ async def test_each_checkpoint_writes_what_changed_and_restores_the_whole(store:
         await store.restore(RunHistory("r", 1), 9)
 
 
+async def test_only_the_newest_checkpoint_is_gone_on_from(store: Store) -> None:
+    """What went on from an older one would mix its rows with those that came later."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    for number in (1, 2):
+        await store.save(history, cut(NodeSnapshot("a", "running", state=number)), str(number))
+    older = RunHistory("r", 1)
+    await store.restore(older, 1)
+    for stale in (older, RunHistory("r", 1)):
+        with pytest.raises(StoreError, match="newest checkpoint is 2"):
+            await store.save(stale, cut(NodeSnapshot("b", "running")), "x")
+    assert await rows(store, CHECKPOINT) == await rows(store, NODE_VERSION) == 2
+
+
 async def test_a_restored_history_goes_on(store: Store) -> None:
     await store.insert_job("r", definition())
     items: list[Any] = [1]
@@ -286,6 +300,8 @@ DAMAGES: dict[str, Damage] = {
     "error changed": lambda c: c.execute(update(CHECKPOINT).values(error="another")),
     "time changed": lambda c: c.execute(update(CHECKPOINT).values(created_at=datetime(2026, 1, 1, tzinfo=UTC))),
     "attempt changed": lambda c: c.execute(update(CHECKPOINT).values(attempt=7)),
+    "newest checkpoint gone": lambda c: c.execute(delete(CHECKPOINT).where(CHECKPOINT.c.number == 2)),
+    "every checkpoint gone": lambda c: c.execute(delete(CHECKPOINT)),
     "status changed": lambda c: c.execute(update(CHECKPOINT).values(status="completed")),
     "hash changed": lambda c: c.execute(update(CHECKPOINT).values(cut_hash=b"\0" * 32)),
 }
