@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_plugin.policy import NAME, Policy
+from checkpoint_plugin.policy import Policy
 from hookspecs import (
     Cancelled,
     CheckpointRef,
@@ -18,17 +18,14 @@ from hookspecs import (
     RunInfo,
     Snapshot,
     WorkflowError,
-    dumps_tagged,
     hookimpl,
 )
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.store import Definition, RunHistory, Store
+    from checkpoint_plugin.store import RunHistory, Store
     from checkpoint_plugin.writing import JobEnd
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
-
-ODD_ID = "it holds NUL or a lone surrogate, which databases do not keep in text. Rename it."
 
 
 def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
@@ -57,11 +54,12 @@ class CheckpointPlugin:
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
         """Make the run's row durable, or become its newest attempt; then let the policy steer."""
+        from checkpoint_plugin.definition import define
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
         # Encoded off the event loop, inputs may be large; and first: what is refused here makes no store.
-        definition = None if run.resumed else await asyncio.to_thread(_define, run)
+        definition = None if run.resumed else await asyncio.to_thread(define, run)
         store = Store(locate(self._policy.url), create=not run.resumed)
         try:
             if definition is None:
@@ -140,31 +138,3 @@ async def _ask_every(seconds: float, control: RunControl) -> None:
     while True:
         await asyncio.sleep(seconds)
         await control.request("interval")
-
-
-def _define(run: RunInfo) -> Definition:
-    """What a resume of the run needs, encoded; a url, which may hold a password, is left out."""
-    from checkpoint_plugin.codec import encode
-    from checkpoint_plugin.errors import ValueNotStorable
-    from checkpoint_plugin.store import Definition
-    from checkpoint_plugin.writing import storable_text
-
-    nodes = run.graph.get("nodes", ())
-    enable = {
-        name: {k: v for k, v in options.items() if not (name == NAME and k == "url")} for name, options in run.enable.items()
-    }
-    for what, ids in (
-        ("node", [node["id"] for node in nodes]),
-        ("edge", [edge["id"] for edge in run.graph.get("edges", ()) if "id" in edge]),
-    ):
-        for found in ids:
-            if storable_text(found) != found:
-                raise ValueNotStorable(f"run {run.run_id!r}, {what} id {found!r}", ODD_ID)
-    for name, value in run.inputs.items():
-        encode(value, lambda name=name: f"run {run.run_id!r}, input {name!r}")  # type: ignore[misc]
-    for node in nodes:
-        for key, value in node["data"].items():
-            encode(value, lambda n=node["id"], k=key: f"run {run.run_id!r}, node {n!r}, property {k!r}")  # type: ignore[misc]
-    parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
-    body = encode(parts, lambda: f"run {run.run_id!r}, definition")
-    return Definition(body, dumps_tagged(run.graph), dumps_tagged(run.inputs))

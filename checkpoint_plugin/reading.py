@@ -47,7 +47,8 @@ class StoredCut:
         history.digests = dict(self.digests)
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
         history.total = int.from_bytes(head.cut_hash, "big")
-        history.payloads = set(self.payloads)
+        history.payloads.clear()
+        history.remember(self.payloads)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, head.error, head.error_node_id)
 
 

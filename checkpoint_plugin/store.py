@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from sqlalchemy import Connection, insert, select, update
 
 from checkpoint_plugin.codec import MalformedValue, decode
 from checkpoint_plugin.database import open_database
+from checkpoint_plugin.definition import Definition, is_storable_text
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
@@ -19,20 +20,12 @@ from checkpoint_plugin.rows import digest_of
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.transaction import Database, finish
 from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, lock_job
-from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, Snapshot
+from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, RunStatus, Snapshot
 
-__all__ = ["Definition", "RunHistory", "Store", "StoredJob"]
+__all__ = ["RunHistory", "Store", "StoredJob"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What a run was started with, as bytes, and the JSON that people read."""
-
-    body: bytes
-    graph: str
-    params: str
+STATUSES: Final = frozenset(get_args(RunStatus))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +170,11 @@ class Store:
             columns = (JOB.c.attempt, JOB.c.status, JOB.c.definition, JOB.c.definition_digest)
             return connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
 
-        row = await self._read(work)
+        row = await self._read(work) if is_storable_text(run_id) else None
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
+        if row.status not in STATUSES:
+            raise StoreDamaged(run_id, f"its status {row.status!r} is not one")
         if digest_of(run_id.encode(), row.definition) != row.definition_digest:
             raise StoreDamaged(run_id, "its graph and inputs were changed")
         try:
@@ -231,7 +226,8 @@ class Store:
             RunNotFound: there is none.
         """
         columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.created_at, JOB.c.updated_at, JOB.c.finished_at, JOB.c.error)
-        row = await self._read(lambda connection: connection.execute(select(*columns).where(JOB.c.id == run_id)).first())
+        query = select(*columns).where(JOB.c.id == run_id)
+        row = await self._read(lambda connection: connection.execute(query).first()) if is_storable_text(run_id) else None
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         return row

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -12,12 +13,15 @@ from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.codec import encode
+from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot, StoreError
 
-__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "lock_job", "storable_text"]
+__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "lock_job"]
 
+KNOWN_PAYLOADS: Final = 50_000
+"""Digests that one attempt keeps in memory, about 10 MB: a long run may store any number of values."""
 FINAL: Final = ("completed", "failed", "cancelled", "paused")
 
 
@@ -32,7 +36,7 @@ class RunHistory:
         digests: of every node's newest row.
         saved_items: durable items of each output node.
         total: the hash of the newest cut.
-        payloads: digests of payloads known to be stored.
+        payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
     """
 
     run_id: str
@@ -41,7 +45,15 @@ class RunHistory:
     digests: dict[str, bytes] = field(default_factory=dict)
     saved_items: dict[str, int] = field(default_factory=dict)
     total: int = 0
-    payloads: set[bytes] = field(default_factory=set)
+    payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+
+    def remember(self, digests: Iterable[bytes]) -> None:
+        """These payloads are stored, and were mentioned just now."""
+        for digest in digests:
+            self.payloads[digest] = None
+            self.payloads.move_to_end(digest)
+        while len(self.payloads) > KNOWN_PAYLOADS:
+            self.payloads.popitem(last=False)
 
 
 def lock_job(connection: Connection, run_id: str, shown: str) -> Any:
@@ -80,11 +92,6 @@ class JobEnd:
             "error_message": text,
             "version": JOB.c.version + 1,
         }
-
-
-def storable_text(text: str) -> str:
-    """Text as every database takes it: lone surrogates and NUL escaped."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _upsert(dialect: str, table: Table) -> Any:
@@ -165,7 +172,7 @@ class CutWriter:
         history.number = self._number
         history.total = self._total
         history.digests.update(self._digests)
-        history.payloads.update(cut.payloads)
+        history.remember(cut.payloads)
         for node_id, first, count, _ in cut.segments:
             history.saved_items[node_id] = first + count
         details = {"nodes": len(cut.bodies), "bytes": cut.size}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from checkpoint_plugin.definition import NODE_ID_BYTES, define
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, ValueNotStorable
 from checkpoint_plugin.loader import open_loader
 from checkpoint_plugin.location import locate
@@ -258,6 +260,13 @@ async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(s
         await runner(store_url).run(graph, {"x": [object()]}, enable={"checkpoint": True}, run_id="r")
     with pytest.raises(StoreMissing):  # not even the store was made
         await status(store_url)
+
+
+def test_a_node_id_is_as_long_as_every_database_can_index() -> None:
+    for length, fits in ((NODE_ID_BYTES // 2, True), (NODE_ID_BYTES // 2 + 1, False)):
+        info = RunInfo("r", 1, {"nodes": [{"id": "é" * length, "type": "t", "data": {}}], "edges": []}, {}, {})
+        with nullcontext() if fits else pytest.raises(ValueNotStorable, match=r"node id .*longer than 1000 bytes"):
+            assert define(info).body
 
 
 @pytest.mark.parametrize("odd", ["a\0b", "\ud800"])

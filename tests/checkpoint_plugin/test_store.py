@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,12 +16,14 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, eve
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import await_only
 
+from checkpoint_plugin import writing
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database import open_database
+from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE, SCHEMA
-from checkpoint_plugin.store import Definition, RunHistory, Store
+from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.writing import JobEnd
 from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
 
@@ -181,8 +184,11 @@ async def test_a_run_id_is_taken_once(store: Store) -> None:
     await store.insert_job("r", definition())
     with pytest.raises(RunExists, match="'r' exists"):
         await store.insert_job("r", definition())
-    with pytest.raises(RunNotFound, match="'s'"):
-        await store.load_job("s")
+    for missing in ("s", "", "r\0", "\udcff"):
+        for read in (store.load_job, store.job):
+            with pytest.raises(RunNotFound) as caught:
+                await read(missing)
+            assert repr(missing) in str(caught.value)
 
 
 async def test_an_older_attempt_writes_nothing(store: Store) -> None:
@@ -221,6 +227,34 @@ async def test_runs_do_not_mix(store: Store) -> None:
         assert found is not None
         assert [(node.node_id, node.state) for node in found.nodes] == [(ODD[number % len(ODD)], [number, BIG])]
         assert len(await store.checkpoints(run_id)) == 1
+
+
+async def test_the_longest_ids_fit(store: Store) -> None:
+    """What an index of PostgreSQL takes, which tries to compress it first."""
+    rng = random.Random(1)
+    run_id = "".join(chr(rng.randrange(0x10000, 0x110000)) for _ in range(200))
+    node_id = "".join(chr(rng.randrange(0x10000, 0x110000)) for _ in range(NODE_ID_BYTES // 4))
+    await store.insert_job(run_id, definition())
+    items = Prefix([1])
+    await store.save(RunHistory(run_id, 1), cut(NodeSnapshot(node_id, "running", collected=items), run_id=run_id), "x")
+    found = await store.restore(RunHistory(run_id, 1), None)
+    assert found is not None
+    assert [(node.node_id, list(node.collected)) for node in found.nodes] == [(node_id, [1])]
+
+
+async def test_what_is_remembered_of_payloads_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "KNOWN_PAYLOADS", 2)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    for number in (0, 1, 2, 0, 1, 2):
+        await store.save(history, cut(NodeSnapshot(f"n{number}", "running", state=f"{number}{BIG}")), "x")
+        assert len(history.payloads) <= 2
+    assert await rows(store, PAYLOAD) == 3
+    again = RunHistory("r", 1)
+    found = await store.restore(again, None)
+    assert found is not None
+    assert sorted(node.state[0] for node in found.nodes) == ["0", "1", "2"]
+    assert len(again.payloads) == 2
 
 
 async def test_what_cannot_be_stored_fails_before_anything_is_written(store: Store) -> None:
@@ -331,6 +365,13 @@ async def test_a_changed_definition_is_damage(store: Store) -> None:
     await store.insert_job("r", definition())
     await store.transact(lambda c: c.execute(update(JOB).values(definition=definition(x=1).body)))
     with pytest.raises(StoreDamaged, match="graph and inputs"):
+        await store.load_job("r")
+
+
+async def test_an_unknown_status_is_damage(store: Store) -> None:
+    await store.insert_job("r", definition())
+    await store.transact(lambda c: c.execute(update(JOB).values(status="cnmpleted")))
+    with pytest.raises(StoreDamaged, match="'cnmpleted' is not one"):
         await store.load_job("r")
 
 

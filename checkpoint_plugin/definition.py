@@ -1,0 +1,73 @@
+"""What a run was started with, as its row keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.errors import ValueNotStorable
+from checkpoint_plugin.policy import NAME
+from hookspecs import RunInfo, dumps_tagged
+
+__all__ = ["Definition", "define", "is_storable_text", "storable_text"]
+
+NODE_ID_BYTES: Final = 1_000
+"""PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a run was started with, as bytes, and the JSON that people read."""
+
+    body: bytes
+    graph: str
+    params: str
+
+
+def define(run: RunInfo) -> Definition:
+    """What a resume of the run needs, encoded; a url, which may hold a password, is left out.
+
+    Raises:
+        ValueNotStorable: an id, an input or a property cannot be stored.
+    """
+    where = f"run {run.run_id!r}"
+    nodes = run.graph.get("nodes", ())
+    _check_id(where, run.run_id)
+    for node in nodes:
+        _check_id(f"{where}, node id {node['id']!r}", node["id"], NODE_ID_BYTES)
+    for edge in run.graph.get("edges", ()):
+        _check_id(f"{where}, edge id {edge.get('id')!r}", edge.get("id", ""))
+    # One by one before all together: an error then names the input or the property.
+    for name, value in run.inputs.items():
+        encode(value, _place(f"{where}, input {name!r}"))
+    for node in nodes:
+        for key, value in node["data"].items():
+            encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
+    enable = {
+        name: {k: v for k, v in options.items() if not (name == NAME and k == "url")} for name, options in run.enable.items()
+    }
+    parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
+    return Definition(encode(parts, _place(f"{where}, definition")), dumps_tagged(run.graph), dumps_tagged(run.inputs))
+
+
+def is_storable_text(text: str) -> bool:
+    """Whether every database takes the text as it is."""
+    return storable_text(text) == text
+
+
+def storable_text(text: str) -> str:
+    """Text as every database takes it: lone surrogates and NUL escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _check_id(place: str, found: Any, limit: int | None = None) -> None:
+    if not is_storable_text(found):
+        raise ValueNotStorable(place, "it holds NUL or a lone surrogate, which databases do not keep in text. Rename it.")
+    if limit is not None and len(found.encode()) > limit:
+        raise ValueNotStorable(place, f"it is longer than {limit} bytes. Shorten it.")
+
+
+def _place(text: str) -> Callable[[], str]:
+    return lambda: text
