@@ -69,8 +69,7 @@ class CheckpointPlugin:
         except BaseException:
             await store.close()
             raise
-        self._store = store
-        self._history = RunHistory(run.run_id, run.attempt)
+        self._store, self._history = store, RunHistory(run.run_id, run.attempt)
         control.save_at(*self._policy.moments)
         if self._policy.every_firing:
             control.hold_outputs("every_firing")
@@ -95,16 +94,21 @@ class CheckpointPlugin:
     @hookimpl
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
         """Write how the run ended where no cut did, and close the store."""
-        if self._timer is not None:
-            self._timer.cancel()
-            await asyncio.wait((self._timer,))
         store, _ = self._opened()
         try:
+            await self._stop_timer()
             if not self._ended:
                 end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
                 await store.end_attempt(run.run_id, run.attempt, end)
         finally:
             await store.close()
+
+    async def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            await asyncio.wait((self._timer,))
+            if not self._timer.cancelled():
+                self._timer.result()  # it ends by itself only when it failed
 
     def _opened(self) -> tuple[Store, RunHistory]:
         assert self._store is not None

@@ -23,6 +23,11 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
 LOCK_MILLISECONDS = 30_000
+SETTINGS = {
+    "application_name": "workflow-checkpoint",
+    "lock_timeout": str(LOCK_MILLISECONDS),
+    "synchronous_commit": "on",  # where a server has it off, a crash of the server loses what was acknowledged
+}
 CACHE = "statement_cache_size"
 """A part of the url that asyncpg knows as an argument only; 0 suits a pooler that gives each transaction another server."""
 
@@ -49,7 +54,7 @@ class PostgresDatabase:
                 self._dsn,
                 timeout=CONNECT_SECONDS,
                 command_timeout=COMMAND_SECONDS,
-                server_settings={"lock_timeout": str(LOCK_MILLISECONDS), "application_name": "workflow-checkpoint"},
+                server_settings=SETTINGS,
                 **self._settings,
             )
         except ValueError:  # its text may hold a part of the password

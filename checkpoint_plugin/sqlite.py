@@ -107,8 +107,10 @@ class SqliteDatabase:
                 self._engine.dispose()
                 self._engine = None
 
-        await self.compute(dispose)
-        self._thread.shutdown(wait=False)
+        try:
+            await self.compute(dispose)
+        finally:
+            self._thread.shutdown()  # it has nothing left to do: this waits for no work
 
 
 def create_file(path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -86,7 +87,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop it at once and remove its folder."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGINT)  # SIGTERM would wait for clients that are still connected
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import threading
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, func, select
 
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, StoreUrlInvalid
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
+from tests.postgres import execute
 
 
 def test_the_default_lies_below_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +79,15 @@ async def test_a_url_may_say_more(postgres_url: str, more: str) -> None:
     await store.close()
 
 
+async def test_a_commit_is_on_the_disk_whatever_the_database_says(postgres_url: str) -> None:
+    name = postgres_url.partition("?")[0].rpartition("/")[2]
+    await execute(postgres_url, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    store = Store(locate(postgres_url), create=True)
+    found = await store.transact(lambda c: c.execute(select(func.current_setting("synchronous_commit"))).scalar_one())
+    await store.close()
+    assert found == "on"
+
+
 async def test_a_database_that_is_not_there_is_named(postgres_url: str) -> None:
     head, _, query = postgres_url.partition("?")
     store = Store(locate(f"{head}_nowhere?{query}"), create=True)
@@ -107,6 +121,26 @@ async def test_an_unreachable_server_is_named_without_its_password() -> None:
         await store.jobs()
     assert "geheim" not in str(caught.value)
     await store.close()
+
+
+async def test_a_commit_to_a_file_is_on_the_disk(tmp_path: Path) -> None:
+    store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
+
+    def pragmas(connection: Connection) -> list[Any]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "mmap_size")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    assert await store.transact(pragmas) == ["wal", 2, 1, 0]
+    await store.close()
+
+
+async def test_a_closed_store_leaves_no_thread_and_no_task(store_url: str) -> None:
+    before = set(threading.enumerate()), asyncio.all_tasks()
+    store = Store(locate(store_url), create=True)
+    await store.jobs()
+    await store.close()
+    threads = {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}  # the loop's own pool
+    assert (threads, asyncio.all_tasks()) == before
 
 
 async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:

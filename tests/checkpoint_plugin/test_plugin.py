@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.store import Store
-from hookspecs import AttemptLost, PluginHost, PluginOptionsInvalid, RunExists, RunInfo
+from hookspecs import AttemptLost, Cancelled, PluginHost, PluginOptionsInvalid, RunExists, RunInfo
 from workflow_runner import Context, Graph, NodeFailed, RunStopped, Stream, WorkflowRunner, node
 
 CALLS: list[str] = []
@@ -295,6 +296,24 @@ class WorkflowRun:
 
     def save_at(self, *moments: str) -> None:
         self.asked.append(moments)
+
+
+async def test_a_timer_that_failed_is_told_and_the_store_closed(tmp_path: Path) -> None:
+    class Broken(WorkflowRun):
+        async def request(self, reason: str) -> None:
+            await super().request(reason)
+            raise ZeroDivisionError(reason)
+
+    control = Broken()
+    plugin = checkpoint({"url": f"sqlite:///{tmp_path}/c.db", "every_seconds": 0.001})
+    info = RunInfo("r", 1, {"nodes": [], "edges": []}, {}, {})
+    await plugin.before_run(info, control)
+    async with asyncio.timeout(20):
+        while "interval" not in control.asked:  # noqa: ASYNC110  the plugin's own timer
+            await asyncio.sleep(0.01)
+    with pytest.raises(ZeroDivisionError, match="interval"):
+        await plugin.after_run(info, Cancelled("x"))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("workflow-checkpoint")]
 
 
 async def test_a_refused_resume_leaves_the_run_as_it_was(store_url: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -511,7 +514,49 @@ async def test_a_database_without_tables_is_no_store(postgres_url: str) -> None:
     await store.close()
 
 
+CREATE = """
+import asyncio, sys
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import Store
+
+async def main():
+    body = encode({"graph": {"nodes": [], "edges": []}, "inputs": {}, "enable": {}}, str)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    store = Store(locate(sys.argv[1]), create=True)
+    await store.insert_job(sys.argv[2], Definition(body, "{}", "{}"))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def create_at_once(url: str, run_ids: Sequence[str]) -> list[tuple[int, str]]:
+    """Create one run in each of several processes; their exit codes and complaints."""
+    command = [sys.executable, "-c", CREATE, url]
+    children = [subprocess.Popen([*command, run_id], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) for run_id in run_ids]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    complaints = [child.communicate()[1] for child in children]
+    return [(child.returncode, complaint) for child, complaint in zip(children, complaints, strict=True)]
+
+
 async def test_many_processes_may_create_at_once(store_url: str) -> None:
+    run_ids = ["r0", "r1", "r2", "r3"]
+    assert create_at_once(store_url, run_ids) == [(0, "")] * 4
+    store = Store(locate(store_url), create=False)
+    assert sorted(row.id for row in await store.jobs()) == run_ids
+    await store.close()
+
+
+async def test_many_stores_of_one_process_may_create_at_once(store_url: str) -> None:
     stores = [Store(locate(store_url), create=True) for _ in range(6)]
     await asyncio.gather(*(store.insert_job(f"r{i}", definition()) for i, store in enumerate(stores)))
     assert len(await stores[0].jobs()) == 6
