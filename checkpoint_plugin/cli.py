@@ -77,7 +77,7 @@ def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
     nodes = [_node(node, known.get(node["id"])) for node in job.graph["nodes"]]
     document = {**_run(row), "checkpoints": len(saved), "last_checkpoint": _time(saved[-1].created_at) if saved else None}
     if not as_json and not quiet:
-        click.echo("\n".join(f"{key:16} {value}" for key, value in document.items() if value is not None) + "\n")
+        click.echo("\n".join(f"{key:16} {_line(value)}" for key, value in document.items() if value is not None) + "\n")
     _print({**document, "nodes": nodes}, nodes, ("node_id", "type", "status", "attempt"), as_json, quiet)
 
 
@@ -155,13 +155,18 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
+def _line(value: object) -> str:
+    """A value on one line of a terminal: ids and errors may hold line breaks and escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
 def _print(
     document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool, quiet: bool
 ) -> None:
     if as_json:
         click.echo(json.dumps(document))
     elif not quiet:
-        table = [columns, *([str(row[name]) for name in columns] for row in rows)]
+        table = [columns, *([_line(row[name]) for name in columns] for row in rows)]
         widths = [max(len(row[place]) for row in table) for place in range(len(columns))]
         for row in table:
             click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

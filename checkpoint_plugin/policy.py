@@ -12,6 +12,8 @@ from hookspecs import PluginOptionsInvalid
 __all__ = ["Policy"]
 
 NAME = "checkpoint"
+MAX_SECONDS = 1e9
+"""What a timer can count to; who wants no saves by time chooses `explicit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Policy:
         if not isinstance(options.get("url"), str | None):
             raise _invalid("url", options["url"], "text")
         seconds = options.get("every_seconds")
-        if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds < float("inf")):
+        if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS):
             raise _invalid("every_seconds", seconds, "a number of seconds above 0")
         chosen = dict(options)
         if chosen.get("explicit"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, get_args
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin.codec import MalformedValue, decode
 from checkpoint_plugin.database import open_database
@@ -19,7 +19,7 @@ from checkpoint_plugin.reading import fetch_cut
 from checkpoint_plugin.rows import digest_of
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.transaction import Database, finish
-from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, lock_job
+from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, insert_new, lock_job
 from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, RunStatus, Snapshot
 
 __all__ = ["RunHistory", "Store", "StoredJob"]
@@ -92,10 +92,9 @@ class Store:
         now = datetime.now(UTC)
 
         def work(connection: Connection) -> None:
-            if connection.execute(select(JOB.c.id).where(JOB.c.id == run_id)).first() is not None:
-                raise RunExists(run_id)
-            connection.execute(
-                insert(JOB).values(
+            # One statement: of two that start the same run at once, a look before the insert shows neither the other.
+            made = connection.execute(
+                insert_new(connection.dialect.name, JOB).values(
                     id=run_id,
                     attempt=1,
                     newest_number=0,
@@ -113,6 +112,8 @@ class Store:
                     version=0,
                 )
             )
+            if made.rowcount == 0:
+                raise RunExists(run_id)
 
         await self.transact(work)
 

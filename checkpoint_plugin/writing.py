@@ -18,7 +18,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGME
 from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot, StoreError
 
-__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "lock_job"]
+__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "insert_new", "lock_job"]
 
 KNOWN_PAYLOADS: Final = 50_000
 """Digests that one attempt keeps in memory, about 10 MB: a long run may store any number of values."""
@@ -96,6 +96,11 @@ class JobEnd:
 
 def _upsert(dialect: str, table: Table) -> Any:
     return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+
+
+def insert_new(dialect: str, table: Table) -> Any:
+    """An insert of rows whose keys are new, which leaves out the others."""
+    return _upsert(dialect, table).on_conflict_do_nothing()
 
 
 class CutWriter:
@@ -222,7 +227,7 @@ def _segment(run_id: str, number: int, node_id: str, first: int, count: int, bod
 
 @cache
 def _new_payloads(dialect: str) -> Any:
-    return _upsert(dialect, PAYLOAD).on_conflict_do_nothing()
+    return insert_new(dialect, PAYLOAD)
 
 
 @cache

@@ -369,6 +369,7 @@ async def test_the_url_is_never_stored(store_url: str) -> None:
         ({"every_seconds": 0}, "above 0"),
         ({"every_seconds": True}, "above 0"),
         ({"every_seconds": float("nan")}, "above 0"),
+        ({"every_seconds": 10**400}, "above 0"),
         ({"every_firing": 1}, "true or false"),
         ({"durability": "async"}, '"sync"'),
         ({"explicit": True, "every_seconds": 1}, "explicit excludes every_seconds"),

@@ -26,6 +26,7 @@ from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE, SCHEMA
+from checkpoint_plugin.rows import row_digest
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.writing import JobEnd
 from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
@@ -167,17 +168,21 @@ async def test_the_statements_of_a_save_do_not_grow(store: Store) -> None:
         seen.append(call[2])
 
     history = RunHistory("r", 1)
-    counts = []
+    counts, read = [], []
     for number in (1, 1200):
         event.listen(Engine, "before_cursor_execute", listen)
         try:
             nodes = [NodeSnapshot(f"n{i}", "completed", firing=number, state=f"{i}{BIG}", collected=[i]) for i in range(number)]
             seen.clear()
             await store.save(history, cut(*nodes), "x")
+            counts.append(len([text for text in seen if not text.startswith("BEGIN")]))
+            seen.clear()
+            await store.restore(RunHistory("r", 1), None)
+            read.append(len([text for text in seen if not text.startswith("BEGIN")]))
         finally:
             event.remove(Engine, "before_cursor_execute", listen)
-        counts.append(len([text for text in seen if not text.startswith("BEGIN")]))
     assert counts[0] == counts[1] <= 8
+    assert read == [4, 4]
     found = await store.restore(RunHistory("r", 1), None)
     assert found is not None
     assert len(found.nodes) == 1200
@@ -192,6 +197,15 @@ async def test_a_run_id_is_taken_once(store: Store) -> None:
             with pytest.raises(RunNotFound) as caught:
                 await read(missing)
             assert repr(missing) in str(caught.value)
+
+
+async def test_of_many_that_start_a_run_at_once_one_does(store: Store, store_url: str) -> None:
+    others = [Store(locate(store_url), create=True) for _ in range(6)]
+    await asyncio.gather(*(other.jobs() for other in others))
+    made = await asyncio.gather(*(other.insert_job("r", definition()) for other in others), return_exceptions=True)
+    for other in others:
+        await other.close()
+    assert sorted(type(result).__name__ for result in made) == ["NoneType"] + ["RunExists"] * 5
 
 
 async def test_an_older_attempt_writes_nothing(store: Store) -> None:
@@ -362,6 +376,49 @@ async def test_damage_is_an_error_that_names_the_run(store: Store, damage: Damag
     await store.transact(damage)
     with pytest.raises(StoreDamaged, match="run 'r' is damaged"):
         await store.restore(RunHistory("r", 1), None)
+
+
+def lose_newest(connection: Connection) -> None:
+    """Take node `a` back to its first row, and let the count of rows fit."""
+    connection.execute(delete(NODE_VERSION).where(NODE_VERSION.c.node_id == "a", NODE_VERSION.c.number == 2))
+
+
+def add_stranger(connection: Connection) -> None:
+    """A row of a node that the checkpoint never had, with a digest that fits its place."""
+    body = connection.execute(select(NODE_VERSION.c.body).limit(1)).scalar_one()
+    values = {"run_id": "r", "node_id": "x", "number": 1, "body": body, "digest": row_digest("r", "x", 1, body)}
+    connection.execute(insert(NODE_VERSION).values(values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(lose_newest, "not the one that the checkpoint was made of"), (add_stranger, "3 of 2 node rows")],
+)
+async def test_rows_that_are_whole_but_not_of_the_cut_are_damage(store: Store, damage: Damage, message: str) -> None:
+    """Each is what was written once; only the checkpoint's count and hash tell that it is not all of this cut."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1)
+    await store.save(history, cut(NodeSnapshot("a", "running", state=1), NodeSnapshot("b", "running")), "1")
+    await store.save(history, cut(NodeSnapshot("a", "completed", state=2)), "2")
+    await store.transact(damage)
+    with pytest.raises(StoreDamaged, match=message):
+        await store.restore(RunHistory("r", 1), None)
+
+
+async def test_a_file_that_vanishes_is_an_error_and_is_not_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    first = Store(locate(f"sqlite:///{path}"), create=True)
+    await first.insert_job("r", definition())
+    await first.close()
+    for create in (True, False):
+        store = Store(locate(f"sqlite:///{path}"), create=create)  # it looks for the file, and opens it at the first question
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(StoreUnreadable, match="unable to open"):
+            await store.load_job("r")
+        await store.close()
+        assert list(tmp_path.iterdir()) == []
+        path.write_bytes(data)
 
 
 async def test_a_changed_definition_is_damage(store: Store) -> None:

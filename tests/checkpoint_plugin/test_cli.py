@@ -1,0 +1,142 @@
+"""The commands about stored runs, on both databases; they read, and make nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from checkpoint_plugin.cli import checkpoints, runs, show
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.errors import StoreMissing, StoreUrlInvalid
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot, RunNotFound, Snapshot
+
+ODD = "b\n\x1b[31mred"
+NODES = [{"id": name, "type": "m.f", "data": {}} for name in ("a", ODD, "never")]
+
+
+def call(command: click.Command, *arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def document(command: click.Command, *arguments: str) -> Any:
+    """The one JSON object that standard output holds, as its last line."""
+    done = call(command, *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 1
+    return json.loads(done.stdout)
+
+
+def fill(url: str, work: Callable[[Store], Awaitable[None]]) -> None:
+    async def main() -> None:
+        store = Store(locate(url), create=True)
+        try:
+            await work(store)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def filled(store_url: str) -> str:
+    """A store with a failed run `r` of two checkpoints, and a run `s` that has only begun."""
+
+    async def work(store: Store) -> None:
+        body = encode({"graph": {"nodes": NODES, "edges": []}, "inputs": {}, "enable": {}}, str)
+        for run_id in ("r", "s"):
+            await store.insert_job(run_id, Definition(body, "{}", "{}"))
+        history = RunHistory("r", 1)
+        first = (NodeSnapshot("a", "completed", attempt=2), NodeSnapshot(ODD, "running"))
+        await store.save(history, Snapshot("r", 1, "running", first, datetime.now(UTC)), "interval")
+        failed = (NodeSnapshot(ODD, "failed", error="E: no\nmore"),)
+        await store.save(history, Snapshot("r", 1, "failed", failed, datetime.now(UTC), "E: no\nmore", ODD), "error")
+
+    fill(store_url, work)
+    return store_url
+
+
+def test_runs_are_listed_newest_first(filled: str) -> None:
+    listed = document(runs, "--url", filled)["runs"]
+    assert [(run["run_id"], run["status"], run["attempt"]) for run in listed] == [("s", "running", 1), ("r", "failed", 1)]
+    for run in listed:
+        for name in ("created_at", "updated_at"):
+            assert datetime.fromisoformat(run[name]).tzinfo is not None
+
+
+def test_show_names_every_node_also_those_that_never_started(filled: str) -> None:
+    found = document(show, "r", "--url", filled)
+    assert (found["run_id"], found["status"], found["error"], found["checkpoints"]) == ("r", "failed", "E: no\nmore", 2)
+    told = [(node["node_id"], node["type"], node["status"], node["attempt"]) for node in found["nodes"]]
+    assert told == [("a", "m.f", "completed", 2), (ODD, "m.f", "failed", 1), ("never", "m.f", "idle", 1)]
+    assert [node["status"] for node in document(show, "s", "--url", filled)["nodes"]] == ["idle"] * 3
+
+
+def test_checkpoints_are_listed_oldest_first(filled: str) -> None:
+    found = document(checkpoints, "r", "--url", filled)
+    assert found["run_id"] == "r"
+    assert [(row["number"], row["reason"], row["nodes"]) for row in found["checkpoints"]] == [(1, "interval", 2), (2, "error", 1)]
+    assert all(row["bytes"] > 0 and datetime.fromisoformat(row["created_at"]).tzinfo for row in found["checkpoints"])
+    assert document(checkpoints, "s", "--url", filled)["checkpoints"] == []
+
+
+def test_tables_keep_their_lines_whatever_the_values_hold(filled: str) -> None:
+    done = call(show, "r", "--url", filled)
+    assert done.exit_code == 0
+    (row,) = [line for line in done.stdout.splitlines() if "red" in line]
+    assert row.split() == [r"b\n\x1b[31mred", "m.f", "failed", "1"]
+    assert "\x1b" not in done.stdout
+    assert len(call(runs, "--url", filled).stdout.splitlines()) == 3
+    assert len(call(checkpoints, "r", "--url", filled).stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize("arguments", [(runs,), (show, "r"), (checkpoints, "r")], ids=["runs", "show", "checkpoints"])
+def test_quiet_prints_nothing_but_json_where_it_is_asked_for(filled: str, arguments: tuple[Any, ...]) -> None:
+    assert call(*arguments, "--url", filled, "--quiet").output == ""
+    assert document(*arguments, "--url", filled, "--quiet")
+
+
+@pytest.mark.parametrize("command", [show, checkpoints], ids=["show", "checkpoints"])
+@pytest.mark.parametrize("run_id", ["unknown", "r%", "R", "\udcff"])
+def test_an_unknown_run_is_an_error_of_the_store(filled: str, command: click.Command, run_id: str) -> None:
+    error = call(command, run_id, "--url", filled).exception
+    assert isinstance(error, RunNotFound)
+    assert error.exit_code == 5
+
+
+@pytest.mark.parametrize("command", [show, checkpoints], ids=["show", "checkpoints"])
+def test_a_missing_store_is_an_error_and_is_not_made(tmp_path: Path, command: click.Command) -> None:
+    error = call(command, "r", "--url", f"sqlite:///{tmp_path}/folder/c.db").exception
+    assert isinstance(error, StoreMissing)
+    assert error.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_store_has_no_runs_and_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORKFLOW_CHECKPOINT_URL", raising=False)
+    assert document(runs) == {"runs": []}
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", f"sqlite:///{tmp_path}/other/c.db")
+    assert document(runs) == {"runs": []}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_database_has_no_runs(postgres_url: str) -> None:
+    assert document(runs, "--url", postgres_url) == {"runs": []}
+
+
+def test_a_url_of_another_kind_is_wrong_usage() -> None:
+    error = call(runs, "--url", "mysql://me:geheim@h/d").exception
+    assert isinstance(error, StoreUrlInvalid)
+    assert error.exit_code == 2
+    assert "geheim" not in str(error)
