@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["SqliteDatabase", "create_file"]
 
 T = TypeVar("T")
 BUSY_MILLISECONDS = 30_000
+RETRY_SECONDS = 0.005
 
 
 class SqliteDatabase:
@@ -85,10 +87,24 @@ class SqliteDatabase:
         raw = engine.raw_connection()
         try:
             assert isinstance(raw.driver_connection, sqlite3.Connection)
-            self._set(raw.driver_connection, {"journal_mode": "wal"})
+            deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
+            while not self._has_wal(raw.driver_connection):
+                if time.monotonic() > deadline:
+                    raise StoreUnreadable(f"the store at {self._location.shown} is held by another program. Close it there.")
+                time.sleep(RETRY_SECONDS)
         finally:
             raw.close()
         self._may_write = True
+
+    def _has_wal(self, connection: sqlite3.Connection) -> bool:
+        # Of several that do this to a new file, SQLite refuses all but one at once, without its busy timeout.
+        try:
+            self._set(connection, {"journal_mode": "wal"})
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the rest tells the kind of busy
+                raise
+            return False
+        return True
 
     def _set(self, connection: sqlite3.Connection, wanted: Mapping[str, object]) -> None:
         """Set pragmas and read them back."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, get_args
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from checkpoint_plugin.codec import MalformedValue, decode
 from checkpoint_plugin.database import open_database
@@ -19,7 +19,7 @@ from checkpoint_plugin.reading import fetch_cut
 from checkpoint_plugin.rows import digest_of
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.transaction import Database, finish
-from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, insert_new, lock_job
+from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, insert_new, lock_job, update_job
 from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, RunStatus, Snapshot
 
 __all__ = ["RunHistory", "Store", "StoredJob"]
@@ -132,20 +132,8 @@ class Store:
             row = lock_job(connection, run_id, self.location.shown)
             if row.attempt != attempt - 1:
                 raise AttemptLost(run_id, attempt, row.attempt)
-            connection.execute(
-                update(JOB)
-                .where(JOB.c.id == run_id)
-                .values(
-                    attempt=attempt,
-                    status="running",
-                    updated_at=datetime.now(UTC),
-                    finished_at=None,
-                    failed_at=None,
-                    error=None,
-                    error_message=None,
-                    version=JOB.c.version + 1,
-                )
-            )
+            now = datetime.now(UTC)
+            update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), "attempt": attempt})
             return JobEnd(row.status, row.error, row.finished_at)
 
         return await self.transact(work)
@@ -155,7 +143,7 @@ class Store:
 
         def work(connection: Connection) -> None:
             if lock_job(connection, run_id, self.location.shown).attempt == attempt:
-                connection.execute(update(JOB).where(JOB.c.id == run_id).values(end.columns(datetime.now(UTC))))
+                update_job(connection, run_id, end.columns(datetime.now(UTC)))
 
         await self.transact(work)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.codec import encode
@@ -18,11 +18,21 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGME
 from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot, StoreError
 
-__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "insert_new", "lock_job"]
+__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "insert_new", "lock_job", "update_job"]
 
 KNOWN_PAYLOADS: Final = 50_000
 """Digests that one attempt keeps in memory, about 10 MB: a long run may store any number of values."""
 FINAL: Final = ("completed", "failed", "cancelled", "paused")
+# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
+LOCK_JOB: Final = (
+    select(JOB.c.attempt, JOB.c.newest_number, JOB.c.status, JOB.c.error, JOB.c.finished_at)
+    .where(JOB.c.id == bindparam("of_run"))
+    .with_for_update()
+)
+UPDATE_JOB: Final = update(JOB).where(JOB.c.id == bindparam("of_run")).values(version=JOB.c.version + 1)
+INSERT_CHECKPOINT: Final = insert(CHECKPOINT)
+INSERT_NODES: Final = insert(NODE_VERSION)
+INSERT_SEGMENTS: Final = insert(OUTPUT_SEGMENT)
 
 
 @dataclass(slots=True)
@@ -58,11 +68,15 @@ class RunHistory:
 
 def lock_job(connection: Connection, run_id: str, shown: str) -> Any:
     """Lock a run's row until the end of the transaction: on SQLite the transaction itself is the lock."""
-    columns = (JOB.c.attempt, JOB.c.newest_number, JOB.c.status, JOB.c.error, JOB.c.finished_at)
-    row = connection.execute(select(*columns).where(JOB.c.id == run_id).with_for_update()).first()
+    row = connection.execute(LOCK_JOB, {"of_run": run_id}).first()
     if row is None:
         raise RunNotFound(run_id, shown)
     return row
+
+
+def update_job(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a run's row, which is locked."""
+    connection.execute(UPDATE_JOB, {"of_run": run_id, **values})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,6 @@ class JobEnd:
             "failed_at": self.at if self.status == "failed" else None,
             "error": text,
             "error_message": text,
-            "version": JOB.c.version + 1,
         }
 
 
@@ -163,13 +176,13 @@ class CutWriter:
                 {"run_id": run_id, "node_id": n, "number": number, "body": b, "digest": self._digests[n]}
                 for n, b in cut.bodies.items()
             ]
-            connection.execute(insert(NODE_VERSION), rows)
+            connection.execute(INSERT_NODES, rows)
             connection.execute(_node_states(dialect), [_node_state(run_id, node, at) for node in self._snapshot.nodes])
         if cut.segments:
-            connection.execute(insert(OUTPUT_SEGMENT), [_segment(run_id, number, *segment) for segment in cut.segments])
-        connection.execute(insert(CHECKPOINT).values(self._head()))
+            connection.execute(INSERT_SEGMENTS, [_segment(run_id, number, *segment) for segment in cut.segments])
+        connection.execute(INSERT_CHECKPOINT, self._head())
         end = JobEnd(self._snapshot.status, self._snapshot.error, at)
-        connection.execute(update(JOB).where(JOB.c.id == run_id).values({**end.columns(at), "newest_number": number}))
+        update_job(connection, run_id, {**end.columns(at), "newest_number": number})
 
     def note(self) -> CheckpointRef:
         """Bring the history up to the checkpoint, which is durable now."""
@@ -232,7 +245,6 @@ def _new_payloads(dialect: str) -> Any:
 
 @cache
 def _node_states(dialect: str) -> Any:
-    # Made once: a statement with `excluded` costs more to make than to run.
     statement = _upsert(dialect, RUN_NODE_STATE)
     names = ("status", "attempt", "started_at", "completed_at", "failed_at", "updated_at", "last_error")
     updates = {name: statement.excluded[name] for name in names}

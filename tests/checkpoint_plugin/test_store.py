@@ -613,6 +613,19 @@ async def test_many_processes_may_create_at_once(store_url: str) -> None:
     await store.close()
 
 
+async def test_who_makes_a_store_waits_for_another_that_just_does(tmp_path: Path) -> None:
+    """SQLite's own waiting does not help here: with one write lock held, it refuses at once to change to WAL."""
+    path = tmp_path / "c.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store = Store(locate(f"sqlite:///{path}"), create=True)
+    making = asyncio.ensure_future(store.insert_job("r", definition()))
+    await asyncio.wait((making,), timeout=0.2)
+    other.close()
+    await making
+    await store.close()
+
+
 async def test_many_stores_of_one_process_may_create_at_once(store_url: str) -> None:
     stores = [Store(locate(store_url), create=True) for _ in range(6)]
     await asyncio.gather(*(store.insert_job(f"r{i}", definition()) for i, store in enumerate(stores)))
