@@ -22,8 +22,8 @@ from hookspecs import (
 )
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.job import JobEnd
     from checkpoint_plugin.store import RunHistory, Store
-    from checkpoint_plugin.writing import JobEnd
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
 
@@ -117,7 +117,7 @@ class CheckpointPlugin:
 
 
 def _ending(outcome: Outcome) -> JobEnd:
-    from checkpoint_plugin.writing import JobEnd
+    from checkpoint_plugin.job import JobEnd
 
     now = datetime.now(UTC)
     match outcome:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, func, select
 
 from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD
 from checkpoint_plugin.rows import RowReader, add_hashes, row_digest, row_hash
-from checkpoint_plugin.writing import RunHistory, head_digest
+from checkpoint_plugin.writing import head_digest
 from hookspecs import Snapshot, StoreError
 
 __all__ = ["StoredCut", "fetch_cut"]

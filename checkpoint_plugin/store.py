@@ -13,13 +13,15 @@ from checkpoint_plugin.codec import MalformedValue, decode
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text
 from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.history import RunHistory
+from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut
 from checkpoint_plugin.rows import digest_of
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.transaction import Database, finish
-from checkpoint_plugin.writing import CutWriter, JobEnd, RunHistory, insert_new, lock_job, update_job
+from checkpoint_plugin.writing import CutWriter, insert_new
 from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, RunStatus, Snapshot
 
 __all__ = ["RunHistory", "Store", "StoredJob"]

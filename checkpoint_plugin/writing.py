@@ -1,110 +1,29 @@
-"""The statements of a save: one a table, however many rows."""
+"""A save: encoded first, then written by one statement a table, however many rows."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import storable_text
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
+from checkpoint_plugin.history import RunHistory
+from checkpoint_plugin.job import JobEnd, lock_job, update_job
+from checkpoint_plugin.models import CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
-from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunNotFound, Snapshot, StoreError
+from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["CutWriter", "JobEnd", "RunHistory", "head_digest", "insert_new", "lock_job", "update_job"]
+__all__ = ["CutWriter", "head_digest", "insert_new"]
 
-KNOWN_PAYLOADS: Final = 50_000
-"""Digests that one attempt keeps in memory, about 10 MB: a long run may store any number of values."""
-FINAL: Final = ("completed", "failed", "cancelled", "paused")
-# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
-LOCK_JOB: Final = (
-    select(JOB.c.attempt, JOB.c.newest_number, JOB.c.status, JOB.c.error, JOB.c.finished_at)
-    .where(JOB.c.id == bindparam("of_run"))
-    .with_for_update()
-)
-UPDATE_JOB: Final = update(JOB).where(JOB.c.id == bindparam("of_run")).values(version=JOB.c.version + 1)
+# Made once: see `job`.
 INSERT_CHECKPOINT: Final = insert(CHECKPOINT)
 INSERT_NODES: Final = insert(NODE_VERSION)
 INSERT_SEGMENTS: Final = insert(OUTPUT_SEGMENT)
-
-
-@dataclass(slots=True)
-class RunHistory:
-    """What one attempt knows of its run's rows, so that a save reads nothing back.
-
-    Args:
-        run_id: the run.
-        attempt: this one.
-        number: of the newest durable checkpoint, 0 without one.
-        digests: of every node's newest row.
-        saved_items: durable items of each output node.
-        total: the hash of the newest cut.
-        payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
-    """
-
-    run_id: str
-    attempt: int
-    number: int = 0
-    digests: dict[str, bytes] = field(default_factory=dict)
-    saved_items: dict[str, int] = field(default_factory=dict)
-    total: int = 0
-    payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
-
-    def remember(self, digests: Iterable[bytes]) -> None:
-        """These payloads are stored, and were mentioned just now."""
-        for digest in digests:
-            self.payloads[digest] = None
-            self.payloads.move_to_end(digest)
-        while len(self.payloads) > KNOWN_PAYLOADS:
-            self.payloads.popitem(last=False)
-
-
-def lock_job(connection: Connection, run_id: str, shown: str) -> Any:
-    """Lock a run's row until the end of the transaction: on SQLite the transaction itself is the lock."""
-    row = connection.execute(LOCK_JOB, {"of_run": run_id}).first()
-    if row is None:
-        raise RunNotFound(run_id, shown)
-    return row
-
-
-def update_job(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:
-    """Change columns of a run's row, which is locked."""
-    connection.execute(UPDATE_JOB, {"of_run": run_id, **values})
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    """How a run stands when an attempt is over, or in a checkpoint.
-
-    Args:
-        status: of the run.
-        error: why it failed.
-        at: when it came to stand so.
-    """
-
-    status: str
-    error: str | None
-    at: datetime | None
-
-    def columns(self, now: datetime) -> dict[str, Any]:
-        """The columns of the run's row that tell it."""
-        text = None if self.error is None else storable_text(self.error)
-        return {
-            "status": self.status,
-            "updated_at": now,
-            "finished_at": self.at if self.status in FINAL else None,
-            "completed_at": self.at if self.status == "completed" else None,
-            "failed_at": self.at if self.status == "failed" else None,
-            "error": text,
-            "error_message": text,
-        }
 
 
 def _upsert(dialect: str, table: Table) -> Any:

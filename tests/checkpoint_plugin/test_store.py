@@ -19,16 +19,16 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, eve
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import await_only
 
-from checkpoint_plugin import writing
+from checkpoint_plugin import history as history_module
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE, SCHEMA
 from checkpoint_plugin.rows import row_digest
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.writing import JobEnd
 from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
 
 BIG = "x" * 1000
@@ -260,7 +260,7 @@ async def test_the_longest_ids_fit(store: Store) -> None:
 
 
 async def test_what_is_remembered_of_payloads_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "KNOWN_PAYLOADS", 2)
+    monkeypatch.setattr(history_module, "KNOWN_PAYLOADS", 2)
     await store.insert_job("r", definition())
     history = RunHistory("r", 1)
     for number in (0, 1, 2, 0, 1, 2):
