@@ -5,24 +5,34 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar, Final
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Float, ForeignKeyConstraint, LargeBinary, MetaData, SmallInteger, Table, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 __all__ = [
     "CHECKPOINT",
+    "EVENT",
+    "EVENT_HEAD",
     "JOB",
+    "LEASE",
     "NODE_VERSION",
     "OUTPUT_SEGMENT",
     "PAYLOAD",
+    "PAYLOAD_SEGMENT",
+    "RUN_KEY",
     "RUN_NODE_STATE",
     "SCHEMA",
     "Base",
     "Checkpoint",
+    "Event",
+    "EventHead",
     "Job",
+    "Lease",
     "NodeVersion",
     "OutputSegment",
     "Payload",
+    "PayloadSegment",
+    "RunKey",
     "RunNodeState",
     "SchemaVersion",
 ]
@@ -89,7 +99,30 @@ class Job(Base, table=True):
     retry_count: int = 0
     max_retries: int = 3
     metadata_json: str | None = Field(default=None, sa_type=Text)
+    degraded: str | None = Field(default=None, sa_type=Text)
+    set_aside: str | None = Field(default=None, sa_type=Text)
     version: int = 0
+
+
+class Lease(Base, table=True):
+    """The right to execute a run. Every save locks this row and writes only under the current epoch.
+
+    `epoch` grows at every taking and never shrinks: the fencing token. `owner` is empty where nobody holds it.
+    `generation` grows when rows of the run are pruned: what a writer remembers of them counts no more.
+    Times are those of the database's clock.
+    """
+
+    __tablename__: ClassVar[str] = "lease"
+
+    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    epoch: int = Field(default=0, sa_type=BigInteger)
+    generation: int = Field(default=0, sa_type=BigInteger)
+    owner: str | None = Field(default=None, sa_type=Text)
+    host: str | None = Field(default=None, sa_type=Text)
+    pid: int | None = None
+    process_started: float | None = Field(default=None, sa_type=Float)
+    acquired_at: datetime | None = None
+    expires_at: datetime | None = Field(default=None, index=True)
 
 
 class RunNodeState(Base, table=True):
@@ -132,11 +165,17 @@ class Checkpoint(Base, table=True):
     status: str
     error: str | None = Field(default=None, sa_type=Text)
     error_node_id: str | None = Field(default=None, sa_type=Text)
+    context: bytes | None = Field(default=None, sa_type=LargeBinary)
+    mentions: bytes | None = Field(default=None, sa_type=LargeBinary)
+    written_at: datetime | None = None
     digest: bytes = Field(sa_type=LargeBinary)
 
 
 class NodeVersion(Base, table=True):
-    """A node as of one checkpoint; checkpoint N is each node's newest row of a number ≤ N."""
+    """A node as of one checkpoint; checkpoint N is each node's newest row of a number ≤ N.
+
+    `mentions` are the digests of the payloads that `body` mentions, one after the other: retention reads no body.
+    """
 
     __tablename__: ClassVar[str] = "node_version"
     __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
@@ -145,6 +184,7 @@ class NodeVersion(Base, table=True):
     node_id: str = Field(primary_key=True, sa_type=Text)
     number: int = Field(primary_key=True)
     body: bytes = Field(sa_type=LargeBinary)
+    mentions: bytes | None = Field(default=None, sa_type=LargeBinary)
     digest: bytes = Field(sa_type=LargeBinary)
 
 
@@ -160,18 +200,75 @@ class OutputSegment(Base, table=True):
     number: int
     count: int
     body: bytes = Field(sa_type=LargeBinary)
+    mentions: bytes | None = Field(default=None, sa_type=LargeBinary)
     digest: bytes = Field(sa_type=LargeBinary)
 
 
 class Payload(Base, table=True):
-    """A value too large for the rows that mention it, stored once a run under the digest of its bytes."""
+    """A value too large for the rows that mention it, stored once a run under the digest of its bytes.
+
+    `encoding` says what was done to the bytes (`packing`), `size` how many they were before. Of a value that grew out of
+    another, `body` says which parts of the series `series` it is made of, below `series_end`. Of one that lives in a
+    file, `blob` names it and `body` is empty.
+    """
 
     __tablename__: ClassVar[str] = "payload"
     __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
 
     run_id: str = Field(primary_key=True, sa_type=Text)
     digest: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    encoding: int = Field(default=0, sa_type=SmallInteger)
+    size: int | None = Field(default=None, sa_type=BigInteger)
     body: bytes = Field(sa_type=LargeBinary)
+    series: int | None = Field(default=None, sa_type=BigInteger)
+    series_end: int | None = Field(default=None, sa_type=BigInteger)
+    blob: str | None = Field(default=None, sa_type=Text)
+
+
+class PayloadSegment(Base, table=True):
+    """Bytes `start` to `start + size` of a series: what is new in values that grow, written once."""
+
+    __tablename__: ClassVar[str] = "payload_segment"
+    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    series: int = Field(primary_key=True, sa_type=BigInteger)
+    start: int = Field(primary_key=True, sa_type=BigInteger)
+    size: int = Field(sa_type=BigInteger)
+    encoding: int = Field(default=0, sa_type=SmallInteger)
+    body: bytes = Field(sa_type=LargeBinary)
+
+
+class RunKey(Base, table=True):
+    """The keys of an encrypted run, wrapped by a master key."""
+
+    __tablename__: ClassVar[str] = "run_key"
+
+    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    key_id: str = Field(sa_type=Text)
+    wrapped: bytes = Field(sa_type=LargeBinary)
+
+
+class EventHead(Base, table=True):
+    """The next number in the event log of a run; its row is the lock under which numbers are given."""
+
+    __tablename__: ClassVar[str] = "event_head"
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    next_seq: int = Field(default=0, sa_type=BigInteger)
+
+
+class Event(Base, table=True):
+    """Something that happened in a run; numbers have no gaps."""
+
+    __tablename__: ClassVar[str] = "event"
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    kind: str = Field(sa_type=Text)
+    node_id: str | None = Field(default=None, sa_type=Text)
+    time: datetime
+    payload_json: str | None = Field(default=None, sa_type=Text)
 
 
 # The same tables for statements that are built without the unit of work.
@@ -183,3 +280,8 @@ CHECKPOINT: Final = _TABLES["checkpoint"]
 NODE_VERSION: Final = _TABLES["node_version"]
 OUTPUT_SEGMENT: Final = _TABLES["output_segment"]
 PAYLOAD: Final = _TABLES["payload"]
+PAYLOAD_SEGMENT: Final = _TABLES["payload_segment"]
+LEASE: Final = _TABLES["lease"]
+RUN_KEY: Final = _TABLES["run_key"]
+EVENT: Final = _TABLES["event"]
+EVENT_HEAD: Final = _TABLES["event_head"]

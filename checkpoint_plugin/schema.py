@@ -11,7 +11,7 @@ from checkpoint_plugin.models import SCHEMA, Base
 
 __all__ = ["SCHEMA_VERSION", "check_schema", "create_schema", "has_schema"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 LOCK_KEY: Final = 7_306_085_893_296_906_348
 """Of the advisory lock under which one of several processes creates the tables."""
 

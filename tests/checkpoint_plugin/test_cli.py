@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from checkpoint_plugin.cli import checkpoints, runs, show
+from checkpoint_plugin.cli.runs import checkpoints, runs, show
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
 from checkpoint_plugin.errors import StoreMissing, StoreUrlInvalid

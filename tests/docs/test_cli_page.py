@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from checkpoint_plugin import cli as plugin_cli
+from checkpoint_plugin.cli import runs as stored
 from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.resume import resume
 from workflow_runner.cli.run import run
@@ -19,9 +19,9 @@ COMMANDS: dict[str, click.Command] = {
     "resume": resume,
     "validate": validate,
     "plugins": plugins,
-    "runs": plugin_cli.runs,
-    "show": plugin_cli.show,
-    "checkpoints": plugin_cli.checkpoints,
+    "runs": stored.runs,
+    "show": stored.show,
+    "checkpoints": stored.checkpoints,
 }
 
 

@@ -1,0 +1,47 @@
+"""The flags of every command here, and how a command opens the store: it never creates one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["read_store", "store_options"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def store_options(command: F) -> F:
+    """Add the flags of every command here: `--url`, `--json`, `--quiet`."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="Print nothing but errors (and the JSON, with --json)."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option(
+            "--url",
+            metavar="URL",
+            help="The store; default: WORKFLOW_CHECKPOINT_URL, else sqlite:///.workflow/checkpoints.db.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_store(url: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Open the store, never creating it, and read."""
+    from checkpoint_plugin.location import locate
+    from checkpoint_plugin.store import Store
+
+    async def main() -> T:
+        store = Store(locate(url), create=False)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())

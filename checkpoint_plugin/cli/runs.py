@@ -1,0 +1,122 @@
+"""Commands about stored runs: `workflow runs`, `workflow show RUN`, `workflow checkpoints RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
+from checkpoint_plugin.cli.options import read_store, store_options
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["checkpoints", "runs", "show"]
+
+
+@click.command()
+@store_options
+def runs(url: str | None, as_json: bool, quiet: bool) -> None:
+    """List stored runs, newest first.
+
+    \b
+    Example:
+      workflow runs --json
+    """
+    from checkpoint_plugin.errors import StoreMissing
+
+    try:
+        rows = read_store(url, lambda store: store.jobs())
+    except StoreMissing:
+        rows = []
+    listed = [_run_document(row) for row in rows]
+    print_listing({"runs": listed}, listed, ("run_id", "status", "attempt", "created_at", "updated_at"), as_json, quiet)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@store_options
+def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
+    """Show a stored run: its status and where each of its nodes stands.
+
+    \b
+    Example:
+      workflow show 019c0d3e-7c1a-7d22-b7e7-3f1c5d0e9a55
+    """
+
+    async def read(store: Store) -> tuple[Any, Any, Sequence[Any], Sequence[Any]]:
+        return (
+            await store.job(run_id),
+            await store.load_job(run_id),
+            await store.node_states(run_id),
+            await store.checkpoints(run_id),
+        )
+
+    row, job, states, saved = read_store(url, read)
+    known = {state.node_id: state for state in states}
+    nodes = [_node_document(node, known.get(node["id"])) for node in job.graph["nodes"]]
+    document = {
+        **_run_document(row),
+        "checkpoints": len(saved),
+        "last_checkpoint": shown_time(saved[-1].created_at) if saved else None,
+    }
+    if not as_json and not quiet:
+        click.echo("\n".join(f"{key:16} {one_line(value)}" for key, value in document.items() if value is not None) + "\n")
+    print_listing({**document, "nodes": nodes}, nodes, ("node_id", "type", "status", "attempt"), as_json, quiet)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@store_options
+def checkpoints(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
+    """List the checkpoints of a stored run, oldest first.
+
+    \b
+    Example:
+      workflow checkpoints 019c0d3e-7c1a-7d22-b7e7-3f1c5d0e9a55 --json
+    """
+
+    async def read(store: Store) -> Sequence[Any]:
+        await store.job(run_id)
+        return await store.checkpoints(run_id)
+
+    listed = [
+        {
+            "number": row.number,
+            "reason": row.reason,
+            "created_at": shown_time(row.created_at),
+            "nodes": row.nodes,
+            "bytes": row.size_bytes,
+            "attempt": row.attempt,
+        }
+        for row in read_store(url, read)
+    ]
+    document = {"run_id": run_id, "checkpoints": listed}
+    print_listing(document, listed, ("number", "reason", "created_at", "nodes", "bytes"), as_json, quiet)
+
+
+def _run_document(row: Any) -> dict[str, Any]:
+    return {
+        "run_id": row.id,
+        "status": row.status,
+        "attempt": row.attempt,
+        "created_at": shown_time(row.created_at),
+        "updated_at": shown_time(row.updated_at),
+        "finished_at": shown_time(row.finished_at),
+        "error": row.error,
+    }
+
+
+def _node_document(node: Mapping[str, Any], state: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"node_id": node["id"], "type": node["type"], "status": "idle", "attempt": 1}
+    if state is not None:
+        found.update(
+            status=state.status,
+            attempt=state.attempt,
+            started_at=shown_time(state.started_at),
+            completed_at=shown_time(state.completed_at),
+            error=state.last_error,
+        )
+    return found
