@@ -189,13 +189,17 @@ class NodeVersion(Base, table=True):
 
 
 class OutputSegment(Base, table=True):
-    """Items that an output node collected between two checkpoints, written once."""
+    """Items that an output node collected between two checkpoints, written once.
+
+    A run that goes on from an older checkpoint collects in a new `log`, so that the later checkpoints stay what they were.
+    """
 
     __tablename__: ClassVar[str] = "output_segment"
     __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
 
     run_id: str = Field(primary_key=True, sa_type=Text)
     node_id: str = Field(primary_key=True, sa_type=Text)
+    log: int = Field(default=0, primary_key=True)
     first: int = Field(primary_key=True)
     number: int
     count: int

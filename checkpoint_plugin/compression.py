@@ -1,0 +1,68 @@
+"""Compression of stored bytes, where it saves something."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from checkpoint_plugin.tags import MalformedValue
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["RAW", "ZSTD", "compress", "decompress"]
+
+RAW: Final = 0
+ZSTD: Final = 1
+LEVEL: Final = 3
+WORTH_TRYING: Final = 256
+"""Bytes from which on a frame of zstd can be smaller than what it holds."""
+SAMPLE: Final = 4_096
+LARGE: Final = 16 * SAMPLE
+SAVING: Final = 0.95
+
+
+def compress(data: bytes) -> tuple[int, bytes]:
+    """The bytes as they are best stored.
+
+    Returns:
+        `RAW` and the bytes themselves, or `ZSTD` and what zstd makes of them when that is smaller by a twentieth.
+    """
+    size = len(data)
+    if size < WORTH_TRYING or (size >= LARGE and not _is_compressible(data)):
+        return RAW, data
+    packed = zstd.compress(data, LEVEL)
+    return (ZSTD, packed) if len(packed) < size * SAVING else (RAW, data)
+
+
+def decompress(encoding: int, body: bytes, size: int) -> bytes:
+    """The bytes that `compress` was given.
+
+    Args:
+        encoding: as it returned.
+        body: as it returned.
+        size: of the bytes; no more than that is unpacked, whatever the body claims.
+
+    Raises:
+        MalformedValue: it returned something else.
+    """
+    if encoding == RAW:
+        return body
+    if encoding != ZSTD:
+        raise MalformedValue(f"its encoding {encoding} is unknown here")
+    decompressor = zstd.ZstdDecompressor()
+    try:
+        data = decompressor.decompress(body, max_length=size + 1)
+    except zstd.ZstdError as error:
+        raise MalformedValue(f"it cannot be unpacked ({error})") from error
+    if len(data) != size or not decompressor.eof or decompressor.unused_data:
+        raise MalformedValue("it has not the size that it had when it was written")
+    return data
+
+
+def _is_compressible(data: bytes) -> bool:
+    """Whether a few samples shrink: looking at all of an image or an archive takes longer than writing it."""
+    last = len(data) - SAMPLE
+    return any(len(zstd.compress(data[at : at + SAMPLE], 1)) < SAMPLE * SAVING for at in (0, last // 3, 2 * last // 3, last))
