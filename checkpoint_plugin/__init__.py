@@ -3,7 +3,34 @@
 Importing this package imports no database layer; a run that enables the plugin does, when it opens its store.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 
-__all__ = ["CheckpointPlugin", "Policy", "checkpoint"]
+if TYPE_CHECKING:
+    from checkpoint_plugin.jobs import JobRepository, Page
+    from checkpoint_plugin.models import Job, RunNodeState
+
+__all__ = ["CheckpointPlugin", "Job", "JobRepository", "Page", "Policy", "RunNodeState", "checkpoint"]
+
+_LAZY = {
+    "Job": "models",
+    "JobRepository": "jobs",
+    "Page": "jobs",
+    "RunNodeState": "models",
+}
+"""Where the names live whose modules import the database layer: imported when one is asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

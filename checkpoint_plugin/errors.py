@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from hookspecs import StoreError
 
-__all__ = ["CheckpointError", "StoreDamaged", "StoreMissing", "StoreUnreadable", "StoreUrlInvalid", "ValueNotStorable"]
+__all__ = [
+    "CheckpointError",
+    "IllegalTransition",
+    "StaleVersion",
+    "StoreDamaged",
+    "StoreMissing",
+    "StoreUnreadable",
+    "StoreUrlInvalid",
+    "ValueNotStorable",
+]
 
 
 class CheckpointError(StoreError):
@@ -53,3 +62,39 @@ class ValueNotStorable(CheckpointError, TypeError):
         super().__init__(f"{place} cannot be stored: {why}")
         self.place = place
         self.why = why
+
+
+class IllegalTransition(CheckpointError, ValueError):
+    """Raised when a run or a node cannot become what it is said to be; nothing was changed.
+
+    Args:
+        what: the run or node.
+        status: what it is.
+        wanted: what it cannot become.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, status: str, wanted: str) -> None:
+        super().__init__(f"{what} is {status} and cannot become {wanted}. See which steps there are in docs/jobs.md.")
+        self.status = status
+        self.wanted = wanted
+
+
+class StaleVersion(CheckpointError):
+    """Raised when a row was changed since it was read; nothing was written.
+
+    Args:
+        run_id: the run.
+        version: that was read.
+    """
+
+    exit_code = 4
+
+    def __init__(self, run_id: str, version: int) -> None:
+        super().__init__(
+            f"the row of run {run_id!r} was changed since version {version} of it was read; nothing was written. "
+            "Read it again, and repeat the change if it still applies."
+        )
+        self.run_id = run_id
+        self.version = version

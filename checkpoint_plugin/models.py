@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar, Final
 
 from sqlalchemy import BigInteger, Float, ForeignKeyConstraint, LargeBinary, MetaData, SmallInteger, Table, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
+
+from checkpoint_plugin.lifecycle import JobLife, NodeLife
 
 __all__ = [
     "CHECKPOINT",
@@ -46,6 +48,10 @@ NAMING = {
 }
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
     """Root of this package's tables, on a registry of its own."""
 
@@ -59,7 +65,7 @@ class SchemaVersion(Base, table=True):
     version: int
 
 
-class Job(Base, table=True):
+class Job(JobLife, Base, table=True):
     """One run. `definition` is what a resume reads; the JSON columns show the same to people.
 
     `newest_number` is that of the newest checkpoint, 0 before the first: one that is gone is seen, and no older one taken.
@@ -70,18 +76,18 @@ class Job(Base, table=True):
     id: str = Field(primary_key=True, sa_type=Text)
     attempt: int = 1
     newest_number: int = 0
-    status: str = Field(index=True)
-    definition: bytes = Field(sa_type=LargeBinary)
-    definition_digest: bytes = Field(sa_type=LargeBinary)
+    status: str = Field(default="scheduled", index=True)
+    definition: bytes = Field(default=b"", sa_type=LargeBinary)
+    definition_digest: bytes = Field(default=b"", sa_type=LargeBinary)
     user_id: str | None = Field(default=None, index=True)
     job_type: str = "workflow"
     workflow_id: str | None = Field(default=None, index=True)
     graph: str | None = Field(default=None, sa_type=Text)
     params: str | None = Field(default=None, sa_type=Text)
-    created_at: datetime = Field(index=True)
+    created_at: datetime = Field(default_factory=_now, index=True)
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    updated_at: datetime
+    updated_at: datetime = Field(default_factory=_now)
     completed_at: datetime | None = None
     failed_at: datetime | None = None
     error: str | None = Field(default=None, sa_type=Text)
@@ -125,7 +131,7 @@ class Lease(Base, table=True):
     expires_at: datetime | None = Field(default=None, index=True)
 
 
-class RunNodeState(Base, table=True):
+class RunNodeState(NodeLife, Base, table=True):
     """Where a node of a run stands, as of the last durable checkpoint."""
 
     __tablename__: ClassVar[str] = "run_node_state"
@@ -139,7 +145,7 @@ class RunNodeState(Base, table=True):
     completed_at: datetime | None = None
     failed_at: datetime | None = None
     suspended_at: datetime | None = None
-    updated_at: datetime
+    updated_at: datetime = Field(default_factory=_now)
     last_error: str | None = Field(default=None, sa_type=Text)
     retryable: bool = True
     suspension_reason: str | None = Field(default=None, sa_type=Text)

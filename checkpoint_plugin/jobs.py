@@ -1,0 +1,275 @@
+"""The rows of runs and of their nodes as objects: read by many questions, written only when nobody wrote meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, func, insert, select, true, update
+
+from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.definition import is_storable_text
+from checkpoint_plugin.errors import StaleVersion
+from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
+from checkpoint_plugin.rows import digest_of
+from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
+from checkpoint_plugin.store import Store
+from checkpoint_plugin.writing import insert_new
+from hookspecs import RunExists, RunNotFound, loads_tagged
+
+__all__ = ["JobRepository", "Page", "insert_bare_job"]
+
+KEPT: Final = frozenset({"id", "attempt", "newest_number", "definition", "definition_digest", "created_at", "version"})
+"""Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
+CHANGES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the runs that a question finds.
+
+    Args:
+        items: newest first.
+        total: how many there are on all pages.
+        limit: at most so many a page.
+        offset: how many are on the pages before.
+    """
+
+    items: Sequence[Job]
+    total: int
+    limit: int
+    offset: int
+
+
+class JobRepository:
+    """Reads and writes `Job` and `RunNodeState`.
+
+    Args:
+        url: of the store; `None` for the default.
+        store: an open one instead; its owner closes it.
+    """
+
+    def __init__(self, url: str | None = None, *, store: Store | None = None) -> None:
+        self._access = StoreAccess(url, store)
+
+    async def add(self, job: Job) -> Job:
+        """Write a new run's row, and make the store where there is none.
+
+        Raises:
+            RunExists: there is one of this id.
+        """
+        values = {**job.model_dump(), **_definition(job)}
+
+        def work(connection: Connection) -> None:
+            if not insert_bare_job(connection, values):
+                raise RunExists(job.id)
+
+        async with self._access.open(create=True) as store:
+            await store.transact(work)
+        return job
+
+    async def get(self, run_id: str) -> Job:
+        """Read a run's row.
+
+        Raises:
+            RunNotFound: there is none.
+        """
+        async with self._access.open(create=False) as store:
+            query = select(JOB).where(JOB.c.id == run_id)
+            row = await _first(store, query) if is_storable_text(run_id) else None
+            if row is None:
+                raise RunNotFound(run_id, store.location.shown)
+        return Job(**row._mapping)
+
+    async def save(self, job: Job) -> Job:
+        """Write a run's row, if nobody wrote it since `job` was read: one statement compares and swaps.
+
+        Raises:
+            StaleVersion: somebody did; nothing was written.
+            RunNotFound: there is no such row.
+        """
+        values = {name: value for name, value in job.model_dump().items() if name not in KEPT}
+        values["updated_at"] = now = datetime.now(UTC)
+        statement = update(JOB).where(JOB.c.id == job.id, JOB.c.version == job.version)
+
+        def work(connection: Connection) -> tuple[bool, bool]:
+            swapped = connection.execute(statement.values(version=job.version + 1, **values)).rowcount == 1
+            there = swapped or connection.execute(select(JOB.c.id).where(JOB.c.id == job.id)).first() is not None
+            return swapped, there
+
+        async with self._access.open(create=False) as store:
+            swapped, there = await store.transact(work)
+            if not there:
+                raise RunNotFound(job.id, store.location.shown)
+        if not swapped:
+            raise StaleVersion(job.id, job.version)
+        job.version += 1
+        job.updated_at = now
+        return job
+
+    async def change(self, run_id: str, step: Callable[[Job], object]) -> Job:
+        """Read a run's row, change it and write it; again from the start when somebody else was faster.
+
+        Args:
+            run_id: the run.
+            step: changes the job, for example `lambda job: job.mark_cancelled()`.
+
+        Raises:
+            RunNotFound: there is no such row.
+            StaleVersion: ten others in a row were faster.
+            IllegalTransition: the run cannot make this step.
+        """
+        for _ in range(CHANGES - 1):
+            job = await self.get(run_id)
+            step(job)
+            try:
+                return await self.save(job)
+            except StaleVersion:
+                continue
+        job = await self.get(run_id)
+        step(job)
+        return await self.save(job)
+
+    async def find(
+        self,
+        status: str | Iterable[str] | None = None,
+        *,
+        user_id: str | None = None,
+        workflow_id: str | None = None,
+        job_type: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        updated_before: datetime | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page:
+        """Runs by status and time, newest first.
+
+        Args:
+            status: one or several.
+            user_id: whose.
+            workflow_id: of which workflow.
+            job_type: of which type.
+            created_after: aware; not this moment itself.
+            created_before: aware; not this moment itself.
+            updated_before: aware; not this moment itself.
+            limit: at most so many.
+            offset: leave out so many first.
+
+        Raises:
+            ValueError: a status is not one.
+        """
+        wanted: list[ColumnElement[bool]] = []
+        if status is not None:
+            statuses = {status} if isinstance(status, str) else set(status)
+            if unknown := statuses - RUN_STATUSES:
+                raise ValueError(f"{sorted(unknown)} is no status of a run. Use of {sorted(RUN_STATUSES)}.")
+            wanted.append(JOB.c.status.in_(sorted(statuses)))
+        for column, value in ((JOB.c.user_id, user_id), (JOB.c.workflow_id, workflow_id), (JOB.c.job_type, job_type)):
+            if value is not None:
+                wanted.append(column == value)
+        if created_after is not None:
+            wanted.append(JOB.c.created_at > created_after)
+        if created_before is not None:
+            wanted.append(JOB.c.created_at < created_before)
+        if updated_before is not None:
+            wanted.append(JOB.c.updated_at < updated_before)
+        return await self._page(wanted, limit, offset)
+
+    async def incomplete(self, *, limit: int = 50, offset: int = 0) -> Page:
+        """Runs that have come to no end of any kind."""
+        return await self.find(INCOMPLETE, limit=limit, offset=offset)
+
+    async def suspended(self, *, limit: int = 50, offset: int = 0) -> Page:
+        """Runs that wait for something from outside."""
+        return await self.find("suspended", limit=limit, offset=offset)
+
+    async def retryable(self, *, limit: int = 50, offset: int = 0) -> Page:
+        """Failed runs that have retries left."""
+        return await self._page([JOB.c.status == "failed", JOB.c.retry_count < JOB.c.max_retries], limit, offset)
+
+    async def resumable(self, *, limit: int = 50, offset: int = 0) -> Page:
+        """Runs that can be resumed: `can_be_resumed` as a question to the database."""
+        return await self._page([JOB.c.status.in_(sorted(RESUMABLE)), JOB.c.newest_number > 0], limit, offset)
+
+    async def _page(self, wanted: Sequence[ColumnElement[bool]], limit: int, offset: int) -> Page:
+        if limit < 1 or offset < 0:
+            raise ValueError(f"limit {limit}, offset {offset}: give a limit of 1 or more and an offset of 0 or more.")
+        found = select(JOB).where(true(), *wanted)
+        ordered = found.order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit).offset(offset)
+
+        def work(connection: Connection) -> tuple[Sequence[Any], int]:
+            total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+            return connection.execute(ordered).all(), total
+
+        async with self._access.open(create=False) as store:
+            rows, total = await store.transact(work, write=False)
+        return Page([Job(**row._mapping) for row in rows], total, limit, offset)
+
+    async def node_states(self, run_id: str, status: str | None = None) -> Sequence[RunNodeState]:
+        """Where the nodes of a run stand, by id; those of one status only, if it is given."""
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id).order_by(RUN_NODE_STATE.c.node_id)
+        if status is not None:
+            query = query.where(RUN_NODE_STATE.c.status == status)
+        async with self._access.open(create=False) as store:
+            rows = await store.transact(lambda connection: connection.execute(query).all(), write=False)
+        return [RunNodeState(**row._mapping) for row in rows]
+
+    async def node_state(self, run_id: str, node_id: str) -> RunNodeState | None:
+        """Where a node of a run stands; `None` for one of which nothing is known."""
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id == node_id)
+        async with self._access.open(create=False) as store:
+            row = await _first(store, query)
+        return None if row is None else RunNodeState(**row._mapping)
+
+    async def save_node_state(self, state: RunNodeState) -> RunNodeState:
+        """Write where a node stands, new or changed.
+
+        Raises:
+            RunNotFound: the run has no row.
+        """
+        values = state.model_dump()
+        key = {"run_id": state.run_id, "node_id": state.node_id}
+        where = [RUN_NODE_STATE.c[name] == value for name, value in key.items()]
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(select(JOB.c.id).where(JOB.c.id == state.run_id).with_for_update()).first() is None:
+                return False
+            if connection.execute(update(RUN_NODE_STATE).where(*where).values(**values)).rowcount == 0:
+                connection.execute(insert(RUN_NODE_STATE).values(**values))
+            return True
+
+        async with self._access.open(create=False) as store:
+            if not await store.transact(work):
+                raise RunNotFound(state.run_id, store.location.shown)
+        return state
+
+
+def insert_bare_job(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Write a run's row and its lease, which nobody holds; whether there was none.
+
+    Args:
+        connection: in a transaction that writes.
+        values: of every column.
+    """
+    dialect = connection.dialect.name
+    made = connection.execute(insert_new(dialect, JOB).values(**values)).rowcount == 1
+    if made:
+        connection.execute(insert_new(dialect, LEASE).values(run_id=values["id"], epoch=0, generation=0))
+    return made
+
+
+def _definition(job: Job) -> dict[str, Any]:
+    if job.definition:
+        return {}
+    graph = loads_tagged(job.graph) if job.graph else {"nodes": [], "edges": []}
+    params = loads_tagged(job.params) if job.params else {}
+    body = encode({"graph": graph, "inputs": params, "enable": {}}, lambda: f"run {job.id!r}, definition")
+    return {"definition": body, "definition_digest": digest_of(job.id.encode(), body)}
+
+
+async def _first(store: Store, query: Any) -> Any:
+    return await store.transact(lambda connection: connection.execute(query).first(), write=False)

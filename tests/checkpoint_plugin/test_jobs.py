@@ -1,0 +1,320 @@
+"""The lives of runs and nodes, and the questions about them, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, update
+
+from checkpoint_plugin import Job, JobRepository, RunNodeState
+from checkpoint_plugin.errors import IllegalTransition, StaleVersion
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import JOB
+from checkpoint_plugin.status import NODE_STATUSES, NODE_STEPS, RESUMABLE, RUN_STATUSES, RUN_STEPS, can_be_resumed
+from checkpoint_plugin.store import Store
+from hookspecs import RunExists, RunNotFound, TaggedValueError
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+RUN_MARKS: dict[str, Callable[[Job], None]] = {
+    "scheduled": lambda job: job.mark_scheduled(),
+    "running": lambda job: job.mark_running(),
+    "suspended": lambda job: job.mark_suspended("n", "why"),
+    "paused": lambda job: job.mark_paused(),
+    "completed": lambda job: job.mark_completed(),
+    "failed": lambda job: job.mark_failed("why"),
+    "cancelled": lambda job: job.mark_cancelled(),
+    "recovering": lambda job: job.mark_recovering("w"),
+}
+NODE_MARKS: dict[str, Callable[[RunNodeState], None]] = {
+    "scheduled": lambda node: node.mark_scheduled(),
+    "running": lambda node: node.mark_running(),
+    "suspended": lambda node: node.mark_suspended("why"),
+    "paused": lambda node: node.mark_paused(),
+    "completed": lambda node: node.mark_completed({"out": 1}),
+    "failed": lambda node: node.mark_failed("why"),
+}
+
+
+def node(status: str = "idle") -> RunNodeState:
+    return RunNodeState(run_id="r", node_id="n", status=status)
+
+
+@pytest.fixture
+async def jobs(store_url: str) -> AsyncIterator[JobRepository]:
+    store = Store(locate(store_url), create=True)
+    yield JobRepository(store=store)
+    await store.close()
+
+
+def test_a_new_run_and_a_new_node_have_the_documented_defaults() -> None:
+    job = Job(id="r")
+    assert (job.status, job.job_type, job.retry_count, job.max_retries, job.version) == ("scheduled", "workflow", 0, 3, 0)
+    assert job.created_at.tzinfo is not None
+    assert (node().status, node().attempt, node().retryable) == ("idle", 1, True)
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(sorted(RUN_STATUSES), RUN_MARKS)))
+def test_a_run_makes_legal_steps_only(old: str, new: str) -> None:
+    job = Job(id="r", status=old)
+    before = job.model_dump()
+    if new in RUN_STEPS[old] or old == new == "running":
+        RUN_MARKS[new](job)
+        assert job.status == new
+    else:
+        with pytest.raises(IllegalTransition, match=f"'r' is {old} and cannot become {new}"):
+            RUN_MARKS[new](job)
+        assert job.model_dump() == before
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(sorted(NODE_STATUSES), NODE_MARKS)))
+def test_a_node_makes_legal_steps_only(old: str, new: str) -> None:
+    state = node(old)
+    before = state.model_dump()
+    if new in NODE_STEPS[old] or (old == new and new in ("running", "scheduled")):
+        NODE_MARKS[new](state)
+        assert state.status == new
+    else:
+        with pytest.raises(IllegalTransition, match="node 'n' of run 'r'"):
+            NODE_MARKS[new](state)
+        assert state.model_dump() == before
+
+
+def test_a_completed_or_cancelled_run_stays_so_and_no_other_is_stuck() -> None:
+    assert {status for status, steps in RUN_STEPS.items() if not steps} == {"completed", "cancelled"}
+    assert RUN_STEPS.keys() == RUN_STATUSES
+    assert NODE_STEPS.keys() == NODE_STATUSES
+
+
+def test_the_steps_of_a_run_leave_their_traces() -> None:
+    job = Job(id="r")
+    job.mark_running("w1", at=START)
+    assert (job.started_at, job.worker_id, job.heartbeat_at) == (START, "w1", START)
+    job.mark_suspended("n", "waits for Ann", {"page": (3,)}, {"who": "Ann"}, at=START + timedelta(1))
+    assert (job.suspended_node_id, job.suspension_reason) == ("n", "waits for Ann")
+    assert job.suspension_state == {"page": (3,)}
+    assert job.suspension_metadata == {"who": "Ann"}
+    job.mark_resuming("w2")
+    assert (job.status, job.worker_id, job.suspended_node_id) == ("recovering", "w2", "n")
+    job.mark_running()
+    assert (job.started_at, job.suspended_node_id, job.suspension_state) == (START, None, None)
+    job.mark_failed(ValueError("no"), at=START + timedelta(2))
+    assert (job.error, job.error_message, job.failed_at) == ("ValueError: no",) * 2 + (START + timedelta(2),)
+    job.mark_scheduled()
+    assert (job.error, job.failed_at, job.finished_at, job.retry_count) == (None, None, None, 1)
+    job.mark_running()
+    job.mark_completed(at=START + timedelta(3))
+    assert job.completed_at == job.finished_at == job.updated_at == START + timedelta(3)
+    assert job.is_finished and not job.is_incomplete and not job.is_resumable
+
+
+def test_the_steps_of_a_node_leave_their_traces() -> None:
+    state = node()
+    state.mark_scheduled(at=START)
+    state.mark_running(at=START + timedelta(1))
+    assert (state.scheduled_at, state.started_at) == (START, START + timedelta(1))
+    state.mark_suspended("waits", {"k": {1, 2}}, at=START + timedelta(2))
+    assert state.is_suspended and state.is_resumable and state.resume_state == {"k": {1, 2}}
+    state.mark_resuming()
+    assert (state.status, state.attempt, state.resume_state) == ("running", 2, {"k": {1, 2}})
+    state.mark_failed("no", retryable=False)
+    assert (state.last_error, state.is_retryable, state.is_resumable) == ("no", False, False)
+    state.mark_running(attempt=3)
+    state.mark_completed({"out": 1.5})
+    assert (state.outputs, state.last_error, state.attempt) == ({"out": 1.5}, None, 3)
+    assert not state.is_incomplete
+    with pytest.raises(IllegalTransition, match="cannot become resuming"):
+        state.mark_resuming()
+
+
+def test_what_has_no_json_form_changes_nothing() -> None:
+    state = node("running")
+    with pytest.raises(TaggedValueError):
+        state.mark_completed({"out": object()})
+    with pytest.raises(TaggedValueError):
+        state.mark_suspended("why", object())
+    assert state.status == "running"
+    job = Job(id="r", status="running")
+    with pytest.raises(TaggedValueError):
+        job.mark_suspended("n", "why", object())
+    assert job.status == "running"
+
+
+@pytest.mark.parametrize("status", sorted(RUN_STATUSES))
+def test_a_run_can_be_resumed_by_its_status_and_a_checkpoint(status: str) -> None:
+    assert Job(id="r", status=status, newest_number=1).is_resumable is (status not in ("completed", "cancelled"))
+    assert not Job(id="r", status=status).is_resumable
+    assert can_be_resumed(status, 1) is (status in RESUMABLE)
+
+
+async def test_a_run_comes_back_as_it_was(jobs: JobRepository) -> None:
+    job = Job(id="r", user_id="u", workflow_id="w", graph='{"nodes": [], "edges": []}', params='{"x": 1}', cost=1.5)
+    await jobs.add(job)
+    found = await jobs.get("r")
+    kept = ("definition", "definition_digest")
+    assert found.model_dump(exclude=set(kept)) == job.model_dump(exclude=set(kept))
+    with pytest.raises(RunExists):
+        await jobs.add(Job(id="r"))
+    with pytest.raises(RunNotFound):
+        await jobs.get("other")
+    with pytest.raises(RunNotFound):
+        await jobs.get("\udcff\0")
+
+
+async def test_a_run_that_was_added_is_a_run_of_the_store(store_url: str) -> None:
+    store = Store(locate(store_url), create=True)
+    await JobRepository(store=store).add(Job(id="r", params='{"x": {"$type": "tuple", "value": [1]}}'))
+    loaded = await store.load_job("r")
+    assert (loaded.status, loaded.inputs) == ("scheduled", {"x": (1,)})
+    await store.close()
+
+
+async def test_who_is_slower_writes_nothing(jobs: JobRepository) -> None:
+    await jobs.add(Job(id="r"))
+    mine, theirs = await jobs.get("r"), await jobs.get("r")
+    theirs.mark_running("w")
+    await jobs.save(theirs)
+    mine.mark_cancelled()
+    with pytest.raises(StaleVersion, match="version 0"):
+        await jobs.save(mine)
+    found = await jobs.get("r")
+    assert (found.status, found.worker_id, found.version) == ("running", "w", 1)
+    theirs.mark_completed()
+    await jobs.save(theirs)
+    with pytest.raises(RunNotFound):
+        await jobs.save(Job(id="other"))
+
+
+async def test_of_many_writers_none_is_lost(jobs: JobRepository, store_url: str) -> None:
+    """Each from a store of its own: an update that another overwrites would be missing in the sum."""
+    await jobs.add(Job(id="r", retry_count=0))
+
+    async def add(times: int) -> None:
+        store = Store(locate(store_url), create=False)
+        mine = JobRepository(store=store)
+        done = 0
+        while done < times:
+            job = await mine.get("r")
+            job.retry_count += 1
+            try:
+                await mine.save(job)
+            except StaleVersion:
+                continue
+            done += 1
+        await store.close()
+
+    await asyncio.gather(*(add(10) for _ in range(4)))
+    found = await jobs.get("r")
+    assert (found.retry_count, found.version) == (40, 40)
+
+
+async def test_a_change_is_tried_again_when_somebody_was_faster(jobs: JobRepository) -> None:
+    await jobs.add(Job(id="r"))
+
+    async def start(worker: str) -> None:
+        def step(job: Job) -> None:
+            job.logs = f"{job.logs or ''}{worker}"
+
+        await jobs.change("r", step)
+
+    await asyncio.gather(*(start(worker) for worker in "abc"))
+    assert sorted((await jobs.get("r")).logs or "") == ["a", "b", "c"]
+    await jobs.change("r", lambda job: job.mark_cancelled())
+    with pytest.raises(IllegalTransition):
+        await jobs.change("r", lambda job: job.mark_running())
+
+
+async def test_a_save_leaves_alone_what_belongs_to_the_checkpoints(jobs: JobRepository, store_url: str) -> None:
+    await jobs.add(Job(id="r"))
+    job = await jobs.get("r")
+    job.newest_number, job.attempt, job.definition = 7, 9, b"x"
+    await jobs.save(job)
+    found = await jobs.get("r")
+    assert (found.newest_number, found.attempt, found.version) == (0, 1, 1)
+    assert found.definition != b"x"
+
+
+async def test_questions_have_pages_and_totals(jobs: JobRepository, store_url: str) -> None:
+    statuses = sorted(RUN_STATUSES)
+    for place, status in enumerate(statuses * 3):
+        await jobs.add(Job(id=f"r{place:02}", status=status, created_at=START + timedelta(hours=place), user_id=f"u{place % 2}"))
+    page = await jobs.find(limit=10, offset=20)
+    assert ([job.id for job in page.items], page.total) == (["r03", "r02", "r01", "r00"], 24)
+    assert [job.status for job in (await jobs.find("failed")).items] == ["failed"] * 3
+    assert (await jobs.find(["failed", "paused"], user_id="u0")).total + (
+        await jobs.find(["failed", "paused"], user_id="u1")
+    ).total == 6
+    assert (await jobs.incomplete(limit=2)).total == 15
+    assert len((await jobs.incomplete(limit=2)).items) == 2
+    assert {job.status for job in (await jobs.suspended()).items} == {"suspended"}
+    inside = await jobs.find(created_after=START + timedelta(hours=4), created_before=START + timedelta(hours=7))
+    assert [job.id for job in inside.items] == ["r06", "r05"]
+    assert (await jobs.find(updated_before=START)).total == 0
+    assert (await jobs.find(workflow_id="w", job_type="workflow")).total == 0
+    with pytest.raises(ValueError, match="limit 0"):
+        await jobs.find(limit=0)
+    with pytest.raises(ValueError, match="offset -1"):
+        await jobs.find(offset=-1)
+    with pytest.raises(ValueError, match="no status"):
+        await jobs.find("done")
+
+
+async def test_a_run_is_retryable_until_its_retries_are_used(jobs: JobRepository) -> None:
+    await jobs.add(Job(id="r", max_retries=2))
+    tried = 0
+    while True:
+        await jobs.change("r", lambda job: job.mark_running())
+        await jobs.change("r", lambda job: job.mark_failed("no"))
+        found = (await jobs.retryable()).items
+        assert [job.is_retryable for job in found] == [True] * len(found)
+        if not found:
+            break
+        tried += 1
+    assert tried == 2
+    assert not (await jobs.get("r")).is_retryable
+
+
+def _set_number(connection: Connection, run_id: str, number: int) -> None:
+    connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=number))
+
+
+async def test_the_definition_of_resumable_is_the_same_for_the_database(jobs: JobRepository, store_url: str) -> None:
+    store = Store(locate(store_url), create=False)
+    for status, number in itertools.product(sorted(RUN_STATUSES), (0, 1)):
+        name = f"{status}{number}"
+        await jobs.add(Job(id=name, status=status))
+        await store.transact(partial(_set_number, run_id=name, number=number))
+    found = {job.id for job in (await jobs.resumable()).items}
+    everything = (await jobs.find(limit=100)).items
+    assert found == {job.id for job in everything if job.is_resumable}
+    assert len(found) == 6
+    await store.close()
+
+
+async def test_a_node_comes_back_as_it_was(jobs: JobRepository) -> None:
+    await jobs.add(Job(id="r"))
+    assert await jobs.node_state("r", "n") is None
+    state = node()
+    state.mark_running()
+    await jobs.save_node_state(state)
+    state.mark_suspended("why", {"a": 1})
+    await jobs.save_node_state(state)
+    found = await jobs.node_state("r", "n")
+    assert found is not None
+    assert found.model_dump() == state.model_dump()
+    assert [s.node_id for s in await jobs.node_states("r", "suspended")] == ["n"]
+    assert await jobs.node_states("r", "running") == []
+    with pytest.raises(RunNotFound):
+        await jobs.save_node_state(RunNodeState(run_id="other", node_id="n"))
+
+
+async def test_a_url_is_enough_and_leaves_nothing_open(store_url: str) -> None:
+    jobs = JobRepository(store_url)
+    await jobs.add(Job(id="r"))
+    found: Any = await JobRepository(store_url).get("r")
+    assert found.id == "r"
