@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from checkpoint_plugin.tags import MalformedValue
+from checkpoint_plugin.codec import MalformedValue
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -10,6 +10,7 @@ __all__ = [
     "StaleVersion",
     "StoreDamaged",
     "StoreMissing",
+    "StoreUnreachable",
     "StoreUnreadable",
     "StoreUrlInvalid",
     "ValueNotStorable",
@@ -32,6 +33,10 @@ class StoreMissing(CheckpointError):
 
 class StoreUnreadable(CheckpointError):
     """Raised when a store cannot be opened, or is of another kind or of a newer version; it was not touched."""
+
+
+class StoreUnreachable(StoreUnreadable):
+    """Raised when the connection to a database was lost, or none can be made: another try may succeed."""
 
 
 class StoreDamaged(CheckpointError):

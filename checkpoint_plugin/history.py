@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from checkpoint_plugin.payloads import BaseCache
 
 __all__ = ["RunHistory"]
 
@@ -20,20 +22,30 @@ class RunHistory:
     Args:
         run_id: the run.
         attempt: this one.
+        epoch: of the lease under which it writes.
+        related: see `rows.related_places`.
+        generation: of the run's rows: another one means that some were pruned.
         number: of the newest durable checkpoint, 0 without one.
         digests: of every node's newest row.
         saved_items: durable items of each output node.
+        log: to which output items are appended; another one after going back to an older checkpoint.
         total: the hash of the newest cut.
         payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
+        bases: values that later ones may grow out of.
     """
 
     run_id: str
     attempt: int
+    epoch: int = 0
+    related: Callable[[tuple[str, ...]], Sequence[tuple[str, ...]]] = field(default=lambda place: (), compare=False)
+    generation: int = 0
     number: int = 0
     digests: dict[str, bytes] = field(default_factory=dict)
     saved_items: dict[str, int] = field(default_factory=dict)
+    log: int = 0
     total: int = 0
     payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    bases: BaseCache = field(default_factory=BaseCache, compare=False)
 
     def remember(self, digests: Iterable[bytes]) -> None:
         """These payloads are stored, and were mentioned just now."""
@@ -42,3 +54,9 @@ class RunHistory:
             self.payloads.move_to_end(digest)
         while len(self.payloads) > KNOWN_PAYLOADS:
             self.payloads.popitem(last=False)
+
+    def forget(self, generation: int) -> None:
+        """Rows were pruned: what is remembered of payloads counts no more."""
+        self.generation = generation
+        self.payloads.clear()
+        self.bases.clear()

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, true, up
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import is_storable_text
+from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
-from checkpoint_plugin.rows import digest_of
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new

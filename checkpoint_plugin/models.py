@@ -167,6 +167,7 @@ class Checkpoint(Base, table=True):
     nodes: int
     size_bytes: int = Field(sa_type=BigInteger)
     row_count: int
+    log: int = 0
     cut_hash: bytes = Field(sa_type=LargeBinary)
     status: str
     error: str | None = Field(default=None, sa_type=Text)

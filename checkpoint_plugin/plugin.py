@@ -56,6 +56,7 @@ class CheckpointPlugin:
         """Make the run's row durable, or become its newest attempt; then let the policy steer."""
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.location import locate
+        from checkpoint_plugin.rows import related_places
         from checkpoint_plugin.store import RunHistory, Store
 
         # Encoded off the event loop, inputs may be large; and first: what is refused here makes no store.
@@ -69,7 +70,7 @@ class CheckpointPlugin:
         except BaseException:
             await store.close()
             raise
-        self._store, self._history = store, RunHistory(run.run_id, run.attempt)
+        self._store, self._history = store, RunHistory(run.run_id, run.attempt, run.attempt, related_places(run.graph))
         control.save_at(*self._policy.moments)
         if self._policy.every_firing:
             control.hold_outputs("every_firing")

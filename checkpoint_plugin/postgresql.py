@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from checkpoint_plugin.errors import StoreUrlInvalid
+from checkpoint_plugin.errors import StoreUnreadable, StoreUrlInvalid
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.transaction import finish, unreadable
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.writing import CutWriter
 
 __all__ = ["PostgresDatabase"]
 
@@ -28,6 +31,17 @@ SETTINGS = {
     "lock_timeout": str(LOCK_MILLISECONDS),
     "synchronous_commit": "on",  # where a server has it off, a crash of the server loses what was acknowledged
 }
+DRIVER_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+"""What tells that the connection is gone, not that the statement was wrong."""
 CACHE = "statement_cache_size"
 """A part of the url that asyncpg knows as an argument only; 0 suits a pooler that gives each transaction another server."""
 
@@ -46,6 +60,7 @@ class PostgresDatabase:
         if not cached:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
         self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=1)
+        self._saving: AsyncConnection | None = None
 
     async def _connect(self) -> Any:
         # asyncpg reads the url itself, as every tool of PostgreSQL writes it: sslmode, a socket's folder, several hosts.
@@ -68,6 +83,40 @@ class PostgresDatabase:
     ) -> T:
         return await finish(self._run(work, before))
 
+    async def save(self, writer: CutWriter) -> bool:
+        if writer.is_light:
+            writer.encode()
+        else:
+            await asyncio.to_thread(writer.encode)
+        return await finish(self._save(writer))
+
+    async def _save(self, writer: CutWriter) -> bool:
+        try:
+            if self._saving is None:
+                self._saving = await self._engine.connect()
+            raw: Any = (await self._saving.get_raw_connection()).driver_connection
+            if not writer.is_large:
+                return await self._write(raw, *writer.statement())
+            # One message holds it all in memory twice and stops the event loop while it is made: better several.
+            async with raw.transaction():
+                for sql, arguments in writer.payload_statements():
+                    await raw.execute(sql, *arguments)
+                return await self._write(raw, *writer.statement(payloads=False))
+        except DRIVER_ERRORS as error:
+            saving, self._saving = self._saving, None
+            if saving is not None:
+                await saving.invalidate()
+                await saving.close()
+            raise self._told(error) from error
+
+    async def _write(self, raw: Any, sql: str, arguments: tuple[Any, ...]) -> bool:
+        return bool(await raw.fetchval(sql, *arguments))
+
+    def _told(self, error: BaseException) -> StoreUnreadable:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        cause = cause.__cause__ if cause.__cause__ is not None else cause
+        return unreadable(self._location, error, lost=isinstance(cause, LOST))
+
     async def compute(self, work: Callable[[], T]) -> T:
         return await finish(asyncio.to_thread(work))
 
@@ -77,10 +126,12 @@ class PostgresDatabase:
         try:
             async with self._engine.begin() as connection:
                 return await connection.run_sync(work)
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DRIVER_ERRORS as error:
             if isinstance(error, TimeoutError):
                 await self._engine.dispose()  # the connection may hang in the middle of a command
-            raise unreadable(self._location, error) from error
+            raise self._told(error) from error
 
     async def close(self) -> None:
+        if self._saving is not None:
+            await self._saving.close()
         await self._engine.dispose()

@@ -1,4 +1,4 @@
-"""The statements of a restore, and the checks of what comes back: four queries, whatever the number of nodes."""
+"""The statements of a restore, and the checks of what comes back: five queries, whatever the number of nodes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, select
 
+from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD
-from checkpoint_plugin.rows import RowReader, add_hashes, row_digest, row_hash
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
+from checkpoint_plugin.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.writing import head_digest
-from hookspecs import Snapshot, StoreError
+from hookspecs import NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["StoredCut", "fetch_cut"]
+__all__ = ["StoredCut", "fetch_cut", "fetch_node_ids"]
 
 BATCH: Final = 10_000
 """Values in one IN list: below the limits of both databases."""
@@ -26,10 +28,11 @@ class StoredCut:
     """The rows of one checkpoint, each what was written; values still encoded."""
 
     head: Any
+    total: int
     digests: Mapping[str, bytes]
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Sequence[Any]]
     segments: Sequence[tuple[str, Sequence[Any]]]
-    payloads: Mapping[bytes, bytes]
+    mentioned: Iterable[bytes]
     reader: RowReader
 
     def snapshot(self, history: RunHistory) -> Snapshot:
@@ -42,15 +45,22 @@ class StoredCut:
         items: dict[str, list[Any]] = {}
         for node_id, refs in self.segments:
             where = f"output {node_id!r}"
-            items.setdefault(node_id, []).extend(reader.value(ref, self.payloads, where) for ref in refs)
-        nodes = tuple(reader.node(node_id, row, self.payloads, items.get(node_id, ())) for node_id, row in self.rows.items())
+            items.setdefault(node_id, []).extend(reader.value(ref, where) for ref in refs)
+        found = (reader.node(node_id, row, items.get(node_id, ())) for node_id, row in self.rows.items())
+        nodes = tuple(node for node in found if not is_as_new(node))
         history.number = head.number
         history.digests = dict(self.digests)
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
-        history.total = int.from_bytes(head.cut_hash, "big")
+        history.log = head.log
+        history.total = self.total
         history.payloads.clear()
-        history.remember(self.payloads)
+        history.remember(self.mentioned)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, head.error, head.error_node_id)
+
+
+def is_as_new(node: NodeSnapshot) -> bool:
+    """Whether a node has not moved: going back to an older checkpoint writes such rows over those that came later."""
+    return node.status == "idle" and node.arguments is None and not (node.firing or node.inbox or node.collected)
 
 
 def fetch_cut(connection: Connection, run_id: str, number: int | None) -> StoredCut | None:
@@ -67,16 +77,16 @@ def fetch_cut(connection: Connection, run_id: str, number: int | None) -> Stored
     if head is None:
         return None
     rows = connection.execute(_newest_rows(run_id, head.number)).all()
-    segments = connection.execute(_segments(run_id, head.number)).all()
-    _check_cut(run_id, head, rows)
-    _check_segments(run_id, head.number, segments)
+    segments = connection.execute(_segments(run_id, head)).all()
+    total = _check_cut(run_id, head, rows)
     reader = RowReader(run_id, head.number)
     unpacked = {row.node_id: reader.unpack(row.node_id, row.body) for row in rows}
+    _check_segments(run_id, head.number, segments)
     items = [(segment.node_id, reader.unpack_segment(segment.node_id, segment.body)) for segment in segments]
-    mentioned = {digest for row in unpacked.values() for digest in reader.mentioned(row)}
-    mentioned.update(ref[1] for _, refs in items for ref in refs if ref[0] == 1)
-    payloads = _load_payloads(connection, run_id, mentioned)
-    return StoredCut(head, {row.node_id: row.digest for row in rows}, unpacked, items, payloads, reader)
+    mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
+    mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
+    reader.payloads = _load_payloads(connection, run_id, mentioned)
+    return StoredCut(head, total, {row.node_id: row.digest for row in rows}, unpacked, items, mentioned, reader)
 
 
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
@@ -92,6 +102,11 @@ def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
     return None
 
 
+def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
+    """Every node of which a run has a row, of whatever checkpoint."""
+    return set(connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars())
+
+
 def _newest_rows(run_id: str, number: int) -> Any:
     of_run = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number <= number)
     newest = select(NODE_VERSION.c.node_id, func.max(NODE_VERSION.c.number).label("number")).where(of_run)
@@ -100,41 +115,60 @@ def _newest_rows(run_id: str, number: int) -> Any:
     return select(NODE_VERSION).join(found, same).where(NODE_VERSION.c.run_id == run_id)
 
 
-def _segments(run_id: str, number: int) -> Any:
-    query = select(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id)
-    return query.where(OUTPUT_SEGMENT.c.number <= number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
+def _segments(run_id: str, head: Any) -> Any:
+    query = select(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id, OUTPUT_SEGMENT.c.log == head.log)
+    return query.where(OUTPUT_SEGMENT.c.number <= head.number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
 
 
-def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-    wanted = sorted(digests)
-    found: dict[bytes, bytes] = {}
-    for first in range(0, len(wanted), BATCH):
-        batch = wanted[first : first + BATCH]
-        query = select(PAYLOAD.c.digest, PAYLOAD.c.body).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch))
-        found.update({bytes(row.digest): bytes(row.body) for row in connection.execute(query)})
-    return found
+def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes]) -> PayloadReader:
+    columns = (PAYLOAD.c.digest, PAYLOAD.c.encoding, PAYLOAD.c.size, PAYLOAD.c.body, PAYLOAD.c.series, PAYLOAD.c.series_end)
+    of_run = select(*columns).where(PAYLOAD.c.run_id == run_id)
+    found: dict[bytes, PayloadRow] = {}
+    for batch in _batches(sorted(digests)):
+        for digest, encoding, size, body, *series in connection.execute(of_run.where(PAYLOAD.c.digest.in_(batch))):
+            found[bytes(digest)] = PayloadRow(bytes(digest), encoding, len(body) if size is None else size, bytes(body), *series)
+    ends: dict[int, int] = {}
+    for row in found.values():
+        if row.series is not None:
+            ends[row.series] = max(ends.get(row.series, 0), row.series_end or 0)
+    table = PAYLOAD_SEGMENT.c
+    parts = select(table.series, table.start, table.size, table.encoding, table.body).where(table.run_id == run_id)
+    segments: list[SegmentRow] = []
+    for batch in _batches(sorted(ends)):
+        rows = connection.execute(parts.where(table.series.in_(batch), table.start < max(ends[series] for series in batch)))
+        segments += [SegmentRow(series, start, size, encoding, bytes(body)) for series, start, size, encoding, body in rows]
+    return PayloadReader(found, segments)
 
 
-def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> None:
+def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (wanted[first : first + BATCH] for first in range(0, len(wanted), BATCH))
+
+
+def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> int:
+    """Compare the rows with the checkpoint; their hash."""
     if head_digest(head._mapping) != head.digest:
         raise StoreDamaged(run_id, "the row of the checkpoint was changed", head.number)
     total = 0
     for row in rows:
         if row_digest(run_id, row.node_id, row.number, row.body) != row.digest:
             raise StoreDamaged(run_id, f"the row of node {row.node_id!r} was changed", head.number)
-        total = add_hashes(total, added=row_hash(row.node_id, row.digest))
+        total = add_digests(total, added=row.digest)
     if len(rows) != head.row_count:
         raise StoreDamaged(run_id, f"{len(rows)} of {head.row_count} node rows are there", head.number)
-    if total.to_bytes(32, "big") != head.cut_hash:
+    expected = total
+    if head.written_at is None:  # layout 1 summed other digests
+        expected = sum(int.from_bytes(digest_of(b"cut", text_bytes(row.node_id), row.digest), "big") for row in rows) % (1 << 256)
+    if expected.to_bytes(32, "big") != head.cut_hash:
         raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
+    return total
 
 
 def _check_segments(run_id: str, number: int, segments: Sequence[Any]) -> None:
     """Each is what was written, and no two of a node leave a gap; that the last is there, the node's row tells."""
     ends: dict[str, int] = {}
     for segment in segments:
-        changed = row_digest(run_id, segment.node_id, segment.first, segment.body) != segment.digest
-        if changed or segment.first != ends.get(segment.node_id, 0):
+        digest = segment_digest(run_id, segment.node_id, segment.log, segment.first, segment.body)
+        if digest != segment.digest or segment.first != ends.get(segment.node_id, 0):
             what = f"items {segment.first} to {segment.first + segment.count} of output {segment.node_id!r} were changed"
             raise StoreDamaged(run_id, what, number)
         ends[segment.node_id] = segment.first + segment.count

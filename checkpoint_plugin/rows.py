@@ -1,57 +1,48 @@
-"""Cuts as rows and back: values are encoded once, large ones become payloads that the rows mention by digest."""
+"""Cuts as rows: values are encoded once, large ones become payloads that the rows mention by digest."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import ormsgpack
 
-from checkpoint_plugin.codec import MalformedValue, decode, encode
-from checkpoint_plugin.errors import StoreDamaged
-from hookspecs import EdgeSnapshot, NodeSnapshot
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.digests import digest_of, text_bytes
+from hookspecs import NodeSnapshot
 
-__all__ = ["EncodedCut", "RowReader", "RowWriter", "add_hashes", "digest_of", "row_digest", "row_hash"]
+__all__ = ["FIELDS", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWriter", "related_places"]
 
 INLINE_LIMIT: Final = 128
 """Bytes up to which an encoded value stands in the row itself."""
-HASH_SIZE: Final = 32
-FIELDS: Final = {field.name for field in fields(NodeSnapshot)} - {"node_id"}
-Ref = list[Any]
-"""A value in a row: `[0, its encoding]` or `[1, the digest of its payload]`."""
-Refer = Callable[[Any, Callable[[], str]], Ref]
-"""Gives a value's reference; the second argument tells its place, for an error."""
+FIELDS: Final = tuple(field.name for field in fields(NodeSnapshot) if field.name != "node_id")
+"""What a row lists, in this order. Stored: new fields come last."""
+Ref = bytes | list[bytes] | None
+"""A value in a row: its encoding, a list of the digest of its payload, or nothing for `None`."""
+Place = tuple[str, ...]
+Refer = Callable[[Any, Callable[[], str], Place], Ref]
+"""Gives a value's reference; the second argument tells its place to people, the third to `PayloadWriter`."""
 
 
-def digest_of(*parts: bytes) -> bytes:
-    """A digest of byte strings, each with its length, so that no two sequences are alike."""
-    digest = hashlib.blake2b(digest_size=HASH_SIZE)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """A node's row as bytes, and the digests of the payloads it mentions, one after the other."""
+
+    body: bytes
+    mentions: bytes
 
 
-def row_digest(run_id: str, node_id: str, number: int, body: bytes) -> bytes:
-    """What binds a row's bytes to its place."""
-    return digest_of(_bytes(run_id), _bytes(node_id), number.to_bytes(8, "big"), body)
+@dataclass(frozen=True, slots=True)
+class EncodedSegment:
+    """Items of an output, from the `first` on."""
 
-
-def row_hash(node_id: str, digest: bytes) -> int:
-    """A row's share in the hash of its cut."""
-    return int.from_bytes(digest_of(b"cut", _bytes(node_id), digest), "big")
-
-
-def add_hashes(total: int, *, added: int, removed: int = 0) -> int:
-    """A cut's hash after rows were replaced: a sum, so it costs what changed."""
-    return (total + added - removed) % (1 << (8 * HASH_SIZE))
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+    node_id: str
+    first: int
+    count: int
+    body: bytes
+    mentions: bytes
 
 
 @dataclass(slots=True)
@@ -59,19 +50,16 @@ class EncodedCut:
     """What a cut adds to the store, as bytes.
 
     Args:
-        bodies: of node rows by node id.
-        segments: of output items: node id, place of the first, count, body.
-        payloads: by digest.
+        rows: by node id.
+        segments: of output items.
+        payloads: values that are not yet stored, by digest, each with the places where it stands or stood.
+        mentioned: digests of all payloads that the cut mentions, in order.
     """
 
-    bodies: dict[str, bytes] = field(default_factory=dict)
-    segments: list[tuple[str, int, int, bytes]] = field(default_factory=list)
-    payloads: dict[bytes, bytes] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all of it."""
-        return sum(map(len, self.bodies.values())) + sum(len(s[3]) for s in self.segments) + sum(map(len, self.payloads.values()))
+    rows: dict[str, EncodedRow] = field(default_factory=dict)
+    segments: list[EncodedSegment] = field(default_factory=list)
+    payloads: dict[bytes, tuple[bytes, Sequence[Hashable]]] = field(default_factory=dict)
+    mentioned: dict[bytes, None] = field(default_factory=dict)
 
 
 class RowWriter:
@@ -79,12 +67,22 @@ class RowWriter:
 
     Args:
         run_id: the run, for errors.
-        saved_items: how many items of each output node are durable; kept up by the caller.
+        saved_items: how many items of each output node are durable.
+        known: digests of payloads that are stored.
+        related: for a place the places where the value that it grew out of may have stood.
     """
 
-    def __init__(self, run_id: str, saved_items: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        saved_items: Mapping[str, int],
+        known: Container[bytes] = (),
+        related: Callable[[Place], Sequence[Place]] = lambda place: (),
+    ) -> None:
         self._run_id = run_id
         self._saved_items = saved_items
+        self._known = known
+        self._related = related
 
     def encode(self, nodes: Iterable[NodeSnapshot]) -> EncodedCut:
         """Encode what changed.
@@ -95,17 +93,20 @@ class RowWriter:
         cut = EncodedCut()
         refs: dict[int, Ref] = {}
 
-        def refer(value: Any, place: Callable[[], str]) -> Ref:
+        def refer(value: Any, words: Callable[[], str], place: Place) -> Ref:
+            if value is None:
+                return None
             # The same object stands in many places: an output in every inbox. All of them live as long as the cut.
             ref = refs.get(id(value))
             if ref is None:
-                data = encode(value, place)
+                data = encode(value, words)
                 if len(data) <= INLINE_LIMIT:
-                    ref = [0, data]
+                    ref = data
                 else:
                     digest = digest_of(data)
-                    cut.payloads[digest] = data
-                    ref = [1, digest]
+                    ref = [digest]
+                    if digest not in self._known and digest not in cut.payloads:
+                        cut.payloads[digest] = data, (place, *self._related(place)) if len(data) > 4 * INLINE_LIMIT else ()
                 refs[id(value)] = ref
             return ref
 
@@ -114,128 +115,76 @@ class RowWriter:
         return cut
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
-        where = f"run {self._run_id!r}, node {node.node_id!r}"
-        saved = self._saved_items.get(node.node_id, 0)
+        node_id = node.node_id
+        where = f"run {self._run_id!r}, node {node_id!r}"
+        saved = self._saved_items.get(node_id, 0)
+        mentioned: dict[bytes, None] = {}
 
-        def refs(what: str, values: Iterable[Any], first: int = 0) -> list[Ref]:
-            return [refer(value, lambda p=place: f"{where}, {what}[{p}]") for place, value in enumerate(values, first)]  # type: ignore[misc]
-
-        def named(what: str, values: Iterable[tuple[str, Any]]) -> list[list[Any]]:
-            return [[name, refer(value, lambda n=name: f"{where}, {what}[{n!r}]")] for name, value in values]  # type: ignore[misc]
+        def one(value: Any, what: str, place: Place) -> Ref:
+            ref = refer(value, lambda: f"{where}, {what}", place)
+            if type(ref) is list:
+                mentioned[ref[0]] = None
+            return ref
 
         if len(node.collected) > saved:
-            items = refs("outputs", node.collected[saved:], saved)
-            cut.segments.append((node.node_id, saved, len(items), ormsgpack.packb(items)))
-        cut.bodies[node.node_id] = ormsgpack.packb(
-            {
-                "status": node.status,
-                "attempt": node.attempt,
-                "firing": node.firing,
-                "commits": node.commits,
-                "state": refer(node.state, lambda: f"{where}, state"),
-                "arguments": None if node.arguments is None else named("arguments", node.arguments.items()),
-                "taken": named("taken from edge", node.taken),
-                "emitted": node.emitted,
-                "latest": None if node.latest is None else named("latest of edge", node.latest.items()),
-                "inbox": [[e.edge_id, refs(f"inbox of edge {e.edge_id!r}", e.items), e.ended] for e in node.inbox],
-                "order": list(node.order),
-                "collected": len(node.collected),
-                "source": node.source,
-                "error": None if node.error is None else _bytes(node.error),
-                "started_at": _time(node.started_at),
-                "ended_at": _time(node.ended_at),
-            }
-        )
+            new = enumerate(node.collected[saved:], saved)
+            items = [one(value, f"outputs[{number}]", ("output", node_id)) for number, value in new]
+            segment = EncodedSegment(node_id, saved, len(items), ormsgpack.packb(items), b"".join(mentioned))
+            cut.segments.append(segment)
+            cut.mentioned.update(mentioned)
+            mentioned = {}
+        row: list[Any] = [
+            node.status,
+            node.attempt,
+            node.firing,
+            node.commits,
+            one(node.state, "state", ("state", node_id)),
+            None
+            if node.arguments is None
+            else [[n, one(v, f"arguments[{n!r}]", ("argument", node_id, n))] for n, v in node.arguments.items()],
+            [[e, one(v, f"taken from edge[{e!r}]", ("edge", e))] for e, v in node.taken],
+            node.emitted,
+            None if node.latest is None else [[e, one(v, f"latest of edge[{e!r}]", ("edge", e))] for e, v in node.latest.items()],
+            [
+                [
+                    edge.edge_id,
+                    [one(v, f"inbox of edge {edge.edge_id!r}[{i}]", ("edge", edge.edge_id)) for i, v in enumerate(edge.items)],
+                    edge.ended,
+                ]
+                for edge in node.inbox
+            ],
+            list(node.order),
+            len(node.collected),
+            node.source,
+            None if node.error is None else text_bytes(node.error),
+            _time(node.started_at),
+            _time(node.ended_at),
+        ]
+        cut.rows[node_id] = EncodedRow(ormsgpack.packb(row), b"".join(mentioned))
+        cut.mentioned.update(mentioned)
 
 
-@dataclass(slots=True)
-class RowReader:
-    """Decodes the rows of one cut.
+def related_places(graph: Mapping[str, Any]) -> Callable[[Place], Sequence[Place]]:
+    """Where the value that stands at a place may come from: what its node got, or kept.
 
     Args:
-        run_id: the run, for errors.
-        number: of the checkpoint.
+        graph: the workflow's document.
     """
+    sources: dict[str, str] = {}
+    incoming: dict[str, list[str]] = {}
+    for number, edge in enumerate(graph.get("edges", ())):
+        edge_id = edge.get("id") or f"e{number}"  # as a runner names it; where it does not, a value is stored whole
+        sources[edge_id] = edge["source"]
+        incoming.setdefault(edge["target"], []).append(edge_id)
 
-    run_id: str
-    number: int
+    def related(place: Place) -> Sequence[Place]:
+        kind, name = place[0], place[1]
+        node_id = sources.get(name, "") if kind == "edge" else name
+        came: list[Place] = [("edge", edge_id) for edge_id in incoming.get(node_id, ())[:4]]
+        return came if kind == "state" else [("state", node_id), *came]
 
-    def unpack(self, node_id: str, body: bytes) -> dict[str, Any]:
-        """A node row's fields, values still as references."""
-        try:
-            row = ormsgpack.unpackb(body)
-        except ValueError as error:
-            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
-        if not isinstance(row, dict) or row.keys() != FIELDS:
-            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
-        return row
-
-    def unpack_segment(self, node_id: str, body: bytes) -> list[Ref]:
-        """An output segment's references."""
-        try:
-            refs = ormsgpack.unpackb(body)
-        except ValueError as error:
-            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number) from error
-        return list(refs)
-
-    def mentioned(self, row: Mapping[str, Any]) -> Iterable[bytes]:
-        """The digests of the payloads that a row mentions."""
-        refs: list[Ref] = [row["state"]]
-        for name in ("arguments", "latest", "taken"):
-            refs += [ref for _, ref in row[name] or ()]
-        for _, items, _ in row["inbox"]:
-            refs += items
-        return (ref[1] for ref in refs if ref[0] == 1)
-
-    def value(self, ref: Ref, payloads: Mapping[bytes, bytes], where: str) -> Any:
-        """The value of a reference."""
-        kind, data = ref
-        if kind == 1:
-            found = payloads.get(data)
-            if found is None:
-                raise StoreDamaged(self.run_id, f"a payload of {where} is missing", self.number)
-            if digest_of(found) != data:
-                raise StoreDamaged(self.run_id, f"a payload of {where} was changed", self.number)
-            data = found
-        try:
-            return decode(data)
-        except MalformedValue as error:
-            raise StoreDamaged(self.run_id, f"a value of {where}: {error}", self.number) from error
-
-    def node(self, node_id: str, row: Mapping[str, Any], payloads: Mapping[bytes, bytes], items: Sequence[Any]) -> NodeSnapshot:
-        """The node of a row."""
-        where = f"node {node_id!r}"
-        if len(items) != row["collected"]:
-            what = f"output {node_id!r} has {len(items)} of {row['collected']} items"
-            raise StoreDamaged(self.run_id, what, self.number)
-
-        def value(ref: Ref) -> Any:
-            return self.value(ref, payloads, where)
-
-        return NodeSnapshot(
-            node_id=node_id,
-            status=row["status"],
-            attempt=row["attempt"],
-            firing=row["firing"],
-            commits=row["commits"],
-            state=value(row["state"]),
-            arguments=None if row["arguments"] is None else {name: value(ref) for name, ref in row["arguments"]},
-            taken=[(edge, value(ref)) for edge, ref in row["taken"]],
-            emitted=row["emitted"],
-            latest=None if row["latest"] is None else {edge: value(ref) for edge, ref in row["latest"]},
-            inbox=tuple(EdgeSnapshot(edge, tuple(value(ref) for ref in refs), ended) for edge, refs, ended in row["inbox"]),
-            order=tuple(row["order"]),
-            collected=items,
-            source=row["source"],
-            error=None if row["error"] is None else row["error"].decode("utf-8", "surrogatepass"),
-            started_at=_read_time(row["started_at"]),
-            ended_at=_read_time(row["ended_at"]),
-        )
+    return related
 
 
 def _time(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
-
-
-def _read_time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +18,9 @@ from sqlalchemy.pool import StaticPool
 from checkpoint_plugin.errors import StoreUnreadable
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.transaction import finish, unreadable
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.writing import CutWriter
 
 __all__ = ["SqliteDatabase", "create_file"]
 
@@ -42,6 +45,9 @@ class SqliteDatabase:
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
     ) -> T:
         return await self.compute(lambda: self._run(work, write, before))
+
+    async def save(self, writer: CutWriter) -> bool:
+        return await self.transact(writer.write, before=writer.encode)
 
     async def compute(self, work: Callable[[], T]) -> T:
         return await finish(asyncio.get_running_loop().run_in_executor(self._thread, work))

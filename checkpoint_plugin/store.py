@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, get_args
 
@@ -12,21 +14,25 @@ from sqlalchemy import Connection, select
 from checkpoint_plugin.codec import MalformedValue, decode
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text
-from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.digests import digest_of
+from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable
+from checkpoint_plugin.group import GroupWriter
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
-from checkpoint_plugin.reading import fetch_cut
-from checkpoint_plugin.rows import digest_of
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.transaction import Database, finish
 from checkpoint_plugin.writing import CutWriter, insert_new
-from hookspecs import AttemptLost, CheckpointRef, RunExists, RunNotFound, RunStatus, Snapshot
+from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunExists, RunNotFound, RunStatus, Snapshot
 
 __all__ = ["RunHistory", "Store", "StoredJob"]
 
 T = TypeVar("T")
+RECONNECT_SECONDS: Final = 30.0
+"""How long a save tries to reach a database that went away, for example to be started again."""
+RECONNECT_PAUSE: Final = 0.05
 STATUSES: Final = frozenset(get_args(RunStatus))
 
 
@@ -58,9 +64,11 @@ class Store:
         self._create = create
         self._ready = False
         self._database: Database = open_database(location, create=create)
+        self._group = GroupWriter(self._database)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Write what was handed over, and close every connection."""
+        await self._group.finish()
         await self._database.close()
 
     async def transact(
@@ -71,6 +79,10 @@ class Store:
         Raises:
             StoreError: the store cannot be used, or the function refuses.
         """
+        await self._get_ready()
+        return await self._database.transact(work, write=write, before=before)
+
+    async def _get_ready(self) -> None:
         if not self._ready:
             shown = self.location.shown
             examine = has_schema if self._create else check_schema  # reads: what is refused here is not touched
@@ -78,7 +90,6 @@ class Store:
             if self._create:
                 await self._database.transact(lambda connection: create_schema(connection, shown))
             self._ready = True
-        return await self._database.transact(work, write=write, before=before)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)
@@ -116,6 +127,7 @@ class Store:
             )
             if made.rowcount == 0:
                 raise RunExists(run_id)
+            connection.execute(LEASE.insert().values(run_id=run_id, epoch=1, generation=0))
 
         await self.transact(work)
 
@@ -131,6 +143,7 @@ class Store:
         """
 
         def work(connection: Connection) -> JobEnd:
+            connection.execute(LEASE.update().where(LEASE.c.run_id == run_id).values(epoch=attempt))
             row = lock_job(connection, run_id, self.location.shown)
             if row.attempt != attempt - 1:
                 raise AttemptLost(run_id, attempt, row.attempt)
@@ -186,11 +199,54 @@ class Store:
             ValueNotStorable: a value cannot be stored; nothing was written.
             StoreError: the store cannot be used; nothing was written.
         """
-        return await finish(self._save(CutWriter(history, snapshot, reason, self.location.shown)))
+        await self._get_ready()
+        return await finish(self._save(history, snapshot, reason))
 
-    async def _save(self, writer: CutWriter) -> CheckpointRef:
-        await self.transact(writer.write, before=writer.encode)
-        return writer.note()
+    async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        while True:
+            writer = CutWriter(history, snapshot, reason)
+            held = await self._write(writer)
+            if held or not await self._read(writer.refused):
+                return writer.note()
+
+    async def _write(self, writer: CutWriter) -> bool:
+        """Write a cut, again and again where the connection was lost: a try that was done is recognised."""
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        pause = RECONNECT_PAUSE
+        while True:
+            try:
+                return await self._group.write(writer)
+            except StoreUnreachable:
+                if time.monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    async def rewind(self, history: RunHistory, snapshot: Snapshot) -> CheckpointRef:
+        """Make an older cut the run's newest checkpoint, to go on from it. Those that came later stay as they are.
+
+        Args:
+            history: as `restore` of the older cut left it.
+            snapshot: as `restore` gave it.
+
+        Raises:
+            StoreError: as `save`.
+        """
+        run_id, number = history.run_id, history.number
+
+        def read(connection: Connection) -> tuple[int, set[str]]:
+            newest = connection.execute(select(JOB.c.newest_number).where(JOB.c.id == run_id)).scalar_one()
+            return newest, fetch_node_ids(connection, run_id)
+
+        newest, node_ids = await self._read(read)
+        moved = {node.node_id for node in snapshot.nodes}
+        back = (NodeSnapshot(node_id, "idle") for node_id in sorted(node_ids - moved))
+        history.number, history.log, history.total = newest, newest + 1, 0
+        history.digests.clear()
+        history.saved_items.clear()
+        now = datetime.now(UTC)
+        whole = replace(snapshot, nodes=(*snapshot.nodes, *back), attempt=history.attempt, status="running", taken_at=now)
+        return await self.save(history, whole, f"back to {number}")
 
     # Reading.
 

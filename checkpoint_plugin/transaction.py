@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from checkpoint_plugin.errors import StoreUnreadable
+from checkpoint_plugin.errors import StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.location import Location
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.writing import CutWriter
 
 __all__ = ["Database", "finish", "unreadable"]
 
@@ -34,6 +37,18 @@ class Database(Protocol):
 
         Raises:
             StoreUnreadable: the database cannot be reached or refuses.
+        """
+
+    async def save(self, writer: CutWriter) -> bool:
+        """Encode and write one cut, in as few steps as the database has.
+
+        Returns:
+            As `CutWriter.write`.
+
+        Raises:
+            StoreUnreachable: the connection was lost, and nobody knows whether it was written.
+            StoreUnreadable: the database refuses.
+            ValueNotStorable: a value cannot be stored; nothing was written.
         """
 
     async def compute(self, work: Callable[[], T]) -> T:
@@ -64,8 +79,15 @@ async def finish(work: Awaitable[T]) -> T:
     return task.result()
 
 
-def unreadable(location: Location, error: BaseException) -> StoreUnreadable:
-    """What to tell when a database refuses: its first line, and never more of the url than may be shown."""
+def unreadable(location: Location, error: BaseException, *, lost: bool = False) -> StoreUnreadable:
+    """What to tell when a database refuses: its first line, and never more of the url than may be shown.
+
+    Args:
+        location: of the store.
+        error: what the driver raised.
+        lost: the connection is gone, so that another try makes sense.
+    """
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return StoreUnreadable(f"the store at {location.shown} cannot be used: {text}. Check that it is there and can be written.")
+    kind = StoreUnreachable if lost else StoreUnreadable
+    return kind(f"the store at {location.shown} cannot be used: {text}. Check that it is there and can be written.")

@@ -1,59 +1,76 @@
-"""A save: encoded first, then written by one statement a table, however many rows."""
+"""A save: encoded first, then written, on SQLite by one statement a table, on PostgreSQL by a single one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import storable_text
+from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest
 from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.job import JobEnd, lock_job, update_job
-from checkpoint_plugin.models import CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
-from checkpoint_plugin.rows import EncodedCut, RowWriter, add_hashes, digest_of, row_digest, row_hash
+from checkpoint_plugin.job import JobEnd
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE
+from checkpoint_plugin.payloads import PayloadWriter
+from checkpoint_plugin.rows import RowWriter
+from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["CutWriter", "head_digest", "insert_new"]
+__all__ = ["CutWriter", "SaveRows", "head_digest", "insert_new"]
 
-# Made once: see `job`.
-INSERT_CHECKPOINT: Final = insert(CHECKPOINT)
-INSERT_NODES: Final = insert(NODE_VERSION)
-INSERT_SEGMENTS: Final = insert(OUTPUT_SEGMENT)
-
-
-def _upsert(dialect: str, table: Table) -> Any:
-    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+LIGHT_NODES: Final = 16
+LIGHT_ITEMS: Final = 32
+LIGHT_BYTES: Final = 16_384
+LARGE_SAVE: Final = 1 << 20
+"""Bytes of payloads beyond which a save is sent in parts."""
 
 
-def insert_new(dialect: str, table: Table) -> Any:
+def insert_new(dialect: str, table: Any) -> Any:
     """An insert of rows whose keys are new, which leaves out the others."""
-    return _upsert(dialect, table).on_conflict_do_nothing()
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+
+
+@dataclass(slots=True)
+class SaveRows:
+    """What one save writes: rows by the names of `statements.MANY`, in the order of the columns there."""
+
+    payloads: list[tuple[Any, ...]] = field(default_factory=list)
+    segments: list[tuple[Any, ...]] = field(default_factory=list)
+    nodes: list[tuple[Any, ...]] = field(default_factory=list)
+    items: list[tuple[Any, ...]] = field(default_factory=list)
+    states: list[tuple[Any, ...]] = field(default_factory=list)
+    head: dict[str, Any] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)
 
 
 class CutWriter:
     """One save: what it adds is encoded first, then written, then noted in the history.
 
+    It is frozen once it is encoded, so it can be tried again; a try that was done all the same is recognised.
+
     Args:
         history: of the run, as of the checkpoint before.
         snapshot: the cut, with the nodes that changed.
         reason: why it was taken.
-        shown: the store, for an error.
     """
 
-    def __init__(self, history: RunHistory, snapshot: Snapshot, reason: str, shown: str) -> None:
-        self._history = history
+    def __init__(self, history: RunHistory, snapshot: Snapshot, reason: str) -> None:
+        self.history = history
+        self.number = history.number + 1
+        self.rows = SaveRows()
         self._snapshot = snapshot
         self._reason = reason
-        self._shown = shown
-        self._number = history.number + 1
-        self._cut = EncodedCut()
+        self._cut_hash = history.total
         self._digests: dict[str, bytes] = {}
-        self._total = history.total
+        self._saved_items: dict[str, int] = {}
+        self._mentioned: dict[bytes, None] = {}
+        self._payloads = PayloadWriter(history.bases, self.number)
+        self._size = 0
 
     def encode(self) -> None:
         """Turn values into bytes and hash them; this takes long and needs no connection.
@@ -61,77 +78,172 @@ class CutWriter:
         Raises:
             ValueNotStorable: a value cannot be stored.
         """
-        history = self._history
-        self._cut = RowWriter(history.run_id, history.saved_items).encode(self._snapshot.nodes)
-        for node_id, body in self._cut.bodies.items():
-            digest = self._digests[node_id] = row_digest(history.run_id, node_id, self._number, body)
-            old = history.digests.get(node_id)
-            removed = 0 if old is None else row_hash(node_id, old)
-            self._total = add_hashes(self._total, added=row_hash(node_id, digest), removed=removed)
+        history, snapshot, number, rows = self.history, self._snapshot, self.number, SaveRows()
+        run_id, at = history.run_id, snapshot.taken_at
+        cut = RowWriter(run_id, history.saved_items, history.payloads, history.related).encode(snapshot.nodes)
+        payloads = self._payloads = PayloadWriter(history.bases, number)
+        for digest, (data, places) in cut.payloads.items():
+            payloads.add(digest, data, places)
+        rows.payloads = [(p.digest, p.encoding, p.size, p.body, p.series, p.series_end) for p in payloads.rows]
+        rows.segments = [(s.series, s.start, s.size, s.encoding, s.body) for s in payloads.segments]
+        total, size = history.total, payloads.size
+        for node_id, row in cut.rows.items():
+            digest = self._digests[node_id] = row_digest(run_id, node_id, number, row.body)
+            total = add_digests(total, added=digest, removed=history.digests.get(node_id))
+            rows.nodes.append((node_id, number, row.body, row.mentions, digest))
+            size += len(row.body)
+        for item in cut.segments:
+            digest = segment_digest(run_id, item.node_id, history.log, item.first, item.body)
+            rows.items.append((item.node_id, history.log, item.first, number, item.count, item.body, item.mentions, digest))
+            self._saved_items[item.node_id] = item.first + item.count
+            size += len(item.body)
+        rows.states = [_node_state(node, at) for node in snapshot.nodes]
+        self._cut_hash, self._size, self._mentioned = total, size, cut.mentioned
+        rows.head = self._head()
+        end = JobEnd(snapshot.status, snapshot.error, at).columns(at)
+        rows.job = {f"job_{name}": value for name, value in {**end, "newest_number": number}.items()}
+        self.rows = rows
 
-    def write(self, connection: Connection) -> None:
-        """Write it: one statement a table, however many rows.
+    # Writing.
+
+    def write(self, connection: Connection) -> bool:
+        """Write it in a transaction.
+
+        Returns:
+            Whether the run's lease was held under the history's epoch, and the history is up to date; else nothing was
+            written.
+        """
+        history, rows = self.history, self.rows
+        if connection.dialect.name == "postgresql":
+            sql, arguments = self.statement()
+            return bool(connection.exec_driver_sql(sql, arguments).scalar_one())
+        statements = sqlite_statements()
+        found = connection.exec_driver_sql(statements.held.sql, (history.run_id,)).first()
+        if found is None or tuple(found) != (history.epoch, history.generation, history.number):
+            return False
+        for name in MANY:
+            many = getattr(rows, name)
+            if many:
+                statement = statements.many[name]
+                connection.exec_driver_sql(statement.sql, statement.rows(history.run_id, many))
+        connection.exec_driver_sql(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head))
+        connection.exec_driver_sql(statements.job.sql, statements.job.parameters({**rows.job, "of_run": history.run_id}))
+        return True
+
+    def statement(self, *, payloads: bool = True) -> tuple[str, tuple[Any, ...]]:
+        """The whole save as one statement for PostgreSQL, which gives 1 when it was written, else 0.
+
+        Args:
+            payloads: off when these were written before, in the same transaction.
+        """
+        rows = self.rows
+        values: dict[str, Any] = {**self.fence(), **{f"head_{name}": rows.head[name] for name in ONE}, **rows.job}
+        for name, (_, columns) in MANY.items():
+            many = getattr(rows, name) if payloads or name != "payloads" else ()
+            arrays = zip(*many, strict=True) if many else ((),) * len(columns)
+            values.update(zip((f"{name}_{column}" for column in columns), map(list, arrays), strict=True))
+        save = postgres_statements().save
+        return save.sql, save.parameters(values)
+
+    def fence(self) -> dict[str, Any]:
+        """What must be so for anything to be written."""
+        history = self.history
+        return {
+            "of_run": history.run_id,
+            "epoch": history.epoch,
+            "generation": history.generation,
+            "previous": history.number,
+        }
+
+    @property
+    def is_light(self) -> bool:
+        """Whether encoding takes so little time that handing it to a thread takes longer."""
+        nodes, saved = self._snapshot.nodes, self.history.saved_items
+        return len(nodes) <= LIGHT_NODES and all(_is_light(node, saved.get(node.node_id, 0)) for node in nodes)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its payloads are too large for one message."""
+        return self._payloads.size > LARGE_SAVE
+
+    def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """The payloads in parts, for PostgreSQL, none much larger than a single value."""
+        statement, columns = postgres_statements().payloads, MANY["payloads"][1]
+        part: list[tuple[Any, ...]] = []
+        size = 0
+        for place, row in enumerate(self.rows.payloads, 1):
+            part.append(row)
+            size += len(row[3])
+            if size >= LARGE_SAVE or place == len(self.rows.payloads):
+                arrays = zip((f"payloads_{column}" for column in columns), map(list, zip(*part, strict=True)), strict=True)
+                yield statement.sql, statement.parameters({"of_run": self.history.run_id, **dict(arrays)})
+                part, size = [], 0
+
+    # What comes of it.
+
+    def refused(self, connection: Connection) -> bool:
+        """Find out why nothing was written.
+
+        Returns:
+            Whether it must be encoded again, because rows of the run were pruned; without, it was written all the same,
+            by a try whose outcome was not heard of.
 
         Raises:
-            AttemptLost: a newer attempt owns the run; nothing was written.
-            StoreError: the history is not that of the newest checkpoint; nothing was written.
+            AttemptLost: a newer attempt owns the run.
+            StoreError: the history is not that of the newest checkpoint.
         """
-        run_id, number, cut, at = self._history.run_id, self._number, self._cut, self._snapshot.taken_at
-        row = lock_job(connection, run_id, self._shown)
-        if row.attempt != self._history.attempt:
-            raise AttemptLost(run_id, self._history.attempt, row.attempt)
-        if row.newest_number != self._history.number:
+        history = self.history
+        query = select(JOB.c.attempt, JOB.c.newest_number, LEASE.c.epoch, LEASE.c.generation)
+        query = query.join(LEASE, LEASE.c.run_id == JOB.c.id)
+        row = connection.execute(query.where(JOB.c.id == history.run_id)).first()
+        if row is None or row.epoch != history.epoch:
+            raise AttemptLost(history.run_id, history.attempt, None if row is None else row.attempt)
+        if row.newest_number == self.number:
+            found = select(CHECKPOINT.c.digest).where(CHECKPOINT.c.run_id == history.run_id, CHECKPOINT.c.number == self.number)
+            if connection.execute(found).scalar_one_or_none() == self.rows.head["digest"]:
+                return False
+        if row.newest_number != history.number:
             raise StoreError(
-                f"run {run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "
-                f"{self._history.number}; nothing was written. Resume the run from its newest checkpoint."
+                f"run {history.run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "
+                f"{history.number}; nothing was written. Resume the run from its newest checkpoint."
             )
-        dialect = connection.dialect.name
-        known = self._history.payloads
-        payloads = [{"run_id": run_id, "digest": d, "body": b} for d, b in cut.payloads.items() if d not in known]
-        if payloads:
-            connection.execute(_new_payloads(dialect), payloads)
-        if cut.bodies:
-            rows = [
-                {"run_id": run_id, "node_id": n, "number": number, "body": b, "digest": self._digests[n]}
-                for n, b in cut.bodies.items()
-            ]
-            connection.execute(INSERT_NODES, rows)
-            connection.execute(_node_states(dialect), [_node_state(run_id, node, at) for node in self._snapshot.nodes])
-        if cut.segments:
-            connection.execute(INSERT_SEGMENTS, [_segment(run_id, number, *segment) for segment in cut.segments])
-        connection.execute(INSERT_CHECKPOINT, self._head())
-        end = JobEnd(self._snapshot.status, self._snapshot.error, at)
-        update_job(connection, run_id, {**end.columns(at), "newest_number": number})
+        history.forget(row.generation)
+        return True
 
     def note(self) -> CheckpointRef:
         """Bring the history up to the checkpoint, which is durable now."""
-        history, cut = self._history, self._cut
-        history.number = self._number
-        history.total = self._total
+        history = self.history
+        history.number = self.number
+        history.total = self._cut_hash
         history.digests.update(self._digests)
-        history.remember(cut.payloads)
-        for node_id, first, count, _ in cut.segments:
-            history.saved_items[node_id] = first + count
-        details = {"nodes": len(cut.bodies), "bytes": cut.size}
-        return CheckpointRef(history.run_id, self._number, self._reason, self._snapshot.taken_at, details)
+        history.remember(self._mentioned)
+        history.saved_items.update(self._saved_items)
+        self._payloads.note()
+        details = {"nodes": len(self._digests), "bytes": self._size}
+        return CheckpointRef(history.run_id, self.number, self._reason, self._snapshot.taken_at, details)
 
     def _head(self) -> dict[str, Any]:
         """The row of the checkpoint."""
         snapshot = self._snapshot
+        known = self.history.digests
         values: dict[str, Any] = {
-            "run_id": self._history.run_id,
-            "number": self._number,
+            "run_id": self.history.run_id,
+            "number": self.number,
             "attempt": snapshot.attempt,
             "reason": storable_text(self._reason),
             "label": None,
             "created_at": snapshot.taken_at,
-            "nodes": len(self._cut.bodies),
-            "size_bytes": self._cut.size,
-            "row_count": len(self._history.digests.keys() | self._digests.keys()),
-            "cut_hash": self._total.to_bytes(32, "big"),
+            "nodes": len(self._digests),
+            "size_bytes": self._size,
+            "row_count": len(known) + sum(node_id not in known for node_id in self._digests),
+            "log": self.history.log,
+            "cut_hash": self._cut_hash.to_bytes(32, "big"),
             "status": snapshot.status,
             "error": None if snapshot.error is None else storable_text(snapshot.error),
             "error_node_id": snapshot.error_node_id,
+            "context": None,
+            "mentions": None,
+            "written_at": datetime.now(UTC),
         }
         return {**values, "digest": head_digest(values)}
 
@@ -141,45 +253,43 @@ def head_digest(values: Mapping[str, Any]) -> bytes:
     texts = [values[name] for name in ("run_id", "reason", "status", "error", "error_node_id")]
     numbers = [values[name] for name in ("number", "attempt", "nodes", "size_bytes", "row_count")]
     at = values["created_at"].astimezone(UTC).isoformat(timespec="microseconds")
-    return digest_of(encode([*texts, *numbers, at, bytes(values["cut_hash"])], lambda: "checkpoint"))
+    parts: list[Any] = [*texts, *numbers, at, bytes(values["cut_hash"])]
+    if values["written_at"] is not None:  # as layout 1 had none of these
+        parts += [values["written_at"].astimezone(UTC).isoformat(timespec="microseconds"), values["context"], values["log"]]
+    return digest_of(encode(parts, lambda: "checkpoint"))
 
 
-def _segment(run_id: str, number: int, node_id: str, first: int, count: int, body: bytes) -> dict[str, Any]:
-    digest = row_digest(run_id, node_id, first, body)
-    return {
-        "run_id": run_id,
-        "node_id": node_id,
-        "first": first,
-        "number": number,
-        "count": count,
-        "body": body,
-        "digest": digest,
-    }
+def _is_light(node: NodeSnapshot, saved: int) -> bool:
+    if len(node.taken) + len(node.collected) - saved > LIGHT_ITEMS:
+        return False
+    values = [node.state, *(node.arguments or {}).values(), *(node.latest or {}).values(), *node.collected[saved:]]
+    for edge in node.inbox:
+        if len(edge.items) > LIGHT_ITEMS:
+            return False
+        values += edge.items
+    return all(_is_light_value(value, 2) for value in (*values, *(item for _, item in node.taken)))
 
 
-@cache
-def _new_payloads(dialect: str) -> Any:
-    return insert_new(dialect, PAYLOAD)
+def _is_light_value(value: Any, depth: int) -> bool:
+    """Whether a value is small, as far as a quick look tells; what is not plain is not light."""
+    if value is None or type(value) in (bool, int, float):
+        return True
+    if type(value) in (str, bytes):
+        return len(value) <= LIGHT_BYTES
+    if depth and type(value) in (dict, list, tuple) and len(value) <= LIGHT_ITEMS:
+        return all(_is_light_value(item, depth - 1) for item in (value.values() if type(value) is dict else value))
+    return False
 
 
-@cache
-def _node_states(dialect: str) -> Any:
-    statement = _upsert(dialect, RUN_NODE_STATE)
-    names = ("status", "attempt", "started_at", "completed_at", "failed_at", "updated_at", "last_error")
-    updates = {name: statement.excluded[name] for name in names}
-    return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=updates)
-
-
-def _node_state(run_id: str, node: NodeSnapshot, at: datetime) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "node_id": node.node_id,
-        "status": node.status,
-        "attempt": node.attempt,
-        "started_at": node.started_at,
-        "completed_at": node.ended_at if node.status == "completed" else None,
-        "failed_at": at if node.status == "failed" else None,
-        "updated_at": at,
-        "last_error": None if node.error is None else storable_text(node.error),
-        "retryable": True,
-    }
+def _node_state(node: NodeSnapshot, at: datetime) -> tuple[Any, ...]:
+    return (
+        node.node_id,
+        node.status,
+        node.attempt,
+        node.started_at,
+        node.ended_at if node.status == "completed" else None,
+        at if node.status == "failed" else None,
+        at,
+        None if node.error is None else storable_text(node.error),
+        True,
+    )

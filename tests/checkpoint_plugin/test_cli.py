@@ -56,7 +56,7 @@ def filled(store_url: str) -> str:
         body = encode({"graph": {"nodes": NODES, "edges": []}, "inputs": {}, "enable": {}}, str)
         for run_id in ("r", "s"):
             await store.insert_job(run_id, Definition(body, "{}", "{}"))
-        history = RunHistory("r", 1)
+        history = RunHistory("r", 1, 1)
         first = (NodeSnapshot("a", "completed", attempt=2), NodeSnapshot(ODD, "running"))
         await store.save(history, Snapshot("r", 1, "running", first, datetime.now(UTC)), "interval")
         failed = (NodeSnapshot(ODD, "failed", error="E: no\nmore"),)

@@ -14,20 +14,31 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, event, func, insert, inspect, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import await_only
 
 from checkpoint_plugin import history as history_module
+from checkpoint_plugin import rows as rows_module
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
+from checkpoint_plugin.digests import row_digest
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE, SCHEMA
-from checkpoint_plugin.rows import row_digest
+from checkpoint_plugin.models import (
+    CHECKPOINT,
+    JOB,
+    NODE_VERSION,
+    OUTPUT_SEGMENT,
+    PAYLOAD,
+    PAYLOAD_SEGMENT,
+    RUN_NODE_STATE,
+    SCHEMA,
+)
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
 
@@ -88,11 +99,11 @@ async def rows(store: Store, table: Any) -> int:
 
 async def test_a_cut_comes_back_as_it_was(store: Store) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
-    assert await store.restore(RunHistory("r", 1), None) is None
+    history = RunHistory("r", 1, 1)
+    assert await store.restore(RunHistory("r", 1, 1), None) is None
     ref = await store.save(history, cut(full_node(), NodeSnapshot("b", "idle", arguments={})), "why")
     assert (ref.number, ref.reason) == (1, "why")
-    found = await store.restore(RunHistory("r", 2), None)
+    found = await store.restore(RunHistory("r", 2, 2), None)
     assert found is not None
     nodes = {node.node_id: plain(node) for node in found.nodes}
     assert nodes == {"a": plain(full_node()), "b": plain(NodeSnapshot("b", "idle", arguments={}))}
@@ -101,7 +112,7 @@ async def test_a_cut_comes_back_as_it_was(store: Store) -> None:
 
 async def test_each_checkpoint_writes_what_changed_and_restores_the_whole(store: Store) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     items: list[Any] = [1, BIG]
     await store.save(
         history, cut(NodeSnapshot("a", "running", state=1), NodeSnapshot("o", "running", collected=Prefix(items))), "1"
@@ -112,25 +123,25 @@ async def test_each_checkpoint_writes_what_changed_and_restores_the_whole(store:
     assert await rows(store, NODE_VERSION) == 4
     assert await rows(store, OUTPUT_SEGMENT) == 2
     assert await rows(store, PAYLOAD) == 2
-    newest = await store.restore(RunHistory("r", 1), None)
-    first = await store.restore(RunHistory("r", 1), 1)
+    newest = await store.restore(RunHistory("r", 1, 1), None)
+    first = await store.restore(RunHistory("r", 1, 1), 1)
     assert newest is not None
     assert first is not None
     assert {n.node_id: (n.state, list(n.collected)) for n in newest.nodes} == {"a": (2, []), "o": (None, [1, BIG, 3, BIG + "2"])}
     assert {n.node_id: (n.state, list(n.collected)) for n in first.nodes} == {"a": (1, []), "o": (None, [1, BIG])}
     with pytest.raises(StoreError, match="no checkpoint 9"):
-        await store.restore(RunHistory("r", 1), 9)
+        await store.restore(RunHistory("r", 1, 1), 9)
 
 
 async def test_only_the_newest_checkpoint_is_gone_on_from(store: Store) -> None:
     """What went on from an older one would mix its rows with those that came later."""
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     for number in (1, 2):
         await store.save(history, cut(NodeSnapshot("a", "running", state=number)), str(number))
-    older = RunHistory("r", 1)
+    older = RunHistory("r", 1, 1)
     await store.restore(older, 1)
-    for stale in (older, RunHistory("r", 1)):
+    for stale in (older, RunHistory("r", 1, 1)):
         with pytest.raises(StoreError, match="newest checkpoint is 2"):
             await store.save(stale, cut(NodeSnapshot("b", "running")), "x")
     assert await rows(store, CHECKPOINT) == await rows(store, NODE_VERSION) == 2
@@ -139,13 +150,13 @@ async def test_only_the_newest_checkpoint_is_gone_on_from(store: Store) -> None:
 async def test_a_restored_history_goes_on(store: Store) -> None:
     await store.insert_job("r", definition())
     items: list[Any] = [1]
-    await store.save(RunHistory("r", 1), cut(NodeSnapshot("o", "running", collected=Prefix(items))), "1")
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "running", collected=Prefix(items))), "1")
     await store.begin_attempt("r", 2)
-    history = RunHistory("r", 2)
+    history = RunHistory("r", 2, 2)
     await store.restore(history, None)
     items.append(2)
     await store.save(history, cut(NodeSnapshot("o", "completed", collected=Prefix(items)), attempt=2), "2")
-    found = await store.restore(RunHistory("r", 2), None)
+    found = await store.restore(RunHistory("r", 2, 2), None)
     assert found is not None
     assert list(found.nodes[0].collected) == [1, 2]
     assert await rows(store, OUTPUT_SEGMENT) == 2
@@ -153,7 +164,7 @@ async def test_a_restored_history_goes_on(store: Store) -> None:
 
 async def test_a_value_is_stored_once_whoever_mentions_it(store: Store) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     nodes = [NodeSnapshot(f"n{i}", "running", inbox=(EdgeSnapshot("e", (BIG, BIG), False),), state=BIG + "") for i in range(20)]
     await store.save(history, cut(*nodes), "1")
     await store.save(history, cut(NodeSnapshot("n0", "running", state=BIG, firing=1)), "2")
@@ -167,7 +178,7 @@ async def test_the_statements_of_a_save_do_not_grow(store: Store) -> None:
     def listen(*call: Any) -> None:
         seen.append(call[2])
 
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     counts, read = [], []
     for number in (1, 1200):
         event.listen(Engine, "before_cursor_execute", listen)
@@ -177,13 +188,13 @@ async def test_the_statements_of_a_save_do_not_grow(store: Store) -> None:
             await store.save(history, cut(*nodes), "x")
             counts.append(len([text for text in seen if not text.startswith("BEGIN")]))
             seen.clear()
-            await store.restore(RunHistory("r", 1), None)
+            await store.restore(RunHistory("r", 1, 1), None)
             read.append(len([text for text in seen if not text.startswith("BEGIN")]))
         finally:
             event.remove(Engine, "before_cursor_execute", listen)
     assert counts[0] == counts[1] <= 8
     assert read == [4, 4]
-    found = await store.restore(RunHistory("r", 1), None)
+    found = await store.restore(RunHistory("r", 1, 1), None)
     assert found is not None
     assert len(found.nodes) == 1200
 
@@ -210,7 +221,7 @@ async def test_of_many_that_start_a_run_at_once_one_does(store: Store, store_url
 
 async def test_an_older_attempt_writes_nothing(store: Store) -> None:
     await store.insert_job("r", definition())
-    old = RunHistory("r", 1)
+    old = RunHistory("r", 1, 1)
     await store.save(old, cut(full_node()), "1")
     tables = (CHECKPOINT, NODE_VERSION, PAYLOAD, RUN_NODE_STATE)
     before = [await rows(store, table) for table in tables]
@@ -238,9 +249,9 @@ async def test_runs_do_not_mix(store: Store) -> None:
     for number, run_id in enumerate(["foo", "foobar", *ODD]):
         await store.insert_job(run_id, definition())
         node = NodeSnapshot(ODD[number % len(ODD)], "running", state=[number, BIG])
-        await store.save(RunHistory(run_id, 1), cut(node, run_id=run_id), ODD[number % len(ODD)])
+        await store.save(RunHistory(run_id, 1, 1), cut(node, run_id=run_id), ODD[number % len(ODD)])
     for number, run_id in enumerate(["foo", "foobar", *ODD]):
-        found = await store.restore(RunHistory(run_id, 1), None)
+        found = await store.restore(RunHistory(run_id, 1, 1), None)
         assert found is not None
         assert [(node.node_id, node.state) for node in found.nodes] == [(ODD[number % len(ODD)], [number, BIG])]
         assert len(await store.checkpoints(run_id)) == 1
@@ -253,8 +264,8 @@ async def test_the_longest_ids_fit(store: Store) -> None:
     node_id = "".join(chr(rng.randrange(0x10000, 0x110000)) for _ in range(NODE_ID_BYTES // 4))
     await store.insert_job(run_id, definition())
     items = Prefix([1])
-    await store.save(RunHistory(run_id, 1), cut(NodeSnapshot(node_id, "running", collected=items), run_id=run_id), "x")
-    found = await store.restore(RunHistory(run_id, 1), None)
+    await store.save(RunHistory(run_id, 1, 1), cut(NodeSnapshot(node_id, "running", collected=items), run_id=run_id), "x")
+    found = await store.restore(RunHistory(run_id, 1, 1), None)
     assert found is not None
     assert [(node.node_id, list(node.collected)) for node in found.nodes] == [(node_id, [1])]
 
@@ -262,12 +273,12 @@ async def test_the_longest_ids_fit(store: Store) -> None:
 async def test_what_is_remembered_of_payloads_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_module, "KNOWN_PAYLOADS", 2)
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     for number in (0, 1, 2, 0, 1, 2):
         await store.save(history, cut(NodeSnapshot(f"n{number}", "running", state=f"{number}{BIG}")), "x")
         assert len(history.payloads) <= 2
     assert await rows(store, PAYLOAD) == 3
-    again = RunHistory("r", 1)
+    again = RunHistory("r", 1, 1)
     found = await store.restore(again, None)
     assert found is not None
     assert sorted(node.state[0] for node in found.nodes) == ["0", "1", "2"]
@@ -276,7 +287,7 @@ async def test_what_is_remembered_of_payloads_is_bounded(store: Store, monkeypat
 
 async def test_what_cannot_be_stored_fails_before_anything_is_written(store: Store) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     bad = object()
     places = {
         "inbox of edge 'e'[1]['k']": NodeSnapshot("a", "running", inbox=(EdgeSnapshot("e", (1, {"k": bad}), False),)),
@@ -295,7 +306,7 @@ async def test_what_cannot_be_stored_fails_before_anything_is_written(store: Sto
 
 async def test_the_tables_tell_the_current_truth(store: Store) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     await store.save(history, cut(full_node()), "1")
     await store.save(history, cut(NodeSnapshot("a", "failed", error="E: x"), status="failed", error="E: x"), "error")
     job = await store.job("r")
@@ -361,7 +372,7 @@ DAMAGES: dict[str, Damage] = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 async def test_damage_is_an_error_that_names_the_run(store: Store, damage: Damage) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     items: list[Any] = [1]
     await store.save(
         history,
@@ -375,7 +386,7 @@ async def test_damage_is_an_error_that_names_the_run(store: Store, damage: Damag
     await store.save(history, cut(NodeSnapshot("b", "running", collected=Prefix(items))), "2")
     await store.transact(damage)
     with pytest.raises(StoreDamaged, match="run 'r' is damaged"):
-        await store.restore(RunHistory("r", 1), None)
+        await store.restore(RunHistory("r", 1, 1), None)
 
 
 def lose_newest(connection: Connection) -> None:
@@ -397,12 +408,12 @@ def add_stranger(connection: Connection) -> None:
 async def test_rows_that_are_whole_but_not_of_the_cut_are_damage(store: Store, damage: Damage, message: str) -> None:
     """Each is what was written once; only the checkpoint's count and hash tell that it is not all of this cut."""
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     await store.save(history, cut(NodeSnapshot("a", "running", state=1), NodeSnapshot("b", "running")), "1")
     await store.save(history, cut(NodeSnapshot("a", "completed", state=2)), "2")
     await store.transact(damage)
     with pytest.raises(StoreDamaged, match=message):
-        await store.restore(RunHistory("r", 1), None)
+        await store.restore(RunHistory("r", 1, 1), None)
 
 
 async def test_a_file_that_vanishes_is_an_error_and_is_not_made_again(tmp_path: Path) -> None:
@@ -438,7 +449,7 @@ async def test_an_unknown_status_is_damage(store: Store) -> None:
 async def test_a_cancelled_save_tells_its_outcome_by_the_rows(store: Store) -> None:
     """Whoever cancels waits until the save is over: it is there whole, and the history knows it."""
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     for number in (1, 2):
         task = asyncio.ensure_future(store.save(history, cut(full_node()), "1"))
         await asyncio.sleep(0)
@@ -447,54 +458,51 @@ async def test_a_cancelled_save_tells_its_outcome_by_the_rows(store: Store) -> N
             await task
         assert await rows(store, CHECKPOINT) == history.number == number
     assert (await store.save(history, cut(NodeSnapshot("b", "idle")), "3")).number == 3
-    found = await store.restore(RunHistory("r", 1), None)
+    found = await store.restore(RunHistory("r", 1, 1), None)
     assert found is not None
     assert [plain(node) for node in found.nodes if node.node_id == "a"] == [plain(full_node())]
 
 
 async def test_a_cancelled_save_that_failed_tells_both(store: Store) -> None:
     await store.insert_job("r", definition())
-    history = RunHistory("r", 1)
+    history = RunHistory("r", 1, 1)
     task = asyncio.ensure_future(store.save(history, cut(NodeSnapshot("a", "running", state=object())), "1"))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
     assert isinstance(caught.value.__cause__, ValueNotStorable)
-    assert history == RunHistory("r", 1)
+    assert history == RunHistory("r", 1, 1)
 
 
-class Watched(Sequence[Any]):
-    """Items that tell where and when they were looked at."""
-
-    def __init__(self, statements: list[str]) -> None:
-        self.statements = statements
-        self.seen: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: Any) -> Any:
-        self.seen.append((threading.get_ident(), len(self.statements)))
-        return ["item"][index]
-
-
-async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store: Store) -> None:
+async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.insert_job("r", definition())
     statements: list[str] = []
+    seen: list[tuple[int, int]] = []
+    fetchval = asyncpg.Connection.fetchval
 
     def listen(*call: Any) -> None:
         statements.append(call[2])
 
-    items = Watched(statements)
+    async def fetch(connection: Any, sql: str, *arguments: Any) -> Any:
+        statements.append(sql)
+        return await fetchval(connection, sql, *arguments)
+
+    def watched(value: Any, place: Any) -> bytes:
+        seen.append((threading.get_ident(), len(statements)))
+        return encode(value, place)
+
+    monkeypatch.setattr(rows_module, "encode", watched)
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", fetch)
     event.listen(Engine, "before_cursor_execute", listen)
     try:
-        await store.save(RunHistory("r", 1), cut(NodeSnapshot("o", "completed", collected=items)), "1")
+        large = ["x" * 100_000]
+        await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=large)), "1")
     finally:
         event.remove(Engine, "before_cursor_execute", listen)
     assert statements
-    assert items.seen
-    assert all(thread != threading.get_ident() and before == 0 for thread, before in items.seen)
+    assert seen
+    assert all(thread != threading.get_ident() and before == 0 for thread, before in seen)
 
 
 async def test_another_version_is_refused_untouched(store: Store, store_url: str) -> None:
@@ -632,3 +640,56 @@ async def test_many_stores_of_one_process_may_create_at_once(store_url: str) -> 
     assert len(await stores[0].jobs()) == 6
     for store in stores:
         await store.close()
+
+
+async def test_an_older_checkpoint_becomes_the_newest_and_the_later_ones_stay(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    collected: list[Any] = ["first"]
+    output = NodeSnapshot("o", "running", firing=1, collected=Prefix(collected))
+    await store.save(history, cut(NodeSnapshot("a", "running", firing=1, state=1), output), "1")
+    collected.append("second")
+    later = NodeSnapshot("o", "completed", firing=1, collected=Prefix(collected))
+    await store.save(
+        history, cut(NodeSnapshot("a", "running", firing=2, state=2), NodeSnapshot("b", "completed", firing=1), later), "2"
+    )
+
+    again = RunHistory("r", 1, 1)
+    older = await store.restore(again, 1)
+    assert older is not None
+    ref = await store.rewind(again, older)
+    assert ref.number == 3
+    other: list[Any] = ["first", "other"]
+    await store.save(again, cut(NodeSnapshot("o", "running", firing=1, collected=Prefix(other))), "4")
+
+    newest = await store.restore(RunHistory("r", 1, 1), None)
+    assert newest is not None
+    assert {node.node_id: node.state for node in newest.nodes} == {"a": 1, "o": None}
+    assert [list(node.collected) for node in newest.nodes if node.node_id == "o"] == [["first", "other"]]
+    second = await store.restore(RunHistory("r", 1, 1), 2)
+    assert second is not None
+    assert {node.node_id: node.state for node in second.nodes} == {"a": 2, "b": None, "o": None}
+    assert [list(node.collected) for node in second.nodes if node.node_id == "o"] == [["first", "second"]]
+
+
+@pytest.mark.parametrize("appended", [1_000, 40], ids=["a kilobyte", "forty bytes"])
+async def test_a_value_that_grows_is_stored_as_what_is_new(store: Store, appended: int) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    bits = random.Random(11)
+    grown: list[bytes] = []
+    for number in range(1, 201):
+        grown.append(bits.randbytes(appended))
+        state = {"step": number, "items": list(grown), "next": number + 1}
+        await store.save(history, cut(NodeSnapshot("a", "running", firing=1, commits=number, state=state)), "step")
+
+    def stored(connection: Connection) -> int:
+        lengths = (func.sum(func.length(table.c.body)) for table in (PAYLOAD, PAYLOAD_SEGMENT, NODE_VERSION))
+        return sum(connection.execute(select(length)).scalar_one() or 0 for length in lengths)
+
+    assert await store.transact(stored, write=False) <= 1.5 * sum(map(len, grown)) + 200 * 250
+    for number in (1, 2, 3, 17, 100, 199, 200):
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None
+        (node,) = found.nodes
+        assert node.state == {"step": number, "items": grown[:number], "next": number + 1}

@@ -1,0 +1,116 @@
+"""Group commit: what is to be written at the same time shares a transaction.
+
+It is the natural state of the writer, not a timer: while one transaction is on its way to the disk, others gather, and the
+next takes them all. One that is refused fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from sqlalchemy import Connection
+
+from checkpoint_plugin.transaction import Database
+from checkpoint_plugin.writing import CutWriter
+
+__all__ = ["GroupWriter", "Write"]
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+Transact = Callable[..., Any]
+
+
+@runtime_checkable
+class Write(Protocol[T_co]):
+    """Something to be written."""
+
+    def encode(self) -> None:
+        """Do what takes long and needs no connection; called off the event loop, while nothing is locked."""
+
+    def write(self, connection: Connection) -> T_co:
+        """Write it in a transaction, which others may share: what it raises undoes this one alone."""
+
+
+class GroupWriter:
+    """Writes what is handed to it, in order, one transaction after the other.
+
+    Args:
+        database: where.
+        most: writes that share a transaction at most.
+    """
+
+    def __init__(self, database: Database, most: int = 256) -> None:
+        self._database = database
+        self._most = most
+        self._waiting: list[tuple[Write[Any], asyncio.Future[Any]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def write(self, write: Write[T]) -> T:
+        """Write something.
+
+        Returns:
+            What its `write` gave, once it is durable.
+
+        Raises:
+            StoreError: the store cannot be used.
+            Exception: what its `encode` or `write` raised; nothing of it was written.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((write, future))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._drain(), name="workflow-checkpoint-writer")
+        return await future
+
+    async def finish(self) -> None:
+        """Wait until everything that was handed to it is written."""
+        while self._task is not None:
+            await asyncio.wait((self._task,))
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                try:
+                    outcomes = await self._write(group)
+                except Exception as error:  # the transaction as a whole: everybody in it is told
+                    outcomes = [error] * len(group)
+                for (_, future), outcome in zip(group, outcomes, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(outcome, BaseException):
+                        future.set_exception(outcome)
+                    else:
+                        future.set_result(outcome)
+        finally:
+            self._task = None
+
+    async def _write(self, group: list[tuple[Write[Any], asyncio.Future[Any]]]) -> list[Any]:
+        first = group[0][0]
+        if len(group) == 1 and isinstance(first, CutWriter):
+            return [await self._database.save(first)]
+        outcomes: list[Any] = [None] * len(group)
+
+        def encode() -> None:
+            for place, (write, _) in enumerate(group):
+                try:
+                    write.encode()
+                except Exception as error:
+                    outcomes[place] = error
+
+        def write_all(connection: Connection) -> None:
+            for place, (write, _) in enumerate(group):
+                if outcomes[place] is not None:
+                    continue
+                if len(group) == 1:
+                    outcomes[place] = write.write(connection)
+                    continue
+                try:
+                    with connection.begin_nested():
+                        outcomes[place] = write.write(connection)
+                except Exception as error:
+                    outcomes[place] = error
+
+        await self._database.transact(write_all, before=encode)
+        return outcomes

@@ -1,0 +1,135 @@
+"""Rows as cuts: each field as the node had it, values from their payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import ormsgpack
+
+from checkpoint_plugin.codec import MalformedValue, decode
+from checkpoint_plugin.digests import digest_of
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.payloads import PayloadReader
+from checkpoint_plugin.rows import FIELDS
+from hookspecs import EdgeSnapshot, NodeSnapshot
+
+__all__ = ["RowReader", "mentioned_in_refs"]
+
+COLLECTED: Final = FIELDS.index("collected")
+LAYOUT_1: Final = frozenset(FIELDS[:16])
+"""The fields of a row in layout 1, which named them."""
+
+
+@dataclass(slots=True)
+class RowReader:
+    """Decodes the rows of one cut.
+
+    Args:
+        run_id: the run, for errors.
+        number: of the checkpoint.
+        payloads: the values that the rows mention.
+    """
+
+    run_id: str
+    number: int
+    payloads: PayloadReader = field(default_factory=lambda: PayloadReader({}, ()))
+
+    def unpack(self, node_id: str, body: bytes) -> list[Any]:
+        """A node row's fields in the order of `FIELDS`, values still as references."""
+        try:
+            row = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
+        if isinstance(row, dict) and row.keys() == LAYOUT_1:
+            row = [row[name] for name in FIELDS[:16]]
+        if not isinstance(row, list) or not 16 <= len(row) <= len(FIELDS):
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
+        return row
+
+    def unpack_segment(self, node_id: str, body: bytes) -> list[Any]:
+        """An output segment's references."""
+        try:
+            refs = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number) from error
+        return list(refs)
+
+    def mentioned(self, row: Sequence[Any]) -> Iterable[bytes]:
+        """The digests of the payloads that a row mentions."""
+        _, _, _, _, state, arguments, taken, _, latest, inbox, *_ = row
+        refs = [state]
+        for named in (arguments, taken, latest):
+            refs += [ref for _, ref in named or ()]
+        for _, items, _ in inbox:
+            refs += items
+        return mentioned_in_refs(refs)
+
+    def value(self, ref: Any, where: str) -> Any:
+        """The value of a reference."""
+        if ref is None:
+            return None
+        try:
+            return decode(ref if type(ref) is bytes else self._data(ref, where))
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"a value of {where}: {error}", self.number) from error
+
+    def _data(self, ref: Any, where: str) -> bytes:
+        if len(ref) == 2:  # as layout 1 wrote it: the kind first
+            kind, found = ref
+            if kind == 0:
+                return bytes(found)
+            ref = [found]
+        (digest,) = ref
+        data = self.payloads.data(digest)
+        if data is None:
+            raise StoreDamaged(self.run_id, f"a payload of {where} is missing", self.number)
+        if digest_of(data) != digest:
+            raise StoreDamaged(self.run_id, f"a payload of {where} was changed", self.number)
+        return data
+
+    def node(self, node_id: str, row: Sequence[Any], items: Sequence[Any]) -> NodeSnapshot:
+        """The node of a row."""
+        where = f"node {node_id!r}"
+        if len(items) != row[COLLECTED]:
+            what = f"output {node_id!r} has {len(items)} of {row[COLLECTED]} items"
+            raise StoreDamaged(self.run_id, what, self.number)
+        status, attempt, firing, commits, state, arguments, taken, emitted, latest, inbox, order, _, source, error, *rest = row
+        started_at, ended_at = rest[:2]
+        return NodeSnapshot(
+            node_id=node_id,
+            status=status,
+            attempt=attempt,
+            firing=firing,
+            commits=commits,
+            state=self.value(state, where),
+            arguments=None if arguments is None else {name: self.value(ref, where) for name, ref in arguments},
+            taken=[(edge, self.value(ref, where)) for edge, ref in taken],
+            emitted=emitted,
+            latest=None if latest is None else {edge: self.value(ref, where) for edge, ref in latest},
+            inbox=tuple(
+                EdgeSnapshot(edge, tuple([self.value(ref, where) for ref in refs]), ended) for edge, refs, ended in inbox
+            ),
+            order=tuple(order),
+            collected=items,
+            source=source,
+            error=None if error is None else error.decode("utf-8", "surrogatepass"),
+            started_at=_read_time(started_at),
+            ended_at=_read_time(ended_at),
+        )
+
+
+def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:
+    """The digests of the payloads among references."""
+    for ref in refs:
+        if type(ref) is list:
+            if len(ref) == 1:
+                yield ref[0]
+            elif ref[0] == 1:
+                yield ref[1]
+
+
+def _read_time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
