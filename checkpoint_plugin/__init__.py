@@ -12,18 +12,33 @@ from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.codec import Codec, TypeRegistry, register
     from checkpoint_plugin.jobs import JobRepository, Page
     from checkpoint_plugin.models import Job, RunNodeState
 
-__all__ = ["CheckpointPlugin", "Job", "JobRepository", "Page", "Policy", "RunNodeState", "checkpoint"]
+__all__ = [
+    "CheckpointPlugin",
+    "Codec",
+    "Job",
+    "JobRepository",
+    "Page",
+    "Policy",
+    "RunNodeState",
+    "TypeRegistry",
+    "checkpoint",
+    "register",
+]
 
 _LAZY = {
+    "Codec": "codec",
+    "TypeRegistry": "codec",
+    "register": "codec",
     "Job": "models",
     "JobRepository": "jobs",
     "Page": "jobs",
     "RunNodeState": "models",
 }
-"""Where the names live whose modules import the database layer: imported when one is asked for."""
+"""Where the names live whose modules import more than a run needs that saves nothing: imported when one is asked for."""
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ __all__ = [
     "StoreUnreachable",
     "StoreUnreadable",
     "StoreUrlInvalid",
+    "ValueNotReadable",
     "ValueNotStorable",
 ]
 
@@ -103,3 +104,25 @@ class StaleVersion(CheckpointError):
         )
         self.run_id = run_id
         self.version = version
+
+
+class ValueNotReadable(CheckpointError):
+    """Raised when a stored value is whole, but not to be had here: its type is unknown, changed, or of a missing library.
+
+    Args:
+        why: what is wrong, and what to do.
+        place: where the value stands, if that is known.
+    """
+
+    def __init__(self, why: str, place: str | None = None) -> None:
+        super().__init__(f"{place or 'a stored value'} cannot be read: {why}")
+        self.why = why
+        self.place = place
+
+    def within(self, place: str) -> ValueNotReadable:
+        """The same, with the place.
+
+        Args:
+            place: where the value stands.
+        """
+        return ValueNotReadable(self.why, place)

@@ -1,24 +1,25 @@
-"""Values as bytes and back: a closed set of types, each exactly itself after the round trip.
-
-The bytes are MessagePack. What it lacks is an extension: a one-byte tag from `tags` and the encoding of plain parts.
-Nothing in the bytes can name code, and they depend on nothing but the value: sets are written sorted by encoding.
-"""
+"""Values as bytes: plain ones by MessagePack itself, everything else as its extensions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import error as StructError
+from dataclasses import is_dataclass
+from enum import Enum
 from typing import Any, Final
 
 import ormsgpack
 
-from checkpoint_plugin.errors import ValueNotStorable
-from checkpoint_plugin.tags import DECODERS, ENCODERS, MalformedValue, Tag
+from checkpoint_plugin.codec.decoding import MAX_DEPTH, VERSION, decode_parts
+from checkpoint_plugin.codec.foreign import find_foreign, foreign_mend
+from checkpoint_plugin.codec.leaves import ENCODERS
+from checkpoint_plugin.codec.models import is_model
+from checkpoint_plugin.codec.registry import TypeRegistry
+from checkpoint_plugin.codec.shapes import RegisteredType, type_name
+from checkpoint_plugin.codec.tags import Tag
+from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 
-__all__ = ["MalformedValue", "decode", "encode"]
+__all__ = ["encode_value"]
 
-VERSION: Final = b"\x01"
-MAX_DEPTH: Final = 100
 STEP_LENGTH: Final = 80
 """Characters of a key that an error shows."""
 OPTIONS: Final = (
@@ -36,33 +37,30 @@ Way = tuple["Way | None", str, Any]
 """A step inside a value: where it starts, its words, the index, key or member."""
 
 
-def encode(value: Any, place: Callable[[], str]) -> bytes:
+def encode_value(value: Any, place: Callable[[], str], registry: TypeRegistry, limit: int) -> bytes:
     """A value's bytes.
 
     Args:
         value: of the known types, exactly, not of a subclass.
         place: tells where it stands, for the error.
+        registry: of the user's types.
+        limit: bytes that it may have at most.
 
     Raises:
         ValueNotStorable: naming the place, the path inside the value, and what to do.
     """
+    data = None
     if _is_plain(value, 0):
         try:
-            return VERSION + ormsgpack.packb(value, option=OPTIONS)
+            data = VERSION + ormsgpack.packb(value, option=OPTIONS)
         except TypeError:
             pass  # an integer beyond 64 bits or a lone surrogate: these take the long way
-    return VERSION + ormsgpack.packb(_Encoder(place).parts(value, None, 0), option=OPTIONS)
-
-
-def decode(data: bytes) -> Any:
-    """The value of bytes that `encode` gave.
-
-    Raises:
-        MalformedValue: they are something else.
-    """
-    if data[:1] != VERSION:
-        raise MalformedValue(f"its format {data[:1].hex() or 'nothing'} is unknown here")
-    return _unpack(data[1:], 0)
+    if data is None:
+        data = VERSION + ormsgpack.packb(_Encoder(place, registry).parts(value, None, 0), option=OPTIONS)
+    if len(data) > limit:
+        why = f"it takes {len(data):,} bytes, and the limit is {limit:,}. Store it elsewhere and pass on where, or raise "
+        raise ValueNotStorable(place(), f"{why}max_value_bytes.")
+    return data
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -86,8 +84,9 @@ def _is_plain(value: Any, depth: int) -> bool:
 class _Encoder:
     """Walks a value. `at` is the way to a part as linked steps: it is put into words only for an error."""
 
-    def __init__(self, place: Callable[[], str]) -> None:
+    def __init__(self, place: Callable[[], str], registry: TypeRegistry) -> None:
         self.place = place
+        self.registry = registry
         self.open: set[int] = set()
 
     def parts(self, value: Any, at: Way | None, depth: int) -> Any:
@@ -104,22 +103,37 @@ class _Encoder:
             try:
                 tag, data = encoder(value)
             except TypeError as error:
-                raise self.refusal(at, f"{error}.") from error
+                raise self.told(at, error) from error
             return self.extension(tag, data)
-        if kind not in CONTAINERS:
-            raise self.refusal(at, f"its type {_name(kind)} is not one that can be stored. {_mend(kind)}")
+        contain = CONTAINERS.get(kind)
+        entry = self.registry.of(kind) if contain is None else None
+        foreign = find_foreign(kind) if contain is None and entry is None else None
+        if contain is None and entry is None and foreign is None:
+            raise self.refusal(at, f"its type {type_name(kind)} is not one that can be stored. {_mend(kind)}")
         if depth >= MAX_DEPTH:
             raise self.refusal(None, f"it is nested deeper than {MAX_DEPTH} levels. Flatten it.")
         if id(value) in self.open:
             raise self.refusal(at, "it contains itself. Store a value without cycles.")
         self.open.add(id(value))
         try:
-            return CONTAINERS[kind](self, value, at, depth + 1)
+            if contain is not None:
+                return contain(self, value, at, depth + 1)
+            try:
+                if entry is not None:
+                    return self.registered(entry, value, at, depth + 1)
+                assert foreign is not None
+                return self.extension(*foreign(value, lambda step, part: _pack(self.parts(part, (at, step, None), depth + 1))))
+            except TypeError as error:
+                raise self.told(at, error) from error
         finally:
             self.open.discard(id(value))
 
     def refusal(self, at: Way | None, why: str) -> ValueNotStorable:
         return ValueNotStorable(self.place() + _words(at), why)
+
+    def told(self, at: Way | None, error: TypeError) -> ValueNotStorable:
+        """What a type says against a value, as a refusal with the path to it; that of a member has its path already."""
+        return error if isinstance(error, ValueNotStorable) else self.refusal(at, f"{error}".removesuffix(".") + ".")
 
     def text(self, value: str) -> Any:
         try:
@@ -154,6 +168,22 @@ class _Encoder:
         packed = sorted(_pack(self.parts(item, (at, " member {}", item), depth)) for item in value)
         return self.extension(tag, _pack(packed))
 
+    def registered(self, entry: RegisteredType, value: Any, at: Way | None, depth: int) -> Any:
+        data = _pack([entry.name, *entry.shape.take(value, lambda step, part: self.parts(part, (at, step, None), depth))])
+        if entry.checked:
+            self.check(entry, data, depth)
+        return self.extension(Tag.REGISTERED, data)
+
+    def check(self, entry: RegisteredType, data: bytes, depth: int) -> None:
+        """Refuse what a user's own functions do not give back: what comes back must be stored as the same bytes."""
+        try:
+            again = entry.shape.make(decode_parts(data, depth, self.registry)[1:])
+        except ValueNotReadable as error:
+            raise TypeError(error.why) from error
+        parts = entry.shape.take(again, lambda step, member: self.parts(member, None, depth))
+        if _pack([entry.name, *parts]) != data:
+            raise TypeError(f"what the decode=… of {type_name(entry.kind)} gives is another value to its encode=…")
+
 
 Contain = Callable[[_Encoder, Any, Way | None, int], Any]
 CONTAINERS: Final[dict[type, Contain]] = {
@@ -167,89 +197,6 @@ CONTAINERS: Final[dict[type, Contain]] = {
 
 def _pack(parts: Any) -> bytes:
     return ormsgpack.packb(parts, option=OPTIONS)
-
-
-SHELLS: Final = frozenset({Tag.TUPLE, Tag.DICT, Tag.SET, Tag.FROZENSET})
-
-
-class _Part:
-    """An extension as it was found, not yet read."""
-
-    __slots__ = ("data", "tag")
-
-    def __init__(self, tag: int, data: bytes) -> None:
-        self.tag = tag
-        self.data = data
-
-
-NESTED: Final = frozenset({list, dict, _Part})
-
-
-def _unpack(data: bytes, depth: int) -> Any:
-    # Extensions are read after ormsgpack has returned, never from inside it: 100 extensions that each hold 1,000
-    # lists made its recursion overflow the stack of the process.
-    found: list[_Part] = []
-
-    def keep(tag: int, inner: bytes) -> _Part:
-        part = _Part(tag, inner)
-        found.append(part)
-        return part
-
-    try:
-        value = ormsgpack.unpackb(data, ext_hook=keep)
-    except ValueError as error:
-        raise MalformedValue(f"it is not what was written ({error})") from error
-    return _resolve(value, depth) if found else value
-
-
-def _resolve(value: Any, depth: int) -> Any:
-    """The value with its extensions read, containers changed in place."""
-    kind = type(value)
-    if kind not in NESTED:
-        return value
-    if kind is _Part:
-        return _read(value.tag, value.data, depth)
-    if depth >= MAX_DEPTH:
-        raise MalformedValue("it is nested too deeply")
-    for place, item in enumerate(value) if kind is list else list(value.items()):
-        if type(item) in NESTED:
-            value[place] = _resolve(item, depth + 1)
-    return value
-
-
-def _read(tag: int, data: bytes, depth: int) -> Any:
-    """The value of an extension."""
-    if tag in SHELLS and depth >= MAX_DEPTH:
-        raise MalformedValue("it is nested too deeply")
-    try:
-        match tag:
-            case Tag.TUPLE:
-                return tuple(_expect_list(_unpack(data, depth)))
-            case Tag.DICT:
-                pairs = _expect_list(_unpack(data, depth - 1))  # a pair is no level of its own
-                if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-                    raise MalformedValue("a mapping in it has no pairs")
-                return {key: item for key, item in pairs}  # noqa: C416  a list of lists is not what dict() takes to mypy
-            case Tag.SET:
-                return {_unpack(item, depth + 1) for item in _expect_list(_unpack(data, depth))}
-            case Tag.FROZENSET:
-                return frozenset(_unpack(item, depth + 1) for item in _expect_list(_unpack(data, depth)))
-            case Tag.SURROGATES:
-                return data.decode("utf-8", "surrogatepass")
-            case Tag.BIG_INT:
-                return int.from_bytes(data, "big", signed=True)
-        decoder = DECODERS.get(tag)
-        if decoder is None:
-            raise MalformedValue(f"it has a part of an unknown kind {tag}")
-        return decoder(data)
-    except (ValueError, TypeError, ArithmeticError, StructError) as error:
-        raise MalformedValue(f"it is not what was written ({error})") from error
-
-
-def _expect_list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise MalformedValue("a container in it is malformed")
-    return value
 
 
 def _is_utf8(text: str) -> bool:
@@ -272,16 +219,19 @@ def _short(step: object) -> str:
     try:
         text = repr(step)
     except Exception as error:  # it is anybody's object: its repr may raise anything, and the refusal must still be told
-        text = f"<{_name(type(step))}, whose repr raises {type(error).__name__}>"
+        text = f"<{type_name(type(step))}, whose repr raises {type(error).__name__}>"
     return text if len(text) <= STEP_LENGTH else f"{text[: STEP_LENGTH - 1]}…"
 
 
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__
-
-
 def _mend(kind: type) -> str:
+    if issubclass(kind, Enum) or is_dataclass(kind) or is_model(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+        return "Register it: @checkpoint_plugin.register above the class, or in the hook register_codecs."
+    if (more := foreign_mend(kind)) is not None:
+        return more
     for base in (*CONTAINERS, *LEAVES, *ENCODERS):
         if base is not type(None) and issubclass(kind, base):
             return f"It would come back as {base.__name__}: convert it to that, or to another plain value, first."
-    return "Convert it to plain values (numbers, text, bytes, lists, dicts, dates, …) first."
+    return (
+        "Convert it to plain values (numbers, text, bytes, lists, dicts, dates, …) first, or register it with "
+        "checkpoint_plugin.register(…, encode=…, decode=…)."
+    )

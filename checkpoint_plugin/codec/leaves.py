@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import IntEnum
 from fractions import Fraction
 from functools import cache
 from struct import Struct
@@ -14,36 +13,15 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
-__all__ = ["DECODERS", "ENCODERS", "MalformedValue", "Tag"]
+from checkpoint_plugin.codec.tags import MalformedValue, Tag
+from checkpoint_plugin.errors import ValueNotReadable
 
-
-class MalformedValue(Exception):
-    """Raised when bytes are not the encoding of a value."""
-
-
-class Tag(IntEnum):
-    """Extension tags. Stored: never renumber, only add."""
-
-    TUPLE = 1
-    SET = 2
-    FROZENSET = 3
-    DICT = 4
-    BIG_INT = 5
-    SURROGATES = 6
-    BYTEARRAY = 7
-    DATETIME = 8
-    DATE = 9
-    TIME = 10
-    TIMEDELTA = 11
-    UUID = 12
-    DECIMAL = 13
-    FRACTION = 14
-    COMPLEX = 15
-    PATH = 16
+__all__ = ["DECODERS", "ENCODERS"]
 
 
 COMPLEX: Final = Struct(">dd")
 DELTA: Final = Struct(">iii")
+MAX_FRACTION: Final = 1 << 36
 PATHS: Final[dict[str, type[pathlib.PurePath]]] = {
     "path": type(pathlib.Path()),
     "posix": pathlib.PurePosixPath,
@@ -98,7 +76,7 @@ def _zone(kind: str, offset: str) -> Any:
         return UTC if not delta else timezone(delta)
     if kind.startswith("zone "):
         if kind[5:] not in _zones():
-            raise MalformedValue(f"its time zone {kind[5:]!r} is not known here; install tzdata")
+            raise ValueNotReadable(f"its time zone {kind[5:]!r} is not known here. Install it: pip install tzdata")
         return ZoneInfo(kind[5:])
     raise MalformedValue(f"a time zone in it is of an unknown kind {kind!r}")
 
@@ -116,9 +94,22 @@ def _read_delta(data: bytes) -> timedelta:
     return timedelta(days, seconds, microseconds)
 
 
+def _fraction(value: Fraction) -> tuple[Tag, bytes]:
+    if not _is_quick(value.numerator, value.denominator):
+        raise TypeError("its numerator and denominator are too long to be reduced quickly; round it")
+    return Tag.FRACTION, _bytes(f"{value.numerator:x}/{value.denominator:x}")
+
+
 def _read_fraction(data: bytes) -> Fraction:
-    top, bottom = _text(data).split("/")
-    return Fraction(int(top, 16), int(bottom, 16))
+    top, bottom = (int(part, 16) for part in _text(data).split("/"))
+    if not _is_quick(top, bottom):
+        raise MalformedValue("a fraction in it is too long")
+    return Fraction(top, bottom)
+
+
+def _is_quick(top: int, bottom: int) -> bool:
+    """Whether the two are reduced within a tenth of a second: the time grows with the product of their lengths."""
+    return top.bit_length() * bottom.bit_length() <= MAX_FRACTION
 
 
 def _path(kind: str, value: pathlib.PurePath) -> tuple[Tag, bytes]:
@@ -144,13 +135,15 @@ ENCODERS: Final[dict[type, Encode]] = {
     timedelta: lambda value: (Tag.TIMEDELTA, DELTA.pack(value.days, value.seconds, value.microseconds)),
     UUID: lambda value: (Tag.UUID, value.bytes),
     Decimal: lambda value: (Tag.DECIMAL, _bytes(str(value))),
-    Fraction: lambda value: (Tag.FRACTION, _bytes(f"{value.numerator:x}/{value.denominator:x}")),
+    Fraction: _fraction,
     complex: lambda value: (Tag.COMPLEX, COMPLEX.pack(value.real, value.imag)),
     PATHS["path"]: lambda value: _path("path", value),
     pathlib.PurePosixPath: lambda value: _path("posix", value),
     pathlib.PureWindowsPath: lambda value: _path("windows", value),
 }
 DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
+    Tag.SURROGATES: _text,
+    Tag.BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
     Tag.BYTEARRAY: bytearray,
     Tag.DATETIME: _read_moment(datetime.fromisoformat),
     Tag.DATE: lambda data: date.fromisoformat(_text(data)),
