@@ -13,12 +13,15 @@ from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
     from checkpoint_plugin.codec import Codec, TypeRegistry, register
+    from checkpoint_plugin.events import EventLogger, EventRecord
     from checkpoint_plugin.jobs import JobRepository, Page
     from checkpoint_plugin.models import Job, RunNodeState
 
 __all__ = [
     "CheckpointPlugin",
     "Codec",
+    "EventLogger",
+    "EventRecord",
     "Job",
     "JobRepository",
     "Page",
@@ -31,12 +34,14 @@ __all__ = [
 
 _LAZY = {
     "Codec": "codec",
-    "TypeRegistry": "codec",
-    "register": "codec",
+    "EventLogger": "events",
+    "EventRecord": "events",
     "Job": "models",
     "JobRepository": "jobs",
     "Page": "jobs",
     "RunNodeState": "models",
+    "TypeRegistry": "codec",
+    "register": "codec",
 }
 """Where the names live whose modules import more than a run needs that saves nothing: imported when one is asked for."""
 

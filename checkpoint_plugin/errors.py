@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from hookspecs import StoreError
 
 __all__ = [
@@ -15,6 +18,7 @@ __all__ = [
     "StoreUrlInvalid",
     "ValueNotReadable",
     "ValueNotStorable",
+    "WriterStopped",
 ]
 
 
@@ -126,3 +130,20 @@ class ValueNotReadable(CheckpointError):
             place: where the value stands.
         """
         return ValueNotReadable(self.why, place)
+
+
+class WriterStopped(CheckpointError, RuntimeError):
+    """Raised when a writer takes nothing more, or ends before all that it took is durable.
+
+    Args:
+        what: the writer.
+        unwritten: what is not durable.
+    """
+
+    def __init__(self, what: str, unwritten: Sequence[Any]) -> None:
+        if unwritten:
+            text = f"{len(unwritten)} writes of the {what} are not durable. Write them again when the store can be reached."
+        else:
+            text = f"the {what} is stopped and takes nothing more. Start it, or make a new one."
+        super().__init__(text)
+        self.unwritten = tuple(unwritten)

@@ -37,7 +37,12 @@ def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
     Raises:
         PluginOptionsInvalid: an option is unknown or has a wrong value.
     """
-    return CheckpointPlugin(Policy.from_options(options))
+    policy = Policy.from_options(options)
+    if policy.events:
+        from checkpoint_plugin.logging_plugin import LoggingCheckpointPlugin
+
+        return LoggingCheckpointPlugin(policy)
+    return CheckpointPlugin(policy)
 
 
 class CheckpointPlugin:

@@ -28,6 +28,7 @@ class Policy:
         on_signal: save when the run is stopped by a signal or cancelled.
         durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else.
         url: of the store; never stored.
+        events: keep a log of what happens to the run and its nodes.
     """
 
     every_seconds: float | None = 5.0
@@ -37,6 +38,7 @@ class Policy:
     on_signal: bool = True
     durability: str = "sync"
     url: str | None = None
+    events: bool = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Policy:
@@ -51,7 +53,7 @@ class Policy:
                 near = get_close_matches(str(name), known, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise PluginOptionsInvalid(NAME, f"checkpoint has no option {name!r}.{hint} Its options: {', '.join(known)}.")
-        for name in ("every_firing", "explicit", "on_error", "on_signal"):
+        for name in ("every_firing", "explicit", "on_error", "on_signal", "events"):
             if not isinstance(options.get(name, True), bool):
                 raise _invalid(name, options[name], "true or false")
         if options.get("durability", "sync") != "sync":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from checkpoint_plugin import EventLogger, JobRepository
+from checkpoint_plugin.cli.events import events
 from checkpoint_plugin.cli.runs import checkpoints, runs, show
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
@@ -140,3 +144,69 @@ def test_a_url_of_another_kind_is_wrong_usage() -> None:
     assert isinstance(error, StoreUrlInvalid)
     assert error.exit_code == 2
     assert "geheim" not in str(error)
+
+
+@pytest.fixture
+def logged(filled: str) -> str:
+    """The same with an event log of `r`, and one of `alone`, which has no row."""
+
+    async def work(store: Store) -> None:
+        for run_id in ("r", "alone"):
+            async with EventLogger(run_id, store=store) as log:
+                await log.log("created", payload={"attempt": 1})
+                await log.log("started", ODD)
+                await log.log("failed", "a", {"error": ("no", 1)})
+
+    fill(filled, work)
+    return filled
+
+
+def test_events_are_listed_by_question(logged: str) -> None:
+    found = document(events, "r", "--url", logged)
+    assert found["run_id"] == "r"
+    assert [(e["seq"], e["kind"], e["node_id"]) for e in found["events"]] == [
+        (0, "created", None),
+        (1, "started", ODD),
+        (2, "failed", "a"),
+    ]
+    assert found["events"][2]["payload"] == {"error": {"$type": "tuple", "value": ["no", 1]}}
+    assert all(datetime.fromisoformat(e["time"]).tzinfo is not None for e in found["events"])
+    asked = document(events, "r", "--kind", "failed", "--kind", "created", "--after", "0", "--url", logged)
+    assert [e["seq"] for e in asked["events"]] == [2]
+    assert [e["seq"] for e in document(events, "alone", "--node", "a", "--url", logged)["events"]] == [2]
+    assert document(events, "s", "--url", logged)["events"] == []
+    text = call(events, "r", "--url", logged).stdout
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 4
+
+
+def test_following_ends_with_the_run(logged: str) -> None:
+    done = call(events, "r", "--follow", "--json", "--url", logged)
+    assert done.exit_code == 0
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [0, 1, 2]
+    assert len(call(events, "r", "--follow", "--after", "0", "--url", logged).stdout.splitlines()) == 2
+    assert isinstance(call(events, "other", "--follow", "--url", logged).exception, RunNotFound)
+    assert isinstance(call(events, "other", "--url", logged).exception, RunNotFound)
+
+
+def test_following_shows_what_comes(logged: str) -> None:
+    code = "from checkpoint_plugin.cli.events import events; events()"
+    command = [sys.executable, "-c", code, "s", "--follow", "--json", "--url", logged]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+
+    async def first(store: Store) -> None:
+        async with EventLogger("s", store=store) as log:
+            await log.log("created")
+
+    async def last(store: Store) -> None:
+        async with EventLogger("s", store=store) as log:
+            await log.log("completed")
+        await JobRepository(store=store).change("s", lambda job: job.mark_completed())
+
+    fill(logged, first)
+    assert json.loads(process.stdout.readline())["kind"] == "created"
+    fill(logged, last)
+    assert json.loads(process.stdout.readline())["kind"] == "completed"
+    assert process.wait(30) == 0
+    process.stdout.close()

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from checkpoint_plugin.cli import runs as stored
+from checkpoint_plugin.cli.events import events
 from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.resume import resume
 from workflow_runner.cli.run import run
@@ -22,6 +23,7 @@ COMMANDS: dict[str, click.Command] = {
     "runs": stored.runs,
     "show": stored.show,
     "checkpoints": stored.checkpoints,
+    "events": events,
 }
 
 

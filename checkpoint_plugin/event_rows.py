@@ -1,0 +1,53 @@
+"""The statements of the event log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from checkpoint_plugin.models import EVENT, EVENT_HEAD
+
+__all__ = ["append_events", "are_stored", "select_events"]
+
+INSERT: Final = insert(EVENT)
+
+
+def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Give events the next numbers and write them. The row of the next number is the lock, held until the commit: who
+    writes meanwhile waits, and a transaction that is rolled back gives its numbers back.
+
+    Returns:
+        The number of the first.
+    """
+    make = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(EVENT_HEAD)
+    new = make.values(run_id=run_id, next_seq=len(rows))
+    taken = new.on_conflict_do_update(
+        index_elements=["run_id"], set_={"next_seq": EVENT_HEAD.c.next_seq + new.excluded.next_seq}
+    ).returning(EVENT_HEAD.c.next_seq)
+    first = int(connection.execute(taken).scalar_one()) - len(rows)
+    connection.execute(INSERT, [{"run_id": run_id, "seq": seq, **row} for seq, row in enumerate(rows, first)])
+    return first
+
+
+def are_stored(connection: Connection, run_id: str, first: int, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these very events are stored from a number on."""
+    query = select(EVENT).where(EVENT.c.run_id == run_id, EVENT.c.seq >= first).order_by(EVENT.c.seq).limit(len(rows))
+    found = [{name: row._mapping[name] for name in rows[0]} for row in connection.execute(query)]
+    return found == [dict(row) for row in rows]
+
+
+def select_events(
+    run_id: str, kind: str | Collection[str] | None, node_id: str | None, after: int | None, limit: int | None
+) -> Any:
+    """The query for events, oldest first."""
+    query = select(EVENT).where(EVENT.c.run_id == run_id).order_by(EVENT.c.seq)
+    if kind is not None:
+        query = query.where(EVENT.c.kind.in_([kind] if isinstance(kind, str) else sorted(kind)))
+    if node_id is not None:
+        query = query.where(EVENT.c.node_id == node_id)
+    if after is not None:
+        query = query.where(EVENT.c.seq > after)
+    return query if limit is None else query.limit(limit)

@@ -1,0 +1,87 @@
+"""The plugin that also keeps the event log of its run, for runs that ask for `events`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_plugin.plugin import CheckpointPlugin
+from checkpoint_plugin.policy import Policy
+from hookspecs import Cancelled, CheckpointRef, Completed, Failed, NodeInfo, Outcome, RunControl, RunInfo, Snapshot, hookimpl
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.events import EventLogger
+
+__all__ = ["LoggingCheckpointPlugin"]
+
+
+class LoggingCheckpointPlugin(CheckpointPlugin):
+    """Saves one run, and logs what happens to it and to its nodes."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._log: EventLogger | None = None
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        """As without a log, then log that the run began."""
+        from checkpoint_plugin.events import EventLogger
+
+        await super().before_run(run, control)
+        store, _ = self._opened()
+        self._log = EventLogger(run.run_id, store=store)
+        try:
+            await self._log.start()
+            await self._log.log("resumed" if run.resumed else "created", payload={"attempt": run.attempt})
+            if not run.resumed:
+                for node in run.graph["nodes"]:
+                    await self._log.log("scheduled", node["id"])
+        except BaseException as error:  # nobody calls after_run of a before_run that raised
+            await super().after_run(run, Failed(error))
+            raise
+
+    @hookimpl
+    async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
+        """Log that a firing began."""
+        await self._events().log("started", node.node_id, _firing(node))
+
+    @hookimpl
+    async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+        """Log how a firing ended."""
+        kind, payload = _told(outcome)
+        await self._events().log(kind, node.node_id, {**_firing(node), **payload})
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        """As without a log, then log the checkpoint."""
+        ref = await super().save_checkpoint(run, snapshot, reason)
+        await self._events().log("checkpointed", payload={"number": ref.number, "reason": ref.reason})
+        return ref
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        """Log how the run ended, make the log durable, then as without a log."""
+        kind, payload = _told(outcome)
+        try:
+            await self._events().log(kind, payload={**payload, "attempt": run.attempt})
+            await self._events().stop()
+        finally:
+            await super().after_run(run, outcome)
+
+    def _events(self) -> EventLogger:
+        assert self._log is not None
+        return self._log
+
+
+def _firing(node: NodeInfo) -> dict[str, Any]:
+    return {"firing": node.firing, "attempt": node.attempt}
+
+
+def _told(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+    match outcome:
+        case Completed():
+            return "completed", {}
+        case Failed(error):
+            return "failed", {"error": f"{type(error).__name__}: {error}"}
+        case Cancelled(reason):
+            return "cancelled", {"reason": reason}

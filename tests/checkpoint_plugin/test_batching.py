@@ -1,0 +1,218 @@
+"""Batches: by size, by time, in order, tried again, never lost silently."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from checkpoint_plugin import batching
+from checkpoint_plugin.batching import BatchWriter
+from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable, WriterStopped
+
+
+class Target:
+    """Takes batches; fails as often as it is told, and waits while it is shut."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.tried: list[Sequence[int]] = []
+        self.failures: list[Exception] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.changed = asyncio.Event()
+
+    async def write(self, values: Sequence[int]) -> None:
+        self.tried.append(values)
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append(list(values))
+        self.changed.set()
+
+
+def writer(target: Target, size: int = 3, interval: float = 100.0, **more: float | int) -> BatchWriter[int]:
+    return BatchWriter(
+        target.write,
+        name="test",
+        size=size,
+        interval=interval,
+        limit=int(more.get("limit", 100)),
+        wait_seconds=float(more.get("wait_seconds", 5)),
+        give_up_seconds=float(more.get("give_up_seconds", 60)),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "FIRST_PAUSE", 0.001)
+
+
+async def settled(target: Target, count: int) -> None:
+    while sum(map(len, target.batches)) < count:
+        target.changed.clear()
+        await target.changed.wait()
+
+
+async def test_a_full_batch_is_written_at_once_and_the_rest_at_the_end() -> None:
+    target = Target()
+    batches = writer(target)
+    batches.start()
+    for value in range(7):
+        await batches.put(value)
+    await settled(target, 6)
+    assert target.batches == [[0, 1, 2], [3, 4, 5]]
+    await batches.stop(5)
+    assert target.batches == [[0, 1, 2], [3, 4, 5], [6]]
+    assert (batches.stats.queued, batches.stats.processed, batches.stats.batches, batches.stats.errors) == (7, 7, 3, 0)
+
+
+async def test_a_small_batch_is_written_when_it_is_old() -> None:
+    target = Target()
+    batches = writer(target, interval=0.01)
+    batches.start()
+    await batches.put(1)
+    await settled(target, 1)
+    assert target.batches == [[1]]
+    await batches.stop(5)
+
+
+async def test_who_asks_for_it_waits_until_its_value_is_durable() -> None:
+    target = Target()
+    batches = writer(target)
+    batches.start()
+    await batches.put(1)
+    await batches.put(2, durable=True)
+    assert target.batches == [[1, 2]]
+    await batches.put(3)
+    await batches.flush()
+    assert target.batches == [[1, 2], [3]]
+    await batches.stop(5)
+
+
+async def test_what_came_before_the_start_is_written_after_it() -> None:
+    target = Target()
+    batches = writer(target)
+    await batches.put(1)
+    batches.start()
+    batches.start()
+    await batches.flush()
+    assert target.batches == [[1]]
+    await batches.stop(5)
+    await batches.stop(5)
+
+
+async def test_a_batch_that_failed_is_tried_again_unchanged() -> None:
+    target = Target()
+    target.failures = [StoreUnreadable("away")] * 3
+    batches = writer(target)
+    batches.start()
+    for value in range(3):
+        await batches.put(value)
+    await settled(target, 3)
+    assert target.batches == [[0, 1, 2]]
+    assert len(target.tried) == 4
+    assert all(values is target.tried[0] for values in target.tried)
+    assert batches.stats.errors == 3
+    await batches.stop(5)
+
+
+async def test_what_cannot_be_written_before_the_end_is_told() -> None:
+    target = Target()
+    target.failures = [StoreUnreadable("away")] * 10_000
+    batches = writer(target)
+    batches.start()
+    for value in range(5):
+        await batches.put(value)
+    with pytest.raises(WriterStopped, match="5 writes of the test are not durable") as raised:
+        await batches.stop(0.05)
+    assert raised.value.unwritten == (0, 1, 2, 3, 4)
+    with pytest.raises(WriterStopped, match="takes nothing more"):
+        await batches.put(6)
+
+
+async def test_another_error_breaks_the_writer_and_everybody_hears_of_it() -> None:
+    target = Target()
+    target.failures = [StoreDamaged("r", "all of it")]
+    batches = writer(target)
+    batches.start()
+    await batches.put(1)
+    with pytest.raises(StoreDamaged):
+        await batches.put(2, durable=True)
+    for call in (batches.put(3), batches.flush()):
+        with pytest.raises(StoreDamaged):
+            await call
+    with pytest.raises(WriterStopped) as raised:
+        await batches.stop(5)
+    assert raised.value.unwritten == (1, 2)
+    assert isinstance(raised.value.__cause__, StoreDamaged)
+
+
+async def test_a_batch_is_not_tried_for_ever() -> None:
+    target = Target()
+    target.failures = [StoreUnreadable("away")] * 10_000
+    batches = writer(target, give_up_seconds=0.02)
+    batches.start()
+    with pytest.raises(StoreUnreadable, match="away"):
+        await batches.put(1, durable=True)
+    with pytest.raises(WriterStopped) as raised:
+        await batches.stop(5)
+    assert raised.value.unwritten == (1,)
+
+
+async def test_who_adds_to_a_full_writer_waits_for_room() -> None:
+    target = Target()
+    target.open.clear()
+    batches = writer(target, size=2, limit=2)
+    batches.start()
+    for value in (1, 2):
+        await batches.put(value)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    for value in (3, 4):
+        await batches.put(value)
+    late = asyncio.create_task(batches.put(5))
+    await asyncio.sleep(0.01)
+    assert not late.done()
+    target.open.set()
+    await late
+    await batches.stop(5)
+    assert [value for batch in target.batches for value in batch] == [1, 2, 3, 4, 5]
+
+
+async def test_nobody_waits_for_room_beyond_the_bound() -> None:
+    target = Target()
+    target.open.clear()
+    batches = writer(target, size=1, limit=1, wait_seconds=0.02)
+    batches.start()
+    await batches.put(1)
+    await asyncio.sleep(0.01)
+    await batches.put(2)
+    with pytest.raises(WriterStopped) as raised:
+        await batches.put(3)
+    assert raised.value.unwritten == (1, 2)
+    target.open.set()
+    await batches.stop(5)
+    assert target.batches == [[1], [2]]
+
+
+async def test_values_of_one_key_become_one() -> None:
+    target = Target()
+    batches = BatchWriter(target.write, name="test", size=3, interval=100, merge=lambda old, new: 10 * old + new)
+    for key, value in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
+        await batches.put(value, key)
+    batches.start()
+    await settled(target, 3)
+    assert target.batches == [[13, 2, 4]]
+    await batches.put(5, "a")
+    await batches.flush()
+    assert target.batches[1] == [5]
+    assert (batches.stats.queued, batches.stats.processed, batches.stats.batches) == (5, 5, 2)
+    await batches.stop(5)
+
+
+def test_sizes_are_checked() -> None:
+    for size, interval in ((0, 1.0), (1, -1.0), (1, float("nan"))):
+        with pytest.raises(ValueError, match="size of 1 or more"):
+            BatchWriter(Target().write, name="test", size=size, interval=interval)

@@ -1,0 +1,91 @@
+"""The option `events`: the plugin logs what happens to a run and its nodes."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from checkpoint_plugin import EventLogger, EventRecord, JobRepository
+from checkpoint_plugin.errors import StoreUnreadable
+from checkpoint_plugin.plugin import checkpoint
+from checkpoint_plugin.policy import Policy
+from hookspecs import PluginOptionsInvalid
+from tests.checkpoint_plugin.test_plugin import Host
+from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
+
+FAIL: list[bool] = []
+
+
+@node
+async def one(x: int) -> int:
+    return x
+
+
+@node
+async def fragile(x: int) -> int:
+    if FAIL:
+        raise RuntimeError("no")
+    return x
+
+
+def chain() -> Graph:
+    graph = Graph()
+    graph.output("out", graph.add(fragile, node_id="b", x=graph.add(one, node_id="a", x=1)))
+    return graph
+
+
+async def logged(url: str) -> list[EventRecord]:
+    return await EventLogger("r", url).events()
+
+
+def told(events: list[EventRecord], node_id: str | None) -> list[str]:
+    return [event.kind for event in events if event.node_id == node_id]
+
+
+async def test_a_run_and_its_nodes_are_logged(store_url: str) -> None:
+    runner = WorkflowRunner(plugins=Host(store_url))
+    FAIL.append(True)
+    with pytest.raises(NodeFailed):
+        await runner.run(chain(), enable={"checkpoint": {"events": True}}, run_id="r")
+    FAIL.clear()
+    first = await logged(store_url)
+    assert [event.seq for event in first] == list(range(len(first)))
+    assert told(first, None) == ["created", "checkpointed", "failed"]
+    assert told(first, "a") == ["scheduled", "started", "completed"]
+    assert told(first, "b") == ["scheduled", "started", "failed"]
+    failed = next(event for event in first if event.kind == "failed")
+    assert (failed.node_id, failed.payload) == ("b", {"firing": 1, "attempt": 1, "error": "RuntimeError: no"})
+    await runner.resume("r", graph=chain())
+    second = (await logged(store_url))[len(first) :]
+    assert told(second, None) == ["resumed", "checkpointed", "completed"]
+    assert (told(second, "a"), told(second, "b")) == ([], ["started", "completed"])
+    assert second[0].payload == {"attempt": 2}
+    assert [event.payload["reason"] for event in (*first, *second) if event.kind == "checkpointed"] == ["error", "end"]
+
+
+async def test_without_the_option_nothing_is_logged_and_no_node_is_listened_to(store_url: str) -> None:
+    await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": True}, run_id="r")
+    assert await logged(store_url) == []
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_a_run_without_a_log_pays_for_no_hook_of_nodes(events: bool) -> None:
+    assert hasattr(checkpoint({"events": events}), "before_node") is events
+
+
+def test_the_option_is_checked() -> None:
+    assert not Policy.from_options({}).events
+    with pytest.raises(PluginOptionsInvalid, match="'events' is true or false"):
+        Policy.from_options({"events": "yes"})
+
+
+async def test_a_log_that_cannot_begin_leaves_nothing_open(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: EventLogger, *arguments: object, **more: object) -> None:
+        raise StoreUnreadable("no log")
+
+    monkeypatch.setattr(EventLogger, "log", refuse)
+    with pytest.raises(StoreUnreadable, match="no log"):
+        await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": {"events": True}}, run_id="r")
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("workflow-checkpoint")] == []
+    assert (await JobRepository(store_url).get("r")).status == "failed"
