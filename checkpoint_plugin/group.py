@@ -45,10 +45,11 @@ class GroupWriter:
         self._database = database
         self._most = most
         self._waiting: list[tuple[Write[Any], asyncio.Future[Any]]] = []
+        self._busy = False
         self._task: asyncio.Task[None] | None = None
 
     async def write(self, write: Write[T]) -> T:
-        """Write something.
+        """Write something; who calls it must not be cancelled (`transaction.finish`): others may wait with it.
 
         Returns:
             What its `write` gave, once it is durable.
@@ -57,50 +58,63 @@ class GroupWriter:
             StoreError: the store cannot be used.
             Exception: what its `encode` or `write` raised; nothing of it was written.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((write, future))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._drain(), name="workflow-checkpoint-writer")
-        return await future
+        if self._busy:
+            future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            self._waiting.append((write, future))
+            return await future
+        self._busy = True
+        try:
+            (outcome,) = await self._write([write])
+        finally:
+            self._next()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        found: T = outcome
+        return found
 
     async def finish(self) -> None:
         """Wait until everything that was handed to it is written."""
         while self._task is not None:
             await asyncio.wait((self._task,))
 
-    async def _drain(self) -> None:
-        try:
-            while self._waiting:
-                group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                try:
-                    outcomes = await self._write(group)
-                except Exception as error:  # the transaction as a whole: everybody in it is told
-                    outcomes = [error] * len(group)
-                for (_, future), outcome in zip(group, outcomes, strict=True):
-                    if future.done():
-                        continue
-                    if isinstance(outcome, BaseException):
-                        future.set_exception(outcome)
-                    else:
-                        future.set_result(outcome)
-        finally:
+    def _next(self) -> None:
+        """A transaction is over: the next takes all that wait, in a task of its own, so that nobody works for others."""
+        if self._waiting:
+            self._task = asyncio.get_running_loop().create_task(self._drain(), name="workflow-checkpoint-writer")
+        else:
+            self._busy = False
             self._task = None
 
-    async def _write(self, group: list[tuple[Write[Any], asyncio.Future[Any]]]) -> list[Any]:
-        first = group[0][0]
+    async def _drain(self) -> None:
+        group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        try:
+            outcomes = await self._write([write for write, _ in group])
+        except Exception as error:  # the transaction as a whole: everybody in it is told
+            outcomes = [error] * len(group)
+        for (_, future), outcome in zip(group, outcomes, strict=True):
+            if future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+        self._next()
+
+    async def _write(self, group: list[Write[Any]]) -> list[Any]:
+        first = group[0]
         if len(group) == 1 and isinstance(first, CutWriter):
             return [await self._database.save(first)]
         outcomes: list[Any] = [None] * len(group)
 
         def encode() -> None:
-            for place, (write, _) in enumerate(group):
+            for place, write in enumerate(group):
                 try:
                     write.encode()
                 except Exception as error:
                     outcomes[place] = error
 
         def write_all(connection: Connection) -> None:
-            for place, (write, _) in enumerate(group):
+            for place, write in enumerate(group):
                 if outcomes[place] is not None:
                     continue
                 if len(group) == 1:

@@ -30,6 +30,7 @@ class RunHistory:
         saved_items: durable items of each output node.
         log: to which output items are appended; another one after going back to an older checkpoint.
         total: the hash of the newest cut.
+        status: of the run in the last checkpoint of this attempt.
         payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
         bases: values that later ones may grow out of.
     """
@@ -44,6 +45,7 @@ class RunHistory:
     saved_items: dict[str, int] = field(default_factory=dict)
     log: int = 0
     total: int = 0
+    status: str | None = None
     payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
 

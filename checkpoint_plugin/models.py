@@ -52,6 +52,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+ONE_TREE: Final = {"sqlite_with_rowid": False}
+"""On SQLite a table whose rows lie in the tree of its key: a save then writes one page where it would write two."""
+
+
 class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
     """Root of this package's tables, on a registry of its own."""
 
@@ -77,13 +81,9 @@ class Job(JobLife, Base, table=True):
     attempt: int = 1
     newest_number: int = 0
     status: str = Field(default="scheduled", index=True)
-    definition: bytes = Field(default=b"", sa_type=LargeBinary)
-    definition_digest: bytes = Field(default=b"", sa_type=LargeBinary)
     user_id: str | None = Field(default=None, index=True)
     job_type: str = "workflow"
     workflow_id: str | None = Field(default=None, index=True)
-    graph: str | None = Field(default=None, sa_type=Text)
-    params: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(default_factory=_now, index=True)
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -93,7 +93,6 @@ class Job(JobLife, Base, table=True):
     error: str | None = Field(default=None, sa_type=Text)
     error_message: str | None = Field(default=None, sa_type=Text)
     cost: float | None = None
-    logs: str | None = Field(default=None, sa_type=Text)
     suspended_node_id: str | None = Field(default=None, sa_type=Text)
     suspension_reason: str | None = Field(default=None, sa_type=Text)
     suspension_state_json: str | None = Field(default=None, sa_type=Text)
@@ -108,6 +107,12 @@ class Job(JobLife, Base, table=True):
     degraded: str | None = Field(default=None, sa_type=Text)
     set_aside: str | None = Field(default=None, sa_type=Text)
     version: int = 0
+    # What is large and never changes comes last: on SQLite a save then touches one page of this row.
+    logs: str | None = Field(default=None, sa_type=Text)
+    graph: str | None = Field(default=None, sa_type=Text)
+    params: str | None = Field(default=None, sa_type=Text)
+    definition: bytes = Field(default=b"", sa_type=LargeBinary)
+    definition_digest: bytes = Field(default=b"", sa_type=LargeBinary)
 
 
 class Lease(Base, table=True):
@@ -132,13 +137,15 @@ class Lease(Base, table=True):
 
 
 class RunNodeState(NodeLife, Base, table=True):
-    """Where a node of a run stands, as of the last durable checkpoint."""
+    """Where a node of a run stands, as of the last durable checkpoint; `number` is that of its newest version."""
 
     __tablename__: ClassVar[str] = "run_node_state"
+    __table_args__ = ONE_TREE
 
     run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
     node_id: str = Field(primary_key=True, sa_type=Text)
-    status: str = Field(default="idle", index=True)
+    number: int | None = None
+    status: str = "idle"
     attempt: int = 1
     scheduled_at: datetime | None = None
     started_at: datetime | None = None
@@ -157,6 +164,7 @@ class Checkpoint(Base, table=True):
     """A durable cut: numbered within its run, never changed. `cut_hash` sums the newest row of every node."""
 
     __tablename__: ClassVar[str] = "checkpoint"
+    __table_args__ = ONE_TREE
 
     run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
     number: int = Field(primary_key=True)
@@ -181,15 +189,16 @@ class Checkpoint(Base, table=True):
 class NodeVersion(Base, table=True):
     """A node as of one checkpoint; checkpoint N is each node's newest row of a number ≤ N.
 
-    `mentions` are the digests of the payloads that `body` mentions, one after the other: retention reads no body.
+    Its key begins with the number: the rows of a save lie side by side. `mentions` are the digests of the payloads that
+    `body` mentions, one after the other: retention reads no body.
     """
 
     __tablename__: ClassVar[str] = "node_version"
-    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]), ONE_TREE)
 
     run_id: str = Field(primary_key=True, sa_type=Text)
-    node_id: str = Field(primary_key=True, sa_type=Text)
     number: int = Field(primary_key=True)
+    node_id: str = Field(primary_key=True, sa_type=Text)
     body: bytes = Field(sa_type=LargeBinary)
     mentions: bytes | None = Field(default=None, sa_type=LargeBinary)
     digest: bytes = Field(sa_type=LargeBinary)

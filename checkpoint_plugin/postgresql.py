@@ -88,9 +88,6 @@ class PostgresDatabase:
             writer.encode()
         else:
             await asyncio.to_thread(writer.encode)
-        return await finish(self._save(writer))
-
-    async def _save(self, writer: CutWriter) -> bool:
         try:
             if self._saving is None:
                 self._saving = await self._engine.connect()

@@ -40,6 +40,7 @@ class SqliteDatabase:
         self._engine: Engine | None = None
         self._begin = "BEGIN"
         self._may_write = False
+        self._raw: sqlite3.Connection | None = None
 
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
@@ -47,7 +48,35 @@ class SqliteDatabase:
         return await self.compute(lambda: self._run(work, write, before))
 
     async def save(self, writer: CutWriter) -> bool:
-        return await self.transact(writer.write, before=writer.encode)
+        # The caller finishes it whatever happens, and a save is too frequent for another task to see to that.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._save, writer)
+
+    def _save(self, writer: CutWriter) -> bool:
+        writer.encode()
+        try:
+            connection = self._writable()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                held = writer.write_sqlite(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT" if held else "ROLLBACK")
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise unreadable(self._location, error) from error
+        return held
+
+    def _writable(self) -> sqlite3.Connection:
+        if self._engine is None:
+            self._engine = self._connect()
+        if not self._may_write:
+            self._use_wal(self._engine)
+        if self._raw is None:
+            pooled = self._engine.raw_connection()
+            assert isinstance(pooled.driver_connection, sqlite3.Connection)
+            self._raw = pooled.driver_connection
+            pooled.close()  # back to a pool of one, which keeps it open
+        return self._raw
 
     async def compute(self, work: Callable[[], T]) -> T:
         return await finish(asyncio.get_running_loop().run_in_executor(self._thread, work))
@@ -127,7 +156,7 @@ class SqliteDatabase:
         def dispose() -> None:
             if self._engine is not None:
                 self._engine.dispose()
-                self._engine = None
+                self._engine = self._raw = None
 
         try:
             await self.compute(dispose)

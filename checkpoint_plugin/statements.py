@@ -37,11 +37,22 @@ __all__ = [
 MANY: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
     "payloads": (PAYLOAD, ("digest", "encoding", "size", "body", "series", "series_end")),
     "segments": (PAYLOAD_SEGMENT, ("series", "start", "size", "encoding", "body")),
-    "nodes": (NODE_VERSION, ("node_id", "number", "body", "mentions", "digest")),
+    "nodes": (NODE_VERSION, ("number", "node_id", "body", "mentions", "digest")),
     "items": (OUTPUT_SEGMENT, ("node_id", "log", "first", "number", "count", "body", "mentions", "digest")),
     "states": (
         RUN_NODE_STATE,
-        ("node_id", "status", "attempt", "started_at", "completed_at", "failed_at", "updated_at", "last_error", "retryable"),
+        (
+            "node_id",
+            "number",
+            "status",
+            "attempt",
+            "started_at",
+            "completed_at",
+            "failed_at",
+            "updated_at",
+            "last_error",
+            "retryable",
+        ),
     ),
 }
 """The tables of which a save writes any number of rows, with the columns beside `run_id`, in the order of the rows."""
@@ -113,7 +124,10 @@ class SqliteStatements:
             for name, (table, columns) in MANY.items()
         }
         self.checkpoint = Compiled(insert(CHECKPOINT).values({name: bindparam(name) for name in ONE}), dialect)
-        self.job = Compiled(_job_update().where(JOB.c.id == bindparam("of_run")), dialect)
+        of_run = JOB.c.id == bindparam("of_run")
+        self.job = Compiled(_job_update(JOB_COLUMNS).where(of_run), dialect)
+        # SQLite writes an index again when its column is named, though the value is the same.
+        self.running_job = Compiled(_job_update(("newest_number", "updated_at")).where(of_run), dialect)
 
 
 class PostgresStatements:
@@ -136,7 +150,7 @@ class PostgresStatements:
         parts = [_unnested(name, table, columns, held).cte(f"new_{name}") for name, (table, columns) in MANY.items()]
         head = {name: bindparam(f"head_{name}", type_=CHECKPOINT.c[name].type) for name in ONE}
         parts.append(insert(CHECKPOINT).from_select(list(head), select(*head.values()).select_from(held)).cte("new_checkpoint"))
-        parts.append(_job_update().where(JOB.c.id == held.c.run_id).cte("new_job"))
+        parts.append(_job_update(JOB_COLUMNS).where(JOB.c.id == held.c.run_id).cte("new_job"))
         self.save = Compiled(select(func.count()).select_from(held).add_cte(*parts), dialect)
         self.held = Compiled(select(func.count()).select_from(held), dialect)
         self.payloads = Compiled(_unnested("payloads", *MANY["payloads"], None), dialect)
@@ -163,8 +177,8 @@ def _unnested(name: str, table: Table, columns: Sequence[str], held: Any) -> Any
     return _adding(postgresql.insert(table).from_select(["run_id", *columns], rows), table)
 
 
-def _job_update() -> Any:
-    values = {name: bindparam(f"job_{name}", type_=JOB.c[name].type) for name in JOB_COLUMNS}
+def _job_update(columns: Iterable[str]) -> Any:
+    values = {name: bindparam(f"job_{name}", type_=JOB.c[name].type) for name in columns}
     return update(JOB).values(**values, version=JOB.c.version + 1)
 
 

@@ -40,7 +40,7 @@ class Database(Protocol):
         """
 
     async def save(self, writer: CutWriter) -> bool:
-        """Encode and write one cut, in as few steps as the database has.
+        """Encode and write one cut, in as few steps as the database has. Unlike `transact` it must not be cancelled.
 
         Returns:
             As `CutWriter.write`.

@@ -90,14 +90,14 @@ class CutWriter:
         for node_id, row in cut.rows.items():
             digest = self._digests[node_id] = row_digest(run_id, node_id, number, row.body)
             total = add_digests(total, added=digest, removed=history.digests.get(node_id))
-            rows.nodes.append((node_id, number, row.body, row.mentions, digest))
+            rows.nodes.append((number, node_id, row.body, row.mentions, digest))
             size += len(row.body)
         for item in cut.segments:
             digest = segment_digest(run_id, item.node_id, history.log, item.first, item.body)
             rows.items.append((item.node_id, history.log, item.first, number, item.count, item.body, item.mentions, digest))
             self._saved_items[item.node_id] = item.first + item.count
             size += len(item.body)
-        rows.states = [_node_state(node, at) for node in snapshot.nodes]
+        rows.states = [_node_state(node, number, at) for node in snapshot.nodes]
         self._cut_hash, self._size, self._mentioned = total, size, cut.mentioned
         rows.head = self._head()
         end = JobEnd(snapshot.status, snapshot.error, at).columns(at)
@@ -113,21 +113,26 @@ class CutWriter:
             Whether the run's lease was held under the history's epoch, and the history is up to date; else nothing was
             written.
         """
-        history, rows = self.history, self.rows
         if connection.dialect.name == "postgresql":
             sql, arguments = self.statement()
             return bool(connection.exec_driver_sql(sql, arguments).scalar_one())
-        statements = sqlite_statements()
-        found = connection.exec_driver_sql(statements.held.sql, (history.run_id,)).first()
-        if found is None or tuple(found) != (history.epoch, history.generation, history.number):
+        return self.write_sqlite(connection.connection.driver_connection)
+
+    def write_sqlite(self, connection: Any) -> bool:
+        """As `write`, on a connection of the standard library, in whose transaction nobody else can write."""
+        history, rows, statements = self.history, self.rows, sqlite_statements()
+        found = connection.execute(statements.held.sql, (history.run_id,)).fetchone()
+        if found != (history.epoch, history.generation, history.number):
             return False
         for name in MANY:
             many = getattr(rows, name)
             if many:
                 statement = statements.many[name]
-                connection.exec_driver_sql(statement.sql, statement.rows(history.run_id, many))
-        connection.exec_driver_sql(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head))
-        connection.exec_driver_sql(statements.job.sql, statements.job.parameters({**rows.job, "of_run": history.run_id}))
+                connection.executemany(statement.sql, statement.rows(history.run_id, many))
+        connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head))
+        goes_on = history.status == self._snapshot.status == "running"
+        job = statements.running_job if goes_on else statements.job
+        connection.execute(job.sql, job.parameters({**rows.job, "of_run": history.run_id}))
         return True
 
     def statement(self, *, payloads: bool = True) -> tuple[str, tuple[Any, ...]]:
@@ -215,6 +220,7 @@ class CutWriter:
         history = self.history
         history.number = self.number
         history.total = self._cut_hash
+        history.status = self._snapshot.status
         history.digests.update(self._digests)
         history.remember(self._mentioned)
         history.saved_items.update(self._saved_items)
@@ -281,9 +287,10 @@ def _is_light_value(value: Any, depth: int) -> bool:
     return False
 
 
-def _node_state(node: NodeSnapshot, at: datetime) -> tuple[Any, ...]:
+def _node_state(node: NodeSnapshot, number: int, at: datetime) -> tuple[Any, ...]:
     return (
         node.node_id,
+        number,
         node.status,
         node.attempt,
         node.started_at,

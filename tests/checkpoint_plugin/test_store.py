@@ -14,7 +14,6 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
-import asyncpg
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, event, func, insert, inspect, select, update
 from sqlalchemy.engine import Engine
@@ -40,6 +39,7 @@ from checkpoint_plugin.models import (
     SCHEMA,
 )
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.writing import CutWriter
 from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
 
 BIG = "x" * 1000
@@ -477,30 +477,20 @@ async def test_a_cancelled_save_that_failed_tells_both(store: Store) -> None:
 
 async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.insert_job("r", definition())
-    statements: list[str] = []
+    written: list[int] = []
     seen: list[tuple[int, int]] = []
-    fetchval = asyncpg.Connection.fetchval
-
-    def listen(*call: Any) -> None:
-        statements.append(call[2])
-
-    async def fetch(connection: Any, sql: str, *arguments: Any) -> Any:
-        statements.append(sql)
-        return await fetchval(connection, sql, *arguments)
 
     def watched(value: Any, place: Any) -> bytes:
-        seen.append((threading.get_ident(), len(statements)))
+        seen.append((threading.get_ident(), len(written)))
         return encode(value, place)
 
+    name = "statement" if store.location.kind == "postgresql" else "write_sqlite"
+    write = getattr(CutWriter, name)
     monkeypatch.setattr(rows_module, "encode", watched)
-    monkeypatch.setattr(asyncpg.Connection, "fetchval", fetch)
-    event.listen(Engine, "before_cursor_execute", listen)
-    try:
-        large = ["x" * 100_000]
-        await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=large)), "1")
-    finally:
-        event.remove(Engine, "before_cursor_execute", listen)
-    assert statements
+    monkeypatch.setattr(CutWriter, name, lambda *a, **k: (written.append(1), write(*a, **k))[1])
+    large = ["x" * 100_000]
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=large)), "1")
+    assert written
     assert seen
     assert all(thread != threading.get_ident() and before == 0 for thread, before in seen)
 
