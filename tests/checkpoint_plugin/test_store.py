@@ -486,8 +486,13 @@ async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store
 
     name = "statement" if store.location.kind == "postgresql" else "write_sqlite"
     write = getattr(CutWriter, name)
+
+    def record(*arguments: Any) -> Any:
+        written.append(1)
+        return write(*arguments)
+
     monkeypatch.setattr(rows_module, "encode", watched)
-    monkeypatch.setattr(CutWriter, name, lambda *a, **k: (written.append(1), write(*a, **k))[1])
+    monkeypatch.setattr(CutWriter, name, record)
     large = ["x" * 100_000]
     await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=large)), "1")
     assert written
