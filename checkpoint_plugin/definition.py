@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from checkpoint_plugin.codec import encode
+from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.codec.shapes import type_name
 from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.policy import NAME
-from hookspecs import RunInfo, dumps_tagged
+from hookspecs import RunInfo, TaggedValueError, to_tagged
 
 __all__ = ["Definition", "define", "is_storable_text", "storable_text"]
 
@@ -26,12 +28,17 @@ class Definition:
     params: str
 
 
-def define(run: RunInfo) -> Definition:
+def define(run: RunInfo, codec: Codec | None = None) -> Definition:
     """What a resume of the run needs, encoded; a url, which may hold a password, is left out.
+
+    Args:
+        run: the run.
+        codec: encodes its values; default: without types of plugins.
 
     Raises:
         ValueNotStorable: an id, an input or a property cannot be stored.
     """
+    codec = codec or Codec()
     where = f"run {run.run_id!r}"
     nodes = run.graph.get("nodes", ())
     _check_id(where, run.run_id)
@@ -41,15 +48,15 @@ def define(run: RunInfo) -> Definition:
         _check_id(f"{where}, edge id {edge.get('id')!r}", edge.get("id", ""))
     # One by one before all together: an error then names the input or the property.
     for name, value in run.inputs.items():
-        encode(value, _place(f"{where}, input {name!r}"))
+        codec.encode(value, _place(f"{where}, input {name!r}"))
     for node in nodes:
         for key, value in node["data"].items():
-            encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
+            codec.encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
     enable = {
         name: {k: v for k, v in options.items() if not (name == NAME and k == "url")} for name, options in run.enable.items()
     }
     parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
-    return Definition(encode(parts, _place(f"{where}, definition")), dumps_tagged(run.graph), dumps_tagged(run.inputs))
+    return Definition(codec.encode(parts, _place(f"{where}, definition")), _json(run.graph), _json(run.inputs))
 
 
 def is_storable_text(text: str) -> bool:
@@ -60,6 +67,22 @@ def is_storable_text(text: str) -> bool:
 def storable_text(text: str) -> str:
     """Text as every database takes it: lone surrogates and NUL escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_shown(value), allow_nan=False)
+
+
+def _shown(value: Any) -> Any:
+    """Tagged JSON for people; a value of a type that has none is shown by the name of its type."""
+    try:
+        return to_tagged(value)
+    except TaggedValueError:
+        if type(value) is list:
+            return [_shown(item) for item in value]
+        if isinstance(value, Mapping) and all(type(key) is str for key in value):
+            return {key: _shown(item) for key, item in value.items()}
+        return {"$type": type_name(type(value))}
 
 
 def _check_id(place: str, found: Any, limit: int | None = None) -> None:

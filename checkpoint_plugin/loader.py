@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from hookspecs import RunStatus, StoredRun
+from hookspecs import RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
@@ -28,6 +28,11 @@ class CheckpointLoader:
     def __init__(self, url: str | None) -> None:
         self._url = url
         self._store: Store | None = None
+        self._teach: TeachCodecs | None = None
+
+    def learn(self, teach: TeachCodecs) -> None:
+        """Be told the types of stored values; see `CodecLoader`."""
+        self._teach = teach
 
     async def load(self, run_id: str) -> StoredRun:
         """Read one run.
@@ -37,12 +42,14 @@ class CheckpointLoader:
             RunNotFound: it has no such run.
             StoreDamaged: the run's row, or the outputs of a completed run, are not what was written.
         """
+        from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.errors import StoreDamaged
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
         if self._store is None:
-            self._store = Store(locate(self._url), create=False)
+            codec = Codec.taught(self._teach) if self._teach is not None else None
+            self._store = Store(locate(self._url), create=False, codec=codec)
         job = await self._store.load_job(run_id)
         outputs: dict[str, Sequence[Any]] | None = None
         if job.status == "completed":

@@ -59,14 +59,16 @@ class CheckpointPlugin:
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
         """Make the run's row durable, or become its newest attempt; then let the policy steer."""
+        from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.rows import related_places
         from checkpoint_plugin.store import RunHistory, Store
 
+        codec = Codec.taught(run.teach, self._policy.max_value_bytes)
         # Encoded off the event loop, inputs may be large; and first: what is refused here makes no store.
-        definition = None if run.resumed else await asyncio.to_thread(define, run)
-        store = Store(locate(self._policy.url), create=not run.resumed)
+        definition = None if run.resumed else await asyncio.to_thread(define, run, codec)
+        store = Store(locate(self._policy.url), create=not run.resumed, codec=codec)
         try:
             if definition is None:
                 self._before = await store.begin_attempt(run.run_id, run.attempt)

@@ -12,6 +12,8 @@ from hookspecs import PluginOptionsInvalid
 __all__ = ["Policy"]
 
 NAME = "checkpoint"
+MAX_BYTES = 1_000_000_000
+"""What a column of both databases can hold."""
 MAX_SECONDS = 1e9
 """What a timer can count to; who wants no saves by time chooses `explicit`."""
 
@@ -29,6 +31,7 @@ class Policy:
         durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else.
         url: of the store; never stored.
         events: keep a log of what happens to the run and its nodes.
+        max_value_bytes: that one value may take when it is encoded, before compression; a larger one fails the save.
     """
 
     every_seconds: float | None = 5.0
@@ -39,6 +42,7 @@ class Policy:
     durability: str = "sync"
     url: str | None = None
     events: bool = False
+    max_value_bytes: int = 268_435_456
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Policy:
@@ -60,6 +64,9 @@ class Policy:
             raise _invalid("durability", options["durability"], '"sync"')
         if not isinstance(options.get("url"), str | None):
             raise _invalid("url", options["url"], "text")
+        largest = options.get("max_value_bytes", 1)
+        if type(largest) is not int or not 0 < largest <= MAX_BYTES:
+            raise _invalid("max_value_bytes", largest, f"a number of bytes from 1 to {MAX_BYTES}")
         seconds = options.get("every_seconds")
         if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS):
             raise _invalid("every_seconds", seconds, "a number of seconds above 0")

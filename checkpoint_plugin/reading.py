@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, select
 
+from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
@@ -63,7 +64,7 @@ def is_as_new(node: NodeSnapshot) -> bool:
     return node.status == "idle" and node.arguments is None and not (node.firing or node.inbox or node.collected)
 
 
-def fetch_cut(connection: Connection, run_id: str, number: int | None) -> StoredCut | None:
+def fetch_cut(connection: Connection, run_id: str, number: int | None, codec: Codec) -> StoredCut | None:
     """Read a checkpoint's rows, of the newest without a number; a digest is checked before anything is read from its row.
 
     Returns:
@@ -79,7 +80,7 @@ def fetch_cut(connection: Connection, run_id: str, number: int | None) -> Stored
     rows = connection.execute(_newest_rows(run_id, head.number)).all()
     segments = connection.execute(_segments(run_id, head)).all()
     total = _check_cut(run_id, head, rows)
-    reader = RowReader(run_id, head.number)
+    reader = RowReader(run_id, head.number, codec)
     unpacked = {row.node_id: reader.unpack(row.node_id, row.body) for row in rows}
     _check_segments(run_id, head.number, segments)
     items = [(segment.node_id, reader.unpack_segment(segment.node_id, segment.body)) for segment in segments]

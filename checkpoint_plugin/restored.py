@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import ormsgpack
 
-from checkpoint_plugin.codec import MalformedValue, decode
+from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.digests import digest_of
-from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
 from checkpoint_plugin.rows import FIELDS
 from hookspecs import EdgeSnapshot, NodeSnapshot
@@ -30,11 +30,13 @@ class RowReader:
     Args:
         run_id: the run, for errors.
         number: of the checkpoint.
+        codec: decodes values.
         payloads: the values that the rows mention.
     """
 
     run_id: str
     number: int
+    codec: Codec = field(default_factory=Codec)
     payloads: PayloadReader = field(default_factory=lambda: PayloadReader({}, ()))
 
     def unpack(self, node_id: str, body: bytes) -> list[Any]:
@@ -72,9 +74,11 @@ class RowReader:
         if ref is None:
             return None
         try:
-            return decode(ref if type(ref) is bytes else self._data(ref, where))
+            return self.codec.decode(ref if type(ref) is bytes else self._data(ref, where))
         except MalformedValue as error:
             raise StoreDamaged(self.run_id, f"a value of {where}: {error}", self.number) from error
+        except ValueNotReadable as error:
+            raise error.within(f"checkpoint {self.number} of run {self.run_id!r}, {where}") from error
 
     def _data(self, ref: Any, where: str) -> bytes:
         if len(ref) == 2:  # as layout 1 wrote it: the kind first

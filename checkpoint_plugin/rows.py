@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import ormsgpack
 
-from checkpoint_plugin.codec import encode
+from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.digests import digest_of, text_bytes
 from hookspecs import NodeSnapshot
 
@@ -70,6 +70,7 @@ class RowWriter:
         saved_items: how many items of each output node are durable.
         known: digests of payloads that are stored.
         related: for a place the places where the value that it grew out of may have stood.
+        codec: encodes values; default: without types of plugins.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class RowWriter:
         saved_items: Mapping[str, int],
         known: Container[bytes] = (),
         related: Callable[[Place], Sequence[Place]] = lambda place: (),
+        codec: Codec | None = None,
     ) -> None:
         self._run_id = run_id
+        self._codec = codec or Codec()
         self._saved_items = saved_items
         self._known = known
         self._related = related
@@ -99,7 +102,7 @@ class RowWriter:
             # The same object stands in many places: an output in every inbox. All of them live as long as the cut.
             ref = refs.get(id(value))
             if ref is None:
-                data = encode(value, words)
+                data = self._codec.encode(value, words)
                 if len(data) <= INLINE_LIMIT:
                     ref = data
                 else:

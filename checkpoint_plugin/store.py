@@ -11,11 +11,11 @@ from typing import Any, Final, TypeVar, get_args
 
 from sqlalchemy import Connection, select
 
-from checkpoint_plugin.codec import MalformedValue, decode
+from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text
 from checkpoint_plugin.digests import digest_of
-from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable
+from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
@@ -54,17 +54,26 @@ class Store:
     Args:
         location: where it is.
         create: make it where there is none.
+        codec: how values are written and read; default: with the types of installed packages, looked up when first needed.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
     """
 
-    def __init__(self, location: Location, *, create: bool) -> None:
+    def __init__(self, location: Location, *, create: bool, codec: Codec | None = None) -> None:
         self.location = location
+        self._codec = codec
         self._create = create
         self._ready = False
         self._database: Database = open_database(location, create=create)
         self._group = GroupWriter(self._database)
+
+    @property
+    def codec(self) -> Codec:
+        """How values are written and read."""
+        if self._codec is None:
+            self._codec = Codec.taught()  # imports what installed packages bring: not for a store whose values nobody asks for
+        return self._codec
 
     async def close(self) -> None:
         """Write what was handed over, and close every connection."""
@@ -182,9 +191,11 @@ class Store:
         if digest_of(run_id.encode(), row.definition) != row.definition_digest:
             raise StoreDamaged(run_id, "its graph and inputs were changed")
         try:
-            found = decode(row.definition)
+            found = self.codec.decode(row.definition)
         except MalformedValue as error:
             raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
+        except ValueNotReadable as error:
+            raise error.within(f"run {run_id!r}, definition") from error
         return StoredJob(run_id, row.attempt, row.status, found["graph"], found["inputs"], found["enable"])
 
     # Saving.
@@ -204,7 +215,7 @@ class Store:
 
     async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
         while True:
-            writer = CutWriter(history, snapshot, reason)
+            writer = CutWriter(history, snapshot, reason, self.codec)
             held = await self._write(writer)
             if held or not await self._read(writer.refused):
                 return writer.note()
@@ -257,7 +268,7 @@ class Store:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        cut = await self._read(lambda connection: fetch_cut(connection, history.run_id, number))
+        cut = await self._read(lambda connection: fetch_cut(connection, history.run_id, number, self.codec))
         return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
 
     async def jobs(self) -> Sequence[Any]:

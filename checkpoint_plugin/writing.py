@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from checkpoint_plugin.codec import encode
+from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest
 from checkpoint_plugin.history import RunHistory
@@ -57,14 +57,16 @@ class CutWriter:
         history: of the run, as of the checkpoint before.
         snapshot: the cut, with the nodes that changed.
         reason: why it was taken.
+        codec: encodes its values; default: without types of plugins.
     """
 
-    def __init__(self, history: RunHistory, snapshot: Snapshot, reason: str) -> None:
+    def __init__(self, history: RunHistory, snapshot: Snapshot, reason: str, codec: Codec | None = None) -> None:
         self.history = history
         self.number = history.number + 1
         self.rows = SaveRows()
         self._snapshot = snapshot
         self._reason = reason
+        self._codec = codec or Codec()
         self._cut_hash = history.total
         self._digests: dict[str, bytes] = {}
         self._saved_items: dict[str, int] = {}
@@ -80,7 +82,7 @@ class CutWriter:
         """
         history, snapshot, number, rows = self.history, self._snapshot, self.number, SaveRows()
         run_id, at = history.run_id, snapshot.taken_at
-        cut = RowWriter(run_id, history.saved_items, history.payloads, history.related).encode(snapshot.nodes)
+        cut = RowWriter(run_id, history.saved_items, history.payloads, history.related, self._codec).encode(snapshot.nodes)
         payloads = self._payloads = PayloadWriter(history.bases, number)
         for digest, (data, places) in cut.payloads.items():
             payloads.add(digest, data, places)

@@ -1,9 +1,10 @@
 """The contract between a workflow runner and its plugins: hooks, what crosses them, errors, tagged JSON."""
 
 from hookspecs.binding import NO_HOOKS, RunHooks
+from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
 from hookspecs.description import PluginDescription, describe_plugins
-from hookspecs.entries import COMMANDS, NODES, PLUGINS, STORES, PluginEntry
+from hookspecs.entries import CODECS, COMMANDS, NODES, PLUGINS, STORES, PluginEntry
 from hookspecs.errors import (
     AttemptLost,
     HookError,
@@ -24,7 +25,7 @@ from hookspecs.errors import (
 from hookspecs.host import PluginHost, StoreFactory
 from hookspecs.markers import PROJECT, hookimpl, hookspec
 from hookspecs.outcome import Cancelled, Completed, Failed, Outcome
-from hookspecs.run import NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
+from hookspecs.run import CodecLoader, NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
 from hookspecs.snapshot import (
     CheckpointRef,
     EdgeSnapshot,
@@ -35,10 +36,11 @@ from hookspecs.snapshot import (
     Snapshot,
     Taken,
 )
-from hookspecs.specs import CheckpointHooks, NodeHooks, RunLifeHooks
+from hookspecs.specs import CheckpointHooks, CodecHooks, NodeHooks, RunLifeHooks
 from hookspecs.tagged import dumps_tagged, from_tagged, loads_tagged, to_tagged
 
 __all__ = [
+    "CODECS",
     "COMMANDS",
     "HOOK_ARGUMENTS",
     "NODES",
@@ -51,6 +53,9 @@ __all__ = [
     "Cancelled",
     "CheckpointHooks",
     "CheckpointRef",
+    "CodecHooks",
+    "CodecLoader",
+    "CodecRegistry",
     "Completed",
     "EdgeSnapshot",
     "Failed",
@@ -86,6 +91,7 @@ __all__ = [
     "StoredRun",
     "TaggedValueError",
     "Taken",
+    "TeachCodecs",
     "WorkflowError",
     "check_plugin",
     "describe_plugins",

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pluggy
 
+from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.errors import HookError, PluginConflict, Refusal
 from hookspecs.outcome import Cancelled, Failed, Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
@@ -34,6 +35,7 @@ class RunHooks:
     restore_checkpoint: Callable[[RunInfo, int | None], Coroutine[Any, Any, Snapshot | None]] | None = None
     save_checkpoint: Callable[[RunInfo, Snapshot, str], Coroutine[Any, Any, CheckpointRef]] | None = None
     checkpoint_saved: Callable[[RunInfo, CheckpointRef], Coroutine[Any, Any, None]] | None = None
+    register_codecs: TeachCodecs | None = None
 
 
 NO_HOOKS: Final = RunHooks()
@@ -64,24 +66,24 @@ def bind_hooks(manager: pluggy.PluginManager) -> RunHooks:
         restore_checkpoint=_provider("restore_checkpoint", _answers(manager, "restore_checkpoint")),
         save_checkpoint=_provider("save_checkpoint", _answers(manager, "save_checkpoint")),
         checkpoint_saved=_tell_all(_answers(manager, "checkpoint_saved")),
+        register_codecs=_teach_all(_implementations(manager, "register_codecs")),
     )
 
 
 def _answers(manager: pluggy.PluginManager, hook: str) -> list[Answer]:
-    """Who implements a hook, in the order in which pluggy would call them."""
+    """Who answers an awaited hook, in the order in which pluggy would call them."""
+    return [Answer(name, _guarded(name, hook, call)) for name, call in _implementations(manager, hook)]
+
+
+def _implementations(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+    """The implementations of a hook by plugin, each taking the spec's arguments by position."""
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     assert caller.spec is not None
     wanted = tuple(caller.spec.argnames)
-    return [
-        Answer(
-            impl.plugin_name,
-            _guarded(impl.plugin_name, hook, _fitted(cast(AsyncCall, impl.function), tuple(impl.argnames), wanted)),
-        )
-        for impl in reversed(caller.get_hookimpls())
-    ]
+    return [(impl.plugin_name, _fitted(impl.function, tuple(impl.argnames), wanted)) for impl in reversed(caller.get_hookimpls())]
 
 
-def _fitted(function: AsyncCall, takes: Sequence[str], given: Sequence[str]) -> AsyncCall:
+def _fitted(function: Callable[..., Any], takes: Sequence[str], given: Sequence[str]) -> Callable[..., Any]:
     """The function, called with all of the spec's arguments where it takes fewer or has them in another order."""
     if tuple(takes) == tuple(given):
         return function
@@ -115,6 +117,23 @@ def _provider(hook: str, answers: list[Answer]) -> AsyncCall | None:
             f"plugins {names} both answer {hook!r}, and a run has one. Disable all but one of them for this run.",
         )
     return answers[0].call if answers else None
+
+
+def _teach_all(teachers: list[tuple[str, Callable[..., Any]]]) -> TeachCodecs | None:
+    """One after the other; the first error rises."""
+    if not teachers:
+        return None
+
+    def teach_all(registry: CodecRegistry) -> None:
+        for plugin, call in teachers:
+            try:
+                call(registry)
+            except Refusal:
+                raise
+            except Exception as error:
+                raise HookError(plugin, "register_codecs", error) from error
+
+    return teach_all
 
 
 def _tell_all(answers: list[Answer]) -> AsyncCall | None:

@@ -9,11 +9,11 @@ from typing import Any, Final, NoReturn
 
 from hookspecs.errors import PluginInvalid
 from hookspecs.markers import PROJECT
-from hookspecs.specs import CheckpointHooks, NodeHooks, RunLifeHooks
+from hookspecs.specs import CheckpointHooks, CodecHooks, NodeHooks, RunLifeHooks
 
 __all__ = ["HOOK_ARGUMENTS", "SPEC_CLASSES", "check_plugin", "hooks_of"]
 
-SPEC_CLASSES: Final = (RunLifeHooks, NodeHooks, CheckpointHooks)
+SPEC_CLASSES: Final = (RunLifeHooks, NodeHooks, CheckpointHooks, CodecHooks)
 """Every class of hook specs."""
 
 HOOK_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -23,6 +23,14 @@ HOOK_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     if hasattr(spec, f"{PROJECT}_spec")
 }
 """The names of the arguments of every hook."""
+
+PLAIN: Final = frozenset(
+    name
+    for specs in SPEC_CLASSES
+    for name in HOOK_ARGUMENTS
+    if name in vars(specs) and not inspect.iscoroutinefunction(vars(specs)[name])
+)
+"""The hooks that are a plain `def`."""
 
 PAIR: Final = ("save_checkpoint", "restore_checkpoint")
 
@@ -100,7 +108,9 @@ def _check_implementation(
         )
     if inspect.isasyncgenfunction(function):
         refuse("it yields, and a hook is awaited once", "Write it without yield.")
-    if not inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) and hook in PLAIN:
+        refuse("it is async, and the hook is not awaited", f"Write it as `def {attribute}`.")
+    if not inspect.iscoroutinefunction(function) and hook not in PLAIN:
         refuse("it is not async, and the hook is awaited", f"Write it as `async def {attribute}`.")
     wanted = HOOK_ARGUMENTS[hook]
     if _lacks_self(plugin, attribute, wanted):

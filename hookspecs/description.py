@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hookspecs.contract import hooks_of
-from hookspecs.entries import COMMANDS, NODES, PLUGINS, STORES, PluginEntry
+from hookspecs.entries import CODECS, COMMANDS, NODES, PLUGINS, STORES, PluginEntry
 from hookspecs.errors import PluginBlocked, PluginOptionsInvalid, WorkflowError
 from hookspecs.host import PluginHost
 
@@ -27,6 +27,7 @@ class PluginDescription:
         stores: names of its distribution's entries in that group.
         commands: likewise.
         nodes: likewise.
+        codecs: likewise.
     """
 
     name: str
@@ -38,6 +39,7 @@ class PluginDescription:
     stores: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    codecs: tuple[str, ...] = ()
 
 
 def describe_plugins(host: PluginHost) -> list[PluginDescription]:
@@ -49,7 +51,7 @@ def describe_plugins(host: PluginHost) -> list[PluginDescription]:
     plugins = host.entries(PLUGINS)
     descriptions += [_describe(host, name, entry) for name, entry in plugins.items()]
     with_plugin = {entry.distribution for entry in plugins.values()}
-    others = {e.distribution: e for group in (STORES, COMMANDS, NODES) for e in host.entries(group).values()}
+    others = {e.distribution: e for group in (STORES, COMMANDS, NODES, CODECS) for e in host.entries(group).values()}
     descriptions += [_describe(host, name, entry) for name, entry in others.items() if name not in with_plugin]
     return descriptions
 
@@ -60,7 +62,7 @@ def _describe(host: PluginHost, name: str, entry: PluginEntry) -> PluginDescript
     hooks: tuple[str, ...] = ()
     companions = {
         group: [e for e in host.entries(group).values() if e.distribution == entry.distribution]
-        for group in (STORES, COMMANDS, NODES)
+        for group in (STORES, COMMANDS, NODES, CODECS)
     }
     try:
         if entry.group == PLUGINS:
@@ -75,5 +77,5 @@ def _describe(host: PluginHost, name: str, entry: PluginEntry) -> PluginDescript
         error = str(needed)  # it works, but not without options
     except WorkflowError as broken:
         status, error = "broken", str(broken)
-    stores, commands, nodes = (tuple(e.name for e in group) for group in companions.values())
-    return PluginDescription(name, entry.distribution, entry.version, status, hooks, error, stores, commands, nodes)
+    stores, commands, nodes, codecs = (tuple(e.name for e in group) for group in companions.values())
+    return PluginDescription(name, entry.distribution, entry.version, status, hooks, error, stores, commands, nodes, codecs)

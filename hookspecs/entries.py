@@ -12,13 +12,24 @@ from hookspecs.errors import PluginBlocked, PluginConflict, PluginLoadFailed
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["COMMANDS", "GROUPS", "NODES", "PLUGINS", "STORES", "PluginEntry", "find_entries", "names_blocked_by_environment"]
+__all__ = [
+    "CODECS",
+    "COMMANDS",
+    "GROUPS",
+    "NODES",
+    "PLUGINS",
+    "STORES",
+    "PluginEntry",
+    "find_entries",
+    "names_blocked_by_environment",
+]
 
 PLUGINS: Final = "workflow_runner"
 STORES: Final = "workflow_runner.stores"
 COMMANDS: Final = "workflow_runner.commands"
 NODES: Final = "workflow_runner.nodes"
-GROUPS: Final = (PLUGINS, STORES, COMMANDS, NODES)
+CODECS: Final = "workflow_runner.codecs"
+GROUPS: Final = (PLUGINS, STORES, COMMANDS, NODES, CODECS)
 
 DISABLE_VARIABLE: Final = "WORKFLOW_DISABLE_PLUGINS"
 
@@ -81,7 +92,7 @@ def find_entries(group: str, blocked: Iterable[str]) -> dict[str, PluginEntry]:
     Args:
         group: of the entries.
         blocked: names of plugins. A command or a store is blocked with the plugin that its distribution brings, unless
-            it bears the name of another plugin of that distribution; node types only by their own name.
+            it bears the name of another plugin of that distribution; node types and codecs only by their own name.
     """
     from importlib.metadata import entry_points  # a twentieth of a second, for runs that enable something
 

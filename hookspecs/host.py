@@ -11,8 +11,9 @@ from typing import Any, Final
 import pluggy
 
 from hookspecs.binding import NO_HOOKS, RunHooks, bind_hooks
+from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.contract import SPEC_CLASSES, check_plugin
-from hookspecs.entries import NODES, PLUGINS, STORES, PluginEntry, find_entries, names_blocked_by_environment
+from hookspecs.entries import CODECS, NODES, PLUGINS, STORES, PluginEntry, find_entries, names_blocked_by_environment
 from hookspecs.errors import (
     PluginBlocked,
     PluginConflict,
@@ -153,6 +154,28 @@ class PluginHost:
                 logger.warning("node types of %s are left out: %s", entry.distribution, error)
         return modules
 
+    def teacher(self, hooks: RunHooks | None = None) -> TeachCodecs:
+        """What teaches a registry the types of installed packages, then those of a run's plugins.
+
+        An installed package that is blocked is left out, and so is, with a warning, one that is broken: where a value of
+        its types is met, the error says that the type is not registered.
+
+        Args:
+            hooks: of the run; without them, the plugins registered in code that are not blocked.
+        """
+
+        def teach(registry: CodecRegistry) -> None:
+            for entry in self.entries(CODECS).values():
+                if entry.blocked_by is None:
+                    _teach(entry, registry)
+            bound = (
+                _bind({n: r.plugin for n, r in self._registered.items() if n not in self._blocked}) if hooks is None else hooks
+            )
+            if bound.register_codecs is not None:
+                bound.register_codecs(registry)
+
+        return teach
+
     def registered(self) -> Mapping[str, object]:
         """The plugins made in code, by name, blocked ones too."""
         return {name: entry.plugin for name, entry in self._registered.items()}
@@ -207,6 +230,15 @@ class PluginHost:
             ) from error
         check_plugin(plugin, name)
         return plugin
+
+
+def _teach(entry: PluginEntry, registry: CodecRegistry) -> None:
+    try:
+        entry.load()(registry)
+    except PluginError as error:
+        logger.warning("value types of %s are left out: %s", entry.distribution, error)
+    except Exception as error:  # it is anybody's function, and a run that needs none of its types can go on
+        logger.warning("value types of %s are left out: %s: %s", entry.distribution, type(error).__name__, error)
 
 
 def _bind(plugins: Mapping[str, object]) -> RunHooks:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
+from hookspecs.codecs import TeachCodecs
 from hookspecs.snapshot import CheckpointRef, RunStatus
 
-__all__ = ["NodeInfo", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
+__all__ = ["CodecLoader", "NodeInfo", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class RunInfo:
         graph: the workflow's document (`nodes`, `edges`), with Python values in `data`.
         inputs: the values given for `workflow.Input` nodes, by input name.
         enable: the options of the enabled plugins, by plugin name. What a plugin stores of them must not hold a url.
+        teach: has everybody register their types with a registry (hook `register_codecs`); `None` without a runner.
     """
 
     run_id: str
@@ -28,6 +30,7 @@ class RunInfo:
     graph: Mapping[str, Any]
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
+    teach: TeachCodecs | None = field(default=None, repr=False, compare=False)
 
     @property
     def resumed(self) -> bool:
@@ -121,3 +124,15 @@ class RunLoader(Protocol):
 
     async def close(self) -> None:
         """Let go of the store."""
+
+
+@runtime_checkable
+class CodecLoader(RunLoader, Protocol):
+    """A loader that wants to know the types of the values that it reads."""
+
+    def learn(self, teach: TeachCodecs) -> None:
+        """Be told before the first run is read.
+
+        Args:
+            teach: to be called with the loader's registry.
+        """

@@ -1,4 +1,4 @@
-"""The hooks. Every one is `async def`; a plugin implements those it needs as `@hookimpl async def` methods.
+"""The hooks. All but `register_codecs` are `async def`; a plugin implements those it needs as methods marked `@hookimpl`.
 
 *Provider*: at most one enabled plugin answers. *Listener*: any number hear it, one after the other in pluggy's order
 (last registered first; `tryfirst` and `trylast` count), `after_*` in reverse.
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hookspecs.codecs import CodecRegistry
 from hookspecs.markers import hookspec
 from hookspecs.outcome import Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
 from hookspecs.snapshot import CheckpointRef, Snapshot
 
-__all__ = ["CheckpointHooks", "NodeHooks", "RunLifeHooks"]
+__all__ = ["CheckpointHooks", "CodecHooks", "NodeHooks", "RunLifeHooks"]
 
 
 class RunLifeHooks:
@@ -106,4 +107,20 @@ class CheckpointHooks:
         Returns: nothing.
         Raises: nothing on purpose.
         Kind: listener.
+        """
+
+
+class CodecHooks:
+    """What a store learns before it reads or writes."""
+
+    @hookspec
+    def register_codecs(self, registry: CodecRegistry) -> None:
+        """Teach a store your own types.
+
+        When: a run's store opens, before anything is read or written; and when stored runs are read without their run,
+            for plugins registered in code.
+        Receives: the registry, of this run alone: call its `register` for each class.
+        Returns: nothing.
+        Raises: nothing on purpose.
+        Kind: listener, a plain `def`.
         """

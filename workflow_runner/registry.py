@@ -55,6 +55,14 @@ class NodeRegistry:
             found = types.get(name)
         return found
 
+    def load(self) -> None:
+        """Load the modules that the user named.
+
+        Raises:
+            NodeModuleError: one cannot be loaded, or two have one name.
+        """
+        self._loaded()
+
     def nearest(self, name: str) -> str | None:
         """The known name that is most like an unknown one."""
         names = list(self._loaded())
@@ -120,6 +128,8 @@ def _load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise NodeModuleError(f"{str(path)!r} is not a Python file. Node files end in .py.")
     module = importlib.util.module_from_spec(spec)
+    # Types that it registers for a store go by this name, whatever the folder.
+    vars(module)["__workflow_name__"] = path.stem
     # Before it is executed: dataclasses with postponed annotations look their module up.
     sys.modules[key] = module
     try:

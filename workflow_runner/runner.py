@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import PluginHost, RunHooks, RunInfo, StoredRun
+from hookspecs import CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun
 from workflow_runner.errors import GraphChanged, InputInvalid, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.graph import Graph
@@ -131,7 +131,8 @@ class WorkflowRunner:
         hooks = self._host.bind(chosen)
         document = plan.graph.to_document() if hooks.before_run is not None else {}
         document.pop("enable", None)
-        info = RunInfo(run_id, 1, document, given, _enabled(chosen))
+        teach = self._host.teacher(hooks) if hooks.before_run is not None else None
+        info = RunInfo(run_id, 1, document, given, _enabled(chosen), teach)
         return await self._execute(plan, info, hooks)
 
     async def resume(
@@ -178,7 +179,7 @@ class WorkflowRunner:
         hooks = self._host.bind(chosen)
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
-        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen))
+        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks))
         return await self._execute(plan, info, hooks, frozenset(accept_changed))
 
     def stop(self, reason: str) -> None:
@@ -207,7 +208,10 @@ class WorkflowRunner:
         options = enable.get(name)
         if url is None and isinstance(options, Mapping):
             url = options.get("url")
+        self._registry.load()  # modules of nodes register the types of their values when they are imported
         loader = factory(url)
+        if isinstance(loader, CodecLoader):
+            loader.learn(self._host.teacher())
         try:
             return name, await loader.load(run_id)
         finally:

@@ -15,6 +15,7 @@ from checkpoint_plugin.codec.encoding import encode_value
 from checkpoint_plugin.codec.registry import REGISTERED, TypeRegistry, register
 from checkpoint_plugin.codec.shapes import TypeRefused
 from checkpoint_plugin.codec.tags import MalformedValue
+from hookspecs import PluginHost, TeachCodecs
 
 __all__ = ["MAX_VALUE_BYTES", "Codec", "MalformedValue", "TypeRefused", "TypeRegistry", "decode", "encode", "register"]
 
@@ -32,6 +33,18 @@ class Codec:
 
     registry: TypeRegistry = field(default_factory=lambda: REGISTERED)
     max_value_bytes: int = MAX_VALUE_BYTES
+
+    @classmethod
+    def taught(cls, teach: TeachCodecs | None = None, max_value_bytes: int = MAX_VALUE_BYTES) -> Codec:
+        """With a registry of its own: what modules registered, what installed packages and the plugins of a run teach.
+
+        Args:
+            teach: of the run; without a run, installed packages alone.
+            max_value_bytes: as above.
+        """
+        registry = TypeRegistry(REGISTERED)
+        (teach or PluginHost().teacher())(registry)
+        return cls(registry, max_value_bytes)
 
     def encode(self, value: Any, place: Callable[[], str]) -> bytes:
         """A value's bytes.

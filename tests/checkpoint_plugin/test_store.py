@@ -20,8 +20,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.util import await_only
 
 from checkpoint_plugin import history as history_module
-from checkpoint_plugin import rows as rows_module
-from checkpoint_plugin.codec import encode
+from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
 from checkpoint_plugin.digests import row_digest
@@ -480,7 +479,7 @@ async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store
     written: list[int] = []
     seen: list[tuple[int, int]] = []
 
-    def watched(value: Any, place: Any) -> bytes:
+    def watched(codec: Codec, value: Any, place: Any) -> bytes:
         seen.append((threading.get_ident(), len(written)))
         return encode(value, place)
 
@@ -491,7 +490,7 @@ async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store
         written.append(1)
         return write(*arguments)
 
-    monkeypatch.setattr(rows_module, "encode", watched)
+    monkeypatch.setattr(Codec, "encode", watched)
     monkeypatch.setattr(CutWriter, name, record)
     large = ["x" * 100_000]
     await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=large)), "1")

@@ -9,15 +9,10 @@ from pathlib import Path
 import pytest
 
 import hookspecs
-from hookspecs import CheckpointHooks, NodeHooks, RunHooks, RunLifeHooks
+from hookspecs import SPEC_CLASSES, RunHooks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")
-SPECS = {
-    name: spec
-    for group in (RunLifeHooks, NodeHooks, CheckpointHooks)
-    for name, spec in vars(group).items()
-    if inspect.isfunction(spec)
-}
+SPECS = {name: spec for group in SPEC_CLASSES for name, spec in vars(group).items() if inspect.isfunction(spec)}
 
 
 def section(name: str) -> str:
@@ -26,8 +21,9 @@ def section(name: str) -> str:
     head, _, rest = inspect.cleandoc(spec.__doc__ or "").partition("\n\n")
     fields = re.sub(r"\n +", " ", rest)
     rows = "\n".join(f"- **{line.partition(': ')[0]}**: {line.partition(': ')[2]}" for line in fields.splitlines())
+    colour = "async def" if inspect.iscoroutinefunction(spec) else "def"
     signature = re.sub(r"'", "", str(inspect.signature(spec)))
-    return f"## {name}\n\n```python\nasync def {name}{signature}\n```\n\n{head}\n\n{rows}\n"
+    return f"## {name}\n\n```python\n{colour} {name}{signature}\n```\n\n{head}\n\n{rows}\n"
 
 
 @pytest.mark.parametrize("name", SPECS)

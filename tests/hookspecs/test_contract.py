@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hookspecs import HOOK_ARGUMENTS, Outcome, PluginHost, PluginInvalid, RunInfo, check_plugin, hookimpl
+from hookspecs import HOOK_ARGUMENTS, CodecRegistry, Outcome, PluginHost, PluginInvalid, RunInfo, check_plugin, hookimpl
 
 
 def refused(plugin: object) -> str:
@@ -21,7 +21,7 @@ def plugin_with(**methods: Callable[..., Any]) -> object:
     return type("Plugin", (), {name: hookimpl(method) for name, method in methods.items()})()
 
 
-def test_the_seven_hooks_and_their_arguments() -> None:
+def test_the_eight_hooks_and_their_arguments() -> None:
     assert HOOK_ARGUMENTS == {
         "before_run": ("run", "control"),
         "after_run": ("run", "outcome"),
@@ -30,6 +30,7 @@ def test_the_seven_hooks_and_their_arguments() -> None:
         "restore_checkpoint": ("run", "checkpoint_id"),
         "save_checkpoint": ("run", "snapshot", "reason"),
         "checkpoint_saved": ("run", "ref"),
+        "register_codecs": ("registry",),
     }
 
 
@@ -48,6 +49,14 @@ def test_the_wrong_colour() -> None:
     assert "plugin 'mine', hook 'before_run'" in message
     assert "\n  def before_run(self: 'object', run: 'RunInfo') -> 'None'\n" in message
     assert "Write it as `async def before_run`" in message
+
+
+def test_a_plain_hook_that_is_async() -> None:
+    async def register_codecs(self: object, registry: CodecRegistry) -> None: ...
+
+    message = refused(plugin_with(register_codecs=register_codecs))
+    assert "it is async, and the hook is not awaited" in message
+    assert "Write it as `def register_codecs`" in message
 
 
 def test_a_generator_in_place_of_a_coroutine() -> None:

@@ -50,6 +50,7 @@ def _lines(found: Sequence[PluginDescription]) -> list[str]:
             ("stores", plugin.stores),
             ("commands", plugin.commands),
             ("nodes", plugin.nodes),
+            ("codecs", plugin.codecs),
         ):
             if names:
                 lines.append(f"    {title}: {', '.join(names)}")
