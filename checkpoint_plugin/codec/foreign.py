@@ -20,19 +20,28 @@ Foreign = Callable[[Any, Pack], tuple[Tag, bytes]]
 Raises TypeError when it would not come back exactly.
 """
 EXTRAS: Final = {Tag.ARRAY: "numpy", Tag.NUMPY_SCALAR: "numpy", Tag.ARROW: "arrow", Tag.PANDAS: "arrow", Tag.IMAGE: "images"}
+LIBRARIES: Final = {
+    "numpy": "Of numpy, arrays and scalars can be stored: convert it with numpy.asarray first.",
+}
+"""What to say of other classes of a library."""
 
 
 def find_foreign(kind: type) -> Foreign | None:
     """How values of a library's class are stored; `None` when it is not one of those that are known."""
     root = kind.__module__.partition(".")[0]
-    if root not in sys.modules:
+    if root not in LIBRARIES or root not in sys.modules:
         return None
+    if root == "numpy":
+        from checkpoint_plugin.codec.arrays import find_array
+
+        return find_array(kind)
     return None
 
 
 def foreign_mend(kind: type) -> str | None:
     """What to do with a value of a library whose class cannot be stored, if there is something to say."""
-    return None
+    root = kind.__module__.partition(".")[0]
+    return LIBRARIES.get(root)
 
 
 def read_foreign(tag: Tag, data: bytes, unpack: Unpack) -> Any:
@@ -47,5 +56,23 @@ def read_foreign(tag: Tag, data: bytes, unpack: Unpack) -> Any:
         ValueNotReadable: the library is not installed.
         ValueError, TypeError: the bytes are not what was written.
     """
-    extra = EXTRAS[tag]
-    raise ValueNotReadable(f"it needs a library that is not installed. Install it: pip install 'workflow-checkpoint[{extra}]'")
+    try:
+        read = _reader(tag)
+    except ImportError as error:
+        extra = EXTRAS[tag]
+        what = f"it needs the library {error.name!r}, which is not installed"
+        raise ValueNotReadable(f"{what}. Install it: pip install 'workflow-checkpoint[{extra}]'") from error
+    return read(data, unpack)
+
+
+def _reader(tag: Tag) -> Callable[[bytes, Unpack], Any]:
+    match tag:
+        case Tag.ARRAY:
+            from checkpoint_plugin.codec.arrays import read_array
+
+            return read_array
+        case Tag.NUMPY_SCALAR:
+            from checkpoint_plugin.codec.arrays import read_numpy_scalar
+
+            return read_numpy_scalar
+    raise ValueError("it has a part of an unknown kind")
