@@ -34,8 +34,12 @@ class CheckpointLoader:
         """Be told the types of stored values; see `CodecLoader`."""
         self._teach = teach
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         """Read one run.
+
+        Args:
+            run_id: which.
+            outputs: read those of a completed run, too.
 
         Raises:
             StoreMissing: there is no store.
@@ -51,14 +55,14 @@ class CheckpointLoader:
             codec = Codec.taught(self._teach) if self._teach is not None else None
             self._store = Store(locate(self._url), create=False, codec=codec)
         job = await self._store.load_job(run_id)
-        outputs: dict[str, Sequence[Any]] | None = None
-        if job.status == "completed":
+        found: dict[str, Sequence[Any]] | None = None
+        if outputs and job.status == "completed":
             cut = await self._store.restore(RunHistory(run_id, job.attempt), None)
             if cut is None or cut.status != "completed":
                 raise StoreDamaged(run_id, "it is marked as completed, and its last checkpoint is not there")
             collected = {node.node_id: node.collected for node in cut.nodes}
-            outputs = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
-        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, outputs)
+            found = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
+        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found)
 
     async def close(self) -> None:
         """Close the store."""

@@ -27,6 +27,7 @@ from hookspecs.markers import PROJECT, hookimpl, hookspec
 from hookspecs.outcome import Cancelled, Completed, Failed, Outcome
 from hookspecs.run import CodecLoader, NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
 from hookspecs.snapshot import (
+    CheckpointChoice,
     CheckpointRef,
     EdgeSnapshot,
     NodeSnapshot,
@@ -51,6 +52,7 @@ __all__ = [
     "STORES",
     "AttemptLost",
     "Cancelled",
+    "CheckpointChoice",
     "CheckpointHooks",
     "CheckpointRef",
     "CodecHooks",

@@ -17,7 +17,7 @@ from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.errors import HookError, PluginConflict, Refusal
 from hookspecs.outcome import Cancelled, Failed, Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
-from hookspecs.snapshot import CheckpointRef, Snapshot
+from hookspecs.snapshot import CheckpointChoice, CheckpointRef, Snapshot
 
 __all__ = ["NO_HOOKS", "RunHooks", "bind_hooks"]
 
@@ -32,8 +32,8 @@ class RunHooks:
     after_run: Callable[[RunInfo, Outcome], Coroutine[Any, Any, None]] | None = None
     before_node: Callable[[RunInfo, NodeInfo, Mapping[str, Any]], Coroutine[Any, Any, None]] | None = None
     after_node: Callable[[RunInfo, NodeInfo, Outcome], Coroutine[Any, Any, None]] | None = None
-    restore_checkpoint: Callable[[RunInfo, int | None], Coroutine[Any, Any, Snapshot | None]] | None = None
-    save_checkpoint: Callable[[RunInfo, Snapshot, str], Coroutine[Any, Any, CheckpointRef]] | None = None
+    restore_checkpoint: Callable[[RunInfo, CheckpointChoice], Coroutine[Any, Any, Snapshot | None]] | None = None
+    save_checkpoint: Callable[[RunInfo, Snapshot, str], Coroutine[Any, Any, CheckpointRef | None]] | None = None
     checkpoint_saved: Callable[[RunInfo, CheckpointRef], Coroutine[Any, Any, None]] | None = None
     register_codecs: TeachCodecs | None = None
 

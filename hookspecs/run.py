@@ -77,6 +77,25 @@ class RunControl(Protocol):
             reason: stored with the checkpoints that this asks for.
         """
 
+    def follow_outputs(self, reason: str, max_steps: int, max_bytes: int) -> None:
+        """From now on every emission asks for a checkpoint and nobody waits for it (`every_firing` written behind).
+
+        A cut is taken as soon as the one before is durable, and holds all that was done meanwhile. Who is further ahead
+        of the last durable cut than the bounds allow waits until it is durable.
+
+        Args:
+            reason: stored with the checkpoints that this asks for.
+            max_steps: emissions that may be ahead of the last durable cut.
+            max_bytes: bytes of checkpoint that may be ahead, as the last checkpoint's size lets expect.
+        """
+
+    def degrade(self, reason: str) -> None:
+        """Tell that the run goes on without the durability it was promised; it is told with the run's result.
+
+        Args:
+            reason: for people; the first one counts.
+        """
+
     def save_at(self, *moments: str) -> None:
         """Choose at which ends of a run the runner takes a last cut by itself.
 
@@ -114,8 +133,12 @@ class RunLoader(Protocol):
     The entry is `factory(url: str | None) -> RunLoader`; `None` means the default place. Making one opens nothing.
     """
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         """Read one run.
+
+        Args:
+            run_id: which.
+            outputs: read those of a completed run, too.
 
         Raises:
             RunNotFound: the store has no such run.

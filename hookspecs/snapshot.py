@@ -7,12 +7,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar, overload
 
-__all__ = ["CheckpointRef", "EdgeSnapshot", "NodeSnapshot", "NodeStatus", "Prefix", "RunStatus", "Snapshot", "Taken"]
+__all__ = [
+    "CheckpointChoice",
+    "CheckpointRef",
+    "EdgeSnapshot",
+    "NodeSnapshot",
+    "NodeStatus",
+    "Prefix",
+    "RunStatus",
+    "Snapshot",
+    "Taken",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 
 NodeStatus = Literal["idle", "scheduled", "running", "paused", "completed", "failed", "suspended"]
 RunStatus = Literal["scheduled", "running", "suspended", "paused", "completed", "failed", "cancelled", "recovering"]
+CheckpointChoice = int | Literal["latest-intact"] | None
+"""Which checkpoint to go on from: one of a number, the newest that is not damaged, or the newest."""
 Taken = tuple[str, Any]
 """One stream item handed to a body: (edge id, item)."""
 
@@ -125,6 +137,7 @@ class Snapshot:
         taken_at: aware UTC.
         error: why the run ended, as text, when `status` is `failed`.
         error_node_id: the node that failed.
+        number: of the checkpoint that it was restored from.
     """
 
     run_id: str
@@ -134,6 +147,7 @@ class Snapshot:
     taken_at: datetime
     error: str | None = None
     error_node_id: str | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

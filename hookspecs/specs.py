@@ -13,7 +13,7 @@ from hookspecs.codecs import CodecRegistry
 from hookspecs.markers import hookspec
 from hookspecs.outcome import Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
-from hookspecs.snapshot import CheckpointRef, Snapshot
+from hookspecs.snapshot import CheckpointChoice, CheckpointRef, Snapshot
 
 __all__ = ["CheckpointHooks", "CodecHooks", "NodeHooks", "RunLifeHooks"]
 
@@ -75,11 +75,12 @@ class CheckpointHooks:
     """Cuts that become durable and come back."""
 
     @hookspec
-    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: CheckpointChoice) -> Snapshot | None:
         """Give back a cut to go on from.
 
         When: after `before_run` of a resumed run, before the first actor.
-        Receives: the run; the checkpoint's number, `None` for the newest.
+        Receives: the run; the checkpoint's number, `None` for the newest, `"latest-intact"` for the newest that is not
+            damaged. What is older than the newest becomes the newest, and those that came later stay.
         Returns: the cut with every node that had moved; `None` when the run has no checkpoint yet and starts from
             its stored inputs.
         Raises: `StoreError` when the cut is damaged, never another cut.
@@ -87,12 +88,13 @@ class CheckpointHooks:
         """
 
     @hookspec
-    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         """Make a cut durable.
 
         When: a cut was taken; the next save of this run is not asked for before this one has returned.
         Receives: the run; the cut, holding the nodes that changed since the last save; why it was taken.
-        Returns: the reference, once the cut is as durable as the mode promises.
+        Returns: the reference, once the cut is as durable as the mode promises; `None` when it could not be saved and
+            the run shall go on all the same (`RunControl.degrade`): then the next save holds these nodes, too.
         Raises: `StoreError` when it cannot be saved, `AttemptLost` when a newer attempt owns the run.
         Kind: provider, from the same plugin as `restore_checkpoint`.
         """

@@ -216,6 +216,10 @@ class Actor(Outbox):
             self.send_held()
             if self.status == "completed":
                 run.completed(self)
+        elif self.lags and run.saver is not None:
+            self.lags = False
+            await run.saver.catch_up()
+            self.check_alive()
         if self.status != "completed":
             await self.flush()
 

@@ -20,12 +20,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run begins; `completed` nodes were finished by an earlier attempt and do not run again."""
+    """A run begins; `completed` nodes were finished by an earlier attempt, up to `checkpoint`, and do not run again."""
 
     run_id: str
     attempt: int
     nodes: int
     completed: int
+    checkpoint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

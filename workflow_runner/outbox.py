@@ -30,6 +30,8 @@ class Outbox:
     """Waits in progress; the wait for its first item is one."""
     holds = False
     """Whether an emission waits in its edges, unseen, until `settle` sends it."""
+    lags = False
+    """Whether its last emission is too far ahead of what is durable."""
     orphaned = False
     """Whether it had consumers and all of them are over."""
     swallow_left = 0
@@ -71,6 +73,8 @@ class Outbox:
             self.publish = self._publish_held
         else:
             self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
+            if run.follows:
+                self.publish = self._publish_followed
 
     def _publish_value(self, value: Any) -> bool:
         self.emitted += 1
@@ -101,6 +105,13 @@ class Outbox:
         if self.waits:
             self.touched()
         return full
+
+    def _publish_followed(self, value: Any) -> bool:
+        full = (self._publish_mapping if self.planned.type.emits_mapping else self._publish_value)(value)
+        saver = self.run.saver
+        assert saver is not None
+        self.lags = saver.step()
+        return full or self.lags
 
     def _publish_held(self, value: Any) -> bool:
         mapping = self.planned.type.emits_mapping

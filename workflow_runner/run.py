@@ -10,6 +10,7 @@ from typing import Any
 
 from hookspecs import (
     Cancelled,
+    CheckpointChoice,
     CheckpointRef,
     Completed,
     Failed,
@@ -66,6 +67,7 @@ class Run:
         settings: Settings,
         listeners: Sequence[Callable[[Event], None]],
         accept_changed: frozenset[str] = frozenset(),
+        checkpoint: CheckpointChoice = None,
     ) -> None:
         self.plan = plan
         self.info = info
@@ -74,6 +76,7 @@ class Run:
         self.settings = settings
         self.listeners = listeners
         self.accept_changed = accept_changed
+        self.checkpoint = checkpoint
         self.loop = asyncio.get_running_loop()
         self.saver = Saver(self) if hooks.save_checkpoint is not None else None
         self.wiring = Wiring(self)
@@ -83,6 +86,8 @@ class Run:
         """An ordered set: the order of nodes in a cut depends on the run alone."""
         self.collected: dict[str, Sequence[Any]] = {}
         self.gate_reason: str | None = None
+        self.follows = False
+        self.degraded: str | None = None
         self.stopping = False
         self.stop_reason = ""
         self.error: BaseException | None = None
@@ -109,6 +114,18 @@ class Run:
         self.gate_reason = reason
         for actor in self.actors.values():
             actor.choose_publish()
+
+    def follow_outputs(self, reason: str, max_steps: int, max_bytes: int) -> None:
+        """Save every emission without waiting for it; see `RunControl`."""
+        if self.saver is not None:
+            self.saver.follow(reason, max_steps, max_bytes)
+            self.follows = True
+            for actor in self.actors.values():
+                actor.choose_publish()
+
+    def degrade(self, reason: str) -> None:
+        """Go on without the promised durability; see `RunControl`."""
+        self.degraded = self.degraded or reason
 
     def save_at(self, *moments: str) -> None:
         """Choose the ends at which a last cut is taken; see `RunControl`."""
@@ -166,12 +183,13 @@ class Run:
     async def _drive(self) -> None:
         snapshot: Snapshot | None = None
         if self.info.resumed and self.hooks.restore_checkpoint is not None:
-            snapshot = await self.hooks.restore_checkpoint(self.info, None)
+            snapshot = await self.hooks.restore_checkpoint(self.info, self.checkpoint)
         self._build(snapshot)
         if self.stopping:  # stopped while the store was opened: nothing has changed
             return
         if self.listeners:
-            self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.wiring.completed)))
+            number = None if snapshot is None else snapshot.number
+            self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.wiring.completed), number))
         if self.saver is not None:
             self.saver.start()
         scope = self.loop.create_task(self._scope(), name="workflow-run")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun
+from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun
 from workflow_runner.errors import GraphChanged, InputInvalid, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.graph import Graph
@@ -32,11 +32,13 @@ class Result:
         run_id: the run.
         status: `completed`.
         outputs: what each output collected, in order.
+        degraded: why the run went on without the durability it was promised; `None` for a run that had it.
     """
 
     run_id: str
     status: Literal["completed"]
     outputs: dict[str, list[Any]]
+    degraded: str | None = None
 
 
 class WorkflowRunner:
@@ -142,6 +144,7 @@ class WorkflowRunner:
         graph: Graph | Mapping[str, Any] | None = None,
         url: str | None = None,
         accept_changed: Iterable[str] = (),
+        checkpoint: CheckpointChoice = None,
     ) -> Result:
         """Go on with a stored run where its last checkpoint was taken. A completed run gives its outputs.
 
@@ -151,6 +154,8 @@ class WorkflowRunner:
             graph: must be the stored graph.
             url: of the store; default the plugin's own default.
             accept_changed: ids of nodes that may go on with changed source in the middle of a step.
+            checkpoint: the number of the checkpoint to go on from, `"latest-intact"` for the newest that is not damaged,
+                `None` for the newest, which must not be. A completed run, too, goes on from a checkpoint that is named.
 
         Raises:
             RunNotFound, StoreError: the store has no such run, is missing or damaged.
@@ -161,7 +166,7 @@ class WorkflowRunner:
             Exception: else as `run`.
         """
         check_run_id(run_id)
-        name, stored = await self._load(run_id, enable or {}, url)
+        name, stored = await self._load(run_id, enable or {}, url, outputs=checkpoint is None)
         stored_graph = Graph.from_document(stored.graph)
         if graph is not None:
             other = graph if isinstance(graph, Graph) else Graph.from_document(graph)
@@ -180,7 +185,7 @@ class WorkflowRunner:
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
         info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks))
-        return await self._execute(plan, info, hooks, frozenset(accept_changed))
+        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
@@ -203,7 +208,7 @@ class WorkflowRunner:
             graph = Graph.from_document(graph)
         return make_plan(graph, self._registry, self._validate)
 
-    async def _load(self, run_id: str, enable: Mapping[str, Any], url: str | None) -> tuple[str, StoredRun]:
+    async def _load(self, run_id: str, enable: Mapping[str, Any], url: str | None, *, outputs: bool) -> tuple[str, StoredRun]:
         name, factory = self._host.store_factory()
         options = enable.get(name)
         if url is None and isinstance(options, Mapping):
@@ -213,12 +218,19 @@ class WorkflowRunner:
         if isinstance(loader, CodecLoader):
             loader.learn(self._host.teacher())
         try:
-            return name, await loader.load(run_id)
+            return name, await loader.load(run_id, outputs=outputs)
         finally:
             await loader.close()
 
-    async def _execute(self, plan: Plan, info: RunInfo, hooks: RunHooks, accept_changed: frozenset[str] = frozenset()) -> Result:
-        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed)
+    async def _execute(
+        self,
+        plan: Plan,
+        info: RunInfo,
+        hooks: RunHooks,
+        accept_changed: frozenset[str] = frozenset(),
+        checkpoint: CheckpointChoice = None,
+    ) -> Result:
+        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint)
         self._running.add(run)
         # A task of its own: cancelling the caller must take the cut first, not tear the run apart.
         task = asyncio.get_running_loop().create_task(run.execute(), name=f"workflow-{info.run_id}")
@@ -237,7 +249,7 @@ class WorkflowRunner:
             if not task.cancelled():
                 task.exception()  # told by the cancellation
             raise cancelled
-        return Result(info.run_id, "completed", task.result())
+        return Result(info.run_id, "completed", task.result(), run.degraded)
 
 
 Chosen = dict[str, dict[str, Any] | Literal[False]]
@@ -296,7 +308,8 @@ def resume_workflow(
     graph: Graph | Mapping[str, Any] | None = None,
     url: str | None = None,
     accept_changed: Sequence[str] = (),
+    checkpoint: CheckpointChoice = None,
     **settings: Any,
 ) -> Result:
     """`WorkflowRunner(**settings).resume(...)` for code without an event loop."""
-    return asyncio.run(WorkflowRunner(**settings).resume(run_id, enable, graph, url, accept_changed))
+    return asyncio.run(WorkflowRunner(**settings).resume(run_id, enable, graph, url, accept_changed, checkpoint))

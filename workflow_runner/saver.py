@@ -32,6 +32,11 @@ class Saver:
         self._closed = False
         self._calls: list[DurableCall] = []
         self._saved: CheckpointRef | None = None
+        self._behind = False
+        """Whether the last cut could not be saved: then the next is saved though nothing has changed."""
+        self._steps = self._covered = 0
+        self._bound: tuple[str, int, int] | None = None
+        self._bytes_a_step = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def request(self, reason: str) -> asyncio.Future[CheckpointRef | None]:
@@ -45,6 +50,26 @@ class Saver:
         self._requests.append(future)
         self._wanted.set()
         return future
+
+    def follow(self, reason: str, max_steps: int, max_bytes: int) -> None:
+        """Save what `step` tells as soon as the save before is over; see `RunControl.follow_outputs`."""
+        self._bound = reason, max_steps, max_bytes
+
+    def step(self) -> bool:
+        """Something was emitted that nobody waits for to be durable; whether it is too far ahead of what is."""
+        assert self._bound is not None
+        reason, max_steps, max_bytes = self._bound
+        if not self._closed:
+            if not self._requests and not self._wanted.is_set():
+                self._reason = reason
+            self._steps += 1
+            self._wanted.set()
+        return self._steps > max_steps or self._steps * self._bytes_a_step > max_bytes
+
+    async def catch_up(self) -> None:
+        """Wait until what was emitted up to now is durable."""
+        assert self._bound is not None
+        await self.request(self._bound[0])
 
     def when_durable(self, actor: Actor, calls: Sequence[Callable[[], object]]) -> None:
         """Call these once a cut is durable that is taken from now on."""
@@ -82,7 +107,7 @@ class Saver:
             while not self._closed:
                 await self._wanted.wait()
                 self._wanted.clear()
-                if self._requests and not self._closed:
+                if (self._requests or self._steps) and not self._closed:
                     await self._save_requested()
             if self._last is not None:
                 requests, self._requests = self._requests, []
@@ -97,13 +122,15 @@ class Saver:
         requests, self._requests = self._requests, []
         reason = self._reason
         calls, self._calls = self._calls, []
+        self._covered = self._steps
         try:
             snapshot = self._snapshot("running")
-            if snapshot.nodes or self._saved is None:
+            if snapshot.nodes or self._saved is None or self._behind:
                 await self._save(snapshot, reason, requests, calls)
             else:  # nothing changed: what is durable already holds it all
                 self._resolve(requests, self._saved)
                 self._call(calls)
+                self._steps -= self._covered
         except BaseException:
             self._refuse(requests)
             raise
@@ -114,7 +141,19 @@ class Saver:
         run = self._run
         save = run.hooks.save_checkpoint
         assert save is not None
-        ref = self._saved = await save(run.info, snapshot, reason)
+        ref = await save(run.info, snapshot, reason)
+        self._behind = ref is None
+        if ref is None:
+            self._calls = [*calls, *self._calls]
+            self._steps -= self._covered
+            self._resolve(requests, None)
+            return
+        self._saved = ref
+        if self._covered:
+            size = ref.details.get("bytes", 0)
+            self._bytes_a_step = size / self._covered
+            self._steps -= self._covered
+            self._covered = 0
         if (checkpoint_saved := run.hooks.checkpoint_saved) is not None:
             await checkpoint_saved(run.info, ref)
         if run.listeners:
@@ -131,7 +170,7 @@ class Saver:
                     self._run.node_failed(actor, error)
                     return
 
-    def _resolve(self, requests: list[asyncio.Future[CheckpointRef | None]], ref: CheckpointRef) -> None:
+    def _resolve(self, requests: list[asyncio.Future[CheckpointRef | None]], ref: CheckpointRef | None) -> None:
         for future in requests:
             if not future.done():
                 future.set_result(ref)

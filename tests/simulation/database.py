@@ -26,19 +26,19 @@ class Database:
     nodes: dict[str, NodeSnapshot] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         """Read the run; with `close` this makes it a `RunLoader`."""
         if self.run is None:
             raise RunNotFound(run_id, "memory")
-        outputs: dict[str, Sequence[Any]] | None = None
-        if self.status == "completed":
-            outputs = {
+        found: dict[str, Sequence[Any]] | None = None
+        if outputs and self.status == "completed":
+            found = {
                 node["data"]["name"]: list(self.nodes[node["id"]].collected) if node["id"] in self.nodes else []
                 for node in self.run.graph["nodes"]
                 if node["type"] == "workflow.Output"
             }
         run = self.run
-        return StoredRun(run_id, self.attempt, self.status, run.graph, run.inputs, {"memory": {}}, outputs)
+        return StoredRun(run_id, self.attempt, self.status, run.graph, run.inputs, {"memory": {}}, found)
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -74,12 +74,12 @@ class Memory:
     def __call__(self, url: str | None) -> Memory:
         return self
 
-    async def load(self, run_id: str) -> StoredRun:
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         if self.info is None or self.info.run_id != run_id:
             raise RunNotFound(run_id, "memory")
         info = self.info
-        outputs: Mapping[str, Any] | None = {"out": ["stored"]} if self.status == "completed" else None
-        return StoredRun(run_id, info.attempt, self.status, info.graph, info.inputs, info.enable, outputs)
+        found: Mapping[str, Any] | None = {"out": ["stored"]} if outputs and self.status == "completed" else None
+        return StoredRun(run_id, info.attempt, self.status, info.graph, info.inputs, info.enable, found)
 
     async def close(self) -> None: ...
 

@@ -20,6 +20,7 @@ from workflow_runner.runner import Result, WorkflowRunner
 
 __all__ = ["Execution"]
 
+DEGRADED: Final = 6
 PATIENCE_SECONDS: Final = 5.0
 """How long after a signal the event loop may stay deaf."""
 
@@ -58,7 +59,10 @@ class Execution:
                 runner.subscribe(show)
             try:
                 result = loops.run(stopper.guard(start, hears_all=show is not None))
-                report, code = RunReport(result.run_id, result.status, result.outputs), 0
+                report, code = RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), 0
+                if result.degraded is not None:
+                    code = DEGRADED
+                    print(f"Warning: run {result.run_id!r} completed, but degraded: {result.degraded}", file=sys.stderr)
             except (WorkflowError, asyncio.CancelledError, SystemExit, Exception) as error:
                 if isinstance(error, NodeFailed) and stopper.durable:
                     error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {self.run_id}")

@@ -34,18 +34,20 @@ class RunReport:
         status: of the run: completed, failed, paused.
         outputs: the items by output name; empty when the run did not complete.
         error: why it did not.
+        degraded: why not everything was saved; `None` when it was.
     """
 
     run_id: str | None
     status: str
     outputs: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     error: BaseException | None = None
+    degraded: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`."""
         outputs = {name: [_tagged(item) for item in items] for name, items in self.outputs.items()}
         error = None if self.error is None else error_object(self.error)
-        return {"run_id": self.run_id, "status": self.status, "outputs": outputs, "error": error}
+        return {"run_id": self.run_id, "status": self.status, "outputs": outputs, "error": error, "degraded": self.degraded}
 
     def lines(self) -> Iterator[str]:
         """The outputs for people: one line for each item, the first few of many."""

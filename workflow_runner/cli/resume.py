@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hookspecs import PluginHost, WorkflowError
+from hookspecs import CheckpointChoice, PluginHost, WorkflowError
 from workflow_runner.cli.execution import Execution
 from workflow_runner.cli.options import common_options, enabling_options, nodes_option, read_enabling, read_graph
 from workflow_runner.runner import WorkflowRunner
@@ -23,6 +23,8 @@ __all__ = ["resume"]
     multiple=True,
     help="Go on with this node though its source changed in the middle of a step; may be repeated.",
 )
+@click.option("--checkpoint", metavar="N", type=click.IntRange(min=1), help="Go on from this checkpoint, not from the newest.")
+@click.option("--latest-intact", is_flag=True, help="Go on from the newest checkpoint that is not damaged.")
 @enabling_options
 @common_options
 @click.pass_obj
@@ -33,6 +35,8 @@ def resume(
     graph: str | None,
     url: str | None,
     accept_changed: tuple[str, ...],
+    checkpoint: int | None,
+    latest_intact: bool,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
     as_json: bool,
@@ -47,13 +51,18 @@ def resume(
     Examples:
       workflow resume 0192f0c1-7d7e-7bbb-8a5e-3f2b8b1f5a10 --nodes mynodes.py
       workflow resume nightly --nodes mynodes.py --url postgresql://localhost/runs
+      workflow resume nightly --nodes mynodes.py --checkpoint 12
 
     \b
     Exit codes:
       0 completed    1 a node failed    2 wrong usage, changed graph or source
       4 another process resumed it    5 unknown run, missing or damaged store
+      6 completed, but not everything was saved
       130, 143 stopped by a signal
     """
+    if checkpoint is not None and latest_intact:
+        raise click.UsageError("--checkpoint and --latest-intact exclude each other. Leave out one of the two.")
+    chosen: CheckpointChoice = "latest-intact" if latest_intact else checkpoint
     execution = Execution(run_id, as_json=as_json, quiet=quiet)
     wanted = read_enabling(enable, disable)
     try:
@@ -61,4 +70,4 @@ def resume(
         runner = WorkflowRunner(plugins=host, nodes=nodes)
     except WorkflowError as error:
         return execution.refuse(error)
-    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed))
+    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen))

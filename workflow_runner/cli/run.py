@@ -52,7 +52,8 @@ def run(
     \b
     Exit codes:
       0 completed    1 a node failed    2 wrong graph, input, plugin or usage
-      5 the store cannot save    130, 143 stopped by a signal (resume it)
+      5 the store cannot save    6 completed, but not everything was saved
+      130, 143 stopped by a signal (resume it)
     """
     execution = Execution(run_id if run_id is not None else new_run_id(), as_json=as_json, quiet=quiet)
     wanted = read_enabling(enable, disable)
