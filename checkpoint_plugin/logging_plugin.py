@@ -52,10 +52,11 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
         await self._events().log(kind, node.node_id, {**_firing(node), **payload})
 
     @hookimpl
-    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         """As without a log, then log the checkpoint."""
         ref = await super().save_checkpoint(run, snapshot, reason)
-        await self._events().log("checkpointed", payload={"number": ref.number, "reason": ref.reason})
+        if ref is not None:
+            await self._events().log("checkpointed", payload={"number": ref.number, "reason": ref.reason})
         return ref
 
     @hookimpl

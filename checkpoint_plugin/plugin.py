@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_plugin.policy import Policy
 from hookspecs import (
     Cancelled,
+    CheckpointChoice,
     CheckpointRef,
     Completed,
     Failed,
+    NodeSnapshot,
     Outcome,
     RunControl,
     RunInfo,
     Snapshot,
+    StoreError,
     WorkflowError,
     hookimpl,
 )
@@ -55,6 +59,9 @@ class CheckpointPlugin:
         self._timer: asyncio.Task[None] | None = None
         self._before: JobEnd | None = None
         self._ended = False
+        self._control: RunControl | None = None
+        self._unsaved: dict[str, NodeSnapshot] = {}
+        self._degraded: str | None = None
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -79,25 +86,50 @@ class CheckpointPlugin:
             raise
         self._store, self._history = store, RunHistory(run.run_id, run.attempt, run.attempt, related_places(run.graph))
         control.save_at(*self._policy.moments)
-        if self._policy.every_firing:
+        self._control = control
+        if self._policy.every_firing and self._policy.durability == "async":
+            control.follow_outputs("every_firing", self._policy.max_lag_steps, self._policy.max_lag_bytes)
+        elif self._policy.every_firing:
             control.hold_outputs("every_firing")
         if self._policy.every_seconds is not None:
             self._timer = asyncio.create_task(_ask_every(self._policy.every_seconds, control), name="workflow-checkpoint-timer")
 
     @hookimpl
-    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
-        """Read the cut to go on from."""
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: CheckpointChoice) -> Snapshot | None:
+        """Read the cut to go on from; one that is older than the newest becomes the newest."""
         store, history = self._opened()
-        return await store.restore(history, checkpoint_id)
+        if checkpoint_id == "latest-intact":
+            snapshot = await store.restore_latest_intact(history)
+        else:
+            snapshot = await store.restore(history, checkpoint_id)
+        if snapshot is not None and checkpoint_id is not None:
+            await store.rewind(history, snapshot)
+        return snapshot
 
     @hookimpl
-    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
-        """Write a cut."""
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+        """Write a cut. With `best_effort` one that cannot be written waits for the next, which then holds it, too."""
         store, history = self._opened()
         self._before = None
-        ref = await store.save(history, snapshot, reason)
+        if self._unsaved:
+            nodes = {**self._unsaved, **{node.node_id: node for node in snapshot.nodes}}
+            snapshot = replace(snapshot, nodes=tuple(nodes.values()))
+        try:
+            ref = await store.save(history, snapshot, reason)
+        except StoreError as error:
+            if not self._policy.best_effort:
+                raise
+            self._unsaved = {node.node_id: node for node in snapshot.nodes}
+            self._degrade(f"a checkpoint could not be saved: {error}")
+            return None
+        self._unsaved = {}
         self._ended = snapshot.status != "running"
         return ref
+
+    def _degrade(self, reason: str) -> None:
+        assert self._control is not None
+        self._degraded = self._degraded or reason
+        self._control.degrade(reason)
 
     @hookimpl
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
@@ -105,11 +137,22 @@ class CheckpointPlugin:
         store, _ = self._opened()
         try:
             await self._stop_timer()
-            if not self._ended:
+            if self._degraded is not None:
+                await self._end_degraded(store, run, outcome)
+            elif not self._ended:
                 end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
                 await store.end_attempt(run.run_id, run.attempt, end)
         finally:
             await store.close()
+
+    async def _end_degraded(self, store: Store, run: RunInfo, outcome: Outcome) -> None:
+        try:
+            end = _ending(outcome)
+            if not self._ended and isinstance(outcome, Completed):
+                end = replace(end, status="paused")  # its end is in no checkpoint: a resume repeats what was not saved
+            await store.end_attempt(run.run_id, run.attempt, end, self._degraded)
+        except StoreError as error:
+            self._degrade(f"its end could not be stored: {error}")
 
     async def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -14,6 +14,7 @@ __all__ = ["Policy"]
 NAME = "checkpoint"
 MAX_BYTES = 1_000_000_000
 """What a column of both databases can hold."""
+DURABILITIES = ("sync", "async", "exit")
 MAX_SECONDS = 1e9
 """What a timer can count to; who wants no saves by time chooses `explicit`."""
 
@@ -28,7 +29,12 @@ class Policy:
         explicit: save only when a node asks with `context.checkpoint()`, and at the end.
         on_error: save when a node fails.
         on_signal: save when the run is stopped by a signal or cancelled.
-        durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else.
+        durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else. `"async"`: nobody waits,
+            saves are written behind. `"exit"`: nothing is saved before the end but what a node asks for.
+        max_lag_steps: with `every_firing` and `"async"`, emissions that may be ahead of what is durable.
+        max_lag_bytes: and bytes of them.
+        required: a save that fails ends the run, which can be resumed.
+        best_effort: the opposite: the run goes on, is marked as degraded, and leaves with exit code 6.
         url: of the store; never stored.
         events: keep a log of what happens to the run and its nodes.
         max_value_bytes: that one value may take when it is encoded, before compression; a larger one fails the save.
@@ -40,6 +46,10 @@ class Policy:
     on_error: bool = True
     on_signal: bool = True
     durability: str = "sync"
+    max_lag_steps: int = 1_000
+    max_lag_bytes: int = 64 << 20
+    required: bool = True
+    best_effort: bool = False
     url: str | None = None
     events: bool = False
     max_value_bytes: int = 268_435_456
@@ -57,11 +67,16 @@ class Policy:
                 near = get_close_matches(str(name), known, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise PluginOptionsInvalid(NAME, f"checkpoint has no option {name!r}.{hint} Its options: {', '.join(known)}.")
-        for name in ("every_firing", "explicit", "on_error", "on_signal", "events"):
+        for name in ("every_firing", "explicit", "on_error", "on_signal", "events", "required", "best_effort"):
             if not isinstance(options.get(name, True), bool):
                 raise _invalid(name, options[name], "true or false")
-        if options.get("durability", "sync") != "sync":
-            raise _invalid("durability", options["durability"], '"sync"')
+        if options.get("durability", "sync") not in DURABILITIES:
+            raise _invalid("durability", options["durability"], '"sync", "async" or "exit"')
+        for name in ("max_lag_steps", "max_lag_bytes"):
+            if type(options.get(name, 1)) is not int or options.get(name, 1) < 1:
+                raise _invalid(name, options[name], "a whole number of at least 1")
+        if options.get("required") is not None and options.get("best_effort") is options["required"]:
+            raise PluginOptionsInvalid(NAME, "checkpoint: best_effort is the opposite of required. Leave out one of the two.")
         if not isinstance(options.get("url"), str | None):
             raise _invalid("url", options["url"], "text")
         largest = options.get("max_value_bytes", 1)
@@ -78,6 +93,14 @@ class Policy:
             chosen.update(every_seconds=None, on_error=chosen.get("on_error", False), on_signal=chosen.get("on_signal", False))
         elif chosen.get("every_firing") and "every_seconds" not in chosen:
             chosen["every_seconds"] = None
+        if chosen.get("durability") == "exit":
+            for name in ("every_seconds", "every_firing"):
+                if chosen.get(name):
+                    raise PluginOptionsInvalid(NAME, f'checkpoint: durability "exit" excludes {name}. Leave out one of the two.')
+            chosen["every_seconds"] = None
+        if "required" in chosen or "best_effort" in chosen:
+            chosen["best_effort"] = chosen.get("best_effort", not chosen.get("required", True))
+            chosen["required"] = not chosen["best_effort"]
         return cls(**chosen)
 
     @property

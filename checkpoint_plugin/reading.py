@@ -56,7 +56,8 @@ class StoredCut:
         history.total = self.total
         history.payloads.clear()
         history.remember(self.mentioned)
-        return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, head.error, head.error_node_id)
+        error = head.error, head.error_node_id
+        return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *error, head.number)
 
 
 def is_as_new(node: NodeSnapshot) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database import open_database
-from checkpoint_plugin.definition import Definition, is_storable_text
+from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter
@@ -162,12 +162,20 @@ class Store:
 
         return await self.transact(work)
 
-    async def end_attempt(self, run_id: str, attempt: int, end: JobEnd) -> None:
-        """Write how an attempt ended, when no checkpoint did; an attempt that was lost writes nothing."""
+    async def end_attempt(self, run_id: str, attempt: int, end: JobEnd, degraded: str | None = None) -> None:
+        """Write how an attempt ended, when no checkpoint did; an attempt that was lost writes nothing.
+
+        Args:
+            run_id: the run.
+            attempt: which.
+            end: how it ended.
+            degraded: why not everything that it did was saved.
+        """
 
         def work(connection: Connection) -> None:
             if lock_job(connection, run_id, self.location.shown).attempt == attempt:
-                update_job(connection, run_id, end.columns(datetime.now(UTC)))
+                more = {} if degraded is None else {"degraded": storable_text(degraded)}
+                update_job(connection, run_id, {**end.columns(datetime.now(UTC)), **more})
 
         await self.transact(work)
 
@@ -233,12 +241,15 @@ class Store:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
 
-    async def rewind(self, history: RunHistory, snapshot: Snapshot) -> CheckpointRef:
+    async def rewind(self, history: RunHistory, snapshot: Snapshot) -> CheckpointRef | None:
         """Make an older cut the run's newest checkpoint, to go on from it. Those that came later stay as they are.
 
         Args:
             history: as `restore` of the older cut left it.
             snapshot: as `restore` gave it.
+
+        Returns:
+            The new checkpoint; `None` when the cut is the newest.
 
         Raises:
             StoreError: as `save`.
@@ -250,6 +261,8 @@ class Store:
             return newest, fetch_node_ids(connection, run_id)
 
         newest, node_ids = await self._read(read)
+        if newest == number:
+            return None
         moved = {node.node_id for node in snapshot.nodes}
         back = (NodeSnapshot(node_id, "idle") for node_id in sorted(node_ids - moved))
         history.number, history.log, history.total = newest, newest + 1, 0
@@ -270,6 +283,23 @@ class Store:
         """
         cut = await self._read(lambda connection: fetch_cut(connection, history.run_id, number, self.codec))
         return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
+
+    async def restore_latest_intact(self, history: RunHistory) -> Snapshot | None:
+        """Read the newest cut that is not damaged; those that are, are passed over.
+
+        Raises:
+            StoreDamaged: every one is.
+            StoreError: the store cannot be used.
+        """
+        damage: StoreDamaged | None = None
+        for row in reversed(await self.checkpoints(history.run_id)):
+            try:
+                return await self.restore(history, row.number)
+            except StoreDamaged as error:
+                damage = damage or error
+        if damage is not None:
+            raise damage
+        return None
 
     async def jobs(self) -> Sequence[Any]:
         """Every run, newest first: id, status, attempt, times, error."""

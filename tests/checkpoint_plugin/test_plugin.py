@@ -294,6 +294,12 @@ class WorkflowRun:
     def hold_outputs(self, reason: str) -> None:
         self.asked.append(("hold", reason))
 
+    def follow_outputs(self, reason: str, max_steps: int, max_bytes: int) -> None:
+        self.asked.append(("follow", reason, max_steps, max_bytes))
+
+    def degrade(self, reason: str) -> None:
+        self.asked.append(("degrade", reason))
+
     def save_at(self, *moments: str) -> None:
         self.asked.append(moments)
 

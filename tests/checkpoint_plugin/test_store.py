@@ -652,7 +652,7 @@ async def test_an_older_checkpoint_becomes_the_newest_and_the_later_ones_stay(st
     older = await store.restore(again, 1)
     assert older is not None
     ref = await store.rewind(again, older)
-    assert ref.number == 3
+    assert ref is not None and ref.number == 3
     other: list[Any] = ["first", "other"]
     await store.save(again, cut(NodeSnapshot("o", "running", firing=1, collected=Prefix(other))), "4")
 

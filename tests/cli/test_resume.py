@@ -124,9 +124,9 @@ def test_another_graph_is_refused_with_what_differs(tmp_path: Path) -> None:
 
 
 def test_an_unknown_run_and_a_missing_store(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "value", enable={"checkpoint": True})
     code, missing = command(tmp_path, "resume", "r", "--nodes", "nodes.py")
     assert (code, missing["run_id"]) == (5, "r")
-    graph = write_graph(tmp_path, "value", enable={"checkpoint": True})
     command(tmp_path, "run", graph, "--nodes", "nodes.py", "--input", "a=1")
     code, unknown = command(tmp_path, "resume", "other", "--nodes", "nodes.py")
     assert (code, unknown["error"]["type"]) == (5, "RunNotFound")

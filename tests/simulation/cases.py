@@ -15,7 +15,7 @@ __all__ = ["Case", "Member", "Policy", "Port", "expected_lengths", "firings"]
 
 Port = tuple[str, str]
 """An output: node id and handle."""
-Policy = Literal["times", "every_firing", "explicit", "none"]
+Policy = Literal["times", "every_firing", "following", "explicit", "none"]
 """When a case saves."""
 
 

@@ -36,6 +36,7 @@ ENDS = ("end", "error", "signal", "cancel", "asked")
 REASONS: Mapping[Policy, Sequence[str]] = {
     "times": ("time", *ENDS),
     "every_firing": ("every_firing", *ENDS),
+    "following": ("every_firing", *ENDS),
     "explicit": ENDS,
     "none": ENDS,
 }
@@ -103,6 +104,8 @@ class MemoryPlugin:
         control.save_at(*self.case.save_at)
         if self.case.policy == "every_firing":
             control.hold_outputs("every_firing")
+        if self.case.policy == "following":
+            control.follow_outputs("every_firing", 1 + self.case.seed % 7, 1 << 20)
         if self.case.policy == "times":
             self.asking = asyncio.get_running_loop().create_task(self._ask(control), name="asks for checkpoints")
 

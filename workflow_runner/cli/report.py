@@ -47,7 +47,8 @@ class RunReport:
         """The object of `--json`."""
         outputs = {name: [_tagged(item) for item in items] for name, items in self.outputs.items()}
         error = None if self.error is None else error_object(self.error)
-        return {"run_id": self.run_id, "status": self.status, "outputs": outputs, "error": error, "degraded": self.degraded}
+        told = {} if self.degraded is None else {"degraded": self.degraded}
+        return {"run_id": self.run_id, "status": self.status, "outputs": outputs, "error": error, **told}
 
     def lines(self) -> Iterator[str]:
         """The outputs for people: one line for each item, the first few of many."""

@@ -1,0 +1,188 @@
+"""What waits for a save, what happens when one fails, and going on from a checkpoint of one's choice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, select
+
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import JOB, NODE_VERSION
+from checkpoint_plugin.store import Store
+from hookspecs import PluginOptionsInvalid, StoreError
+from tests.cli.command import workflow
+from workflow_runner import Context, NodeFailed, Result, WorkflowRunner, node
+
+ENDED: list[str] = []
+BROKEN: list[str] = []
+
+
+@node
+async def count(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
+@node
+async def add(value: int) -> int:
+    return value + 1
+
+
+@node
+async def odd_value(value: int) -> object:
+    return object() if value == 2 else value
+
+
+@node
+async def told(value: object) -> str:
+    return type(value).__name__
+
+
+@node
+async def steps(n: int, context: Context) -> AsyncIterator[int]:
+    """Commits each step, and asks for a checkpoint of it."""
+    for number in range(context.state or 0, n):
+        if number in (int(text) for text in BROKEN):
+            raise ValueError(number)
+        yield number
+        context.commit(number + 1)
+        await context.checkpoint(f"step {number}")
+
+
+def chain(*types: str, n: int = 5) -> dict[str, Any]:
+    here = __name__
+    nodes = [{"id": "s", "type": f"{here}.{types[0]}", "data": {"n": n}}]
+    nodes += [{"id": f"n{place}", "type": f"{here}.{name}", "data": {}} for place, name in enumerate(types[1:])]
+    nodes.append({"id": "out", "type": "workflow.Output", "data": {"name": "out"}})
+    ids = [str(item["id"]) for item in nodes]
+    edges = [{"source": a, "target": b, "targetHandle": "value"} for a, b in pairwise(ids)]
+    return {"nodes": nodes, "edges": edges}
+
+
+def runner() -> WorkflowRunner:
+    return WorkflowRunner(nodes=[sys.modules[__name__]])
+
+
+async def run(url: str, graph: dict[str, Any], **options: Any) -> Result:
+    return await runner().run(graph, enable={"checkpoint": {"url": url, **options}}, run_id="r")
+
+
+async def stored(url: str, what: str) -> Any:
+    store = Store(locate(url), create=False)
+    try:
+        return await getattr(store, what)("r")
+    finally:
+        await store.close()
+
+
+async def test_written_behind_every_emission_is_saved_and_nobody_waits(store_url: str) -> None:
+    result = await run(store_url, chain("count", "add", "add", n=300), every_firing=True, durability="async")
+    assert result.outputs["out"] == [number + 2 for number in range(300)]
+    saved = await stored(store_url, "checkpoints")
+    assert [row.number for row in saved] == list(range(1, len(saved) + 1))
+    assert "every_firing" in {row.reason for row in saved}
+    assert len(saved) < 300
+
+
+async def test_written_behind_no_more_is_ahead_than_the_bound_allows(store_url: str) -> None:
+    """With a bound of one emission, each waits for the one before it."""
+    graph = chain("count", "add", n=40)
+    await run(store_url, graph, every_firing=True, durability="async", max_lag_steps=1)
+    assert len(await stored(store_url, "checkpoints")) >= 20
+
+
+async def test_at_exit_only_the_end_and_what_a_node_asks_for_is_saved(store_url: str) -> None:
+    await run(store_url, chain("count", "add", n=50), durability="exit")
+    assert [row.reason for row in await stored(store_url, "checkpoints")] == ["end"]
+
+
+async def test_a_save_that_fails_ends_the_run_which_can_be_resumed(store_url: str) -> None:
+    with pytest.raises(StoreError, match=r"n1.*inbox"):
+        await run(store_url, chain("count", "odd_value", "told"), every_firing=True)
+    assert (await stored(store_url, "job")).status in ("failed", "paused")
+
+
+@pytest.mark.parametrize("options", [{"best_effort": True}, {"required": False}])
+async def test_with_best_effort_the_run_goes_on_and_is_told_to_be_degraded(store_url: str, options: dict[str, Any]) -> None:
+    result = await run(store_url, chain("count", "odd_value", "told"), every_firing=True, **options)
+    assert result.outputs["out"] == ["int", "int", "object", "int", "int"]
+    assert result.degraded is not None
+    assert "could not be saved" in result.degraded
+    job = await stored(store_url, "job")
+    assert job.status == "completed"
+    store = Store(locate(store_url), create=False)
+    assert "could not be saved" in await store.transact(lambda c: c.execute(select(JOB.c.degraded)).scalar_one(), write=False)
+    await store.close()
+
+
+def test_a_degraded_run_leaves_with_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "graph.json").write_text(json.dumps(chain("count", "odd_value", "told")).replace(__name__, Path(__file__).stem))
+    enable = json.dumps({"every_firing": True, "best_effort": True})
+    done = workflow("run", "graph.json", "--nodes", __file__, "--enable", f"checkpoint={enable}", "--json", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    report = json.loads(done.stdout)
+    assert report["status"] == "completed"
+    assert "could not be saved" in report["degraded"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"required": True, "best_effort": True},
+        {"durability": "exit", "every_firing": True},
+        {"durability": "exit", "every_seconds": 1},
+        {"durability": "later"},
+        {"max_lag_steps": 0},
+        {"max_lag_bytes": True},
+    ],
+)
+async def test_options_that_contradict_each_other_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(PluginOptionsInvalid):
+        await run(f"sqlite:///{tmp_path}/c.db", chain("count"), **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def failed_run(url: str) -> None:
+    BROKEN[:] = ["4"]
+    with pytest.raises(NodeFailed):
+        await run(url, chain("steps", n=6), explicit=True)
+    BROKEN.clear()
+
+
+async def test_a_run_goes_on_from_the_checkpoint_that_is_named(store_url: str) -> None:
+    await failed_run(store_url)
+    saved = await stored(store_url, "checkpoints")
+    result = await runner().resume("r", url=store_url, checkpoint=2)
+    assert result.outputs["out"] == list(range(6))
+    after = await stored(store_url, "checkpoints")
+    assert [(row.number, row.reason) for row in after[: len(saved)]] == [(row.number, row.reason) for row in saved]
+    assert after[len(saved)].reason == "back to 2"
+    again = await runner().resume("r", url=store_url, checkpoint=3)  # a completed run, too
+    assert again.outputs["out"] == list(range(6))
+    with pytest.raises(StoreError, match="no checkpoint 99"):
+        await runner().resume("r", url=store_url, checkpoint=99)
+
+
+async def test_damage_is_passed_over_only_when_that_is_asked_for(store_url: str) -> None:
+    await failed_run(store_url)
+    store = Store(locate(store_url), create=False)
+    number = len(await store.checkpoints("r"))
+
+    def damage(connection: Connection) -> None:
+        connection.execute(delete(NODE_VERSION).where(NODE_VERSION.c.number == number))
+
+    await store.transact(damage)
+    await store.close()
+    with pytest.raises(StoreDamaged):
+        await runner().resume("r", url=store_url)
+    assert (await stored(store_url, "job")).status == "failed"
+    result = await runner().resume("r", url=store_url, checkpoint="latest-intact")
+    assert result.outputs["out"] == list(range(6))
+    assert [row.reason for row in await stored(store_url, "checkpoints")][number] == f"back to {number - 1}"
