@@ -12,36 +12,48 @@ from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
     from checkpoint_plugin.codec import Codec, TypeRegistry, register
     from checkpoint_plugin.events import EventLogger, EventRecord
     from checkpoint_plugin.jobs import JobRepository, Page
+    from checkpoint_plugin.manager import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
     from checkpoint_plugin.models import Job, RunNodeState
 
 __all__ = [
+    "CheckpointData",
+    "CheckpointManager",
     "CheckpointPlugin",
     "Codec",
     "EventLogger",
     "EventRecord",
     "Job",
     "JobRepository",
+    "NodeStateSnapshot",
     "Page",
     "Policy",
     "RunNodeState",
     "TypeRegistry",
     "checkpoint",
+    "create_checkpoint_hook",
     "register",
+    "restore_checkpoint_hook",
 ]
 
 _LAZY = {
+    "CheckpointData": "checkpoint_data",
+    "CheckpointManager": "manager",
     "Codec": "codec",
     "EventLogger": "events",
     "EventRecord": "events",
     "Job": "models",
     "JobRepository": "jobs",
+    "NodeStateSnapshot": "checkpoint_data",
     "Page": "jobs",
     "RunNodeState": "models",
     "TypeRegistry": "codec",
+    "create_checkpoint_hook": "manager",
     "register": "codec",
+    "restore_checkpoint_hook": "manager",
 }
 """Where the names live whose modules import more than a run needs that saves nothing: imported when one is asked for."""
 

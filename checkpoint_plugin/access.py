@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.codec import Codec
     from checkpoint_plugin.store import Store
 
 __all__ = ["StoreAccess"]
@@ -24,6 +25,18 @@ class StoreAccess:
         self._url = url
         self._given = store
         self._held: Store | None = None
+        self._codec: Codec | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """How values are written and read; made once, for it looks for installed packages."""
+        if self._given is not None:
+            return self._given.codec
+        if self._codec is None:
+            from checkpoint_plugin.codec import Codec
+
+            self._codec = Codec.taught()
+        return self._codec
 
     @asynccontextmanager
     async def open(self, *, create: bool) -> AsyncIterator[Store]:
@@ -61,4 +74,4 @@ class StoreAccess:
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import Store
 
-        return Store(locate(self._url), create=create)
+        return Store(locate(self._url), create=create, codec=self._codec)

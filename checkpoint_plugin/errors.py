@@ -9,6 +9,7 @@ from hookspecs import StoreError
 
 __all__ = [
     "CheckpointError",
+    "GraphMismatch",
     "IllegalTransition",
     "StaleVersion",
     "StoreDamaged",
@@ -72,6 +73,23 @@ class ValueNotStorable(CheckpointError, TypeError):
         super().__init__(f"{place} cannot be stored: {why}")
         self.place = place
         self.why = why
+
+
+class GraphMismatch(CheckpointError, ValueError):
+    """Raised when a graph is not the one that a run's checkpoints were taken of, or cannot be read as one.
+
+    Args:
+        run_id: the run.
+        differences: what is different, one by one.
+    """
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, differences: Sequence[str]) -> None:
+        told = "; ".join([*differences[:5], *(["…"] if len(differences) > 5 else [])])
+        super().__init__(f"the graph does not fit run {run_id!r}: {told}. Give the graph that the run was saved with.")
+        self.run_id = run_id
+        self.differences = tuple(differences)
 
 
 class IllegalTransition(CheckpointError, ValueError):

@@ -20,7 +20,7 @@ from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new
 from hookspecs import RunExists, RunNotFound, loads_tagged
 
-__all__ = ["JobRepository", "Page", "insert_bare_job"]
+__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
 
 KEPT: Final = frozenset({"id", "attempt", "newest_number", "definition", "definition_digest", "created_at", "version"})
 """Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
@@ -61,7 +61,7 @@ class JobRepository:
         Raises:
             RunExists: there is one of this id.
         """
-        values = {**job.model_dump(), **_definition(job)}
+        values = {**job.model_dump(), **bare_definition(job)}
 
         def work(connection: Connection) -> None:
             if not insert_bare_job(connection, values):
@@ -262,7 +262,8 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any]) -> bool:
     return made
 
 
-def _definition(job: Job) -> dict[str, Any]:
+def bare_definition(job: Job) -> dict[str, Any]:
+    """The columns that a run of this graph and these parameters has, where the job does not bring its own."""
     if job.definition:
         return {}
     graph = loads_tagged(job.graph) if job.graph else {"nodes": [], "edges": []}

@@ -102,6 +102,11 @@ class CheckpointPlugin:
             snapshot = await store.restore_latest_intact(history)
         else:
             snapshot = await store.restore(history, checkpoint_id)
+        if snapshot is not None and snapshot.context is not None:
+            raise StoreError(
+                f"run {run.run_id!r} was saved by a CheckpointManager, not by a runner: no items on its edges are stored. "
+                "Go on with it by CheckpointManager.restore_checkpoint."
+            )
         if snapshot is not None and checkpoint_id is not None:
             await store.rewind(history, snapshot)
         return snapshot

@@ -56,8 +56,9 @@ class StoredCut:
         history.total = self.total
         history.payloads.clear()
         history.remember(self.mentioned)
-        error = head.error, head.error_node_id
-        return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *error, head.number)
+        context = reader.value(None if head.context is None else bytes(head.context), "its context")
+        told = (head.error, head.error_node_id, head.number, context)
+        return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *told)
 
 
 def is_as_new(node: NodeSnapshot) -> bool:

@@ -16,7 +16,7 @@ from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, ValueNotReadable
-from checkpoint_plugin.group import GroupWriter
+from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.location import Location
@@ -27,12 +27,14 @@ from checkpoint_plugin.transaction import Database, finish
 from checkpoint_plugin.writing import CutWriter, insert_new
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunExists, RunNotFound, RunStatus, Snapshot
 
-__all__ = ["RunHistory", "Store", "StoredJob"]
+__all__ = ["RUNNER", "RunHistory", "Store", "StoredJob"]
 
 T = TypeVar("T")
 RECONNECT_SECONDS: Final = 30.0
 """How long a save tries to reach a database that went away, for example to be started again."""
 RECONNECT_PAUSE: Final = 0.05
+RUNNER: Final = "runner"
+"""The `execution_strategy` of a run that a runner executes."""
 STATUSES: Final = frozenset(get_args(RunStatus))
 
 
@@ -91,6 +93,19 @@ class Store:
         await self._get_ready()
         return await self._database.transact(work, write=write, before=before)
 
+    async def write(self, write: Write[T]) -> T:
+        """Hand something to the writer, which shares its transactions among all that wait; as `GroupWriter.write`.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        await self._get_ready()
+        return await finish(self._group.write(write))
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Run a function that takes long off the event loop."""
+        return await self._database.compute(work)
+
     async def _get_ready(self) -> None:
         if not self._ready:
             shown = self.location.shown
@@ -124,6 +139,7 @@ class Store:
                     definition=definition.body,
                     definition_digest=digest_of(run_id.encode(), definition.body),
                     job_type="workflow",
+                    execution_strategy=RUNNER,
                     graph=definition.graph,
                     params=definition.params,
                     created_at=now,

@@ -230,6 +230,9 @@ class CutWriter:
         details = {"nodes": len(self._digests), "bytes": self._size}
         return CheckpointRef(history.run_id, self.number, self._reason, self._snapshot.taken_at, details)
 
+    def _context_place(self) -> str:
+        return f"run {self.history.run_id!r}, context"
+
     def _head(self) -> dict[str, Any]:
         """The row of the checkpoint."""
         snapshot = self._snapshot
@@ -249,7 +252,7 @@ class CutWriter:
             "status": snapshot.status,
             "error": None if snapshot.error is None else storable_text(snapshot.error),
             "error_node_id": snapshot.error_node_id,
-            "context": None,
+            "context": None if snapshot.context is None else self._codec.encode(snapshot.context, self._context_place),
             "mentions": None,
             "written_at": datetime.now(UTC),
         }

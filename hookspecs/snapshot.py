@@ -138,6 +138,7 @@ class Snapshot:
         error: why the run ended, as text, when `status` is `failed`.
         error_node_id: the node that failed.
         number: of the checkpoint that it was restored from.
+        context: what the caller of a store keeps beside the nodes; a runner leaves it empty.
     """
 
     run_id: str
@@ -148,6 +149,7 @@ class Snapshot:
     error: str | None = None
     error_node_id: str | None = None
     number: int | None = None
+    context: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

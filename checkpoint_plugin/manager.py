@@ -1,0 +1,300 @@
+"""Checkpoints of a run by hand, beside any runner: nothing here imports the database layer before it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
+from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing
+from checkpoint_plugin.graph_shape import GraphShape, read_shape
+from hookspecs import AttemptLost, StoreError
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.codec import Codec
+    from checkpoint_plugin.node_change import NodeChanges
+    from checkpoint_plugin.run_record import RunRecord
+    from checkpoint_plugin.store import Store
+
+__all__ = ["CheckpointManager", "create_checkpoint_hook", "restore_checkpoint_hook"]
+
+TRIES: Final = 20
+"""How often a save begins anew because somebody else wrote the run meanwhile."""
+
+
+class CheckpointManager:
+    """Saves where the nodes of a run stand, and gives it back.
+
+    Disabled, which is the default, every method returns at once. Enabled with a url, the store is open only during a
+    call; `async with manager:` keeps it open.
+
+    Args:
+        run_id: the run; its row is made by the first save where there is none.
+        enabled: off, nothing is done at all.
+        url: of the store; `None` for the default.
+        store: an open one instead; its owner closes it.
+
+    Raises:
+        ValueError: it is enabled for an empty run id.
+    """
+
+    def __init__(self, run_id: str, enabled: bool = False, url: str | None = None, *, store: Store | None = None) -> None:
+        self.run_id = run_id
+        self.enabled = enabled
+        self.checkpoint_count = 0
+        self.last_checkpoint_time: datetime | None = None
+        if enabled:
+            if not isinstance(run_id, str) or not run_id:
+                raise ValueError(f"a run id is text of at least one character, not {run_id!r}. Give the run one.")
+            self._access = StoreAccess(url, store)
+            self._lock = asyncio.Lock()
+            self._record: RunRecord | None = None
+
+    async def __aenter__(self) -> Self:
+        if self.enabled:
+            self._access.hold(create=True)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what `async with` keeps open; needless without it."""
+        if self.enabled:
+            await self._access.close()
+
+    async def save_checkpoint(
+        self,
+        graph: Any = None,
+        completed_nodes: Iterable[str] = (),
+        active_nodes: Iterable[str] = (),
+        pending_nodes: Iterable[str] = (),
+        context_data: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        node_states: Mapping[str, NodeStateSnapshot] | None = None,
+        reason: str = "manager",
+    ) -> bool:
+        """Save the run as its next checkpoint, in one transaction. Nodes that are not named stay as they were.
+
+        Args:
+            graph: a mapping or an object with nodes and edges; `None` to leave it unchecked.
+            completed_nodes: become completed, with their outputs; earlier ones are kept where none are given.
+            active_nodes: become running.
+            pending_nodes: become scheduled; a suspended one stays suspended.
+            context_data: anything beside the nodes; replaces what was saved before, if it is given.
+            outputs: values by handle, by node.
+            node_states: nodes to save exactly so, for what the other arguments cannot say.
+            reason: stored with the checkpoint.
+
+        Returns:
+            True; False when the manager is disabled.
+
+        Raises:
+            GraphMismatch: a node is not in the graph, or the graph is not the one that the run was saved with.
+            ValueNotStorable: a value cannot be stored; nothing was written.
+            AttemptLost: another process resumed the run since this manager first saved it.
+            StoreError: the store cannot be used; nothing was written.
+        """
+        if not self.enabled:
+            return False
+        # Encoded here and now: the caller may change its values while the store is written.
+        from checkpoint_plugin.node_change import NodeChanges
+
+        codec = self._access.codec
+        shape = self._read_shape(graph)
+        changes = NodeChanges.read(
+            self.run_id,
+            {"completed": completed_nodes, "running": active_nodes, "scheduled": pending_nodes},
+            outputs or {},
+            node_states or {},
+            codec,
+        )
+        context = None if context_data is None else self._copy(dict(context_data), codec)
+        if shape is not None and (unknown := sorted(changes.node_ids - shape.nodes.keys())):
+            raise GraphMismatch(self.run_id, [f"node {node_id!r} is missing" for node_id in unknown])
+        async with self._lock, self._access.open(create=True) as store:
+            for _ in range(TRIES):
+                if await self._try(store, shape, changes, context, reason):
+                    return True
+        raise StoreError(f"run {self.run_id!r} is written by others all the time; nothing was written. Save it from one place.")
+
+    async def _try(self, store: Store, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str) -> bool:
+        from checkpoint_plugin.history import RunHistory
+        from checkpoint_plugin.run_record import RunRecord, RunSave
+
+        record = await self._look(store)
+        if record is None:
+            record = RunRecord(RunHistory(self.run_id, 1))
+        elif record.by_runner:
+            raise StoreError(
+                f"run {self.run_id!r} is executed by a runner, which takes its checkpoints; nothing was written. "
+                "Give the manager a run id of its own."
+            )
+        elif shape is not None and (found := shape.differences(record.shape, record.nodes)):
+            raise GraphMismatch(self.run_id, found)
+        at = datetime.now(UTC)
+        kept = dict(record.context) if context is None else context
+        save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec)
+        self._record = None  # where the outcome is not heard of, the next save looks
+        if not await store.write(save):
+            return False
+        save.note()
+        self._record = record
+        self.checkpoint_count += 1
+        self.last_checkpoint_time = at
+        return True
+
+    async def _look(self, store: Store) -> RunRecord | None:
+        from checkpoint_plugin.run_record import catch_up, load_record
+
+        old = self._record
+        if old is None:
+            return await load_record(store, self.run_id)
+        found = await catch_up(store, old)
+        standing = None if found is None else found.standing
+        if standing is not None and standing.epoch != old.history.epoch:
+            raise AttemptLost(self.run_id, old.history.attempt, standing.job["attempt"])
+        return found
+
+    async def can_resume(self) -> bool:
+        """Whether the run can be resumed: its status allows it and it has a checkpoint (`status.can_be_resumed`).
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        if not self.enabled:
+            return False
+        from checkpoint_plugin.resumable import fetch_resumable
+
+        try:
+            async with self._access.open(create=False) as store:
+                return await store.transact(lambda connection: fetch_resumable(connection, self.run_id), write=False)
+        except StoreMissing:
+            if self.checkpoint_count:  # there was one when this manager saved
+                raise
+            return False
+
+    async def restore_checkpoint(self, graph: Any = None) -> CheckpointData | None:
+        """Read the run's newest checkpoint.
+
+        Args:
+            graph: to go on with; `None` to leave it unchecked.
+
+        Returns:
+            The run; `None` when nothing is stored of it, or the manager is disabled.
+
+        Raises:
+            GraphMismatch: the graph is not the one that the run was saved with.
+            StoreDamaged: what is stored is not what was written.
+            StoreError: the store cannot be read.
+        """
+        if not self.enabled:
+            return None
+        shape = self._read_shape(graph)
+        from checkpoint_plugin.run_record import load_record
+
+        try:
+            async with self._access.open(create=False) as store:
+                record = await load_record(store, self.run_id)
+                if record is None or record.taken_at is None:
+                    return None
+                if shape is not None and (found := shape.differences(record.shape, record.nodes)):
+                    raise GraphMismatch(self.run_id, found)
+                return await store.compute(lambda: _data(self.run_id, record, store.codec))
+        except StoreMissing:
+            if self.checkpoint_count:  # there was one when this manager saved
+                raise
+            return None
+
+    async def clear_checkpoint(self) -> bool:
+        """Delete every checkpoint and every node state of the run; its row stays.
+
+        Returns:
+            Whether there was anything to delete; False when the manager is disabled.
+
+        Raises:
+            StoreError: the store cannot be used; nothing was deleted.
+        """
+        if not self.enabled:
+            return False
+        from checkpoint_plugin.resumable import delete_history
+
+        try:
+            async with self._lock, self._access.open(create=False) as store:
+                self._record = None
+                return await store.transact(lambda connection: delete_history(connection, self.run_id))
+        except StoreMissing:
+            if self.checkpoint_count:  # there was one when this manager saved
+                raise
+            return False
+
+    def get_stats(self) -> dict[str, Any]:
+        """What this manager did.
+
+        Returns:
+            `run_id`, `enabled`, `checkpoint_count` (saves), `last_checkpoint_time` (of the last one, or `None`).
+        """
+        return {
+            "run_id": self.run_id,
+            "enabled": self.enabled,
+            "checkpoint_count": self.checkpoint_count,
+            "last_checkpoint_time": self.last_checkpoint_time,
+        }
+
+    def _read_shape(self, graph: Any) -> GraphShape | None:
+        if graph is None:
+            return None
+        try:
+            return read_shape(graph)
+        except ValueError as error:
+            raise GraphMismatch(self.run_id, [str(error)]) from error
+
+    def _copy(self, context: dict[str, Any], codec: Codec) -> Any:
+        return codec.decode(codec.encode(context, lambda: f"run {self.run_id!r}, context"))
+
+
+def _data(run_id: str, record: RunRecord, codec: Codec) -> CheckpointData:
+    from checkpoint_plugin.codec import MalformedValue
+
+    assert record.taken_at is not None
+    try:
+        states = {node_id: node.told(node_id, codec) for node_id, node in record.nodes.items()}
+    except MalformedValue as error:
+        raise StoreDamaged(run_id, f"the values of a node: {error}", record.history.number) from error
+
+    def of(*statuses: str) -> set[str]:
+        return {node_id for node_id, state in states.items() if state.status in statuses}
+
+    sets = (of("completed"), of("running", "suspended"), of("scheduled"))
+    return CheckpointData(run_id, record.taken_at, states, *sets, dict(record.context))
+
+
+async def create_checkpoint_hook(
+    manager: CheckpointManager | None,
+    graph: Any = None,
+    completed_nodes: Iterable[str] = (),
+    active_nodes: Iterable[str] = (),
+    pending_nodes: Iterable[str] = (),
+    context_data: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> bool:
+    """Save, if there is an enabled manager; as its `save_checkpoint`.
+
+    Returns:
+        Whether it was saved.
+    """
+    if manager is None or not manager.enabled:
+        return False
+    return await manager.save_checkpoint(graph, completed_nodes, active_nodes, pending_nodes, context_data, outputs)
+
+
+async def restore_checkpoint_hook(manager: CheckpointManager | None, graph: Any = None) -> CheckpointData | None:
+    """Restore, if there is an enabled manager and the run can be resumed; as its `restore_checkpoint`."""
+    if manager is None or not manager.enabled or not await manager.can_resume():
+        return None
+    return await manager.restore_checkpoint(graph)

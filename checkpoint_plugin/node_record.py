@@ -1,0 +1,148 @@
+"""A node of a run that is saved without our runner: where it stands, and its values as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
+from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.definition import storable_text
+from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
+from hookspecs import NodeSnapshot, TaggedValueError, dumps_tagged, loads_tagged
+
+__all__ = ["NodeRecord", "pack_values", "read_record", "shown_values", "unpack_values"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """Where a node stands. Its values are bytes, so nobody can change them any more.
+
+    Args:
+        status: of the node.
+        attempt: how often it was begun.
+        error: why it failed.
+        values: outputs and resume state, encoded; `None` without either.
+        scheduled_at: when it was last scheduled.
+        started_at: when it last began.
+        ended_at: when it completed.
+    """
+
+    status: str
+    attempt: int = 1
+    error: str | None = None
+    values: bytes | None = None
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    def snapshot(self, node_id: str) -> NodeSnapshot:
+        """As a cut holds it."""
+        return NodeSnapshot(
+            node_id,
+            self.status,  # type: ignore[arg-type]  # checked where it came from
+            attempt=self.attempt,
+            state=self.values,
+            error=self.error,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+        )
+
+    def told(self, node_id: str, codec: Codec) -> NodeStateSnapshot:
+        """As callers see it."""
+        outputs, resume_state = unpack_values(self.values, codec)
+        return NodeStateSnapshot(node_id, self.status, self.attempt, outputs, self.error, resume_state)
+
+
+def pack_values(where: str, outputs: Mapping[str, Any] | None, resume_state: Any, codec: Codec) -> bytes | None:
+    """Outputs and resume state as bytes.
+
+    Args:
+        where: the run and node, for an error.
+        outputs: by handle.
+        resume_state: any value.
+        codec: encodes them.
+
+    Raises:
+        ValueNotStorable: naming run, node and the path inside the value.
+    """
+    if outputs is None and resume_state is None:
+        return None
+    given = None if outputs is None else dict(outputs)
+    try:
+        return codec.encode([given, resume_state], str)
+    except ValueNotStorable:
+        codec.encode(given, lambda: f"{where}, outputs")  # names the place
+        codec.encode(resume_state, lambda: f"{where}, resume_state")
+        raise
+
+
+def unpack_values(values: bytes | None, codec: Codec) -> tuple[dict[str, Any] | None, Any]:
+    """Outputs and resume state from bytes.
+
+    Raises:
+        MalformedValue: they are something else.
+    """
+    if values is None:
+        return None, None
+    found = codec.decode(values)
+    if type(found) is not list or len(found) != 2:
+        raise MalformedValue("it is no pair of outputs and resume state")
+    return found[0], found[1]
+
+
+def shown_values(values: bytes | None, codec: Codec) -> tuple[str | None, str | None]:
+    """Outputs and resume state as the JSON that people see; nothing for a value that has no JSON form."""
+    outputs, state = unpack_values(values, codec)
+    return _shown(outputs), _shown(state)
+
+
+def read_record(run_id: str, record: NodeRecord | None, row: Any, codec: Codec) -> NodeRecord:
+    """Where a node stands: as its row tells where that was changed since the checkpoint, else as the checkpoint tells.
+
+    Args:
+        run_id: the run.
+        record: of the checkpoint.
+        row: of `run_node_state`.
+        codec: decodes values.
+
+    Raises:
+        StoreDamaged: the row cannot be read.
+    """
+    old = record or NodeRecord("idle")
+    try:
+        texts = shown_values(old.values, codec)
+        found = (row.outputs_json, row.resume_state_json)
+        values = old.values
+        if found != texts:
+            outputs, state = unpack_values(old.values, codec)
+            outputs = outputs if found[0] == texts[0] else _loaded(found[0])
+            state = state if found[1] == texts[1] else _loaded(found[1])
+            values = pack_values(f"run {run_id!r}, node {row.node_id!r}", outputs, state, codec)
+    except (TaggedValueError, MalformedValue) as error:
+        raise StoreDamaged(run_id, f"the values of node {row.node_id!r}: {error}") from error
+    same_error = row.last_error == (None if old.error is None else storable_text(old.error))
+    return NodeRecord(
+        row.status,
+        row.attempt,
+        old.error if same_error else row.last_error,
+        values,
+        row.scheduled_at,
+        row.started_at,
+        row.completed_at,
+    )
+
+
+def _shown(value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        return dumps_tagged(value)
+    except TaggedValueError:
+        return None
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else loads_tagged(text)

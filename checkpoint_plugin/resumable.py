@@ -1,0 +1,43 @@
+"""Whether a run can be resumed, asked of the database; and how everything that it could be resumed from is deleted."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, delete, select, update
+
+from checkpoint_plugin.models import (
+    CHECKPOINT,
+    JOB,
+    LEASE,
+    NODE_VERSION,
+    OUTPUT_SEGMENT,
+    PAYLOAD,
+    PAYLOAD_SEGMENT,
+    RUN_NODE_STATE,
+)
+from checkpoint_plugin.status import can_be_resumed
+
+__all__ = ["delete_history", "fetch_resumable"]
+
+HISTORY: Final = (CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_NODE_STATE)
+
+
+def fetch_resumable(connection: Connection, run_id: str) -> bool:
+    """Whether a run can be resumed; not when it has no row."""
+    row = connection.execute(select(JOB.c.status, JOB.c.newest_number).where(JOB.c.id == run_id)).first()
+    return row is not None and can_be_resumed(row.status, row.newest_number)
+
+
+def delete_history(connection: Connection, run_id: str) -> bool:
+    """Delete every checkpoint and node state of a run, under its lease; whether there was any.
+
+    Who remembers what was stored of the run is told by another generation of its rows.
+    """
+    connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update()).first()
+    deleted = sum(connection.execute(delete(table).where(table.c.run_id == run_id)).rowcount for table in HISTORY)
+    if not deleted:
+        return False
+    connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1))
+    connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=0, version=JOB.c.version + 1))
+    return True

@@ -1,0 +1,285 @@
+"""A run that is saved without our runner: what is stored of it, and one save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, select, type_coerce, update
+from sqlalchemy.types import NullType
+
+from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.digests import digest_of
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.graph_shape import GraphShape, read_shape
+from checkpoint_plugin.history import RunHistory
+from checkpoint_plugin.job import FINAL
+from checkpoint_plugin.jobs import bare_definition, insert_bare_job
+from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
+from checkpoint_plugin.node_record import NodeRecord, read_record, shown_values
+from checkpoint_plugin.reading import fetch_cut
+from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.writing import CutWriter
+from hookspecs import RunStatus, Snapshot, StoreError, dumps_tagged
+
+__all__ = ["BARE", "RunRecord", "RunSave", "Standing", "catch_up", "fetch_standing", "load_record"]
+
+BARE: Final = "manager"
+"""The `execution_strategy` of a run whose row a manager made, not a runner."""
+BATCH: Final = 10_000
+LOADS: Final = 10
+ENDS: Final = ("finished_at", "completed_at", "failed_at", "error", "error_message")
+JOB_PARTS: Final = ("attempt", "status", "newest_number", "execution_strategy", *ENDS)
+Mark = tuple[int | None, str, int, Any]
+"""What changes whenever a node's row does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands, in little: equal to another one exactly when nothing was written between.
+
+    Args:
+        job: of the run's row what a save must keep.
+        epoch: of its lease.
+        generation: of its rows.
+        marks: of its nodes' rows.
+    """
+
+    job: Mapping[str, Any]
+    epoch: int
+    generation: int
+    marks: Mapping[str, Mark]
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What is known of a run.
+
+    Args:
+        history: for the next save.
+        standing: as of the last look.
+        nodes: every node of which something is stored.
+        shape: of the graph it was saved with.
+        context: beside the nodes.
+        taken_at: when the newest checkpoint was taken.
+        by_runner: whether its checkpoints are those of a runner, which only a runner may go on from.
+    """
+
+    history: RunHistory
+    standing: Standing | None = None
+    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    shape: GraphShape = field(default_factory=lambda: GraphShape({}, ()))
+    context: Mapping[str, Any] = field(default_factory=dict)
+    taken_at: datetime | None = None
+    by_runner: bool = False
+
+
+def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
+    """Look how a run stands; `None` when it has no row."""
+    columns = [JOB.c[name] for name in JOB_PARTS]
+    joined = JOB.join(LEASE, LEASE.c.run_id == JOB.c.id)
+    query = select(*columns, LEASE.c.epoch, LEASE.c.generation).select_from(joined).where(JOB.c.id == run_id)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    state = RUN_NODE_STATE.c
+    updated_at = type_coerce(state.updated_at, NullType())  # as the driver gives it: only compared, and there are many
+    marks = connection.execute(
+        select(state.node_id, state.number, state.status, state.attempt, updated_at).where(state.run_id == run_id)
+    )
+    job = {name: row._mapping[name] for name in JOB_PARTS}
+    return Standing(job, row.epoch, row.generation, {node_id: (*mark,) for node_id, *mark in marks})
+
+
+async def load_record(store: Store, run_id: str) -> RunRecord | None:
+    """Read a run as it stands: its newest checkpoint, and what changed in its nodes' rows since.
+
+    Returns:
+        The run; `None` when it has no row.
+
+    Raises:
+        StoreDamaged: what is stored is not what was written.
+    """
+    codec = store.codec
+
+    def work(connection: Connection) -> tuple[Standing | None, Any, Sequence[Any], Any, Standing | None]:
+        before = fetch_standing(connection, run_id)
+        if before is None:
+            return None, None, (), None, None
+        cut = fetch_cut(connection, run_id, None, codec)
+        rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
+        definition = connection.execute(select(JOB.c.definition, JOB.c.definition_digest).where(JOB.c.id == run_id)).one()
+        return before, cut, rows, definition, fetch_standing(connection, run_id)
+
+    for _ in range(LOADS):
+        before, cut, rows, definition, after = await store.transact(work, write=False)
+        if before == after:
+            break
+    else:
+        raise StoreError(f"run {run_id!r} is written all the time and cannot be read whole. Try again when it is quiet.")
+    if before is None:
+        return None
+
+    def read() -> RunRecord:
+        record = RunRecord(RunHistory(run_id, before.job["attempt"], before.epoch, generation=before.generation), before)
+        record.by_runner = before.job["execution_strategy"] == RUNNER
+        if cut is not None:
+            snapshot: Snapshot = cut.snapshot(record.history)
+            ours = snapshot.context is not None
+            record.context, record.taken_at = snapshot.context or {}, snapshot.taken_at
+            for node in snapshot.nodes:
+                # What a runner keeps as a node's state is for the runner.
+                values = node.state if ours else None
+                if values is not None and type(values) is not bytes:
+                    raise StoreDamaged(run_id, f"the values of node {node.node_id!r} are none", record.history.number)
+                times = {"started_at": node.started_at, "ended_at": node.ended_at}
+                record.nodes[node.node_id] = NodeRecord(node.status, node.attempt, node.error, values, **times)
+            if not ours:
+                record.by_runner = True
+        for row in rows:
+            record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
+        if digest_of(run_id.encode(), definition.definition) != definition.definition_digest:
+            raise StoreDamaged(run_id, "its graph and inputs were changed")
+        record.shape = read_shape(codec.decode(definition.definition)["graph"])
+        return record
+
+    return await store.compute(read)
+
+
+async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
+    """Bring what is known of a run up to what is stored, reading only what changed.
+
+    Returns:
+        The same record, another one when somebody else took a checkpoint, or `None` when the run has no row any more.
+    """
+    run_id, known = record.history.run_id, record.standing
+    standing = await store.transact(lambda connection: fetch_standing(connection, run_id), write=False)
+    if standing is None or known is None:
+        return None if standing is None else await load_record(store, run_id)
+    history = record.history
+    if (standing.job["newest_number"], standing.generation) != (history.number, history.generation):
+        return await load_record(store, run_id)
+    changed = [node_id for node_id, mark in standing.marks.items() if known.marks.get(node_id) != mark]
+    if changed or known.marks.keys() - standing.marks.keys():
+
+        def work(connection: Connection) -> list[Any]:
+            query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
+            parts = (changed[first : first + BATCH] for first in range(0, len(changed), BATCH))
+            return [row for ids in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(ids)))]
+
+        for row in await store.transact(work, write=False):
+            record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, store.codec)
+    record.standing = standing
+    return record
+
+
+class RunSave:
+    """One save of a run: its changed nodes as the next checkpoint, in one transaction, if the run still stands as it did.
+
+    Args:
+        record: what is known of the run; a new one when it has no row.
+        changed: nodes that are not as they were.
+        shape: of the graph.
+        context: beside the nodes.
+        reason: why it is saved.
+        at: when.
+        codec: encodes values.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        changed: Mapping[str, NodeRecord],
+        shape: GraphShape | None,
+        context: Mapping[str, Any],
+        reason: str,
+        at: datetime,
+        codec: Codec,
+    ) -> None:
+        self._record = record
+        self._changed = changed
+        self._shape = shape
+        self._context = context
+        self._at = at
+        self._codec = codec
+        self._run_id = record.history.run_id
+        standing = record.standing
+        self._status: RunStatus = "running" if standing is None else standing.job["status"]
+        error = None if standing is None else standing.job["error"]
+        nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
+        snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
+        self._cut = CutWriter(record.history, snapshot, reason, codec)
+        self._extras: list[dict[str, Any]] = []
+        self._graph: dict[str, Any] = {}
+        self._marked_at: Any = None
+
+    def encode(self) -> None:
+        """Turn what changed into rows."""
+        self._cut.encode()
+        self._extras = []
+        for node_id, node in self._changed.items():
+            outputs, state = shown_values(node.values, self._codec)
+            self._extras.append({"at_node": node_id, "outputs": outputs, "state": state, "scheduled": node.scheduled_at})
+        standing, shape = self._record.standing, self._shape
+        bare = standing is None or standing.job["execution_strategy"] == BARE or not self._record.shape.nodes
+        if shape is not None and bare and (standing is None or shape != self._record.shape):
+            job = Job(id=self._run_id, graph=dumps_tagged(shape.to_document()))
+            self._graph = {"graph": job.graph, **bare_definition(job)}
+
+    def write(self, connection: Connection) -> bool:
+        """Write it.
+
+        Returns:
+            Whether it was written; without, the run does not stand as it did.
+        """
+        standing = self._record.standing
+        if standing is None:
+            if not insert_bare_job(connection, self._new_job()):
+                return False
+        else:
+            locked = select(LEASE.c.epoch).where(LEASE.c.run_id == self._run_id).with_for_update()
+            connection.execute(locked).first()
+            if fetch_standing(connection, self._run_id) != standing:
+                return False
+        if not self._cut.write(connection):
+            return False
+        bind = RUN_NODE_STATE.c.updated_at.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+        self._marked_at = self._at if bind is None else bind(self._at)
+        if self._extras:
+            connection.execute(_EXTRAS, [{"of_run": self._run_id, **row} for row in self._extras])
+        kept = {name: standing.job[name] for name in ENDS} if standing is not None and self._status in FINAL else {}
+        if standing is not None:
+            kept.update(self._graph)
+        if kept:
+            connection.execute(update(JOB).where(JOB.c.id == self._run_id).values(**kept))
+        return True
+
+    def note(self) -> None:
+        """Bring the record up to what is durable now."""
+        record, history = self._record, self._record.history
+        self._cut.note()
+        record.nodes.update(self._changed)
+        record.context, record.taken_at = self._context, self._at
+        if self._shape is not None and self._graph:
+            record.shape = self._shape
+        old = record.standing
+        job = {**(dict.fromkeys(JOB_PARTS) if old is None else old.job), "newest_number": history.number}
+        if old is None:
+            job.update(attempt=1, status="running", execution_strategy=BARE)
+        marks = {} if old is None else dict(old.marks)
+        marks.update({n: (history.number, node.status, node.attempt, self._marked_at) for n, node in self._changed.items()})
+        record.standing = Standing(job, history.epoch, history.generation, marks)
+
+    def _new_job(self) -> dict[str, Any]:
+        job = Job(id=self._run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
+        job.execution_strategy = BARE
+        return {**job.model_dump(), **(self._graph or bare_definition(job))}
+
+
+_EXTRAS: Final = (
+    update(RUN_NODE_STATE)
+    .where(RUN_NODE_STATE.c.run_id == bindparam("of_run"), RUN_NODE_STATE.c.node_id == bindparam("at_node"))
+    .values(outputs_json=bindparam("outputs"), resume_state_json=bindparam("state"), scheduled_at=bindparam("scheduled"))
+)

@@ -1,0 +1,537 @@
+"""Checkpoints by hand: the manager alone, without any runner, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Connection, delete, event, func, select, update
+from sqlalchemy.engine import Engine
+
+from checkpoint_plugin import (
+    CheckpointData,
+    CheckpointManager,
+    Job,
+    JobRepository,
+    NodeStateSnapshot,
+    create_checkpoint_hook,
+    restore_checkpoint_hook,
+)
+from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
+from checkpoint_plugin.status import RUN_STATUSES
+from checkpoint_plugin.store import Store
+from hookspecs import AttemptLost, StoreError
+from tests.checkpoint_plugin.test_plugin import Host, pipeline
+from workflow_runner import Graph, WorkflowRunner, node
+
+GRAPH = {
+    "nodes": [{"id": name, "type": f"t.{name}"} for name in "abcd"],
+    "edges": [{"source": "a", "target": "b"}, {"source": "b", "sourceHandle": "out", "target": "c", "targetHandle": "in"}],
+}
+BIG = "x" * 1000
+
+
+@node
+async def alone() -> int:
+    return 1
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def manager(store_url: str) -> CheckpointManager:
+    return CheckpointManager("r", enabled=True, url=store_url)
+
+
+async def restored(manager: CheckpointManager, graph: Any = GRAPH) -> CheckpointData:
+    """What is stored, read by a manager that remembers nothing."""
+    fresh = CheckpointManager(manager.run_id, enabled=True)
+    fresh._access = manager._access
+    found = await fresh.restore_checkpoint(graph)
+    assert found is not None
+    return found
+
+
+async def count(store: Store, table: Any) -> int:
+    def work(connection: Connection) -> int:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+    return await store.transact(work, write=False)
+
+
+async def execute(url: str, statement: Any) -> None:
+    store = Store(locate(url), create=False)
+    await store.transact(lambda connection: connection.execute(statement))
+    await store.close()
+
+
+# Disabled.
+
+
+async def test_a_disabled_manager_does_nothing(tmp_path: Path) -> None:
+    manager = CheckpointManager("r", url=f"sqlite:///{tmp_path / 'folder' / 'x.db'}")
+    assert await manager.save_checkpoint(graph=GRAPH, completed_nodes={"a"}, active_nodes=set(), pending_nodes=set()) is False
+    assert await manager.restore_checkpoint(GRAPH) is None
+    assert await manager.can_resume() is False
+    assert await manager.clear_checkpoint() is False
+    stats = manager.get_stats()
+    assert stats == {"run_id": "r", "enabled": False, "checkpoint_count": 0, "last_checkpoint_time": None}
+    async with manager:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disabled_manager_imports_no_database_layer() -> None:
+    code = """if True:
+        import asyncio, sys
+        from checkpoint_plugin import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
+        async def main():
+            manager = CheckpointManager("r")
+            await manager.save_checkpoint(graph={}, completed_nodes={"a"}, active_nodes=(), pending_nodes=())
+            await manager.restore_checkpoint({}), await manager.can_resume(), await manager.clear_checkpoint()
+            await create_checkpoint_hook(None, {}), await restore_checkpoint_hook(manager, {})
+        asyncio.run(main())
+        print(sorted({"sqlmodel", "sqlalchemy", "asyncpg", "sqlite3", "ormsgpack", "pydantic"} & set(sys.modules)))"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+async def test_a_disabled_call_makes_a_single_check() -> None:
+    """Counted, not timed: the method itself is the only function that is called."""
+    manager = CheckpointManager("r")
+    called: list[str] = []
+
+    def note(frame: Any, kind: str, argument: Any) -> None:
+        if kind in ("call", "c_call"):
+            called.append(frame.f_code.co_name if kind == "call" else argument.__name__)
+
+    sys.setprofile(note)
+    try:
+        await manager.save_checkpoint(GRAPH, (), (), ())
+        await manager.can_resume()
+    finally:
+        sys.setprofile(None)
+    assert called == ["save_checkpoint", "can_resume", "setprofile"]
+
+
+# Saving and restoring.
+
+
+async def test_a_save_comes_back(manager: CheckpointManager, store: Store) -> None:
+    before = datetime.now(UTC)
+    outputs = {"a": {"out": {"rows": [(1, 2.5), BIG]}, "other": None}}
+    saved = await manager.save_checkpoint(
+        graph=GRAPH,
+        completed_nodes={"a"},
+        active_nodes={"b"},
+        pending_nodes={"c"},
+        context_data={"k": {1, 2}, "when": before},
+        outputs=outputs,
+    )
+    assert saved is True
+    assert await manager.can_resume()
+    data = await restored(manager)
+    assert isinstance(data, CheckpointData)
+    assert (data.run_id, data.completed_nodes, data.active_nodes, data.pending_nodes) == ("r", {"a"}, {"b"}, {"c"})
+    assert data.node_states == {
+        "a": NodeStateSnapshot("a", "completed", 1, outputs=outputs["a"]),
+        "b": NodeStateSnapshot("b", "running", 1),
+        "c": NodeStateSnapshot("c", "scheduled", 1),
+    }
+    assert data.context_data == {"k": {1, 2}, "when": before}
+    assert before <= data.checkpoint_time <= datetime.now(UTC)
+    assert manager.get_stats()["checkpoint_count"] == 1
+    assert manager.get_stats()["last_checkpoint_time"] == data.checkpoint_time
+
+
+async def test_what_is_saved_can_be_selected(manager: CheckpointManager, store: Store) -> None:
+    await manager.save_checkpoint(GRAPH, {"a"}, {"b"}, {"c"}, outputs={"a": {"out": (1, 2)}})
+    jobs = JobRepository(store=store)
+    job = await jobs.get("r")
+    assert (job.status, job.newest_number, job.attempt) == ("running", 1, 1)
+    states = {state.node_id: state for state in await jobs.node_states("r")}
+    assert {name: state.status for name, state in states.items()} == {"a": "completed", "b": "running", "c": "scheduled"}
+    assert states["a"].outputs == {"out": (1, 2)}
+    assert states["a"].completed_at is not None and states["b"].started_at is not None and states["c"].scheduled_at is not None
+
+
+async def test_nothing_stored_is_none(manager: CheckpointManager, store_url: str, tmp_path: Path) -> None:
+    assert await manager.restore_checkpoint(GRAPH) is None
+    assert await manager.can_resume() is False
+    assert await manager.clear_checkpoint() is False
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    await CheckpointManager("other", enabled=True, url=store_url).save_checkpoint(GRAPH, {"a"})
+    assert await manager.restore_checkpoint(GRAPH) is None
+    assert await manager.can_resume() is False
+
+
+async def test_several_saves_are_several_checkpoints(manager: CheckpointManager, store: Store) -> None:
+    for _ in range(3):
+        await manager.save_checkpoint(GRAPH, {"a"}, {"b"}, outputs={"a": {"out": BIG}})
+    assert manager.checkpoint_count == 3
+    assert await count(store, CHECKPOINT) == 3
+    assert await count(store, NODE_VERSION) == 2, "what did not change is not written again"
+    assert await count(store, PAYLOAD) == 1
+
+
+async def test_a_completed_node_that_is_pending_again_is_pending(manager: CheckpointManager) -> None:
+    await manager.save_checkpoint(GRAPH, {"a", "b"}, outputs={"a": {"out": 1}, "b": {"out": 2}})
+    await manager.save_checkpoint(GRAPH, {"a"}, (), {"b"})
+    data = await restored(manager)
+    assert (data.completed_nodes, data.pending_nodes) == ({"a"}, {"b"})
+    assert data.node_states["b"] == NodeStateSnapshot("b", "scheduled", 1)
+    assert data.node_states["a"].outputs == {"out": 1}, "outputs of a node that stays completed are kept"
+
+
+async def test_a_node_that_is_not_named_stays_as_it_was(manager: CheckpointManager) -> None:
+    await manager.save_checkpoint(GRAPH, {"a"}, {"b"}, context_data={"k": 1}, outputs={"a": {"out": 1}})
+    await manager.save_checkpoint(GRAPH, (), {"c"})
+    data = await restored(manager)
+    assert (data.completed_nodes, data.active_nodes, data.context_data) == ({"a"}, {"b", "c"}, {"k": 1})
+    await manager.save_checkpoint(GRAPH, (), (), (), context_data={})
+    assert (await restored(manager)).context_data == {}
+
+
+async def test_any_status_attempt_error_and_state_survive(manager: CheckpointManager) -> None:
+    states = {
+        "a": NodeStateSnapshot("a", "failed", 3, error="E: no\udcff\0"),
+        "b": NodeStateSnapshot("b", "suspended", 2, outputs={"part": 1}, resume_state={"page": (3,)}),
+        "c": NodeStateSnapshot("c", "paused", 4),
+        "d": NodeStateSnapshot("d", "idle"),
+    }
+    await manager.save_checkpoint(GRAPH, node_states=states)
+    data = await restored(manager)
+    assert data.node_states == states
+    assert (data.completed_nodes, data.active_nodes, data.pending_nodes) == (set(), {"b"}, set())
+    await manager.save_checkpoint(GRAPH, (), {"a"})
+    again = (await restored(manager)).node_states["a"]
+    assert (again.status, again.attempt, again.error) == ("running", 3, None)
+
+
+async def test_a_suspended_node_stays_suspended_unless_it_is_said_to_be_active(manager: CheckpointManager) -> None:
+    suspended = NodeStateSnapshot("b", "suspended", 2, resume_state={"page": 3})
+    await manager.save_checkpoint(GRAPH, {"a"}, node_states={"b": suspended})
+    await manager.save_checkpoint(GRAPH, {"a"}, (), {"b", "c"})
+    data = await restored(manager)
+    assert data.node_states["b"] == suspended
+    assert (data.active_nodes, data.pending_nodes) == ({"b"}, {"c"})
+    await manager.save_checkpoint(GRAPH, {"a"}, {"b"})
+    assert (await restored(manager)).node_states["b"] == NodeStateSnapshot("b", "running", 2, resume_state={"page": 3})
+    await manager.save_checkpoint(GRAPH, {"a"}, (), {"b"})
+    assert (await restored(manager)).node_states["b"] == NodeStateSnapshot("b", "scheduled", 2)
+
+
+async def test_what_others_do_to_a_node_counts(manager: CheckpointManager, store: Store, store_url: str) -> None:
+    """By its row: suspended by somebody else, it stays suspended, with the state that it was given."""
+    await manager.save_checkpoint(GRAPH, {"a"}, {"b"}, outputs={"a": {"out": {1, 2}}})
+    jobs = JobRepository(store=store)
+    state = await jobs.node_state("r", "b")
+    assert state is not None
+    state.mark_suspended("waits", {"page": (3,)})
+    await jobs.save_node_state(state)
+    expected = NodeStateSnapshot("b", "suspended", 1, resume_state={"page": (3,)})
+    assert (await restored(manager)).node_states["b"] == expected
+    await manager.save_checkpoint(GRAPH, {"a"}, (), {"b"})
+    data = await restored(manager)
+    assert data.node_states["b"] == expected
+    assert data.node_states["a"].outputs == {"out": {1, 2}}
+    await execute(store_url, update(RUN_NODE_STATE).where(RUN_NODE_STATE.c.node_id == "a").values(status="failed", attempt=7))
+    found = (await restored(manager)).node_states["a"]
+    assert (found.status, found.attempt) == ("failed", 7)
+
+
+async def test_any_number_of_nodes_comes_back(manager: CheckpointManager) -> None:
+    names = [f"n{place}" for place in range(1200)]
+    graph = {"nodes": [{"id": name} for name in names], "edges": []}
+    await manager.save_checkpoint(graph, names[:400], names[400:800], names[800:], outputs={n: {"o": n} for n in names[:400]})
+    data = await restored(manager, graph)
+    assert len(data.node_states) == 1200
+    assert (len(data.completed_nodes), len(data.active_nodes), len(data.pending_nodes)) == (400, 400, 400)
+    assert all(data.node_states[name].outputs == {"o": name} for name in names[:400])
+
+
+async def test_the_caller_may_change_its_values_afterwards(manager: CheckpointManager) -> None:
+    outputs: dict[str, Any] = {"a": {"out": [1]}}
+    context: dict[str, Any] = {"k": [1]}
+    saving = asyncio.create_task(manager.save_checkpoint(GRAPH, {"a"}, context_data=context, outputs=outputs))
+    await asyncio.sleep(0)
+    outputs["a"]["out"].append(2)
+    context["k"].append(2)
+    await saving
+    data = await restored(manager)
+    assert data.node_states["a"].outputs == {"out": [1]}
+    assert data.context_data == {"k": [1]}
+
+
+async def test_two_managers_of_one_run_take_turns(store_url: str) -> None:
+    first = CheckpointManager("r", enabled=True, url=store_url)
+    second = CheckpointManager("r", enabled=True, url=store_url)
+    for place, manager in enumerate((first, second, first, first, second)):
+        await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": place}})
+        assert (await restored(first)).node_states["a"].outputs == {"out": place}
+    await asyncio.gather(*(m.save_checkpoint(GRAPH, {"b"}) for m in (first, second) for _ in range(3)))
+    assert (await JobRepository(store_url).get("r")).newest_number == 11
+
+
+async def test_a_manager_keeps_the_store_open_when_it_is_entered(store_url: str) -> None:
+    async with CheckpointManager("r", enabled=True, url=store_url) as manager:
+        await manager.save_checkpoint(GRAPH, {"a"})
+        assert await manager.can_resume()
+    assert await manager.can_resume()
+
+
+async def test_our_graphs_and_objects_are_graphs(store_url: str) -> None:
+    @node
+    async def one(x: int) -> int:
+        return x
+
+    ours = Graph()
+    ours.add(one, node_id="second", x=ours.add(one, node_id="first", x=1))
+
+    @dataclass
+    class Thing:
+        id: str = ""
+        source: str = ""
+        target: str = ""
+
+    @dataclass
+    class Flow:
+        nodes: list[Thing] = field(default_factory=lambda: [Thing("first"), Thing("second")])
+        edges: list[Thing] = field(default_factory=lambda: [Thing(source="first", target="second")])
+
+    by_id = {"nodes": {"first": {}, "second": {}}, "edges": []}
+    for place, graph in enumerate((ours, Flow(), by_id)):
+        manager = CheckpointManager(f"r{place}", enabled=True, url=store_url)
+        await manager.save_checkpoint(graph, {"first"}, {"second"})
+        assert (await restored(manager, graph)).completed_nodes == {"first"}
+
+
+# What the run says.
+
+
+@pytest.mark.parametrize("status", sorted(RUN_STATUSES))
+async def test_the_status_of_the_run_decides_with_the_checkpoint(manager: CheckpointManager, store: Store, status: str) -> None:
+    jobs = JobRepository(store=store)
+    await jobs.add(Job(id="r", status=status, error="why", completed_at=datetime(2026, 1, 1, tzinfo=UTC)))
+    assert await manager.can_resume() is False, "no checkpoint"
+    await manager.save_checkpoint(GRAPH, {"a"})
+    assert await manager.can_resume() is (status not in ("completed", "cancelled"))
+    job = await jobs.get("r")
+    assert (job.status, job.is_resumable) == (status, await manager.can_resume()), "a save leaves the run's status alone"
+    await manager.save_checkpoint(GRAPH, {"b"})
+    job = await jobs.get("r")
+    assert (job.status, job.error, job.newest_number) == (status, "why", 2)
+    assert (await restore_checkpoint_hook(manager, GRAPH) is not None) is job.is_resumable
+
+
+async def test_clear_deletes_and_keeps_the_row(manager: CheckpointManager, store: Store, store_url: str) -> None:
+    other = CheckpointManager("r2", enabled=True, url=store_url)
+    for saved in (manager, other):
+        await saved.save_checkpoint(GRAPH, {"a"}, {"b"}, outputs={"a": {"out": BIG}})
+    assert await manager.clear_checkpoint() is True
+    assert await manager.can_resume() is False
+    assert await manager.restore_checkpoint(GRAPH) is None
+    assert (await JobRepository(store=store).get("r")).newest_number == 0
+    for table, left in ((CHECKPOINT, 1), (NODE_VERSION, 2), (RUN_NODE_STATE, 2), (PAYLOAD, 1), (JOB, 2)):
+        assert await count(store, table) == left
+    assert await manager.clear_checkpoint() is False, "nothing was there"
+    assert await other.can_resume()
+    await manager.save_checkpoint(GRAPH, {"c"}, outputs={"c": {"out": BIG}})
+    data = await restored(manager)
+    assert (data.completed_nodes, data.node_states["c"].outputs) == ({"c"}, {"out": BIG})
+
+
+async def test_what_was_cleared_by_another_manager_is_not_remembered(store_url: str) -> None:
+    first = CheckpointManager("r", enabled=True, url=store_url)
+    await first.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": BIG}})
+    await CheckpointManager("r", enabled=True, url=store_url).clear_checkpoint()
+    await first.save_checkpoint(GRAPH, (), {"b"}, context_data={"big": BIG})
+    data = await restored(first)
+    assert (set(data.node_states), data.context_data) == ({"b"}, {"big": BIG})
+
+
+async def test_the_hooks_work_for_whoever_has_a_manager(manager: CheckpointManager) -> None:
+    for nobody in (None, CheckpointManager("r")):
+        assert await create_checkpoint_hook(nobody, GRAPH, {"a"}, set(), set()) is False
+        assert await restore_checkpoint_hook(nobody, GRAPH) is None
+    assert await restore_checkpoint_hook(manager, GRAPH) is None
+    assert await create_checkpoint_hook(manager, GRAPH, {"a"}, {"b"}, {"c"}, {"k": 1}, {"a": {"out": 1}}) is True
+    data = await restore_checkpoint_hook(manager, GRAPH)
+    assert data is not None
+    assert (data.node_states["a"].outputs, data.context_data, data.pending_nodes) == ({"out": 1}, {"k": 1}, {"c"})
+
+
+# Errors.
+
+
+async def test_a_graph_that_does_not_fit_is_an_error(manager: CheckpointManager) -> None:
+    await manager.save_checkpoint(GRAPH, {"a"}, {"b"})
+    smaller = {"nodes": GRAPH["nodes"][1:], "edges": []}
+    other = {"nodes": [{"id": name, "type": "t.other"} for name in "abcd"], "edges": GRAPH["edges"]}
+    rewired = {"nodes": GRAPH["nodes"], "edges": [GRAPH["edges"][0], {"source": "d", "target": "a"}]}
+    for graph, words in ((smaller, "'a' is missing"), (other, "'a' is 't.other'"), (rewired, "d → a is new"), ({}, "no nodes")):
+        with pytest.raises(GraphMismatch, match=words):
+            await manager.restore_checkpoint(graph)
+        with pytest.raises(GraphMismatch):
+            await manager.save_checkpoint(graph, {"b"})
+    assert manager.checkpoint_count == 1
+    grown = {"nodes": [*GRAPH["nodes"], {"id": "e"}], "edges": [*GRAPH["edges"], {"source": "d", "target": "e"}]}
+    await manager.save_checkpoint(grown, (), {"e"})
+    assert "e" in (await restored(manager, grown)).node_states
+    with pytest.raises(GraphMismatch, match="'e' is missing"):
+        await manager.restore_checkpoint(GRAPH)
+
+
+async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager) -> None:
+    with pytest.raises(GraphMismatch, match="'z' is missing"):
+        await manager.save_checkpoint(GRAPH, {"z"})
+    with pytest.raises(ValueError, match="completed and running"):
+        await manager.save_checkpoint(GRAPH, {"a"}, {"a"})
+    with pytest.raises(ValueError, match="in node_states and named"):
+        await manager.save_checkpoint(GRAPH, {"a"}, node_states={"a": NodeStateSnapshot("a", "idle")})
+    with pytest.raises(ValueError, match="no status"):
+        await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "done")})
+    with pytest.raises(ValueError, match="not said to be anything"):
+        await manager.save_checkpoint(GRAPH, outputs={"a": {"out": 1}})
+    with pytest.raises(ValueError, match="values by handle"):
+        await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": 1})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="as a list or a set"):
+        await manager.save_checkpoint(GRAPH, "a")
+    with pytest.raises(ValueError, match="at least one character"):
+        CheckpointManager("", enabled=True)
+    assert await manager.can_resume() is False
+
+
+async def test_what_cannot_be_stored_is_named_and_nothing_is_written(manager: CheckpointManager) -> None:
+    await manager.save_checkpoint(GRAPH, (), {"a"})
+    with pytest.raises(ValueNotStorable, match=r"run 'r', node 'a', outputs\['out'\]\['x'\]\[1\]"):
+        await manager.save_checkpoint(GRAPH, {"a"}, {"b"}, outputs={"a": {"out": {"x": [1, object()]}}})
+    with pytest.raises(ValueNotStorable, match=r"run 'r', context\['k'\]"):
+        await manager.save_checkpoint(GRAPH, {"a"}, context_data={"k": object()})
+    with pytest.raises(ValueNotStorable, match="resume_state"):
+        await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "suspended", resume_state=object())})
+    with pytest.raises(ValueNotStorable, match="Rename it"):
+        await manager.save_checkpoint(None, {"a\0"})
+    data = await restored(manager)
+    assert (data.active_nodes, set(data.node_states), manager.checkpoint_count) == ({"a"}, {"a"}, 1)
+
+
+@pytest.mark.parametrize("damage", ["row", "checkpoint", "payload"])
+async def test_damage_is_an_error(manager: CheckpointManager, store_url: str, damage: str) -> None:
+    await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": BIG}})
+    statement = {
+        "row": update(NODE_VERSION).values(body=b"\x00"),
+        "checkpoint": delete(CHECKPOINT),
+        "payload": delete(PAYLOAD),
+    }[damage]
+    await execute(store_url, statement)
+    for work in (manager.restore_checkpoint(GRAPH), restore_checkpoint_hook(manager, GRAPH)):
+        with pytest.raises(StoreDamaged):
+            await work
+
+
+async def test_a_lost_database_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "x.db"
+    manager = CheckpointManager("r", enabled=True, url=f"sqlite:///{file}")
+    await manager.save_checkpoint(GRAPH, {"a"})
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for work in (manager.restore_checkpoint(GRAPH), manager.can_resume(), manager.clear_checkpoint()):
+        with pytest.raises(StoreMissing):
+            await work
+    file.write_bytes(b"not a database at all, but long enough to be seen as one" * 100)
+    with pytest.raises(StoreUnreadable):
+        await CheckpointManager("r", enabled=True, url=f"sqlite:///{file}").restore_checkpoint(GRAPH)
+
+
+async def test_a_database_that_cannot_be_reached_is_an_error() -> None:
+    manager = CheckpointManager("r", enabled=True, url="postgresql://nobody@127.0.0.1:1/none")
+    for work in (manager.restore_checkpoint(GRAPH), manager.can_resume(), manager.save_checkpoint(GRAPH, {"a"})):
+        with pytest.raises(StoreUnreadable):
+            await work
+
+
+async def test_who_lost_the_run_writes_nothing(manager: CheckpointManager, store: Store) -> None:
+    await manager.save_checkpoint(GRAPH, {"a"})
+    await store.begin_attempt("r", 2)
+    with pytest.raises(AttemptLost):
+        await manager.save_checkpoint(GRAPH, {"b"})
+    assert (await restored(manager)).completed_nodes == {"a"}
+
+
+async def test_a_run_of_a_runner_is_not_touched(store: Store, store_url: str) -> None:
+    await WorkflowRunner(plugins=Host(store_url)).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    manager = CheckpointManager("r", enabled=True, store=store)
+    with pytest.raises(StoreError, match="executed by a runner"):
+        await manager.save_checkpoint(None, (), {"doubled"})
+    found = await manager.restore_checkpoint(None)
+    assert found is not None
+    assert {state.status for state in found.node_states.values()} == {"completed"}
+
+
+async def test_a_runner_does_not_go_on_with_what_a_manager_saved(manager: CheckpointManager, store_url: str) -> None:
+    graph = Graph()
+    graph.add(alone, node_id="a")
+    await manager.save_checkpoint(graph, {"a"})
+    with pytest.raises(StoreError, match="saved by a CheckpointManager"):
+        await WorkflowRunner(plugins=Host(store_url)).resume("r", graph=graph, enable={"checkpoint": True})
+
+
+# What it costs.
+
+
+async def written_transactions(url: str) -> int:
+    """Transactions that wrote anything, counted by the database itself."""
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT pg_current_xact_id()::text"))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_save_of_200_nodes_is_one_commit(postgres_url: str, first: bool) -> None:
+    names = [f"n{place}" for place in range(200)]
+    graph = {"nodes": [{"id": name} for name in names], "edges": []}
+    await CheckpointManager("other", enabled=True, url=postgres_url).save_checkpoint(graph, ())
+    manager = CheckpointManager("r", enabled=True, url=postgres_url)
+    if not first:
+        await manager.save_checkpoint(graph, (), names)
+    before = await written_transactions(postgres_url)
+    await manager.save_checkpoint(graph, names, outputs={name: {"out": BIG + name} for name in names})
+    assert await written_transactions(postgres_url) - before == 2, "the save, and this count"
+
+
+@pytest.mark.parametrize("changed", [0, 1, 1000])
+async def test_the_number_of_statements_does_not_depend_on_the_nodes(store_url: str, changed: int) -> None:
+    names = [f"n{place}" for place in range(1000)]
+    graph = {"nodes": [{"id": name} for name in names], "edges": []}
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        statements.append(statement)
+
+    async with CheckpointManager("r", enabled=True, url=store_url) as manager:
+        for round_ in range(2):
+            await manager.save_checkpoint(graph, names, outputs={name: {"o": round_} for name in names})
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            await manager.save_checkpoint(graph, names, outputs={name: {"o": -1} for name in names[:changed]})
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+    assert len(statements) <= 12, statements
