@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_plugin.plugin import CheckpointPlugin
 from checkpoint_plugin.policy import Policy
-from hookspecs import Cancelled, CheckpointRef, Completed, Failed, NodeInfo, Outcome, RunControl, RunInfo, Snapshot, hookimpl
+from hookspecs import (
+    Cancelled,
+    CheckpointRef,
+    Completed,
+    Failed,
+    NodeInfo,
+    Outcome,
+    RunControl,
+    RunInfo,
+    Snapshot,
+    StoreError,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     from checkpoint_plugin.events import EventLogger
@@ -21,6 +33,7 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._log: EventLogger | None = None
+        self._lost = False
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -43,20 +56,20 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
     @hookimpl
     async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
         """Log that a firing began."""
-        await self._events().log("started", node.node_id, _firing(node))
+        await self._note("started", node.node_id, _firing(node))
 
     @hookimpl
     async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
         """Log how a firing ended."""
         kind, payload = _told(outcome)
-        await self._events().log(kind, node.node_id, {**_firing(node), **payload})
+        await self._note(kind, node.node_id, {**_firing(node), **payload})
 
     @hookimpl
     async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         """As without a log, then log the checkpoint."""
         ref = await super().save_checkpoint(run, snapshot, reason)
         if ref is not None:
-            await self._events().log("checkpointed", payload={"number": ref.number, "reason": ref.reason})
+            await self._note("checkpointed", None, {"number": ref.number, "reason": ref.reason})
         return ref
 
     @hookimpl
@@ -64,10 +77,25 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
         """Log how the run ended, make the log durable, then as without a log."""
         kind, payload = _told(outcome)
         try:
-            await self._events().log(kind, payload={**payload, "attempt": run.attempt})
-            await self._events().stop()
+            await self._note(kind, None, {**payload, "attempt": run.attempt})
+            await self._bear(self._events().stop())
         finally:
             await super().after_run(run, outcome)
+
+    async def _note(self, kind: str, node_id: str | None, payload: Mapping[str, Any]) -> None:
+        if not self._lost:
+            await self._bear(self._events().log(kind, node_id, payload))
+
+    async def _bear(self, work: Awaitable[None]) -> None:
+        """With `best_effort` a log that cannot be written costs the run nothing but the word that it is degraded."""
+        try:
+            await work
+        except StoreError as error:
+            if not self._policy.best_effort:
+                raise
+            if not self._lost:
+                self._lost = True
+                self._degrade(f"events could not be logged: {error}")
 
     def _events(self) -> EventLogger:
         assert self._log is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,23 @@ async def test_a_log_that_cannot_begin_leaves_nothing_open(store_url: str, monke
         await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": {"events": True}}, run_id="r")
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("workflow-checkpoint")] == []
     assert (await JobRepository(store_url).get("r")).status == "failed"
+
+
+@pytest.mark.parametrize("best_effort", [False, True])
+async def test_a_log_that_is_lost_on_the_way(store_url: str, monkeypatch: pytest.MonkeyPatch, best_effort: bool) -> None:
+    whole = EventLogger.log
+
+    async def refuse(self: EventLogger, kind: str, node_id: str | None = None, payload: Any = None) -> None:
+        if kind == "completed" and node_id == "a":
+            raise StoreUnreadable("no log")
+        await whole(self, kind, node_id, payload)
+
+    monkeypatch.setattr(EventLogger, "log", refuse)
+    options = {"events": True, "best_effort": True} if best_effort else {"events": True}
+    run = WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": options}, run_id="r")
+    if best_effort:
+        assert (await run).outputs == {"out": [1]}
+        assert (await JobRepository(store_url).get("r")).degraded == "events could not be logged: no log"
+    else:
+        with pytest.raises(StoreUnreadable, match="no log"):
+            await run
