@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from checkpoint_plugin.policy import Policy
 from hookspecs import (
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from checkpoint_plugin.store import RunHistory, Store
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
+
+PRUNE_EVERY: Final = 100
+"""Checkpoints from one pruning of a run by itself to the next."""
 
 
 def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
@@ -62,6 +65,7 @@ class CheckpointPlugin:
         self._control: RunControl | None = None
         self._unsaved: dict[str, NodeSnapshot] = {}
         self._degraded: str | None = None
+        self._prune_at = PRUNE_EVERY
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -129,6 +133,12 @@ class CheckpointPlugin:
             return None
         self._unsaved = {}
         self._ended = snapshot.status != "running"
+        rules = self._policy.retention
+        if rules is not None and (self._ended or ref.number >= self._prune_at):
+            from checkpoint_plugin.pruning import prune_runs
+
+            await prune_runs(store, rules, (run.run_id,))
+            self._prune_at = ref.number + PRUNE_EVERY
         return ref
 
     def _degrade(self, reason: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from checkpoint_plugin.retention import Retention
 from hookspecs import PluginOptionsInvalid
 
 __all__ = ["Policy"]
@@ -35,6 +36,7 @@ class Policy:
         max_lag_bytes: and bytes of them.
         required: a save that fails ends the run, which can be resumed.
         best_effort: the opposite: the run goes on, is marked as degraded, and leaves with exit code 6.
+        retention: which checkpoints of this run are kept, as `Retention.from_options` reads it; all without.
         url: of the store; never stored.
         events: keep a log of what happens to the run and its nodes.
         max_value_bytes: that one value may take when it is encoded, before compression; a larger one fails the save.
@@ -50,6 +52,7 @@ class Policy:
     max_lag_bytes: int = 64 << 20
     required: bool = True
     best_effort: bool = False
+    retention: Retention | None = None
     url: str | None = None
     events: bool = False
     max_value_bytes: int = 268_435_456
@@ -86,6 +89,8 @@ class Policy:
         if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS):
             raise _invalid("every_seconds", seconds, "a number of seconds above 0")
         chosen = dict(options)
+        if chosen.get("retention") is not None:
+            chosen["retention"] = Retention.from_options(chosen["retention"])
         if chosen.get("explicit"):
             for name in ("every_seconds", "every_firing"):
                 if chosen.get(name):

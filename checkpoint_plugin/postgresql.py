@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
@@ -32,6 +32,8 @@ SETTINGS = {
     "synchronous_commit": "on",  # where a server has it off, a crash of the server loses what was acknowledged
 }
 DRIVER_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+READ_ONLY: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""A restore makes several queries: what retention deletes between them must still be there."""
 LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -81,7 +83,7 @@ class PostgresDatabase:
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
     ) -> T:
-        return await finish(self._run(work, before))
+        return await finish(self._run(work, before, {} if write else READ_ONLY))
 
     async def save(self, writer: CutWriter) -> bool:
         if writer.is_light:
@@ -114,15 +116,21 @@ class PostgresDatabase:
         cause = cause.__cause__ if cause.__cause__ is not None else cause
         return unreadable(self._location, error, lost=isinstance(cause, LOST))
 
+    async def give_back(self) -> None:
+        """Nothing: autovacuum does it."""
+
     async def compute(self, work: Callable[[], T]) -> T:
         return await finish(asyncio.to_thread(work))
 
-    async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None) -> T:
+    async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None, options: Mapping[str, Any]) -> T:
         if before is not None:
             await asyncio.to_thread(before)
         try:
-            async with self._engine.begin() as connection:
-                return await connection.run_sync(work)
+            async with self._engine.connect() as connection:
+                if options:
+                    await connection.execution_options(**options)
+                async with connection.begin():
+                    return await connection.run_sync(work)
         except DRIVER_ERRORS as error:
             if isinstance(error, TimeoutError):
                 await self._engine.dispose()  # the connection may hang in the middle of a command

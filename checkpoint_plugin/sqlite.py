@@ -78,6 +78,17 @@ class SqliteDatabase:
             pooled.close()  # back to a pool of one, which keeps it open
         return self._raw
 
+    async def give_back(self) -> None:
+        def work() -> None:
+            try:
+                connection = self._writable()
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                raise unreadable(self._location, error) from error
+
+        await self.compute(work)
+
     async def compute(self, work: Callable[[], T]) -> T:
         return await finish(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
@@ -122,6 +133,8 @@ class SqliteDatabase:
         raw = engine.raw_connection()
         try:
             assert isinstance(raw.driver_connection, sqlite3.Connection)
+            if raw.driver_connection.execute("PRAGMA page_count").fetchone() == (0,):
+                raw.driver_connection.execute("PRAGMA auto_vacuum=2")  # incremental; only an empty database takes it
             deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
             while not self._has_wal(raw.driver_connection):
                 if time.monotonic() > deadline:

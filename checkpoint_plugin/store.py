@@ -300,6 +300,10 @@ class Store:
         cut = await self._read(lambda connection: fetch_cut(connection, history.run_id, number, self.codec))
         return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
 
+    async def give_back(self) -> None:
+        """Give the space of deleted rows back to the system."""
+        await self._database.give_back()
+
     async def restore_latest_intact(self, history: RunHistory) -> Snapshot | None:
         """Read the newest cut that is not damaged; those that are, are passed over.
 

@@ -32,7 +32,7 @@ class Database(Protocol):
 
         Args:
             work: takes the connection.
-            write: off for a function that only reads, which then waits for no writer.
+            write: off for a function that only reads: it waits for no writer, and sees one moment in all its queries.
             before: what takes long and needs no connection: called first, off the event loop, while nothing is locked.
 
         Raises:
@@ -50,6 +50,9 @@ class Database(Protocol):
             StoreUnreadable: the database refuses.
             ValueNotStorable: a value cannot be stored; nothing was written.
         """
+
+    async def give_back(self) -> None:
+        """Give the space of deleted rows back to the system, where the database does not do so by itself."""
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop."""

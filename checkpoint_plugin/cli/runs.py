@@ -86,6 +86,7 @@ def checkpoints(run_id: str, url: str | None, as_json: bool, quiet: bool) -> Non
         {
             "number": row.number,
             "reason": row.reason,
+            "name": row.label,
             "created_at": shown_time(row.created_at),
             "nodes": row.nodes,
             "bytes": row.size_bytes,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from checkpoint_plugin.cli import prune as pruning
 from checkpoint_plugin.cli import runs as stored
 from checkpoint_plugin.cli.events import events
 from workflow_runner.cli.plugins import plugins
@@ -23,6 +24,8 @@ COMMANDS: dict[str, click.Command] = {
     "runs": stored.runs,
     "show": stored.show,
     "checkpoints": stored.checkpoints,
+    "prune": pruning.prune,
+    "savepoint": pruning.savepoint,
     "events": events,
 }
 

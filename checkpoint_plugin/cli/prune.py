@@ -1,0 +1,132 @@
+"""Commands about what is kept: `workflow prune`, `workflow savepoint RUN NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from checkpoint_plugin.cli.listing import print_listing
+from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.retention import Retention, Thinning, read_duration
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.pruning import Pruned
+    from checkpoint_plugin.store import Store
+
+__all__ = ["prune", "savepoint"]
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A number of seconds, or text like 7d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return read_duration(float(value) if str(value).replace(".", "", 1).isdigit() else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ThinRule(click.ParamType):  # type: ignore[type-arg]
+    """Two durations: from which age on, and one of how long a time."""
+
+    name = "thinning"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Thinning:
+        if isinstance(value, Thinning):
+            return value
+        after, _, every = str(value).partition(":")
+        try:
+            rule = Thinning(read_duration(after), read_duration(every))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not rule.every:
+            self.fail("the second duration is more than 0.", param, ctx)
+        return rule
+
+
+@click.command()
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="Keep the newest N checkpoints of each run.")
+@click.option("--keep-for", type=Duration(), metavar="TIME", help="Keep checkpoints younger than this, like 12h or 7d.")
+@click.option(
+    "--thin",
+    "thin",
+    type=ThinRule(),
+    multiple=True,
+    metavar="AGE:TIME",
+    help="Of checkpoints older than AGE keep the newest of every TIME, like 1d:1h; may be repeated.",
+)
+@click.option("--terminal-only", is_flag=True, help="Of finished runs keep only the end.")
+@click.option("--drop-finished", type=Duration(), metavar="TIME", help="Delete runs that were finished longer ago than this.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; say what would be freed.")
+@store_options
+def prune(
+    run_ids: Sequence[str],
+    keep_last: int | None,
+    keep_for: float | None,
+    thin: tuple[Thinning, ...],
+    terminal_only: bool,
+    drop_finished: float | None,
+    dry_run: bool,
+    url: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Delete old checkpoints, of all runs or of those named, and give back the space.
+
+    A checkpoint that any of the rules keeps stays, and always the newest of a run and its savepoints. It is safe while
+    runs execute, and never takes what a kept checkpoint needs.
+
+    \b
+    Examples:
+      workflow prune --keep-last 10 --dry-run
+      workflow prune --keep-for 7d --thin 1d:1h --drop-finished 30d
+    """
+    rules = Retention(keep_last, keep_for, thin, terminal_only, drop_finished)
+    if rules == Retention():
+        raise click.UsageError("say what is kept: --keep-last, --keep-for, --thin, --terminal-only or --drop-finished.")
+
+    async def work(store: Store) -> Sequence[Pruned]:
+        from checkpoint_plugin.pruning import prune_runs
+
+        return await prune_runs(store, rules, run_ids or None, dry_run=dry_run)
+
+    pruned = read_store(url, work)
+    listed = [
+        {"run_id": found.run_id, "checkpoints": len(found.checkpoints), "dropped": found.dropped, "bytes": found.freed}
+        for found in pruned
+    ]
+    total = sum(found.freed for found in pruned)
+    document = {"dry_run": dry_run, "runs": listed, "bytes": total}
+    print_listing(document, listed, ("run_id", "checkpoints", "dropped", "bytes"), as_json, quiet)
+    if not as_json and not quiet:
+        click.echo(f"{total} bytes {'would be ' if dry_run else ''}freed")
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.argument("name", metavar="NAME")
+@click.option("--checkpoint", "number", type=click.IntRange(min=1), metavar="N", help="This checkpoint, not the newest.")
+@click.option("--remove", is_flag=True, help="Take the name away: retention may then delete the checkpoint.")
+@store_options
+def savepoint(run_id: str, name: str, number: int | None, remove: bool, url: str | None, as_json: bool, quiet: bool) -> None:
+    """Name a checkpoint of a run, so that retention never deletes it.
+
+    \b
+    Examples:
+      workflow savepoint nightly before-migration
+      workflow resume nightly --checkpoint 12
+    """
+
+    async def work(store: Store) -> int:
+        from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
+
+        return await unname_checkpoint(store, run_id, name) if remove else await name_checkpoint(store, run_id, name, number)
+
+    found = read_store(url, work)
+    document = {"run_id": run_id, "name": None if remove else name, "number": found}
+    print_listing(document, [document], ("run_id", "number", "name"), as_json, quiet)

@@ -1,0 +1,252 @@
+"""Deleting what no kept checkpoint needs, under the lock that every save takes.
+
+A save that comes after it sees another `generation` of the run's rows, forgets what it knew of payloads, and offers again
+what it mentions: so nothing is ever mentioned that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
+
+from checkpoint_plugin.models import (
+    CHECKPOINT,
+    EVENT,
+    EVENT_HEAD,
+    JOB,
+    LEASE,
+    NODE_VERSION,
+    OUTPUT_SEGMENT,
+    PAYLOAD,
+    PAYLOAD_SEGMENT,
+    RUN_KEY,
+    RUN_NODE_STATE,
+)
+from checkpoint_plugin.restored import RowReader, mentioned_in_refs
+from checkpoint_plugin.retention import Retention
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["Pruned", "prune_run", "prune_runs", "stored_bytes"]
+
+BATCH: Final = 1_000
+DIGEST_SIZE: Final = 32
+WEIGHED: Final[Sequence[tuple[Table, tuple[str, ...]]]] = (
+    (PAYLOAD, ("body",)),
+    (PAYLOAD_SEGMENT, ("body",)),
+    (NODE_VERSION, ("body", "mentions")),
+    (OUTPUT_SEGMENT, ("body", "mentions")),
+    (CHECKPOINT, ("reason", "cut_hash", "digest", "context")),
+)
+"""What takes the space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was deleted of a run.
+
+    Args:
+        run_id: the run.
+        checkpoints: numbers of those that are gone.
+        dropped: whether all of the run is.
+        freed: bytes of values and rows.
+        blobs: names of files that hold values nobody mentions any more; to be removed once this is durable.
+    """
+
+    run_id: str
+    checkpoints: tuple[int, ...]
+    dropped: bool
+    freed: int
+    blobs: tuple[str, ...] = ()
+
+
+class _Undo(Exception):
+    """Raised inside a transaction that shall only tell what it would do."""
+
+    def __init__(self, pruned: Pruned) -> None:
+        self.pruned = pruned
+
+
+async def prune_runs(
+    store: Store, rules: Retention, run_ids: Sequence[str] | None = None, *, dry_run: bool = False
+) -> Sequence[Pruned]:
+    """Delete what the rules do not keep, one transaction a run, and give back the space.
+
+    Args:
+        store: an open one.
+        rules: what is kept.
+        run_ids: of these runs; of all without.
+        dry_run: undo it, and only tell.
+
+    Returns:
+        What was deleted, of runs of which something was.
+
+    Raises:
+        RunNotFound: a run that is named is not there.
+        StoreError: the store cannot be used.
+    """
+    if run_ids is None:
+        run_ids = [row.id for row in await store.jobs()]
+    else:
+        for run_id in run_ids:
+            await store.job(run_id)
+    now = datetime.now(UTC)
+
+    def work(connection: Connection, run_id: str) -> Pruned:
+        found = prune_run(connection, run_id, rules, now)
+        if dry_run:
+            raise _Undo(found)
+        return found
+
+    pruned: list[Pruned] = []
+    for run_id in run_ids:
+        try:
+            pruned.append(await store.transact(partial(work, run_id=run_id)))
+        except _Undo as undone:
+            pruned.append(undone.pruned)
+    if not dry_run and any(found.freed for found in pruned):
+        await store.give_back()
+    return [found for found in pruned if found.checkpoints or found.dropped]
+
+
+def prune_run(connection: Connection, run_id: str, rules: Retention, now: datetime) -> Pruned:
+    """Apply the rules to a run, in one transaction.
+
+    Args:
+        connection: in a transaction that writes.
+        run_id: the run.
+        rules: what is kept.
+        now: aware.
+    """
+    connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
+    job = connection.execute(select(JOB.c.status, JOB.c.finished_at).where(JOB.c.id == run_id)).first()
+    if job is None:
+        return Pruned(run_id, (), False, 0)
+    found = select(CHECKPOINT.c.number, CHECKPOINT.c.created_at, CHECKPOINT.c.label).where(CHECKPOINT.c.run_id == run_id)
+    rows = connection.execute(found.order_by(CHECKPOINT.c.number)).all()
+    labelled = any(row.label is not None for row in rows)
+    if rules.drops(job.status, job.finished_at, now) and not labelled:
+        freed, blobs = stored_bytes(connection, run_id), _blobs(connection, run_id, None)
+        _drop(connection, run_id)
+        return Pruned(run_id, tuple(row.number for row in rows), True, freed, blobs)
+    kept = rules.kept(rows, job.status, now)
+    gone = [row.number for row in rows if row.number not in kept]
+    if not gone:
+        return Pruned(run_id, (), False, 0)
+    before = stored_bytes(connection, run_id)
+    connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1))
+    for batch in _batches(gone):
+        connection.execute(delete(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.number.in_(batch)))
+    _delete_rows(connection, run_id)
+    blobs = _delete_payloads(connection, run_id)
+    return Pruned(run_id, tuple(gone), False, before - stored_bytes(connection, run_id), blobs)
+
+
+def stored_bytes(connection: Connection, run_id: str) -> int:
+    """Bytes of a run's values and history."""
+    total = 0
+    for table, columns in WEIGHED:
+        parts = [func.coalesce(func.length(table.c[name]), 0) for name in columns]
+        query = select(func.coalesce(func.sum(sum(parts[1:], parts[0])), 0)).where(table.c.run_id == run_id)
+        total += int(connection.execute(query).scalar_one())
+    return total
+
+
+def _delete_rows(connection: Connection, run_id: str) -> None:
+    """A row goes when no kept checkpoint lies between it and the next version of the same node."""
+    versions = (
+        select(
+            NODE_VERSION.c.number,
+            NODE_VERSION.c.node_id,
+            func.lead(NODE_VERSION.c.number)
+            .over(partition_by=NODE_VERSION.c.node_id, order_by=NODE_VERSION.c.number)
+            .label("next"),
+        )
+        .where(NODE_VERSION.c.run_id == run_id)
+        .subquery()
+    )
+    between = and_(
+        CHECKPOINT.c.run_id == run_id,
+        CHECKPOINT.c.number >= versions.c.number,
+        or_(versions.c.next.is_(None), CHECKPOINT.c.number < versions.c.next),
+    )
+    unneeded = connection.execute(select(versions.c.number, versions.c.node_id).where(~exists().where(between))).all()
+    by_number: dict[int, list[str]] = {}
+    for number, node_id in unneeded:
+        by_number.setdefault(number, []).append(node_id)
+    for number, node_ids in by_number.items():
+        for names in _batches(node_ids):
+            of_save = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number == number)
+            connection.execute(delete(NODE_VERSION).where(of_save, NODE_VERSION.c.node_id.in_(names)))
+    needed = exists().where(
+        CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.log == OUTPUT_SEGMENT.c.log, CHECKPOINT.c.number >= OUTPUT_SEGMENT.c.number
+    )
+    connection.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id, ~needed))
+
+
+def _delete_payloads(connection: Connection, run_id: str) -> tuple[str, ...]:
+    mentioned = _mentioned(connection, run_id)
+    stored = connection.execute(select(PAYLOAD.c.digest).where(PAYLOAD.c.run_id == run_id)).scalars()
+    gone = [bytes(digest) for digest in stored if bytes(digest) not in mentioned]
+    blobs = _blobs(connection, run_id, gone)
+    for batch in _batches(gone):
+        connection.execute(delete(PAYLOAD).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch)))
+    used: ColumnElement[bool] = exists().where(
+        PAYLOAD.c.run_id == run_id,
+        PAYLOAD.c.series == PAYLOAD_SEGMENT.c.series,
+        PAYLOAD.c.series_end > PAYLOAD_SEGMENT.c.start,
+    )
+    connection.execute(delete(PAYLOAD_SEGMENT).where(PAYLOAD_SEGMENT.c.run_id == run_id, ~used))
+    return blobs
+
+
+def _mentioned(connection: Connection, run_id: str) -> set[bytes]:
+    """The digests of every payload that a row of the run mentions."""
+    found: set[bytes] = set()
+    reader = RowReader(run_id, 0)
+    for table in (NODE_VERSION, OUTPUT_SEGMENT):
+        query = select(table.c.mentions, table.c.node_id).where(table.c.run_id == run_id)
+        for mentions, _ in connection.execute(query.where(table.c.mentions.is_not(None))):
+            found.update(_digests(mentions))
+        # What layout 1 wrote lists none beside the body.
+        for node_id, body in connection.execute(
+            select(table.c.node_id, table.c.body).where(table.c.run_id == run_id, table.c.mentions.is_(None))
+        ):
+            if table is NODE_VERSION:
+                found.update(reader.mentioned(reader.unpack(node_id, body)))
+            else:
+                found.update(mentioned_in_refs(reader.unpack_segment(node_id, body)))
+    query = select(CHECKPOINT.c.mentions).where(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.mentions.is_not(None))
+    for mentions in connection.execute(query).scalars():
+        found.update(_digests(mentions))
+    return found
+
+
+def _digests(mentions: bytes) -> Iterable[bytes]:
+    return (bytes(mentions[at : at + DIGEST_SIZE]) for at in range(0, len(mentions), DIGEST_SIZE))
+
+
+def _blobs(connection: Connection, run_id: str, digests: Sequence[bytes] | None) -> tuple[str, ...]:
+    """The files of a run's payloads: of all, or of some."""
+    query = select(PAYLOAD.c.digest, PAYLOAD.c.blob).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.blob.is_not(None))
+    wanted = None if digests is None else set(digests)
+    return tuple(blob for digest, blob in connection.execute(query) if wanted is None or bytes(digest) in wanted)
+
+
+def _drop(connection: Connection, run_id: str) -> None:
+    """Delete every row of a run."""
+    for table in (
+        PAYLOAD_SEGMENT, PAYLOAD, OUTPUT_SEGMENT, NODE_VERSION, CHECKPOINT, RUN_NODE_STATE, RUN_KEY, EVENT, EVENT_HEAD, LEASE,
+    ):  # fmt: skip
+        connection.execute(delete(table).where(table.c.run_id == run_id))
+    connection.execute(delete(JOB).where(JOB.c.id == run_id))
+
+
+def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (wanted[first : first + BATCH] for first in range(0, len(wanted), BATCH))

@@ -1,0 +1,72 @@
+"""Savepoints: checkpoints that a person named, which retention never deletes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, and_, select, update
+
+from checkpoint_plugin.definition import is_storable_text
+from checkpoint_plugin.job import lock_job
+from checkpoint_plugin.models import CHECKPOINT
+from checkpoint_plugin.store import Store
+from hookspecs import StoreError
+
+__all__ = ["name_checkpoint", "unname_checkpoint"]
+
+NAME_LENGTH: Final = 200
+
+
+async def name_checkpoint(store: Store, run_id: str, name: str, number: int | None = None) -> int:
+    """Make a checkpoint a savepoint.
+
+    Args:
+        store: an open one.
+        run_id: the run.
+        name: 1 to 200 characters.
+        number: of the checkpoint; the newest without.
+
+    Returns:
+        The checkpoint's number.
+
+    Raises:
+        RunNotFound: there is no such run.
+        StoreError: there is no such checkpoint, another one has the name, or the name cannot be stored.
+    """
+    if not 1 <= len(name) <= NAME_LENGTH or not is_storable_text(name):
+        raise StoreError(f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another.")
+
+    def work(connection: Connection) -> int:
+        newest = lock_job(connection, run_id, store.location.shown).newest_number
+        wanted = newest if number is None else number
+        of_run = CHECKPOINT.c.run_id == run_id
+        named = connection.execute(select(CHECKPOINT.c.number).where(of_run, CHECKPOINT.c.label == name)).scalar()
+        if named is not None and named != wanted:
+            raise StoreError(f"checkpoint {named} of run {run_id!r} is named {name!r} already. Choose another name.")
+        done = connection.execute(update(CHECKPOINT).where(of_run, CHECKPOINT.c.number == wanted).values(label=name))
+        if done.rowcount == 0:
+            raise StoreError(f"run {run_id!r} has no checkpoint {wanted}. See `workflow checkpoints {run_id}`.")
+        return int(wanted)
+
+    return await store.transact(work)
+
+
+async def unname_checkpoint(store: Store, run_id: str, name: str) -> int:
+    """Take a savepoint's name away.
+
+    Returns:
+        The checkpoint's number.
+
+    Raises:
+        StoreError: the run has no savepoint of this name.
+    """
+
+    def work(connection: Connection) -> int:
+        of_name = and_(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.label == name)
+        number = connection.execute(select(CHECKPOINT.c.number).where(of_name)).scalar()
+        if number is None:
+            raise StoreError(f"run {run_id!r} has no savepoint {name!r}. See `workflow checkpoints {run_id}`.")
+        connection.execute(update(CHECKPOINT).where(of_name).values(label=None))
+        return int(number)
+
+    return await store.transact(work)

@@ -1,0 +1,289 @@
+"""Retention: the rules, what a pruned run still restores, and pruning while a run is being saved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.job import JobEnd
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.retention import Retention, Thinning
+from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
+from tests.cli.command import workflow
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True)
+    yield store
+    await store.close()
+
+
+def definition() -> Definition:
+    return Definition(encode({"graph": {"nodes": [], "edges": []}, "inputs": {}, "enable": {}}, str), "{}", "{}")
+
+
+def cut(*nodes: NodeSnapshot, status: Any = "running") -> Snapshot:
+    return Snapshot("r", 1, status, nodes, datetime.now(UTC))
+
+
+@dataclass
+class Row:
+    number: int
+    created_at: datetime
+    label: str | None = None
+
+
+def rows(ages: Sequence[float], **labels: str) -> list[Row]:
+    """Checkpoints of these ages in days, oldest first."""
+    return [Row(n, NOW - timedelta(days=age), labels.get(f"c{n}")) for n, age in enumerate(ages, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        (Retention(), {1, 2, 3, 4, 5, 6}),
+        (Retention(keep_last=2), {2, 5, 6}),
+        (Retention(keep_for=1.5 * DAY), {2, 4, 5, 6}),
+        (Retention(keep_last=1, keep_for=1.5 * DAY), {2, 4, 5, 6}),
+        (Retention(thin=(Thinning(2 * DAY, 5 * DAY),)), {2, 3, 6}),
+        (Retention(terminal_only=True), {1, 2, 3, 4, 5, 6}),
+    ],
+)
+def test_a_checkpoint_that_any_rule_keeps_stays(rules: Retention, kept: set[int]) -> None:
+    assert rules.kept(rows([9, 6.5, 2.1, 1.2, 0.5, 0.1], c2="mine"), "running", NOW) == kept
+
+
+def test_of_a_finished_run_only_the_end_may_stay() -> None:
+    rules = Retention(keep_last=3, terminal_only=True)
+    assert rules.kept(rows([3, 2, 1]), "completed", NOW) == {3}
+    assert rules.kept(rows([3, 2, 1]), "failed", NOW) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled", "failed", "running", "paused", "suspended"])
+def test_only_what_is_finished_goes_altogether(status: str) -> None:
+    rules = Retention(drop_finished=DAY)
+    assert rules.drops(status, NOW - timedelta(days=2), NOW) == (status in ("completed", "cancelled"))
+    assert not rules.drops(status, NOW - timedelta(hours=2), NOW)
+
+
+def test_rules_are_read_from_a_document() -> None:
+    options = {"keep_last": 3, "keep_for": "12h", "thin": [{"after": "1d", "every": "90m"}], "drop_finished": 60}
+    assert Retention.from_options(options) == Retention(3, 43_200, (Thinning(DAY, 5_400),), False, 60)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"keep_last": 0}, {"keep_last": True}, {"keep": 1}, {"keep_for": "soon"}, {"keep_for": -1}, {"thin": [{"after": 1}]},
+     {"thin": "1d"}, {"terminal_only": 1}, [], "all"],
+)  # fmt: skip
+def test_rules_that_make_no_sense_are_refused(options: Any) -> None:
+    with pytest.raises(PluginOptionsInvalid, match="retention"):
+        Retention.from_options(options)
+
+
+async def grow(store: Store, steps: int) -> list[dict[str, Any]]:
+    """A run with a value that grows, one that comes and goes, and collected outputs; what each checkpoint holds."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    bits = random.Random(5)
+    state: list[bytes] = []
+    collected: list[Any] = []
+    held = []
+    for number in range(1, steps + 1):
+        state.append(bits.randbytes(700))
+        collected.append("out" * 200 + str(number % 3))
+        coming = bits.randbytes(900) if number % 2 else b"again" * 200
+        await store.save(
+            history,
+            cut(
+                NodeSnapshot("grows", "running", firing=1, commits=number, state=list(state)),
+                NodeSnapshot("comes", "running", firing=1, commits=number, state=coming),
+                NodeSnapshot("out", "running", firing=1, collected=Prefix(collected)),
+            ),
+            "step",
+        )
+        held.append({"grows": list(state), "comes": coming, "out": list(collected)})
+    return held
+
+
+async def restored(store: Store, number: int) -> dict[str, Any]:
+    found = await store.restore(RunHistory("r", 1, 1), number)
+    assert found is not None
+    nodes = {node.node_id: node for node in found.nodes}
+    return {
+        "grows": nodes["grows"].state,
+        "comes": nodes["comes"].state,
+        "out": list(nodes["out"].collected),
+    }
+
+
+async def test_what_is_kept_restores_and_the_rest_is_gone(store: Store) -> None:
+    held = await grow(store, 30)
+    await name_checkpoint(store, "r", "mine", 7)
+    (told,) = await prune_runs(store, Retention(keep_last=3), dry_run=True)
+    assert len(await store.checkpoints("r")) == 30
+    (pruned,) = await prune_runs(store, Retention(keep_last=3))
+    assert pruned == told
+    assert pruned.freed > 10_000
+    assert [row.number for row in await store.checkpoints("r")] == [7, 28, 29, 30]
+    for number in (7, 28, 29, 30):
+        assert await restored(store, number) == held[number - 1]
+    with pytest.raises(StoreError, match="no checkpoint 8"):
+        await store.restore(RunHistory("r", 1, 1), 8)
+
+    def count(connection: Connection) -> list[int]:
+        tables = (NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT)
+        return [connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables]
+
+    versions, payloads, segments = await store.transact(count, write=False)
+    assert versions == 4 * 3
+    assert payloads <= 4 + 4 + 3  # values that grew, values that came, different outputs
+    assert segments <= 30
+    assert await prune_runs(store, Retention(keep_last=3)) == []
+
+
+async def test_a_named_checkpoint_is_found_and_can_be_let_go(store: Store) -> None:
+    await grow(store, 4)
+    assert await name_checkpoint(store, "r", "mine") == 4
+    assert await name_checkpoint(store, "r", "mine", 4) == 4
+    with pytest.raises(StoreError, match="named 'mine' already"):
+        await name_checkpoint(store, "r", "mine", 2)
+    with pytest.raises(StoreError, match="no checkpoint 9"):
+        await name_checkpoint(store, "r", "other", 9)
+    with pytest.raises(RunNotFound):
+        await name_checkpoint(store, "unknown", "mine")
+    for name in ("", "x" * 201, "a\0b"):
+        with pytest.raises(StoreError, match="1 to 200 characters"):
+            await name_checkpoint(store, "r", name)
+    assert await unname_checkpoint(store, "r", "mine") == 4
+    with pytest.raises(StoreError, match="no savepoint"):
+        await unname_checkpoint(store, "r", "mine")
+
+
+async def test_a_finished_run_goes_altogether_but_not_with_a_savepoint(store: Store) -> None:
+    await grow(store, 3)
+    await store.end_attempt("r", 1, JobEnd("completed", None, datetime.now(UTC) - timedelta(days=2)))
+    await name_checkpoint(store, "r", "mine", 2)
+    assert await prune_runs(store, Retention(drop_finished=DAY)) == []
+    await unname_checkpoint(store, "r", "mine")
+    (pruned,) = await prune_runs(store, Retention(drop_finished=DAY))
+    assert pruned.dropped
+    with pytest.raises(RunNotFound):
+        await store.job("r")
+    assert await store.transact(lambda c: c.execute(select(func.count()).select_from(JOB)).scalar_one(), write=False) == 0
+
+
+async def test_pruning_while_a_run_is_saved_leaves_nothing_dangling(store: Store, store_url: str) -> None:
+    """Values go with their last checkpoint and come again at once: the writer believes they are stored."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    bits = random.Random(seed)
+    values = [bits.randbytes(600) for _ in range(6)]
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    rounds = 60
+    held: dict[int, Any] = {}
+    over = asyncio.Event()
+
+    async def save() -> None:
+        state: list[bytes] = []
+        for number in range(1, rounds + 1):
+            state.append(bits.choice(values))
+            held[number] = list(state), bits.choice(values)
+            grown, chosen = held[number]
+            nodes = (
+                NodeSnapshot("grows", "running", firing=1, commits=number, state=grown),
+                NodeSnapshot("chooses", "running", firing=1, commits=number, state=chosen),
+            )
+            assert (await store.save(history, cut(*nodes), "step")).number == number
+        over.set()
+
+    async def prune() -> int:
+        pruned = 0
+        other = Store(locate(store_url), create=False)
+        try:
+            while not over.is_set():
+                pruned += len(await prune_runs(other, Retention(keep_last=bits.choice((1, 2, 3))), ("r",)))
+                await asyncio.sleep(0)
+        finally:
+            await other.close()
+        return pruned
+
+    async with asyncio.TaskGroup() as group:
+        pruned = group.create_task(prune())
+        group.create_task(save())
+    assert pruned.result() >= 3, f"seed {seed}"
+    for row in await store.checkpoints("r"):
+        found = await store.restore(RunHistory("r", 1, 1), row.number)
+        assert found is not None
+        nodes = {node.node_id: node.state for node in found.nodes}
+        assert (nodes["grows"], nodes["chooses"]) == held[row.number], f"seed {seed}"
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    (tmp_path / "nodes.py").write_text(
+        "from workflow_runner import Context, node\n"
+        "@node\n"
+        "async def steps(context: Context):\n"
+        "    for number in range(context.state or 0, 8):\n"
+        "        yield 'x' * 500 + str(number)\n"
+        "        context.commit(number + 1)\n"
+        "        await context.checkpoint(f'step {number}')\n"
+    )
+    nodes = [{"id": "s", "type": "nodes.steps", "data": {}}, {"id": "o", "type": "workflow.Output", "data": {}}]
+    graph = {"nodes": nodes, "edges": [{"source": "s", "target": "o", "targetHandle": "value"}]}
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    run = ("run", "graph.json", "--nodes", "nodes.py", "--run-id", "r", "--enable")
+    assert workflow(*run, 'checkpoint={"explicit":true}', cwd=tmp_path).returncode == 0
+
+    def told(*arguments: str) -> Any:
+        done = workflow(*arguments, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    before = told("checkpoints", "r")["checkpoints"]
+    assert told("savepoint", "r", "mine", "--checkpoint", "3") == {"run_id": "r", "name": "mine", "number": 3}
+    dry = told("prune", "--keep-last", "2", "--dry-run")
+    assert dry["dry_run"]
+    assert told("checkpoints", "r")["checkpoints"][2]["name"] == "mine"
+    done = told("prune", "--keep-last", "2")
+    assert (
+        done["runs"] == dry["runs"] == [{"run_id": "r", "checkpoints": len(before) - 3, "dropped": False, "bytes": done["bytes"]}]
+    )
+    assert [row["number"] for row in told("checkpoints", "r")["checkpoints"]] == [3, len(before) - 1, len(before)]
+    for wrong in (("prune",), ("prune", "--keep-last", "0"), ("prune", "--keep-for", "soon"), ("prune", "--thin", "1d")):
+        assert workflow(*wrong, cwd=tmp_path).returncode == 2
+    assert workflow("prune", "unknown", "--keep-last", "1", cwd=tmp_path).returncode == 5
+    resumed = told("resume", "r", "--nodes", "nodes.py", "--checkpoint", "3")
+    assert len(resumed["outputs"]["o"]) == 8
+
+
+async def test_a_run_prunes_itself(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from checkpoint_plugin import plugin as plugin_module
+    from tests.checkpoint_plugin.test_durability import chain, run
+
+    monkeypatch.setattr(plugin_module, "PRUNE_EVERY", 10)
+    result = await run(store_url, chain("count", "add", n=60), every_firing=True, retention={"keep_last": 5})
+    assert result.outputs["out"] == list(range(1, 61))
+    store = Store(locate(store_url), create=False)
+    assert len(await store.checkpoints("r")) <= 5
+    await store.close()
