@@ -122,7 +122,7 @@ class _Encoder:
                 if entry is not None:
                     return self.registered(entry, value, at, depth + 1)
                 assert foreign is not None
-                return self.extension(*foreign(value, lambda step, part: _pack(self.parts(part, (at, step, None), depth + 1))))
+                return self.extension(*foreign(value, lambda step, part: self.packed(part, (at, step, None), depth + 1)))
             except TypeError as error:
                 raise self.told(at, error) from error
         finally:
@@ -173,6 +173,15 @@ class _Encoder:
         if entry.checked:
             self.check(entry, data, depth)
         return self.extension(Tag.REGISTERED, data)
+
+    def packed(self, value: Any, at: Way | None, depth: int) -> bytes:
+        """The bytes of a value that stands in another; columns of plain values are large, and need not be walked."""
+        if _is_plain(value, depth):
+            try:
+                return _pack(value)
+            except TypeError:
+                pass  # as in encode_value
+        return _pack(self.parts(value, at, depth))
 
     def check(self, entry: RegisteredType, data: bytes, depth: int) -> None:
         """Refuse what a user's own functions do not give back: what comes back must be stored as the same bytes."""

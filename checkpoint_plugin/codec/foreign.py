@@ -22,6 +22,9 @@ Raises TypeError when it would not come back exactly.
 EXTRAS: Final = {Tag.ARRAY: "numpy", Tag.NUMPY_SCALAR: "numpy", Tag.ARROW: "arrow", Tag.PANDAS: "arrow", Tag.IMAGE: "images"}
 LIBRARIES: Final = {
     "numpy": "Of numpy, arrays and scalars can be stored: convert it with numpy.asarray first.",
+    "pandas": "Of pandas, DataFrame, Series, Index, Timestamp and Timedelta can be stored: convert it to one of them first.",
+    "pyarrow": "Of Arrow, Table and RecordBatch can be stored: convert it to one of them first.",
+    "PIL": "Of PIL, Image.Image can be stored: take image.copy() of one that was opened from a file.",
 }
 """What to say of other classes of a library."""
 
@@ -35,7 +38,17 @@ def find_foreign(kind: type) -> Foreign | None:
         from checkpoint_plugin.codec.arrays import find_array
 
         return find_array(kind)
-    return None
+    if root == "pandas":
+        from checkpoint_plugin.codec.frames import find_frame
+
+        return find_frame(kind)
+    if root == "pyarrow":
+        from checkpoint_plugin.codec.tables import find_table
+
+        return find_table(kind)
+    from checkpoint_plugin.codec.images import find_image
+
+    return find_image(kind)
 
 
 def foreign_mend(kind: type) -> str | None:
@@ -75,4 +88,16 @@ def _reader(tag: Tag) -> Callable[[bytes, Unpack], Any]:
             from checkpoint_plugin.codec.arrays import read_numpy_scalar
 
             return read_numpy_scalar
+        case Tag.ARROW:
+            from checkpoint_plugin.codec.tables import read_table
+
+            return read_table
+        case Tag.PANDAS:
+            from checkpoint_plugin.codec.frames import read_frame
+
+            return read_frame
+        case Tag.IMAGE:
+            from checkpoint_plugin.codec.images import read_image
+
+            return read_image
     raise ValueError("it has a part of an unknown kind")

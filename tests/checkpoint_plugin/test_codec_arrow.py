@@ -1,0 +1,72 @@
+"""Tables of Arrow come back equal, through the stream format of its IPC, or are refused."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from checkpoint_plugin.codec import MalformedValue, decode, encode
+from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
+
+pyarrow = pytest.importorskip("pyarrow")
+
+
+def place() -> str:
+    return "outputs"
+
+
+def table() -> Any:
+    columns = {
+        "integers": [1, None],
+        "text": ["x", "y"],
+        "floats": [float("nan"), -0.0],
+        "lists": [[1], None],
+        "words": pyarrow.array(["a", "a"]).dictionary_encode(),
+        "records": [{"a": 1}, {"a": None}],
+    }
+    return pyarrow.table(columns, metadata={"k": "v"})
+
+
+VALUES: dict[str, Any] = {
+    "table": table(),
+    "slice": table().slice(1),
+    "no rows": table().slice(0, 0),
+    "no columns": pyarrow.table({}),
+    "chunks": pyarrow.concat_tables([table(), table()]),
+    "batch": table().to_batches()[0],
+    "empty batch": pyarrow.RecordBatch.from_pylist([], schema=table().schema),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_tables_come_back(name: str) -> None:
+    value = VALUES[name]
+    data = encode([value], place)
+    back = decode(data)[0]
+    assert type(back) is type(value)
+    assert back.schema.equals(value.schema, check_metadata=True)
+    assert repr(back.to_pylist()) == repr(value.to_pylist())
+    assert encode([back], place) == data
+
+
+def test_other_classes_are_refused() -> None:
+    with pytest.raises(ValueNotStorable, match="Table and RecordBatch can be stored"):
+        encode(pyarrow.array([1]), place)
+
+
+def test_hostile_tables_are_an_error() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    good = [encode(value, place) for value in VALUES.values()]
+    for number in range(3000):
+        data = bytearray(rng.choice(good))
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            decode(bytes(data))
+        except (MalformedValue, ValueNotReadable):
+            continue
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, try {number}: {bytes(data)!r} raised {error!r}") from error
