@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from checkpoint_plugin.jobs import JobRepository, Page
     from checkpoint_plugin.manager import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
     from checkpoint_plugin.models import Job, RunNodeState
+    from checkpoint_plugin.state_manager import UNSET, StateManager, StateStats
 
 __all__ = [
+    "UNSET",
     "CheckpointData",
     "CheckpointManager",
     "CheckpointPlugin",
@@ -32,6 +34,8 @@ __all__ = [
     "Page",
     "Policy",
     "RunNodeState",
+    "StateManager",
+    "StateStats",
     "TypeRegistry",
     "checkpoint",
     "create_checkpoint_hook",
@@ -50,7 +54,10 @@ _LAZY = {
     "NodeStateSnapshot": "checkpoint_data",
     "Page": "jobs",
     "RunNodeState": "models",
+    "StateManager": "state_manager",
+    "StateStats": "state_manager",
     "TypeRegistry": "codec",
+    "UNSET": "state_manager",
     "create_checkpoint_hook": "manager",
     "register": "codec",
     "restore_checkpoint_hook": "manager",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, func, select, true, update
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
@@ -15,6 +15,7 @@ from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
+from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new
@@ -232,14 +233,11 @@ class JobRepository:
             RunNotFound: the run has no row.
         """
         values = state.model_dump()
-        key = {"run_id": state.run_id, "node_id": state.node_id}
-        where = [RUN_NODE_STATE.c[name] == value for name, value in key.items()]
 
         def work(connection: Connection) -> bool:
-            if connection.execute(select(JOB.c.id).where(JOB.c.id == state.run_id).with_for_update()).first() is None:
+            if lock_epoch(connection, state.run_id) is None:
                 return False
-            if connection.execute(update(RUN_NODE_STATE).where(*where).values(**values)).rowcount == 0:
-                connection.execute(insert(RUN_NODE_STATE).values(**values))
+            upsert_node_rows(connection, [values])
             return True
 
         async with self._access.open(create=False) as store:

@@ -16,6 +16,7 @@ from checkpoint_plugin.models import (
     PAYLOAD_SEGMENT,
     RUN_NODE_STATE,
 )
+from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.status import can_be_resumed
 
 __all__ = ["delete_history", "fetch_resumable"]
@@ -34,7 +35,7 @@ def delete_history(connection: Connection, run_id: str) -> bool:
 
     Who remembers what was stored of the run is told by another generation of its rows.
     """
-    connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update()).first()
+    lock_epoch(connection, run_id)
     deleted = sum(connection.execute(delete(table).where(table.c.run_id == run_id)).rowcount for table in HISTORY)
     if not deleted:
         return False

@@ -19,6 +19,7 @@ from checkpoint_plugin.job import FINAL
 from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, read_record, shown_values
+from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.reading import fetch_cut
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.writing import CutWriter
@@ -239,8 +240,7 @@ class RunSave:
             if not insert_bare_job(connection, self._new_job()):
                 return False
         else:
-            locked = select(LEASE.c.epoch).where(LEASE.c.run_id == self._run_id).with_for_update()
-            connection.execute(locked).first()
+            lock_epoch(connection, self._run_id)
             if fetch_standing(connection, self._run_id) != standing:
                 return False
         if not self._cut.write(connection):

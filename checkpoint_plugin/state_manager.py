@@ -1,0 +1,336 @@
+"""Where the nodes of a run stand, written by one writer in batches: callers do not wait for the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import Enum
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, select
+
+from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.batching import BatchWriter
+from checkpoint_plugin.definition import is_storable_text, storable_text
+from checkpoint_plugin.errors import StoreMissing, ValueNotStorable, WriterStopped
+from checkpoint_plugin.jobs import bare_definition, insert_bare_job
+from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
+from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.run_record import BARE
+from checkpoint_plugin.status import NODE_STATUSES
+from checkpoint_plugin.store import Store
+from hookspecs import AttemptLost, dumps_tagged
+
+__all__ = ["UNSET", "StateManager", "StateStats", "Unset"]
+
+STOP_SECONDS: Final = 10.0
+TIMES: Final = {
+    "scheduled": "scheduled_at",
+    "running": "started_at",
+    "completed": "completed_at",
+    "failed": "failed_at",
+    "suspended": "suspended_at",
+}
+"""The time that a status brings along, unless it is given."""
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+"""A field that is left as it is; `None` clears it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StateStats(Mapping[str, int]):
+    """What a writer did, by attribute or by name.
+
+    Args:
+        updates_queued: updates that were taken.
+        updates_processed: of them, those that are durable; several of one node that became one count as several.
+        batches_written: transactions.
+        errors: batches that failed and were tried again, or broke the writer.
+    """
+
+    updates_queued: int = 0
+    updates_processed: int = 0
+    batches_written: int = 0
+    errors: int = 0
+
+    def __getitem__(self, name: str) -> int:
+        if name not in (item.name for item in fields(self)):
+            raise KeyError(name)
+        value: int = getattr(self, name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (item.name for item in fields(self))
+
+    def __len__(self) -> int:
+        return len(fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """Columns of one node that change."""
+
+    node_id: str
+    columns: Mapping[str, Any]
+
+
+class StateManager:
+    """Writes where the nodes of one run stand; the run's row is made where there is none.
+
+    Args:
+        run_id: the run.
+        batch_size: updates of so many nodes are written at once.
+        batch_interval: seconds after which fewer are.
+        url: of the store; `None` for the default.
+        store: an open one instead; its owner closes it.
+        max_waiting: updates of so many nodes wait at most; who updates one more waits for room.
+        wait_seconds: how long at most.
+
+    Raises:
+        ValueError: the run id is empty, or a size or an interval makes no sense.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        batch_size: int = 10,
+        batch_interval: float = 0.1,
+        url: str | None = None,
+        *,
+        store: Store | None = None,
+        max_waiting: int = 10_000,
+        wait_seconds: float = 5.0,
+    ) -> None:
+        if not isinstance(run_id, str) or not run_id or not is_storable_text(run_id):
+            raise ValueError(f"a run id is text of at least one character, not {run_id!r}. Give the run one.")
+        self.run_id = run_id
+        self._access = StoreAccess(url, store)
+        self._epoch: int | None = None
+        self._writer: BatchWriter[_Update] = BatchWriter(
+            self._write,
+            name=f"state writer of run {run_id!r}",
+            size=batch_size,
+            interval=batch_interval,
+            limit=max_waiting,
+            wait_seconds=wait_seconds,
+            merge=lambda old, new: _Update(old.node_id, {**old.columns, **new.columns}),
+        )
+
+    async def start(self) -> None:
+        """Begin to write what waits and what comes; harmless when it has begun. The store is made where there is none.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        if self._writer.running:
+            return
+        self._access.hold(create=True)
+        try:
+            async with self._access.open(create=True) as store:
+                self._epoch = await store.transact(self._take)
+        except BaseException:
+            await self._access.close()
+            raise
+        self._writer.start()
+
+    async def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Make every update durable, and end; harmless when it has ended.
+
+        Args:
+            timeout: seconds after which it gives up.
+
+        Raises:
+            WriterStopped: some updates are not durable; `unwritten` holds them, and the cause is what kept them.
+        """
+        try:
+            await self._writer.stop(timeout)
+        except WriterStopped as error:
+            left = tuple((update.node_id, dict(update.columns)) for update in error.unwritten)
+            raise WriterStopped(f"state writer of run {self.run_id!r}", left) from error.__cause__
+        finally:
+            await self._access.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def update_node_state(
+        self,
+        node_id: str,
+        status: str | Unset = UNSET,
+        *,
+        attempt: int | Unset = UNSET,
+        outputs: Mapping[str, Any] | Unset | None = UNSET,
+        error: str | BaseException | Unset | None = UNSET,
+        last_error: str | Unset | None = UNSET,
+        resume_state: Any = UNSET,
+        suspension_reason: str | Unset | None = UNSET,
+        retryable: bool | Unset = UNSET,
+        scheduled_at: datetime | Unset | None = UNSET,
+        started_at: datetime | Unset | None = UNSET,
+        completed_at: datetime | Unset | None = UNSET,
+        failed_at: datetime | Unset | None = UNSET,
+        suspended_at: datetime | Unset | None = UNSET,
+    ) -> None:
+        """Change where a node stands. What is not given stays as it is, `None` clears it; several updates of one node that
+        wait together become one. It returns at once, or when there is room; it may be called before `start`.
+
+        Args:
+            node_id: the node.
+            status: brings its time along (`started_at` for running, …), unless that is given.
+            attempt: how often it was begun.
+            outputs: its values by handle; copied here and now.
+            error: why it failed.
+            last_error: the same, by the name of the column.
+            resume_state: what it keeps for when it goes on.
+            suspension_reason: what it waits for.
+            retryable: whether to run it again makes sense.
+            scheduled_at: aware.
+            started_at: aware.
+            completed_at: aware.
+            failed_at: aware.
+            suspended_at: aware.
+
+        Raises:
+            WriterStopped: the manager was stopped, or there was no room in time.
+            ValueError: the status is none, or nothing is given.
+            TaggedValueError: a value has no JSON form.
+            StoreError: the writer is broken by this error.
+        """
+        if not isinstance(node_id, str) or not node_id or not is_storable_text(node_id):
+            raise ValueNotStorable(f"run {self.run_id!r}, node id {node_id!r}", "databases do not keep such a text. Rename it.")
+        now = datetime.now(UTC)
+        columns: dict[str, Any] = {}
+        if status is not UNSET:
+            if status not in NODE_STATUSES:
+                raise ValueError(f"node {node_id!r}: {status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
+            columns["status"] = status
+            if status in TIMES:
+                columns[TIMES[status]] = now
+        plain = {
+            "attempt": attempt,
+            "suspension_reason": suspension_reason,
+            "retryable": retryable,
+            "scheduled_at": scheduled_at,
+            "started_at": started_at,
+            "completed_at": completed_at,
+            "failed_at": failed_at,
+            "suspended_at": suspended_at,
+        }
+        columns.update({name: value for name, value in plain.items() if value is not UNSET})
+        for name in ("attempt", "retryable"):
+            if name in columns and columns[name] is None:
+                raise ValueError(f"node {node_id!r}: {name} cannot be cleared. Give a value, or leave it out.")
+        for told in (last_error, error):
+            if told is not UNSET:
+                columns["last_error"] = _error_text(told)
+        if outputs is not UNSET:
+            columns["outputs_json"] = None if outputs is None else dumps_tagged(dict(outputs))
+        if resume_state is not UNSET:
+            columns["resume_state_json"] = None if resume_state is None else dumps_tagged(resume_state)
+        if not columns:
+            raise ValueError(f"nothing is said of node {node_id!r}. Give a status or another field.")
+        await self._writer.put(_Update(node_id, {**columns, "updated_at": now}), node_id)
+
+    async def flush(self) -> None:
+        """Return when every update so far is durable.
+
+        Raises:
+            StoreError: the writer is broken by this error.
+        """
+        await self._writer.flush()
+
+    async def get_node_state(self, node_id: str) -> RunNodeState | None:
+        """Where a node stands, with the updates that are still to be written.
+
+        Returns:
+            Its state; `None` when nothing is known of it.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        waiting = [update for update in self._writer.waiting if update.node_id == node_id]
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self.run_id, RUN_NODE_STATE.c.node_id == node_id)
+        try:
+            async with self._access.open(create=False) as store:
+                row = await store.transact(lambda connection: connection.execute(query).first(), write=False)
+        except StoreMissing:
+            row = None
+        if row is None and not waiting:
+            return None
+        state = RunNodeState(run_id=self.run_id, node_id=node_id) if row is None else RunNodeState(**row._mapping)
+        for update in waiting:
+            for name, value in update.columns.items():
+                setattr(state, name, value)
+        return state
+
+    @property
+    def stats(self) -> StateStats:
+        """What it did since it was made."""
+        stats = self._writer.stats
+        return StateStats(stats.queued, stats.processed, stats.batches, stats.errors)
+
+    def get_stats(self) -> dict[str, int]:
+        """The same as `stats`, as a dict."""
+        return dict(self.stats)
+
+    def _take(self, connection: Connection) -> int:
+        """Make the run's row where there is none; the epoch under which this manager writes."""
+        epoch = lock_epoch(connection, self.run_id)
+        if epoch is None:
+            job = Job(id=self.run_id, execution_strategy=BARE)
+            insert_bare_job(connection, {**job.model_dump(), **bare_definition(job)})
+            epoch = lock_epoch(connection, self.run_id)
+        return epoch or 0
+
+    async def _write(self, updates: Sequence[_Update]) -> None:
+        assert self._epoch is not None
+        async with self._access.open(create=True) as store:
+            await store.write(_Batch(self.run_id, self._epoch, updates))
+
+
+class _Batch:
+    """Updates of several nodes, as the group writer takes them; absolute values, so it is harmless twice."""
+
+    def __init__(self, run_id: str, epoch: int, updates: Sequence[_Update]) -> None:
+        self._run_id = run_id
+        self._epoch = epoch
+        self._updates = updates
+
+    def encode(self) -> None:
+        """There is nothing left to do: values were encoded when they came."""
+
+    def write(self, connection: Connection) -> None:
+        """Write the rows under the lease.
+
+        Raises:
+            AttemptLost: a newer attempt owns the run.
+        """
+        if lock_epoch(connection, self._run_id) != self._epoch:
+            raise AttemptLost(self._run_id, self._epoch, None)
+        node_ids = [update.node_id for update in self._updates]
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id, RUN_NODE_STATE.c.node_id.in_(node_ids))
+        known = {row.node_id: dict(row._mapping) for row in connection.execute(query)}
+        rows = []
+        for update in self._updates:
+            old = known.get(update.node_id) or RunNodeState(run_id=self._run_id, node_id=update.node_id).model_dump()
+            rows.append({**old, **update.columns})
+        upsert_node_rows(connection, rows)
+
+
+def _error_text(error: str | BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return storable_text(f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error)
