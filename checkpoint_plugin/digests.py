@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-__all__ = ["add_digests", "digest_of", "row_digest", "segment_digest", "text_bytes"]
+__all__ = ["add_digests", "digest_of", "number_bytes", "row_digest", "segment_digest", "text_bytes"]
 
 HASH_SIZE: Final = 32
 MODULUS: Final = 1 << (8 * HASH_SIZE)
@@ -14,6 +14,11 @@ MODULUS: Final = 1 << (8 * HASH_SIZE)
 def text_bytes(text: str) -> bytes:
     """Any text as bytes, lone surrogates too."""
     return text.encode("utf-8", "surrogatepass")
+
+
+def number_bytes(number: int) -> bytes:
+    """A number as eight bytes."""
+    return number.to_bytes(8, "big", signed=True)
 
 
 def digest_of(*parts: bytes) -> bytes:

@@ -11,6 +11,8 @@ __all__ = [
     "CheckpointError",
     "GraphMismatch",
     "IllegalTransition",
+    "KeyMissing",
+    "KeyUnusable",
     "StaleVersion",
     "StoreDamaged",
     "StoreMissing",
@@ -25,6 +27,14 @@ __all__ = [
 
 class CheckpointError(StoreError):
     """Root of this package's errors."""
+
+
+class KeyMissing(CheckpointError):
+    """Raised when a run is encrypted and its key is not given, or it is not encrypted and a key is given."""
+
+
+class KeyUnusable(CheckpointError, ValueError):
+    """Raised when something that should be a key is none."""
 
 
 class StoreUrlInvalid(CheckpointError, ValueError):

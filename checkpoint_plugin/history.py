@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from checkpoint_plugin.payloads import BaseCache
+from checkpoint_plugin.sealing import PLAIN, Seal
 
 __all__ = ["RunHistory"]
 
@@ -33,6 +34,7 @@ class RunHistory:
         status: of the run in the last checkpoint of this attempt.
         payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
         bases: values that later ones may grow out of.
+        seal: how bytes are stored.
     """
 
     run_id: str
@@ -48,6 +50,7 @@ class RunHistory:
     status: str | None = None
     payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
+    seal: Seal = PLAIN
 
     def remember(self, digests: Iterable[bytes]) -> None:
         """These payloads are stored, and were mentioned just now."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.models import JOB
+from checkpoint_plugin.sealing import PLAIN, Seal
 from hookspecs import RunNotFound
 
 __all__ = ["JobEnd", "lock_job", "update_job"]
@@ -52,9 +53,9 @@ class JobEnd:
     error: str | None
     at: datetime | None
 
-    def columns(self, now: datetime) -> dict[str, Any]:
+    def columns(self, now: datetime, seal: Seal = PLAIN) -> dict[str, Any]:
         """The columns of the run's row that tell it."""
-        text = None if self.error is None else storable_text(self.error)
+        text = None if self.error is None else seal.seal_text(storable_text(self.error))
         return {
             "status": self.status,
             "updated_at": now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.digests import digest_of
-from checkpoint_plugin.errors import StaleVersion
+from checkpoint_plugin.errors import KeyMissing, StaleVersion
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
@@ -253,6 +254,11 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any]) -> bool:
         connection: in a transaction that writes.
         values: of every column.
     """
+    if os.environ.get("WORKFLOW_CHECKPOINT_KEY", "").strip():
+        raise KeyMissing(
+            "with WORKFLOW_CHECKPOINT_KEY nothing is stored in plain, and a run that no runner executes is kept as JSON that "
+            "anybody can read. Unset the key for it."
+        )
     dialect = connection.dialect.name
     made = connection.execute(insert_new(dialect, JOB).values(**values)).rowcount == 1
     if made:

@@ -16,6 +16,7 @@ import ormsgpack
 
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.compression import compress, decompress
+from checkpoint_plugin.sealing import PLAIN, Seal, payload_place, series_place
 from checkpoint_plugin.splice import Piece, splice
 
 __all__ = ["PIECES", "BaseCache", "PayloadReader", "PayloadRow", "PayloadWriter", "SegmentRow"]
@@ -210,9 +211,11 @@ class PayloadReader:
     Args:
         payloads: rows by digest.
         segments: of their series.
+        seal: opens the bodies.
     """
 
-    def __init__(self, payloads: Mapping[bytes, PayloadRow], segments: Iterable[SegmentRow]) -> None:
+    def __init__(self, payloads: Mapping[bytes, PayloadRow], segments: Iterable[SegmentRow], seal: Seal = PLAIN) -> None:
+        self._seal = seal
         self._payloads = payloads
         self._series: dict[int, tuple[list[int], list[SegmentRow]]] = {}
         self._unpacked: dict[tuple[int, int], bytes] = {}
@@ -230,11 +233,13 @@ class PayloadReader:
         row = self._payloads.get(digest)
         if row is None:
             return None
+        body = self._seal.open(row.body, *payload_place(digest))
         if row.encoding != PIECES:
-            return decompress(row.encoding, row.body, row.size)
+            return decompress(row.encoding, body, row.size)
         if row.series is None:
             raise MalformedValue("it belongs to no series")
-        pieces = [piece if isinstance(piece, bytes) else self._extent(row.series, *piece) for piece in _read_pieces(row)]
+        found = _read_pieces(body, row.size)
+        pieces = [piece if isinstance(piece, bytes) else self._extent(row.series, *piece) for piece in found]
         return b"".join(pieces)
 
     def _extent(self, series: int, start: int, size: int) -> bytes:
@@ -256,7 +261,8 @@ class PayloadReader:
         key = segment.series, segment.start
         data = self._unpacked.get(key)
         if data is None:
-            data = self._unpacked[key] = decompress(segment.encoding, segment.body, segment.size)
+            body = self._seal.open(segment.body, *series_place(*key))
+            data = self._unpacked[key] = decompress(segment.encoding, body, segment.size)
             if len(data) != segment.size:
                 raise MalformedValue("a part of what it grew out of was changed")
         return data
@@ -310,12 +316,12 @@ def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
     return tuple(merged)
 
 
-def _read_pieces(row: PayloadRow) -> list[Any]:
+def _read_pieces(body: bytes, size: int) -> list[Any]:
     try:
-        pieces = ormsgpack.unpackb(row.body)
+        pieces = ormsgpack.unpackb(body)
     except ValueError as error:
         raise MalformedValue(f"its parts cannot be read ({error})") from error
-    left = row.size
+    left = size
     for piece in pieces if isinstance(pieces, list) else (None,):
         if isinstance(piece, bytes):
             left -= len(piece)

@@ -72,14 +72,18 @@ class CheckpointPlugin:
         """Make the run's row durable, or become its newest attempt; then let the policy steer."""
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.definition import define
+        from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.rows import related_places
         from checkpoint_plugin.store import RunHistory, Store
+        from checkpoint_plugin.witness import Witness
 
         codec = Codec.taught(run.teach, self._policy.max_value_bytes)
         # Encoded off the event loop, inputs may be large; and first: what is refused here makes no store.
         definition = None if run.resumed else await asyncio.to_thread(define, run, codec)
-        store = Store(locate(self._policy.url), create=not run.resumed, codec=codec)
+        ring = KeyRing.from_environment(self._policy.key_provider)
+        witness = None if self._policy.witness is None else Witness(self._policy.witness)
+        store = Store(locate(self._policy.url), create=not run.resumed, codec=codec, ring=ring, witness=witness)
         try:
             if definition is None:
                 self._before = await store.begin_attempt(run.run_id, run.attempt)

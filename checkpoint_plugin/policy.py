@@ -37,6 +37,10 @@ class Policy:
         required: a save that fails ends the run, which can be resumed.
         best_effort: the opposite: the run goes on, is marked as degraded, and leaves with exit code 6.
         retention: which checkpoints of this run are kept, as `Retention.from_options` reads it; all without.
+        witness: a folder, best on another disk, where the number and hash of the newest checkpoint are noted, so that a
+            resume sees what the disk of the store has lost.
+        key_provider: name of an installed provider of master keys; without, they are in `WORKFLOW_CHECKPOINT_KEY`, and where
+            that is not set nothing is encrypted.
         url: of the store; never stored.
         events: keep a log of what happens to the run and its nodes.
         max_value_bytes: that one value may take when it is encoded, before compression; a larger one fails the save.
@@ -53,6 +57,8 @@ class Policy:
     required: bool = True
     best_effort: bool = False
     retention: Retention | None = None
+    witness: str | None = None
+    key_provider: str | None = None
     url: str | None = None
     events: bool = False
     max_value_bytes: int = 268_435_456
@@ -80,8 +86,9 @@ class Policy:
                 raise _invalid(name, options[name], "a whole number of at least 1")
         if options.get("required") is not None and options.get("best_effort") is options["required"]:
             raise PluginOptionsInvalid(NAME, "checkpoint: best_effort is the opposite of required. Leave out one of the two.")
-        if not isinstance(options.get("url"), str | None):
-            raise _invalid("url", options["url"], "text")
+        for name in ("url", "witness", "key_provider"):
+            if not isinstance(options.get(name), str | None):
+                raise _invalid(name, options[name], "text")
         largest = options.get("max_value_bytes", 1)
         if type(largest) is not int or not 0 < largest <= MAX_BYTES:
             raise _invalid("max_value_bytes", largest, f"a number of bytes from 1 to {MAX_BYTES}")

@@ -27,7 +27,6 @@ from checkpoint_plugin.models import (
     RUN_KEY,
     RUN_NODE_STATE,
 )
-from checkpoint_plugin.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.retention import Retention
 
 if TYPE_CHECKING:
@@ -209,22 +208,10 @@ def _delete_payloads(connection: Connection, run_id: str) -> tuple[str, ...]:
 def _mentioned(connection: Connection, run_id: str) -> set[bytes]:
     """The digests of every payload that a row of the run mentions."""
     found: set[bytes] = set()
-    reader = RowReader(run_id, 0)
-    for table in (NODE_VERSION, OUTPUT_SEGMENT):
-        query = select(table.c.mentions, table.c.node_id).where(table.c.run_id == run_id)
-        for mentions, _ in connection.execute(query.where(table.c.mentions.is_not(None))):
+    for table in (NODE_VERSION, OUTPUT_SEGMENT, CHECKPOINT):
+        query = select(table.c.mentions).where(table.c.run_id == run_id, table.c.mentions.is_not(None))
+        for mentions in connection.execute(query).scalars():
             found.update(_digests(mentions))
-        # What layout 1 wrote lists none beside the body.
-        for node_id, body in connection.execute(
-            select(table.c.node_id, table.c.body).where(table.c.run_id == run_id, table.c.mentions.is_(None))
-        ):
-            if table is NODE_VERSION:
-                found.update(reader.mentioned(reader.unpack(node_id, body)))
-            else:
-                found.update(mentioned_in_refs(reader.unpack_segment(node_id, body)))
-    query = select(CHECKPOINT.c.mentions).where(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.mentions.is_not(None))
-    for mentions in connection.execute(query).scalars():
-        found.update(_digests(mentions))
     return found
 
 

@@ -15,6 +15,7 @@ from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.restored import RowReader, mentioned_in_refs
+from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError
 
@@ -56,8 +57,11 @@ class StoredCut:
         history.total = self.total
         history.payloads.clear()
         history.remember(self.mentioned)
-        context = reader.value(None if head.context is None else bytes(head.context), "its context")
-        told = (head.error, head.error_node_id, head.number, context)
+        context = None
+        if head.context is not None:
+            context = reader.value(reader.opened(bytes(head.context), "its context", b"context"), "its context")
+        error = None if head.error is None else reader.text(head.error)
+        told = (error, head.error_node_id, head.number, context)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *told)
 
 
@@ -66,7 +70,7 @@ def is_as_new(node: NodeSnapshot) -> bool:
     return node.status == "idle" and node.arguments is None and not (node.firing or node.inbox or node.collected)
 
 
-def fetch_cut(connection: Connection, run_id: str, number: int | None, codec: Codec) -> StoredCut | None:
+def fetch_cut(connection: Connection, run_id: str, number: int | None, codec: Codec, seal: Seal = PLAIN) -> StoredCut | None:
     """Read a checkpoint's rows, of the newest without a number; a digest is checked before anything is read from its row.
 
     Returns:
@@ -82,13 +86,13 @@ def fetch_cut(connection: Connection, run_id: str, number: int | None, codec: Co
     rows = connection.execute(_newest_rows(run_id, head.number)).all()
     segments = connection.execute(_segments(run_id, head)).all()
     total = _check_cut(run_id, head, rows)
-    reader = RowReader(run_id, head.number, codec)
-    unpacked = {row.node_id: reader.unpack(row.node_id, row.body) for row in rows}
+    reader = RowReader(run_id, head.number, codec, seal)
+    unpacked = {row.node_id: reader.unpack(row.node_id, row.body, row.number) for row in rows}
     _check_segments(run_id, head.number, segments)
-    items = [(segment.node_id, reader.unpack_segment(segment.node_id, segment.body)) for segment in segments]
+    items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
-    reader.payloads = _load_payloads(connection, run_id, mentioned)
+    reader.payloads = _load_payloads(connection, run_id, mentioned, seal)
     return StoredCut(head, total, {row.node_id: row.digest for row in rows}, unpacked, items, mentioned, reader)
 
 
@@ -123,7 +127,7 @@ def _segments(run_id: str, head: Any) -> Any:
     return query.where(OUTPUT_SEGMENT.c.number <= head.number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
 
 
-def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes]) -> PayloadReader:
+def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes], seal: Seal) -> PayloadReader:
     columns = (PAYLOAD.c.digest, PAYLOAD.c.encoding, PAYLOAD.c.size, PAYLOAD.c.body, PAYLOAD.c.series, PAYLOAD.c.series_end)
     of_run = select(*columns).where(PAYLOAD.c.run_id == run_id)
     found: dict[bytes, PayloadRow] = {}
@@ -140,7 +144,7 @@ def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes]
     for batch in _batches(sorted(ends)):
         rows = connection.execute(parts.where(table.series.in_(batch), table.start < max(ends[series] for series in batch)))
         segments += [SegmentRow(series, start, size, encoding, bytes(body)) for series, start, size, encoding, body in rows]
-    return PayloadReader(found, segments)
+    return PayloadReader(found, segments, seal)
 
 
 def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:

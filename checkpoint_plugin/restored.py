@@ -10,10 +10,10 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec, MalformedValue
-from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
 from checkpoint_plugin.rows import FIELDS
+from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place
 from hookspecs import EdgeSnapshot, NodeSnapshot
 
 __all__ = ["RowReader", "mentioned_in_refs"]
@@ -31,16 +31,33 @@ class RowReader:
         run_id: the run, for errors.
         number: of the checkpoint.
         codec: decodes values.
+        seal: opens what is sealed.
         payloads: the values that the rows mention.
     """
 
     run_id: str
     number: int
     codec: Codec = field(default_factory=Codec)
+    seal: Seal = PLAIN
     payloads: PayloadReader = field(default_factory=lambda: PayloadReader({}, ()))
 
-    def unpack(self, node_id: str, body: bytes) -> list[Any]:
+    def opened(self, data: bytes, what: str, *place: bytes) -> bytes:
+        """Sealed bytes, opened."""
+        try:
+            return self.seal.open(data, *place)
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"{what}: {error}", self.number) from error
+
+    def text(self, text: str) -> str:
+        """A sealed text, opened."""
+        try:
+            return self.seal.open_text(text)
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"its error: {error}", self.number) from error
+
+    def unpack(self, node_id: str, body: bytes, number: int) -> list[Any]:
         """A node row's fields in the order of `FIELDS`, values still as references."""
+        body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
         try:
             row = ormsgpack.unpackb(body)
         except ValueError as error:
@@ -51,8 +68,9 @@ class RowReader:
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
         return row
 
-    def unpack_segment(self, node_id: str, body: bytes) -> list[Any]:
+    def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
         """An output segment's references."""
+        body = self.opened(body, f"the items of output {node_id!r}", *items_place(node_id, log, first))
         try:
             refs = ormsgpack.unpackb(body)
         except ValueError as error:
@@ -90,7 +108,7 @@ class RowReader:
         data = self.payloads.data(digest)
         if data is None:
             raise StoreDamaged(self.run_id, f"a payload of {where} is missing", self.number)
-        if digest_of(data) != digest:
+        if self.seal.address(data) != digest:
             raise StoreDamaged(self.run_id, f"a payload of {where} was changed", self.number)
         return data
 

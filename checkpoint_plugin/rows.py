@@ -10,7 +10,8 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.digests import digest_of, text_bytes
+from checkpoint_plugin.digests import text_bytes
+from checkpoint_plugin.sealing import PLAIN, Seal
 from hookspecs import NodeSnapshot
 
 __all__ = ["FIELDS", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWriter", "related_places"]
@@ -71,6 +72,7 @@ class RowWriter:
         known: digests of payloads that are stored.
         related: for a place the places where the value that it grew out of may have stood.
         codec: encodes values; default: without types of plugins.
+        seal: gives the addresses of payloads.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class RowWriter:
         known: Container[bytes] = (),
         related: Callable[[Place], Sequence[Place]] = lambda place: (),
         codec: Codec | None = None,
+        seal: Seal = PLAIN,
     ) -> None:
+        self._seal = seal
         self._run_id = run_id
         self._codec = codec or Codec()
         self._saved_items = saved_items
@@ -106,7 +110,7 @@ class RowWriter:
                 if len(data) <= INLINE_LIMIT:
                     ref = data
                 else:
-                    digest = digest_of(data)
+                    digest = self._seal.address(data)
                     ref = [digest]
                     if digest not in self._known and digest not in cut.payloads:
                         cut.payloads[digest] = data, (place, *self._related(place)) if len(data) > 4 * INLINE_LIMIT else ()

@@ -109,7 +109,7 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
         before = fetch_standing(connection, run_id)
         if before is None:
             return None, None, (), None, None
-        cut = fetch_cut(connection, run_id, None, codec)
+        cut = fetch_cut(connection, run_id, None, codec, store.keys.find(connection, run_id))
         rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
         definition = connection.execute(select(JOB.c.definition, JOB.c.definition_digest).where(JOB.c.id == run_id)).one()
         return before, cut, rows, definition, fetch_standing(connection, run_id)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
 from sqlalchemy import Connection, select
@@ -15,15 +16,19 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
+from checkpoint_plugin.encryption import KeyRing
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
+from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
+from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.transaction import Database, finish
+from checkpoint_plugin.witness import Witness
 from checkpoint_plugin.writing import CutWriter, insert_new
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunExists, RunNotFound, RunStatus, Snapshot
 
@@ -57,13 +62,25 @@ class Store:
         location: where it is.
         create: make it where there is none.
         codec: how values are written and read; default: with the types of installed packages, looked up when first needed.
+        ring: the master keys of encrypted runs; default those of `WORKFLOW_CHECKPOINT_KEY`.
+        witness: remembers the newest checkpoints elsewhere.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
     """
 
-    def __init__(self, location: Location, *, create: bool, codec: Codec | None = None) -> None:
+    def __init__(
+        self,
+        location: Location,
+        *,
+        create: bool,
+        codec: Codec | None = None,
+        ring: KeyRing | None = None,
+        witness: Witness | None = None,
+    ) -> None:
         self.location = location
+        self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
+        self._witness = witness
         self._codec = codec
         self._create = create
         self._ready = False
@@ -106,6 +123,15 @@ class Store:
         """Run a function that takes long off the event loop."""
         return await self._database.compute(work)
 
+    async def seal(self, run_id: str) -> Seal:
+        """What seals and opens the bytes of a run.
+
+        Raises:
+            KeyMissing: the run is encrypted and its key is not given, or it is not and one is given.
+        """
+        known = self.keys.known(run_id)
+        return known if known is not None else await self._read(lambda connection: self.keys.find(connection, run_id))
+
     async def _get_ready(self) -> None:
         if not self._ready:
             shown = self.location.shown
@@ -127,6 +153,7 @@ class Store:
             RunExists: there is one.
         """
         now = datetime.now(UTC)
+        hides = self.keys.ring is not None
 
         def work(connection: Connection) -> None:
             # One statement: of two that start the same run at once, a look before the insert shows neither the other.
@@ -136,12 +163,12 @@ class Store:
                     attempt=1,
                     newest_number=0,
                     status="running",
-                    definition=definition.body,
-                    definition_digest=digest_of(run_id.encode(), definition.body),
+                    definition=b"",
+                    definition_digest=b"",
                     job_type="workflow",
                     execution_strategy=RUNNER,
-                    graph=definition.graph,
-                    params=definition.params,
+                    graph=None if hides else definition.graph,
+                    params=None if hides else definition.params,
                     created_at=now,
                     started_at=now,
                     updated_at=now,
@@ -153,6 +180,9 @@ class Store:
             if made.rowcount == 0:
                 raise RunExists(run_id)
             connection.execute(LEASE.insert().values(run_id=run_id, epoch=1, generation=0))
+            body = self.keys.make(connection, run_id).seal(definition.body, b"definition")
+            digest = digest_of(run_id.encode(), body)
+            connection.execute(JOB.update().where(JOB.c.id == run_id).values(definition=body, definition_digest=digest))
 
         await self.transact(work)
 
@@ -190,8 +220,9 @@ class Store:
 
         def work(connection: Connection) -> None:
             if lock_job(connection, run_id, self.location.shown).attempt == attempt:
-                more = {} if degraded is None else {"degraded": storable_text(degraded)}
-                update_job(connection, run_id, {**end.columns(datetime.now(UTC)), **more})
+                seal = self.keys.find(connection, run_id)
+                more = {} if degraded is None else {"degraded": seal.seal_text(storable_text(degraded))}
+                update_job(connection, run_id, {**end.columns(datetime.now(UTC), seal), **more})
 
         await self.transact(work)
 
@@ -205,9 +236,10 @@ class Store:
 
         def work(connection: Connection) -> Any:
             columns = (JOB.c.attempt, JOB.c.status, JOB.c.definition, JOB.c.definition_digest)
-            return connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
+            row = connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
+            return row, self.keys.find(connection, run_id)
 
-        row = await self._read(work) if is_storable_text(run_id) else None
+        row, seal = await self._read(work) if is_storable_text(run_id) else (None, PLAIN)
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         if row.status not in STATUSES:
@@ -215,7 +247,7 @@ class Store:
         if digest_of(run_id.encode(), row.definition) != row.definition_digest:
             raise StoreDamaged(run_id, "its graph and inputs were changed")
         try:
-            found = self.codec.decode(row.definition)
+            found = self.codec.decode(seal.open(bytes(row.definition), b"definition"))
         except MalformedValue as error:
             raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
         except ValueNotReadable as error:
@@ -238,11 +270,15 @@ class Store:
         return await finish(self._save(history, snapshot, reason))
 
     async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        history.seal = await self.seal(history.run_id)
         while True:
             writer = CutWriter(history, snapshot, reason, self.codec)
             held = await self._write(writer)
             if held or not await self._read(writer.refused):
-                return writer.note()
+                ref = writer.note()
+                if self._witness is not None:
+                    await self._database.compute(partial(self._witness.note, ref.run_id, ref.number, writer.cut_hash))
+                return ref
 
     async def _write(self, writer: CutWriter) -> bool:
         """Write a cut, again and again where the connection was lost: a try that was done is recognised."""
@@ -297,7 +333,13 @@ class Store:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        cut = await self._read(lambda connection: fetch_cut(connection, history.run_id, number, self.codec))
+        run_id = history.run_id
+        seal = history.seal = await self.seal(run_id)
+        cut = await self._read(lambda connection: fetch_cut(connection, run_id, number, self.codec, seal))
+        if self._witness is not None and number is None:
+            head = None if cut is None else cut.head
+            noted = (0, None) if head is None else (head.number, bytes(head.cut_hash))
+            await self._database.compute(partial(self._witness.check, run_id, *noted))
         return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
 
     async def give_back(self) -> None:

@@ -18,6 +18,7 @@ from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE
 from checkpoint_plugin.payloads import PayloadWriter
 from checkpoint_plugin.rows import RowWriter
+from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
 from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, Snapshot, StoreError
 
@@ -82,27 +83,36 @@ class CutWriter:
         """
         history, snapshot, number, rows = self.history, self._snapshot, self.number, SaveRows()
         run_id, at = history.run_id, snapshot.taken_at
-        cut = RowWriter(run_id, history.saved_items, history.payloads, history.related, self._codec).encode(snapshot.nodes)
+        seal = history.seal
+        cut = RowWriter(run_id, history.saved_items, history.payloads, history.related, self._codec, seal).encode(snapshot.nodes)
         payloads = self._payloads = PayloadWriter(history.bases, number)
         for digest, (data, places) in cut.payloads.items():
             payloads.add(digest, data, places)
-        rows.payloads = [(p.digest, p.encoding, p.size, p.body, p.series, p.series_end) for p in payloads.rows]
-        rows.segments = [(s.series, s.start, s.size, s.encoding, s.body) for s in payloads.segments]
+        rows.payloads = [
+            (p.digest, p.encoding, p.size, seal.seal(p.body, *payload_place(p.digest)), p.series, p.series_end)
+            for p in payloads.rows
+        ]
+        rows.segments = [
+            (part.series, part.start, part.size, part.encoding, seal.seal(part.body, *series_place(part.series, part.start)))
+            for part in payloads.segments
+        ]
         total, size = history.total, payloads.size
         for node_id, row in cut.rows.items():
-            digest = self._digests[node_id] = row_digest(run_id, node_id, number, row.body)
+            body = seal.seal(row.body, *node_place(node_id, number))
+            digest = self._digests[node_id] = row_digest(run_id, node_id, number, body)
             total = add_digests(total, added=digest, removed=history.digests.get(node_id))
-            rows.nodes.append((number, node_id, row.body, row.mentions, digest))
-            size += len(row.body)
+            rows.nodes.append((number, node_id, body, row.mentions, digest))
+            size += len(body)
         for item in cut.segments:
-            digest = segment_digest(run_id, item.node_id, history.log, item.first, item.body)
-            rows.items.append((item.node_id, history.log, item.first, number, item.count, item.body, item.mentions, digest))
+            body = seal.seal(item.body, *items_place(item.node_id, history.log, item.first))
+            digest = segment_digest(run_id, item.node_id, history.log, item.first, body)
+            rows.items.append((item.node_id, history.log, item.first, number, item.count, body, item.mentions, digest))
             self._saved_items[item.node_id] = item.first + item.count
-            size += len(item.body)
-        rows.states = [_node_state(node, number, at) for node in snapshot.nodes]
+            size += len(body)
+        rows.states = [_node_state(node, number, at, seal) for node in snapshot.nodes]
         self._cut_hash, self._size, self._mentioned = total, size, cut.mentioned
         rows.head = self._head()
-        end = JobEnd(snapshot.status, snapshot.error, at).columns(at)
+        end = JobEnd(snapshot.status, snapshot.error, at).columns(at, seal)
         rows.job = {f"job_{name}": value for name, value in {**end, "newest_number": number}.items()}
         self.rows = rows
 
@@ -161,6 +171,11 @@ class CutWriter:
             "generation": history.generation,
             "previous": history.number,
         }
+
+    @property
+    def cut_hash(self) -> bytes:
+        """The hash over the whole cut."""
+        return self._cut_hash.to_bytes(32, "big")
 
     @property
     def is_light(self) -> bool:
@@ -230,6 +245,11 @@ class CutWriter:
         details = {"nodes": len(self._digests), "bytes": self._size}
         return CheckpointRef(history.run_id, self.number, self._reason, self._snapshot.taken_at, details)
 
+    def _context(self) -> bytes | None:
+        if self._snapshot.context is None:
+            return None
+        return self.history.seal.seal(self._codec.encode(self._snapshot.context, self._context_place), b"context")
+
     def _context_place(self) -> str:
         return f"run {self.history.run_id!r}, context"
 
@@ -250,9 +270,9 @@ class CutWriter:
             "log": self.history.log,
             "cut_hash": self._cut_hash.to_bytes(32, "big"),
             "status": snapshot.status,
-            "error": None if snapshot.error is None else storable_text(snapshot.error),
+            "error": None if snapshot.error is None else self.history.seal.seal_text(storable_text(snapshot.error)),
             "error_node_id": snapshot.error_node_id,
-            "context": None if snapshot.context is None else self._codec.encode(snapshot.context, self._context_place),
+            "context": self._context(),
             "mentions": None,
             "written_at": datetime.now(UTC),
         }
@@ -292,7 +312,7 @@ def _is_light_value(value: Any, depth: int) -> bool:
     return False
 
 
-def _node_state(node: NodeSnapshot, number: int, at: datetime) -> tuple[Any, ...]:
+def _node_state(node: NodeSnapshot, number: int, at: datetime, seal: Seal) -> tuple[Any, ...]:
     return (
         node.node_id,
         number,
@@ -302,6 +322,6 @@ def _node_state(node: NodeSnapshot, number: int, at: datetime) -> tuple[Any, ...
         node.ended_at if node.status == "completed" else None,
         at if node.status == "failed" else None,
         at,
-        None if node.error is None else storable_text(node.error),
+        None if node.error is None else seal.seal_text(storable_text(node.error)),
         True,
     )

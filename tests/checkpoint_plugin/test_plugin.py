@@ -377,7 +377,7 @@ async def test_the_url_is_never_stored(store_url: str) -> None:
         ({"every_seconds": float("nan")}, "above 0"),
         ({"every_seconds": 10**400}, "above 0"),
         ({"every_firing": 1}, "true or false"),
-        ({"durability": "async"}, '"sync"'),
+        ({"durability": "later"}, '"sync"'),
         ({"explicit": True, "every_seconds": 1}, "explicit excludes every_seconds"),
         ({"url": 5}, "text"),
     ],

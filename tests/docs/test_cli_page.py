@@ -10,6 +10,7 @@ import pytest
 from checkpoint_plugin.cli import prune as pruning
 from checkpoint_plugin.cli import runs as stored
 from checkpoint_plugin.cli.events import events
+from checkpoint_plugin.cli.keys import rotate_key
 from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.resume import resume
 from workflow_runner.cli.run import run
@@ -26,6 +27,7 @@ COMMANDS: dict[str, click.Command] = {
     "checkpoints": stored.checkpoints,
     "prune": pruning.prune,
     "savepoint": pruning.savepoint,
+    "db rotate-key": rotate_key,
     "events": events,
 }
 

@@ -1,0 +1,17 @@
+"""The command group `workflow db`: what is done to a store as a whole."""
+
+from __future__ import annotations
+
+import click
+
+from checkpoint_plugin.cli.keys import rotate_key
+
+__all__ = ["db"]
+
+
+@click.group()
+def db() -> None:
+    """Look after a store: its keys."""
+
+
+db.add_command(rotate_key)

@@ -1,0 +1,111 @@
+"""The keys of a store's runs: each run is encrypted from its first row to its last, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection, insert, select, update
+
+from checkpoint_plugin.encryption import KeyRing, WrappedKeys
+from checkpoint_plugin.errors import KeyMissing
+from checkpoint_plugin.models import JOB, LEASE, RUN_KEY
+from checkpoint_plugin.sealing import PLAIN, Seal
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["RunKeys", "rotate_keys"]
+
+BATCH: Final = 500
+KNOWN: Final = 1_000
+
+
+class RunKeys:
+    """What opens and seals the bytes of the runs of one store.
+
+    Args:
+        ring: the master keys; `None` for a store whose runs are not encrypted.
+    """
+
+    def __init__(self, ring: KeyRing | None) -> None:
+        self.ring = ring
+        self._seals: dict[str, Seal] = {}
+
+    def make(self, connection: Connection, run_id: str) -> Seal:
+        """The seal of a new run, whose row has just been written in this transaction."""
+        seal: Seal = PLAIN
+        if self.ring is not None:
+            seal, wrapped = self.ring.make(run_id)
+            connection.execute(insert(RUN_KEY).values(run_id=run_id, key_id=wrapped.key_id, wrapped=wrapped.wrapped))
+        return seal
+
+    def known(self, run_id: str) -> Seal | None:
+        """The seal of a run that was used before."""
+        return self._seals.get(run_id)
+
+    def find(self, connection: Connection, run_id: str) -> Seal:
+        """The seal of a stored run; that of a run that is not there does nothing.
+
+        Raises:
+            KeyMissing: the run is encrypted and its key is not given, or it is not and one is given.
+        """
+        seal = self._seals.get(run_id)
+        if seal is None:
+            seal = self._seals[run_id] = self._open(connection, run_id)
+            while len(self._seals) > KNOWN:
+                del self._seals[next(iter(self._seals))]
+        return seal
+
+    def _open(self, connection: Connection, run_id: str) -> Seal:
+        row = connection.execute(select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == run_id)).first()
+        if row is not None and self.ring is None:
+            raise KeyMissing(
+                f"run {run_id!r} is encrypted with the master key {row.key_id}. Set WORKFLOW_CHECKPOINT_KEY to that key."
+            )
+        if row is None or self.ring is None:
+            if self.ring is not None and connection.execute(select(JOB.c.id).where(JOB.c.id == run_id)).first() is not None:
+                raise KeyMissing(
+                    f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
+                )
+            return PLAIN
+        return self.ring.open(run_id, WrappedKeys(row.key_id, bytes(row.wrapped)))
+
+
+async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
+    """Wrap the keys of every run with the first master key of the ring; what is stored under them stays as it is.
+
+    Each run's keys are replaced in a transaction that is durable on its own: stopped anywhere, every run can be opened with
+    the ring, and what is left is done by the next call.
+
+    Args:
+        store: an open one.
+        ring: the new key, then the old ones.
+
+    Returns:
+        How many runs' keys were rewrapped, and how many were already.
+
+    Raises:
+        KeyMissing: a run's keys are wrapped by none of them; those before it are done.
+    """
+    found: Sequence[str] = await store.transact(
+        lambda connection: connection.execute(select(RUN_KEY.c.run_id).order_by(RUN_KEY.c.run_id)).scalars().all(), write=False
+    )
+    changed = 0
+    for first in range(0, len(found), BATCH):
+        part = found[first : first + BATCH]
+
+        def work(connection: Connection, part: Sequence[str] = part) -> int:
+            done = 0
+            for run_id in part:
+                connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
+                row = connection.execute(select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == run_id)).first()
+                wrapped = None if row is None else ring.rewrap(run_id, WrappedKeys(row.key_id, bytes(row.wrapped)))
+                if wrapped is not None:
+                    values = {"key_id": wrapped.key_id, "wrapped": wrapped.wrapped}
+                    connection.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == run_id).values(**values))
+                    done += 1
+            return done
+
+        changed += await store.transact(work)
+    return changed, len(found) - changed

@@ -1,0 +1,265 @@
+"""Encrypted runs, rotation of the master key, and the witness."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, select, update
+
+from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.encryption import Cipher, KeyRing
+from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable
+from checkpoint_plugin.keys import rotate_keys
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_KEY, Base
+from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.witness import Witness
+from hookspecs import NodeSnapshot
+from tests.checkpoint_plugin.test_durability import BROKEN, chain, run, runner
+from tests.checkpoint_plugin.test_pruning import cut, definition
+from tests.cli.command import workflow
+from workflow_runner import NodeFailed
+
+OLD, NEW = os.urandom(32), os.urandom(32)
+SECRET = "a secret of many words, again and again. " * 40
+
+
+def text(*keys: bytes) -> str:
+    return ",".join(base64.b64encode(key).decode() for key in keys)
+
+
+@pytest.fixture
+def encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", text(OLD))
+
+
+def opened(url: str, *keys: bytes, **more: Any) -> Store:
+    return Store(locate(url), create=True, ring=KeyRing(keys) if keys else None, **more)
+
+
+async def secret_run(store: Store) -> RunHistory:
+    """A run with the secret in its inputs, a value that grows, an output and an error."""
+    from checkpoint_plugin.definition import Definition
+
+    known = definition()
+    await store.insert_job("r", Definition(known.body + b"", json.dumps({"x": SECRET}), json.dumps({"y": SECRET})))
+    history = RunHistory("r", 1, 1)
+    for number in range(1, 6):
+        state = [SECRET] * number
+        failed = NodeSnapshot("a", "failed", firing=1, commits=number, state=state, error=f"ValueError: {SECRET}")
+        nodes = (failed, NodeSnapshot("o", "running", firing=1, collected=["secret of"] * number))
+        await store.save(history, cut(*nodes), "step")
+    return history
+
+
+async def everything(store: Store) -> str:
+    """Every cell of the database, as text."""
+
+    def read(connection: Connection) -> list[Any]:
+        return [tuple(row) for table in Base.metadata.sorted_tables for row in connection.execute(select(table))]
+
+    return repr(await store.transact(read, write=False))
+
+
+async def test_nothing_of_an_encrypted_run_can_be_read(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await secret_run(store)
+    assert "secret of" not in await everything(store)
+    await store.close()
+    plain = opened(f"sqlite:///{store_url[10:]}.plain" if store_url.startswith("sqlite") else store_url)
+    if store_url.startswith("sqlite"):
+        await secret_run(plain)
+        assert "secret of" in await everything(plain)  # else the look above could not fail
+    await plain.close()
+
+
+async def test_an_encrypted_run_comes_back_as_it_was(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await secret_run(store)
+    await store.close()
+    store = opened(store_url, NEW, OLD)
+    for number in (1, 3, 5):
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None
+        nodes = {node.node_id: node for node in found.nodes}
+        assert nodes["a"].state == [SECRET] * number
+        assert nodes["a"].error == f"ValueError: {SECRET}"
+        assert list(nodes["o"].collected) == ["secret of"] * number
+    assert (await store.load_job("r")).graph == {"nodes": [], "edges": []}
+    await store.close()
+
+
+async def test_a_key_is_asked_for_and_a_plain_run_refused(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await secret_run(store)
+    await store.close()
+    for keys in ((), (NEW,)):
+        store = opened(store_url, *keys)
+        with pytest.raises(KeyMissing, match=r"master key [0-9a-f]{16}"):
+            await store.restore(RunHistory("r", 1, 1), None)
+        with pytest.raises(KeyMissing):
+            await store.load_job("r")
+        await store.close()
+    store = opened(store_url)
+    await store.insert_job("plain", definition())
+    await store.save(RunHistory("plain", 1, 1), cut(NodeSnapshot("a", "running", state=1)), "1")
+    await store.close()
+    store = opened(store_url, OLD)
+    with pytest.raises(KeyMissing, match="not encrypted"):
+        await store.restore(RunHistory("plain", 1, 1), None)
+    with pytest.raises(KeyMissing, match="not encrypted"):
+        await store.save(RunHistory("plain", 1, 1, number=1), cut(NodeSnapshot("a", "running", state=2)), "2")
+    await store.close()
+
+
+async def test_sealed_bytes_open_only_where_they_were_sealed(store_url: str) -> None:
+    cipher, other = Cipher("r", OLD + NEW), Cipher("s", OLD + NEW)
+    sealed = cipher.seal(b"data", b"node", b"a")
+    assert cipher.open(sealed, b"node", b"a") == b"data"
+    for wrong, where in ((cipher, (b"node", b"b")), (cipher, (b"nodea",)), (other, (b"node", b"a"))):
+        with pytest.raises(MalformedValue):
+            wrong.open(sealed, *where)
+    assert cipher.address(b"data") != Cipher("r", OLD + OLD).address(b"data")
+    store = opened(store_url, OLD)
+    await secret_run(store)
+
+    def swap(connection: Connection) -> None:
+        rows = connection.execute(select(PAYLOAD.c.digest, PAYLOAD.c.body).order_by(PAYLOAD.c.digest)).all()
+        for (digest, _), (_, body) in zip(rows, [*rows[1:], rows[0]], strict=True):
+            connection.execute(update(PAYLOAD).where(PAYLOAD.c.digest == digest).values(body=body))
+
+    await store.transact(swap)
+    with pytest.raises(StoreDamaged, match="not written with this run's key"):
+        await store.restore(RunHistory("r", 1, 1), None)
+    await store.close()
+
+
+async def test_a_new_master_key_rewraps_keys_and_nothing_else(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await secret_run(store)
+
+    def bodies(connection: Connection) -> list[Any]:
+        return [tuple(row) for table in (NODE_VERSION, PAYLOAD, CHECKPOINT) for row in connection.execute(select(table))]
+
+    before = await store.transact(bodies, write=False)
+    ring = KeyRing((NEW, OLD))
+    assert await rotate_keys(store, ring) == (1, 0)
+    assert await rotate_keys(store, ring) == (0, 1)
+    assert await store.transact(bodies, write=False) == before
+    await store.close()
+    store = opened(store_url, NEW)
+    assert await store.restore(RunHistory("r", 1, 1), None) is not None
+    await store.close()
+    store = opened(store_url, OLD)
+    with pytest.raises(KeyMissing):
+        await store.restore(RunHistory("r", 1, 1), None)
+    await store.transact(lambda c: c.execute(update(RUN_KEY).values(wrapped=b"x" * 60)))
+    await store.close()
+    store = opened(store_url, NEW)
+    with pytest.raises(KeyUnusable, match="damaged"):
+        await store.restore(RunHistory("r", 1, 1), None)
+    await store.close()
+
+
+@pytest.mark.parametrize("wrong", ["short", "A" * 44 + "!", base64.b64encode(b"x" * 31).decode(), ","])
+def test_what_is_no_key_is_refused_without_telling_it(wrong: str) -> None:
+    with pytest.raises(KeyUnusable) as refused:
+        KeyRing.from_text(wrong, "the variable")
+    assert wrong not in str(refused.value).replace(",", "") or wrong == ","
+
+
+def test_keys_are_read_in_every_usual_form() -> None:
+    forms = (OLD.hex(), base64.b64encode(OLD).decode(), base64.urlsafe_b64encode(OLD).decode().rstrip("="))
+    assert all(KeyRing.from_text(form, "x").keys == (OLD,) for form in forms)
+    assert KeyRing.from_text(f"{text(NEW)}, {OLD.hex()}", "x").keys == (NEW, OLD)
+    assert OLD.hex() not in repr(KeyRing((OLD,)))
+
+
+@pytest.mark.usefixtures("encrypted")
+async def test_a_run_with_a_key_in_the_environment_is_encrypted_and_resumed(store_url: str) -> None:
+    BROKEN[:] = ["4"]
+    with pytest.raises(NodeFailed):
+        await run(store_url, chain("steps", n=6), explicit=True, on_error=True)
+    BROKEN.clear()
+    store = Store(locate(store_url), create=False)
+    assert await store.transact(lambda c: c.execute(select(RUN_KEY.c.run_id)).scalars().all(), write=False) == ["r"]
+    assert "ValueError" not in await everything(store)
+    await store.close()
+    assert (await runner().resume("r", url=store_url)).outputs["out"] == list(range(6))
+
+
+def test_the_command_that_rotates(tmp_path: Path) -> None:
+    (tmp_path / "nodes.py").write_text("from workflow_runner import node\n@node\nasync def one() -> int:\n    return 1\n")
+    (tmp_path / "graph.json").write_text(json.dumps({"nodes": [{"id": "s", "type": "nodes.one", "data": {}}], "edges": []}))
+
+    def told(keys: str, *arguments: str) -> Any:
+        environment = {**os.environ, "WORKFLOW_CHECKPOINT_KEY": keys}
+        done = workflow(*arguments, "--json", cwd=tmp_path, env=environment)
+        return done.returncode, done.stdout and json.loads(done.stdout)
+
+    run = ("run", "graph.json", "--nodes", "nodes.py", "--run-id", "r", "--enable", "checkpoint")
+    assert told(text(OLD), *run)[0] == 0
+    assert told(text(NEW), "show", "r")[0] == 5
+    assert told(text(NEW), "db", "rotate-key")[0] == 5
+    assert told("", "db", "rotate-key")[0] == 5
+    assert told(text(NEW, OLD), "db", "rotate-key") == (0, {"rewrapped": 1, "already": 0})
+    assert told(text(NEW), "show", "r")[0] == 0
+    assert told("no key", "show", "r")[0] == 5
+
+
+# The witness.
+
+
+async def test_the_witness_shows_a_tail_that_was_lost(store_url: str, tmp_path: Path) -> None:
+    witness = Witness(tmp_path / "other disk")
+    store = opened(store_url, witness=witness)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for number in (1, 2, 3):
+        await store.save(history, cut(NodeSnapshot("a", "running", firing=1, state=number)), "step")
+    assert await store.restore(RunHistory("r", 1, 1), None) is not None
+
+    def lose(connection: Connection) -> None:
+        """What a disk does that lost its newest pages: an older state that is whole."""
+        connection.execute(delete(NODE_VERSION).where(NODE_VERSION.c.number == 3))
+        connection.execute(delete(CHECKPOINT).where(CHECKPOINT.c.number == 3))
+        connection.execute(update(JOB).values(newest_number=2))
+
+    await store.transact(lose)
+    with pytest.raises(StoreDamaged, match="checkpoint 3 was durable, and the newest that is there is 2"):
+        await store.restore(RunHistory("r", 1, 1), None)
+    assert await store.restore(RunHistory("r", 1, 1), 2) is not None  # by name it may be gone on from
+    await store.close()
+    blind = opened(store_url)
+    assert await blind.restore(RunHistory("r", 1, 1), None) is not None
+    await blind.close()
+
+
+async def test_another_checkpoint_of_the_same_number_is_seen(store_url: str, tmp_path: Path) -> None:
+    witness = Witness(tmp_path)
+    witness.note("r", 1, b"x" * 32)
+    store = opened(store_url, witness=witness)
+    await store.insert_job("r", definition())
+    unwatched = opened(store_url)
+    await unwatched.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", firing=1)), "step")
+    await unwatched.close()
+    with pytest.raises(StoreDamaged, match="not the checkpoint that was written"):
+        await store.restore(RunHistory("r", 1, 1), None)
+    witness.path("r").write_text("{")
+    with pytest.raises(StoreUnreadable, match="cannot be read"):
+        await store.restore(RunHistory("r", 1, 1), None)
+    await store.close()
+
+
+async def test_a_witness_that_cannot_be_written_fails_the_save(store_url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = opened(store_url, witness=Witness(tmp_path / "file" / "folder"))
+    await store.insert_job("r", definition())
+    with pytest.raises(StoreUnreadable, match="option witness"):
+        await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", firing=1)), "step")
+    await store.close()
