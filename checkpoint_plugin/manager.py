@@ -12,7 +12,7 @@ from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
 from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
-from hookspecs import AttemptLost, StoreError
+from hookspecs import LeaseLost, StoreError
 
 if TYPE_CHECKING:
     from checkpoint_plugin.codec import Codec
@@ -97,7 +97,7 @@ class CheckpointManager:
         Raises:
             GraphMismatch: a node is not in the graph, or the graph is not the one that the run was saved with.
             ValueNotStorable: a value cannot be stored; nothing was written.
-            AttemptLost: another process resumed the run since this manager first saved it.
+            LeaseLost: another worker took the run since this manager first saved it.
             StoreError: the store cannot be used; nothing was written.
         """
         if not self.enabled:
@@ -158,7 +158,7 @@ class CheckpointManager:
         found = await catch_up(store, old)
         standing = None if found is None else found.standing
         if standing is not None and standing.epoch != old.history.epoch:
-            raise AttemptLost(self.run_id, old.history.attempt, standing.job["attempt"])
+            raise LeaseLost(self.run_id, old.history.epoch, standing.epoch)
         return found
 
     async def can_resume(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,10 +27,13 @@ from hookspecs import (
 )
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.heartbeat import Heartbeat
     from checkpoint_plugin.job import JobEnd
     from checkpoint_plugin.store import RunHistory, Store
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
+
+logger = logging.getLogger("checkpoint_plugin")
 
 PRUNE_EVERY: Final = 100
 """Checkpoints from one pruning of a run by itself to the next."""
@@ -60,6 +64,7 @@ class CheckpointPlugin:
         self._store: Store | None = None
         self._history: RunHistory | None = None
         self._timer: asyncio.Task[None] | None = None
+        self._heartbeat: Heartbeat | None = None
         self._before: JobEnd | None = None
         self._ended = False
         self._control: RunControl | None = None
@@ -73,6 +78,8 @@ class CheckpointPlugin:
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.encryption import KeyRing
+        from checkpoint_plugin.heartbeat import Heartbeat
+        from checkpoint_plugin.holder import Holder
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.rows import related_places
         from checkpoint_plugin.store import RunHistory, Store
@@ -84,15 +91,21 @@ class CheckpointPlugin:
         ring = KeyRing.from_environment(self._policy.key_provider)
         witness = None if self._policy.witness is None else Witness(self._policy.witness)
         store = Store(locate(self._policy.url), create=not run.resumed, codec=codec, ring=ring, witness=witness)
+        holder, seconds = Holder.here(), self._policy.lease_seconds
         try:
             if definition is None:
-                self._before = await store.begin_attempt(run.run_id, run.attempt)
+                lease, self._before = await store.begin_attempt(run.run_id, run.attempt, holder, seconds, steal=run.steal)
+                if lease.taken_from is not None:
+                    logger.warning("run %s: taken over from %s", run.run_id, lease.taken_from)
             else:
-                await store.insert_job(run.run_id, definition)
+                made = await store.insert_job(run.run_id, definition, holder, seconds)
+                assert made is not None
+                lease = made
         except BaseException:
             await store.close()
             raise
-        self._store, self._history = store, RunHistory(run.run_id, run.attempt, run.attempt, related_places(run.graph))
+        self._heartbeat = Heartbeat(store, lease, seconds, control.fail)
+        self._store, self._history = store, RunHistory(run.run_id, run.attempt, lease.epoch, related_places(run.graph))
         control.save_at(*self._policy.moments)
         self._control = control
         if self._policy.every_firing and self._policy.durability == "async":
@@ -152,24 +165,27 @@ class CheckpointPlugin:
 
     @hookimpl
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
-        """Write how the run ended where no cut did, and close the store."""
-        store, _ = self._opened()
+        """Write how the run ended where no cut did, let it go, and close the store."""
+        store, history = self._opened()
+        assert self._heartbeat is not None
         try:
             await self._stop_timer()
+            await self._heartbeat.stop()
             if self._degraded is not None:
                 await self._end_degraded(store, run, outcome)
-            elif not self._ended:
+            else:
                 end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
-                await store.end_attempt(run.run_id, run.attempt, end)
+                await store.end_attempt(run.run_id, history.epoch, None if self._ended else end)
         finally:
             await store.close()
 
     async def _end_degraded(self, store: Store, run: RunInfo, outcome: Outcome) -> None:
+        _, history = self._opened()
         try:
             end = _ending(outcome)
             if not self._ended and isinstance(outcome, Completed):
                 end = replace(end, status="paused")  # its end is in no checkpoint: a resume repeats what was not saved
-            await store.end_attempt(run.run_id, run.attempt, end, self._degraded)
+            await store.end_attempt(run.run_id, history.epoch, end, self._degraded)
         except StoreError as error:
             self._degrade(f"its end could not be stored: {error}")
 

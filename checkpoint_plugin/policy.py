@@ -16,6 +16,8 @@ NAME = "checkpoint"
 MAX_BYTES = 1_000_000_000
 """What a column of both databases can hold."""
 DURABILITIES = ("sync", "async", "exit")
+MIN_LEASE = 1
+"""Below a second a slow commit would cost the run."""
 MAX_SECONDS = 1e9
 """What a timer can count to; who wants no saves by time chooses `explicit`."""
 
@@ -42,6 +44,8 @@ class Policy:
         key_provider: name of an installed provider of master keys; without, they are in `WORKFLOW_CHECKPOINT_KEY`, and where
             that is not set nothing is encrypted.
         url: of the store; never stored.
+        lease_seconds: how long the run is held after the last sign of life of its process, which gives three in that time;
+            then another may resume it.
         events: keep a log of what happens to the run and its nodes.
         max_value_bytes: that one value may take when it is encoded, before compression; a larger one fails the save.
     """
@@ -60,6 +64,7 @@ class Policy:
     witness: str | None = None
     key_provider: str | None = None
     url: str | None = None
+    lease_seconds: float = 30.0
     events: bool = False
     max_value_bytes: int = 268_435_456
 
@@ -95,6 +100,9 @@ class Policy:
         seconds = options.get("every_seconds")
         if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS):
             raise _invalid("every_seconds", seconds, "a number of seconds above 0")
+        held = options.get("lease_seconds", 1)
+        if type(held) not in (int, float) or not MIN_LEASE <= held <= MAX_SECONDS:
+            raise _invalid("lease_seconds", held, f"a number of seconds of at least {MIN_LEASE}")
         chosen = dict(options)
         if chosen.get("retention") is not None:
             chosen["retention"] = Retention.from_options(chosen["retention"])

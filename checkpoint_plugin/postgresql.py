@@ -61,7 +61,7 @@ class PostgresDatabase:
         arguments: dict[str, Any] = {"async_creator_fn": self._connect}
         if not cached:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
-        self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=1)
+        self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=2)
         self._saving: AsyncConnection | None = None
 
     async def _connect(self) -> Any:
@@ -115,6 +115,9 @@ class PostgresDatabase:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         cause = cause.__cause__ if cause.__cause__ is not None else cause
         return unreadable(self._location, error, lost=isinstance(cause, LOST))
+
+    def beside(self) -> PostgresDatabase:
+        return self  # its pool has another connection
 
     async def give_back(self) -> None:
         """Nothing: autovacuum does it."""

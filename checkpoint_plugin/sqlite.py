@@ -26,15 +26,17 @@ __all__ = ["SqliteDatabase", "create_file"]
 
 T = TypeVar("T")
 BUSY_MILLISECONDS = 30_000
+BESIDE_MILLISECONDS = 1_000
 RETRY_SECONDS = 0.005
 
 
 class SqliteDatabase:
     """One connection in one thread; a transaction costs one hop. WAL and synchronous=FULL: a commit survives power loss."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, busy_milliseconds: int = BUSY_MILLISECONDS) -> None:
         assert location.path is not None
         self._location = location
+        self._busy = busy_milliseconds
         self._path = location.path
         self._thread = ThreadPoolExecutor(1, "workflow-checkpoint")
         self._engine: Engine | None = None
@@ -117,7 +119,7 @@ class SqliteDatabase:
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw",
             uri=True,
-            timeout=BUSY_MILLISECONDS / 1000,
+            timeout=self._busy / 1000,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -164,6 +166,9 @@ class SqliteDatabase:
                     f"the store at {self._location.shown} does not keep {pragma}={value} (it is {found}): saves there would not "
                     "survive power loss. Put it on a local disk."
                 )
+
+    def beside(self) -> SqliteDatabase:
+        return SqliteDatabase(self._location, BESIDE_MILLISECONDS)  # a thread and a connection of its own
 
     async def close(self) -> None:
         def dispose() -> None:

@@ -21,7 +21,7 @@ from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.run_record import BARE
 from checkpoint_plugin.status import NODE_STATUSES
 from checkpoint_plugin.store import Store
-from hookspecs import AttemptLost, dumps_tagged
+from hookspecs import LeaseLost, dumps_tagged
 
 __all__ = ["UNSET", "StateManager", "StateStats", "Unset"]
 
@@ -316,10 +316,10 @@ class _Batch:
         """Write the rows under the lease.
 
         Raises:
-            AttemptLost: a newer attempt owns the run.
+            LeaseLost: another worker took the run.
         """
         if lock_epoch(connection, self._run_id) != self._epoch:
-            raise AttemptLost(self._run_id, self._epoch, None)
+            raise LeaseLost(self._run_id, self._epoch)
         node_ids = [update.node_id for update in self._updates]
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id, RUN_NODE_STATE.c.node_id.in_(node_ids))
         known = {row.node_id: dict(row._mapping) for row in connection.execute(query)}

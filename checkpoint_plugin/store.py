@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,24 +21,28 @@ from checkpoint_plugin.encryption import KeyRing
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.history import RunHistory
+from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.keys import RunKeys
+from checkpoint_plugin.lease import Lease, lock_lease, make_lease, release_lease, renew_lease, take_lease
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.transaction import Database, finish
 from checkpoint_plugin.witness import Witness
 from checkpoint_plugin.writing import CutWriter, insert_new
-from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, RunExists, RunNotFound, RunStatus, Snapshot
+from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, RunStatus, Snapshot
 
-__all__ = ["RUNNER", "RunHistory", "Store", "StoredJob"]
+__all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
 T = TypeVar("T")
 RECONNECT_SECONDS: Final = 30.0
 """How long a save tries to reach a database that went away, for example to be started again."""
 RECONNECT_PAUSE: Final = 0.05
+LEASE_SECONDS: Final = 30.0
+"""How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
 STATUSES: Final = frozenset(get_args(RunStatus))
@@ -86,6 +91,7 @@ class Store:
         self._ready = False
         self._database: Database = open_database(location, create=create)
         self._group = GroupWriter(self._database)
+        self._pulse: Database | None = None
 
     @property
     def codec(self) -> Codec:
@@ -97,6 +103,8 @@ class Store:
     async def close(self) -> None:
         """Write what was handed over, and close every connection."""
         await self._group.finish()
+        if self._pulse is not None and self._pulse is not self._database:
+            await self._pulse.close()
         await self._database.close()
 
     async def transact(
@@ -146,8 +154,16 @@ class Store:
 
     # A run's row.
 
-    async def insert_job(self, run_id: str, definition: Definition) -> None:
+    async def insert_job(
+        self, run_id: str, definition: Definition, holder: Holder | None = None, lease_seconds: float = LEASE_SECONDS
+    ) -> Lease | None:
         """Write a new run's row.
+
+        Args:
+            run_id: the run.
+            definition: what it executes.
+            holder: who executes it; `None` for nobody yet.
+            lease_seconds: how long it is held unless it is renewed.
 
         Raises:
             RunExists: there is one.
@@ -155,7 +171,7 @@ class Store:
         now = datetime.now(UTC)
         hides = self.keys.ring is not None
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Lease | None:
             # One statement: of two that start the same run at once, a look before the insert shows neither the other.
             made = connection.execute(
                 insert_new(connection.dialect.name, JOB).values(
@@ -175,56 +191,87 @@ class Store:
                     retry_count=0,
                     max_retries=3,
                     version=0,
+                    worker_id=None if holder is None else holder.owner,
+                    heartbeat_at=None if holder is None else now,
                 )
             )
             if made.rowcount == 0:
                 raise RunExists(run_id)
-            connection.execute(LEASE.insert().values(run_id=run_id, epoch=1, generation=0))
+            lease = make_lease(connection, run_id, holder, lease_seconds)
             body = self.keys.make(connection, run_id).seal(definition.body, b"definition")
             digest = digest_of(run_id.encode(), body)
             connection.execute(JOB.update().where(JOB.c.id == run_id).values(definition=body, definition_digest=digest))
-
-        await self.transact(work)
-
-    async def begin_attempt(self, run_id: str, attempt: int) -> JobEnd:
-        """Make an attempt the run's newest, if the one before it still is.
-
-        Returns:
-            How the run stood until now.
-
-        Raises:
-            AttemptLost: another process was faster.
-            RunNotFound: there is no such run.
-        """
-
-        def work(connection: Connection) -> JobEnd:
-            connection.execute(LEASE.update().where(LEASE.c.run_id == run_id).values(epoch=attempt))
-            row = lock_job(connection, run_id, self.location.shown)
-            if row.attempt != attempt - 1:
-                raise AttemptLost(run_id, attempt, row.attempt)
-            now = datetime.now(UTC)
-            update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), "attempt": attempt})
-            return JobEnd(row.status, row.error, row.finished_at)
+            return lease
 
         return await self.transact(work)
 
-    async def end_attempt(self, run_id: str, attempt: int, end: JobEnd, degraded: str | None = None) -> None:
-        """Write how an attempt ended, when no checkpoint did; an attempt that was lost writes nothing.
+    async def begin_attempt(
+        self, run_id: str, attempt: int, holder: Holder, lease_seconds: float = LEASE_SECONDS, *, steal: bool = False
+    ) -> tuple[Lease, JobEnd]:
+        """Take a run and make an attempt its newest, if the one before it still is.
 
         Args:
             run_id: the run.
-            attempt: which.
-            end: how it ended.
-            degraded: why not everything that it did was saved.
+            attempt: the number of the new attempt.
+            holder: who executes it.
+            lease_seconds: how long it is held unless it is renewed.
+            steal: take it from whoever holds it.
+
+        Returns:
+            The lease, and how the run stood until now.
+
+        Raises:
+            RunHeld: another worker holds it, or was faster.
+            RunNotFound: there is no such run.
+        """
+
+        def work(connection: Connection) -> tuple[Lease, JobEnd]:
+            lease = take_lease(connection, run_id, holder, lease_seconds, steal=steal, shown=self.location.shown)
+            row = lock_job(connection, run_id, self.location.shown)
+            if row.attempt != attempt - 1:
+                raise RunHeld(run_id, None, None)
+            now = datetime.now(UTC)
+            shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": now}
+            update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **shown})
+            return lease, JobEnd(row.status, row.error, row.finished_at)
+
+        return await self.transact(work)
+
+    async def end_attempt(self, run_id: str, epoch: int, end: JobEnd | None, degraded: str | None = None) -> None:
+        """Let a run go, and write how it ended where no checkpoint did; who lost it writes nothing.
+
+        Args:
+            run_id: the run.
+            epoch: under which it was held.
+            end: how it ended; `None` where a checkpoint tells it.
+            degraded: why not everything that was done was saved.
         """
 
         def work(connection: Connection) -> None:
-            if lock_job(connection, run_id, self.location.shown).attempt == attempt:
+            if end is not None:
+                lock_lease(connection, run_id, epoch)
+                lock_job(connection, run_id, self.location.shown)
                 seal = self.keys.find(connection, run_id)
                 more = {} if degraded is None else {"degraded": seal.seal_text(storable_text(degraded))}
                 update_job(connection, run_id, {**end.columns(datetime.now(UTC), seal), **more})
+            release_lease(connection, run_id, epoch)
 
-        await self.transact(work)
+        with suppress(LeaseLost):
+            await self.transact(work)
+
+    async def renew(self, lease: Lease, seconds: float) -> datetime:
+        """Hold a run for longer; this waits for no save of this store, only for what writes in the same moment.
+
+        Returns:
+            Until when, by the clock of the database.
+
+        Raises:
+            LeaseLost: another worker took it.
+            StoreError: the store cannot be used.
+        """
+        if self._pulse is None:
+            self._pulse = self._database.beside()
+        return await self._pulse.transact(lambda connection: renew_lease(connection, lease, seconds))
 
     async def load_job(self, run_id: str) -> StoredJob:
         """Read a run's row.
@@ -262,7 +309,7 @@ class Store:
         A caller that is cancelled meanwhile learns of it when the save is over, and the history then holds its outcome.
 
         Raises:
-            AttemptLost: a newer attempt owns the run; nothing was written.
+            LeaseLost: another worker took the run; nothing was written.
             ValueNotStorable: a value cannot be stored; nothing was written.
             StoreError: the store cannot be used; nothing was written.
         """

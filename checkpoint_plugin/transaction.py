@@ -57,6 +57,9 @@ class Database(Protocol):
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop."""
 
+    def beside(self) -> Database:
+        """The same database for what must not wait behind a long transaction of this one; it is closed apart from this."""
+
     async def close(self) -> None:
         """Close every connection."""
 

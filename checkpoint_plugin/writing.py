@@ -15,12 +15,13 @@ from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd
+from checkpoint_plugin.lease import lease_lost
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE
 from checkpoint_plugin.payloads import PayloadWriter
 from checkpoint_plugin.rows import RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
-from hookspecs import AttemptLost, CheckpointRef, NodeSnapshot, Snapshot, StoreError
+from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError
 
 __all__ = ["CutWriter", "SaveRows", "head_digest", "insert_new"]
 
@@ -211,15 +212,15 @@ class CutWriter:
             by a try whose outcome was not heard of.
 
         Raises:
-            AttemptLost: a newer attempt owns the run.
+            LeaseLost: another worker took the run.
             StoreError: the history is not that of the newest checkpoint.
         """
         history = self.history
-        query = select(JOB.c.attempt, JOB.c.newest_number, LEASE.c.epoch, LEASE.c.generation)
+        query = select(JOB.c.newest_number, LEASE)
         query = query.join(LEASE, LEASE.c.run_id == JOB.c.id)
         row = connection.execute(query.where(JOB.c.id == history.run_id)).first()
         if row is None or row.epoch != history.epoch:
-            raise AttemptLost(history.run_id, history.attempt, None if row is None else row.attempt)
+            raise lease_lost(history.run_id, history.epoch, row)
         if row.newest_number == self.number:
             found = select(CHECKPOINT.c.digest).where(CHECKPOINT.c.run_id == history.run_id, CHECKPOINT.c.number == self.number)
             if connection.execute(found).scalar_one_or_none() == self.rows.head["digest"]:

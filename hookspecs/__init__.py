@@ -6,8 +6,8 @@ from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
 from hookspecs.description import PluginDescription, describe_plugins
 from hookspecs.entries import CODECS, COMMANDS, NODES, PLUGINS, STORES, PluginEntry
 from hookspecs.errors import (
-    AttemptLost,
     HookError,
+    LeaseLost,
     PluginBlocked,
     PluginConflict,
     PluginError,
@@ -17,6 +17,7 @@ from hookspecs.errors import (
     PluginOptionsInvalid,
     Refusal,
     RunExists,
+    RunHeld,
     RunNotFound,
     StoreError,
     TaggedValueError,
@@ -50,7 +51,6 @@ __all__ = [
     "PROJECT",
     "SPEC_CLASSES",
     "STORES",
-    "AttemptLost",
     "Cancelled",
     "CheckpointChoice",
     "CheckpointHooks",
@@ -62,6 +62,7 @@ __all__ = [
     "EdgeSnapshot",
     "Failed",
     "HookError",
+    "LeaseLost",
     "NodeHooks",
     "NodeInfo",
     "NodeSnapshot",
@@ -81,6 +82,7 @@ __all__ = [
     "Refusal",
     "RunControl",
     "RunExists",
+    "RunHeld",
     "RunHooks",
     "RunInfo",
     "RunLifeHooks",

@@ -6,11 +6,12 @@ Every error carries the exit code that the command line leaves with; INTERFACE: 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import ClassVar
 
 __all__ = [
-    "AttemptLost",
     "HookError",
+    "LeaseLost",
     "PluginBlocked",
     "PluginConflict",
     "PluginError",
@@ -20,6 +21,7 @@ __all__ = [
     "PluginOptionsInvalid",
     "Refusal",
     "RunExists",
+    "RunHeld",
     "RunNotFound",
     "StoreError",
     "TaggedValueError",
@@ -120,14 +122,54 @@ class RunNotFound(StoreError):
         self.run_id = run_id
 
 
-class AttemptLost(Refusal):
-    """Raised when a newer attempt of the run has begun: this one must stop and write nothing more."""
+class RunHeld(Refusal):
+    """Raised when another worker holds a run; nothing was changed.
+
+    Args:
+        run_id: the run.
+        holder: who holds it.
+        until: when that ends unless it gives another sign of life; `None` when it has just begun or ended an attempt.
+    """
 
     exit_code = 4
 
-    def __init__(self, run_id: str, attempt: int, current: int | None) -> None:
-        now = "another process resumed it" if current is None else f"attempt {current} owns it now"
-        super().__init__(f"attempt {attempt} of run {run_id!r} lost the run: {now}. See `workflow show {run_id}`.")
+    def __init__(self, run_id: str, holder: str | None, until: datetime | None) -> None:
+        if holder is None or until is None:
+            text = f"run {run_id!r} was resumed by another process meanwhile. See how it stands with `workflow show {run_id}`."
+        else:
+            text = (
+                f"run {run_id!r} is held by {holder} until {until.astimezone(UTC).isoformat(timespec='seconds')}. Wait until it "
+                f"is done or that time has passed, or take it over with `workflow resume {run_id} --steal`."
+            )
+        super().__init__(text)
         self.run_id = run_id
-        self.attempt = attempt
+        self.holder = holder
+        self.until = until
+
+
+class LeaseLost(Refusal):
+    """Raised when this worker no longer holds the run: it must stop and write nothing more.
+
+    Args:
+        run_id: the run.
+        epoch: under which it was held.
+        current: the epoch of the run now; `None` when the run is gone or nobody knows.
+        holder: who holds it now, if that is known.
+        why: where it was not taken: what kept it from being renewed.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, run_id: str, epoch: int, current: int | None = None, holder: str | None = None, why: str | None = None
+    ) -> None:
+        if why is None:
+            why = f"{holder} took it over" if holder is not None else "another worker took it over"
+        super().__init__(
+            f"this worker lost run {run_id!r}: {why}. What it did since its last checkpoint counts no more; "
+            f"see how the run stands with `workflow show {run_id}`."
+        )
+        self.run_id = run_id
+        self.epoch = epoch
         self.current = current
+        self.holder = holder

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from hookspecs.codecs import TeachCodecs
+from hookspecs.errors import Refusal
 from hookspecs.snapshot import CheckpointRef, RunStatus
 
 __all__ = ["CodecLoader", "NodeInfo", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
@@ -23,6 +24,7 @@ class RunInfo:
         inputs: the values given for `workflow.Input` nodes, by input name.
         enable: the options of the enabled plugins, by plugin name. What a plugin stores of them must not hold a url.
         teach: has everybody register their types with a registry (hook `register_codecs`); `None` without a runner.
+        steal: take a run that is resumed from another worker that still holds it.
     """
 
     run_id: str
@@ -31,6 +33,7 @@ class RunInfo:
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
     teach: TeachCodecs | None = field(default=None, repr=False, compare=False)
+    steal: bool = False
 
     @property
     def resumed(self) -> bool:
@@ -94,6 +97,13 @@ class RunControl(Protocol):
 
         Args:
             reason: for people; the first one counts.
+        """
+
+    def fail(self, error: Refusal) -> None:
+        """Stop the run at once, with this error: no last cut is taken, and nothing more leaves a node.
+
+        Args:
+            error: what the run ends with; nothing happens when it is already over.
         """
 
     def save_at(self, *moments: str) -> None:

@@ -95,7 +95,7 @@ class CheckpointHooks:
         Receives: the run; the cut, holding the nodes that changed since the last save; why it was taken.
         Returns: the reference, once the cut is as durable as the mode promises; `None` when it could not be saved and
             the run shall go on all the same (`RunControl.degrade`): then the next save holds these nodes, too.
-        Raises: `StoreError` when it cannot be saved, `AttemptLost` when a newer attempt owns the run.
+        Raises: `StoreError` when it cannot be saved, `LeaseLost` when another worker took the run over.
         Kind: provider, from the same plugin as `restore_checkpoint`.
         """
         raise NotImplementedError  # a spec is never called

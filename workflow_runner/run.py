@@ -127,6 +127,10 @@ class Run:
         """Go on without the promised durability; see `RunControl`."""
         self.degraded = self.degraded or reason
 
+    def fail(self, error: Refusal) -> None:
+        """Stop at once and save nothing more; see `RunControl`."""
+        self._stop(error, "lost", "failed")
+
     def save_at(self, *moments: str) -> None:
         """Choose the ends at which a last cut is taken; see `RunControl`."""
         self._final_moments = frozenset(moments)

@@ -145,6 +145,7 @@ class WorkflowRunner:
         url: str | None = None,
         accept_changed: Iterable[str] = (),
         checkpoint: CheckpointChoice = None,
+        steal: bool = False,
     ) -> Result:
         """Go on with a stored run where its last checkpoint was taken. A completed run gives its outputs.
 
@@ -156,13 +157,15 @@ class WorkflowRunner:
             accept_changed: ids of nodes that may go on with changed source in the middle of a step.
             checkpoint: the number of the checkpoint to go on from, `"latest-intact"` for the newest that is not damaged,
                 `None` for the newest, which must not be. A completed run, too, goes on from a checkpoint that is named.
+            steal: take the run over from another worker that still holds it.
 
         Raises:
             RunNotFound, StoreError: the store has no such run, is missing or damaged.
             StoreUnknown: no installed plugin, or more than one, has a store.
             GraphChanged: the graph is another one.
             SourceChanged: a node's source changed in the middle of a step.
-            AttemptLost: another process resumed the run.
+            RunHeld: another worker holds the run.
+            LeaseLost: another worker took it over meanwhile.
             Exception: else as `run`.
         """
         check_run_id(run_id)
@@ -184,7 +187,7 @@ class WorkflowRunner:
         hooks = self._host.bind(chosen)
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
-        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks))
+        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks), steal)
         return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint)
 
     def stop(self, reason: str) -> None:
@@ -229,6 +232,7 @@ class WorkflowRunner:
         hooks: RunHooks,
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
+        steal: bool = False,
     ) -> Result:
         run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint)
         self._running.add(run)

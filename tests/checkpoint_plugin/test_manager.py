@@ -26,11 +26,12 @@ from checkpoint_plugin import (
     restore_checkpoint_hook,
 )
 from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
-from hookspecs import AttemptLost, StoreError
+from hookspecs import LeaseLost, StoreError
 from tests.checkpoint_plugin.test_plugin import Host, pipeline
 from workflow_runner import Graph, WorkflowRunner, node
 
@@ -468,8 +469,8 @@ async def test_a_database_that_cannot_be_reached_is_an_error() -> None:
 
 async def test_who_lost_the_run_writes_nothing(manager: CheckpointManager, store: Store) -> None:
     await manager.save_checkpoint(GRAPH, {"a"})
-    await store.begin_attempt("r", 2)
-    with pytest.raises(AttemptLost):
+    await store.begin_attempt("r", 2, Holder("another"))
+    with pytest.raises(LeaseLost):
         await manager.save_checkpoint(GRAPH, {"b"})
     assert (await restored(manager)).completed_nodes == {"a"}
 

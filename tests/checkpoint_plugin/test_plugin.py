@@ -20,7 +20,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.store import Store
-from hookspecs import AttemptLost, Cancelled, PluginHost, PluginOptionsInvalid, RunExists, RunInfo
+from hookspecs import Cancelled, LeaseLost, PluginHost, PluginOptionsInvalid, Refusal, RunExists, RunHeld, RunInfo
 from workflow_runner import Context, Graph, NodeFailed, RunStopped, Stream, WorkflowRunner, node
 
 CALLS: list[str] = []
@@ -222,10 +222,12 @@ async def test_an_older_attempt_that_wakes_is_refused(store_url: str) -> None:
     old = asyncio.ensure_future(runner(store_url).run(graph, enable={"checkpoint": {"every_seconds": 0.05}}, run_id="r"))
     await called("wait")
     STOP_AT.append(0)
-    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [0, 1]}
+    with pytest.raises(RunHeld, match=r"run 'r' is held by worker .*process \d+ on host .* until 20.*--steal"):
+        await runner(store_url).resume("r", graph=graph)
+    assert (await runner(store_url).resume("r", graph=graph, steal=True)).outputs == {"out": [0, 1]}
     saved = await checkpoints(store_url)
     old.cancel()
-    with pytest.raises((AttemptLost, asyncio.CancelledError)):  # its timer may have tried to save before
+    with pytest.raises((LeaseLost, asyncio.CancelledError)):  # its timer may have tried to save before
         await old
     assert await checkpoints(store_url) == saved
     assert await status(store_url) == "completed"
@@ -243,7 +245,7 @@ async def test_only_one_of_many_resumes(store_url: str) -> None:
     won = [result for result in results if not isinstance(result, BaseException)]
     assert won
     assert all(result.outputs == {"out": [1]} for result in won)
-    assert all(isinstance(result, AttemptLost) for result in results if isinstance(result, BaseException))
+    assert all(isinstance(result, RunHeld) for result in results if isinstance(result, BaseException))
 
 
 async def test_what_cannot_be_stored_ends_the_run_with_its_place(store_url: str) -> None:
@@ -299,6 +301,9 @@ class WorkflowRun:
 
     def degrade(self, reason: str) -> None:
         self.asked.append(("degrade", reason))
+
+    def fail(self, error: Refusal) -> None:
+        self.asked.append(("fail", error))
 
     def save_at(self, *moments: str) -> None:
         self.asked.append(moments)

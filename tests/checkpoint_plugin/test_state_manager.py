@@ -12,10 +12,11 @@ from sqlalchemy import Connection, select
 
 from checkpoint_plugin import UNSET, CheckpointManager, JobRepository, RunNodeState, StateManager, batching
 from checkpoint_plugin.errors import StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
+from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_NODE_STATE
 from checkpoint_plugin.store import Store
-from hookspecs import AttemptLost, RunNotFound, TaggedValueError
+from hookspecs import LeaseLost, RunNotFound, TaggedValueError
 
 LONG = 1000.0
 
@@ -223,15 +224,15 @@ async def test_who_lost_the_run_writes_nothing_and_hears_of_it(store: Counted) -
     await manager.start()
     await manager.update_node_state("a", status="running")
     await manager.flush()
-    await store.begin_attempt("r", 2)
+    await store.begin_attempt("r", 2, Holder("another"))
     await manager.update_node_state("a", status="completed")
-    with pytest.raises(AttemptLost):
+    with pytest.raises(LeaseLost):
         await manager.flush()
-    with pytest.raises(AttemptLost):
+    with pytest.raises(LeaseLost):
         await manager.update_node_state("b", status="running")
     with pytest.raises(WriterStopped) as raised:
         await manager.stop()
-    assert isinstance(raised.value.__cause__, AttemptLost)
+    assert isinstance(raised.value.__cause__, LeaseLost)
     found = await state(store, "a")
     assert found is not None
     assert found.status == "running"

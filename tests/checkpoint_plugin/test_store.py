@@ -25,6 +25,7 @@ from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
 from checkpoint_plugin.digests import row_digest
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import (
@@ -39,8 +40,20 @@ from checkpoint_plugin.models import (
 )
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.writing import CutWriter
-from hookspecs import AttemptLost, EdgeSnapshot, NodeSnapshot, Prefix, RunExists, RunNotFound, RunStatus, Snapshot, StoreError
+from hookspecs import (
+    EdgeSnapshot,
+    LeaseLost,
+    NodeSnapshot,
+    Prefix,
+    RunExists,
+    RunHeld,
+    RunNotFound,
+    RunStatus,
+    Snapshot,
+    StoreError,
+)
 
+HOLDER = Holder("another")
 BIG = "x" * 1000
 ODD = ["a::b", "a", "foo%", "quote'\"; DROP TABLE job; --", "new\nline", "Ünï\U0001f600", "x" * 200]
 
@@ -150,7 +163,7 @@ async def test_a_restored_history_goes_on(store: Store) -> None:
     await store.insert_job("r", definition())
     items: list[Any] = [1]
     await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "running", collected=Prefix(items))), "1")
-    await store.begin_attempt("r", 2)
+    await store.begin_attempt("r", 2, HOLDER)
     history = RunHistory("r", 2, 2)
     await store.restore(history, None)
     items.append(2)
@@ -229,24 +242,25 @@ async def test_an_older_attempt_writes_nothing(store: Store) -> None:
     await store.save(old, cut(full_node()), "1")
     tables = (CHECKPOINT, NODE_VERSION, PAYLOAD, RUN_NODE_STATE)
     before = [await rows(store, table) for table in tables]
-    assert (await store.begin_attempt("r", 2)).status == "running"
-    with pytest.raises(AttemptLost) as caught:
+    lease, stood = await store.begin_attempt("r", 2, HOLDER)
+    assert (lease.epoch, stood.status) == (2, "running")
+    with pytest.raises(LeaseLost) as caught:
         await store.save(old, cut(NodeSnapshot("b", "completed", state=BIG + "new")), "2")
-    assert (caught.value.attempt, caught.value.current) == (1, 2)
+    assert (caught.value.epoch, caught.value.current, caught.value.holder) == (1, 2, str(HOLDER))
     assert [await rows(store, table) for table in tables] == before
     await store.end_attempt("r", 1, JobEnd("failed", "too late", datetime.now(UTC)))
     assert (await store.job("r")).status == "running"
-    with pytest.raises(AttemptLost):
-        await store.begin_attempt("r", 2)
+    with pytest.raises(RunHeld, match="meanwhile"):
+        await store.begin_attempt("r", 2, HOLDER, steal=True)
 
 
 async def test_one_of_many_takes_the_next_attempt(store: Store, store_url: str) -> None:
     await store.insert_job("r", definition())
     others = [Store(locate(store_url), create=False) for _ in range(6)]
-    taken = await asyncio.gather(*(other.begin_attempt("r", 2) for other in others), return_exceptions=True)
+    taken = await asyncio.gather(*(other.begin_attempt("r", 2, Holder.here()) for other in others), return_exceptions=True)
     for other in others:
         await other.close()
-    assert sorted(type(result).__name__ for result in taken) == ["AttemptLost"] * 5 + ["JobEnd"]
+    assert sorted(type(result).__name__ for result in taken) == ["RunHeld"] * 5 + ["tuple"]
 
 
 async def test_runs_do_not_mix(store: Store) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from checkpoint_plugin.errors import StoreMissing
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import AttemptLost, PluginHost, RunExists, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
+from hookspecs import PluginHost, RunExists, RunHeld, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
 from tests.sigkill.witness import WitnessLab, open_journal
 from tests.simulation.cases import Case
 from tests.simulation.lab import LAB
@@ -202,7 +202,7 @@ async def _live(order: Order, works: int) -> dict[str, list[Any]]:
     while True:
         try:
             result = await _go_on(order, case, runner)
-        except (AttemptLost, RunExists):
+        except (RunHeld, RunExists):
             continue  # the attempt that was killed became visible just now
         return result.outputs
 

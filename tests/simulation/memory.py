@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from hookspecs import (
-    AttemptLost,
     CheckpointRef,
+    LeaseLost,
     NodeInfo,
     NodeSnapshot,
     Outcome,
@@ -94,7 +94,7 @@ class MemoryPlugin:
         if run.attempt == 1 and database.run is not None:
             raise RunExists(run.run_id)
         if run.attempt != database.attempt + 1:
-            raise AttemptLost(run.run_id, run.attempt, database.attempt)
+            raise LeaseLost(run.run_id, run.attempt, database.attempt)
         database.attempt = run.attempt
         self.owns = True
         database.status = "running"
@@ -191,7 +191,7 @@ class MemoryPlugin:
         if self.dead:
             raise BrokenPromise("a dead world touched the store")
         if snapshot.attempt != database.attempt:
-            raise AttemptLost(run.run_id, snapshot.attempt, database.attempt)
+            raise LeaseLost(run.run_id, snapshot.attempt, database.attempt)
         if reason not in REASONS[self.case.policy]:
             raise BrokenPromise(f"the reason of a checkpoint is {reason!r}, and nobody gave it")
         if self.failing_saves:

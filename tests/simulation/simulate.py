@@ -9,7 +9,7 @@ from math import exp, log
 from random import Random
 from typing import Any
 
-from hookspecs import AttemptLost, HookError, PluginHost, RunStatus, StoreError
+from hookspecs import HookError, LeaseLost, PluginHost, RunStatus, StoreError
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case
@@ -190,7 +190,7 @@ class World:
         before = dict(self.database.nodes), self.database.number, self.database.status
         try:
             self.loop.run_until_complete(self.main)
-        except AttemptLost:
+        except LeaseLost:
             pass
         except (Exception, asyncio.CancelledError) as error:
             self._judge(error)  # what goes wrong by the seed may have done so before it fell asleep

@@ -25,6 +25,7 @@ __all__ = ["resume"]
 )
 @click.option("--checkpoint", metavar="N", type=click.IntRange(min=1), help="Go on from this checkpoint, not from the newest.")
 @click.option("--latest-intact", is_flag=True, help="Go on from the newest checkpoint that is not damaged.")
+@click.option("--steal", is_flag=True, help="Take the run over from another worker that still holds it.")
 @enabling_options
 @common_options
 @click.pass_obj
@@ -37,6 +38,7 @@ def resume(
     accept_changed: tuple[str, ...],
     checkpoint: int | None,
     latest_intact: bool,
+    steal: bool,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
     as_json: bool,
@@ -56,7 +58,7 @@ def resume(
     \b
     Exit codes:
       0 completed    1 a node failed    2 wrong usage, changed graph or source
-      4 another process resumed it    5 unknown run, missing or damaged store
+      4 another worker holds it    5 unknown run, missing or damaged store
       6 completed, but not everything was saved
       130, 143 stopped by a signal
     """
@@ -70,4 +72,4 @@ def resume(
         runner = WorkflowRunner(plugins=host, nodes=nodes)
     except WorkflowError as error:
         return execution.refuse(error)
-    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen))
+    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal))

@@ -1,0 +1,171 @@
+"""The right to execute a run: taken for a while, renewed while it is executed, and let go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.models import JOB, LEASE
+from hookspecs import LeaseLost, RunHeld, RunNotFound
+
+__all__ = [
+    "Lease",
+    "database_now",
+    "holder_of",
+    "is_held",
+    "lease_lost",
+    "lock_lease",
+    "make_lease",
+    "release_lease",
+    "renew_lease",
+    "take_lease",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A run that is held.
+
+    Args:
+        run_id: the run.
+        holder: who holds it.
+        epoch: under which its holder writes.
+        generation: of the run's rows.
+        expires_at: when it ends unless it is renewed, by the clock of the database.
+        taken_from: who held it until now, where it was taken by force.
+    """
+
+    run_id: str
+    holder: Holder
+    epoch: int
+    generation: int
+    expires_at: datetime
+    taken_from: str | None = None
+
+
+def database_now(connection: Connection) -> datetime:
+    """The time by the clock of the database, which several hosts share; that of SQLite is this host's."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now
+
+
+def holder_of(row: Row[Any]) -> Holder | None:
+    """Who a row of the table names; `None` where nobody is named."""
+    return None if row.owner is None else Holder(row.owner, row.host, row.pid, row.process_started)
+
+
+def is_held(row: Row[Any], now: datetime) -> bool:
+    """Whether a row of the table tells of somebody who holds the run now."""
+    holder = holder_of(row)
+    return holder is not None and row.expires_at is not None and row.expires_at > now and not holder.is_gone
+
+
+def make_lease(connection: Connection, run_id: str, holder: Holder | None, seconds: float) -> Lease | None:
+    """Make the row of a new run, in the transaction that makes the run.
+
+    Args:
+        connection: in a transaction that writes.
+        run_id: the run.
+        holder: who holds it from the start; `None` for a run that nobody executes yet.
+        seconds: how long, unless it is renewed.
+    """
+    now = database_now(connection)
+    columns = {} if holder is None else _columns(holder, now, seconds)
+    connection.execute(LEASE.insert().values(run_id=run_id, epoch=1, generation=0, **columns))
+    return None if holder is None else Lease(run_id, holder, 1, 0, columns["expires_at"])
+
+
+def take_lease(
+    connection: Connection, run_id: str, holder: Holder, seconds: float, *, steal: bool = False, shown: str = "the store"
+) -> Lease:
+    """Take a run that nobody holds. Who wrote it before writes no more.
+
+    Args:
+        connection: in a transaction that writes.
+        run_id: the run.
+        holder: who takes it.
+        seconds: how long, unless it is renewed.
+        steal: take it from whoever holds it.
+        shown: the store, for an error.
+
+    Raises:
+        RunNotFound: there is no such run.
+        RunHeld: somebody holds it; nothing was changed.
+    """
+    row = _lock(connection, run_id)
+    if row is None:
+        raise RunNotFound(run_id, shown)
+    now, before = database_now(connection), holder_of(row)
+    held = is_held(row, now)
+    if held and not steal:
+        raise RunHeld(run_id, str(before), row.expires_at)
+    columns = _columns(holder, now, seconds)
+    connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(epoch=row.epoch + 1, **columns))
+    return Lease(run_id, holder, row.epoch + 1, row.generation, columns["expires_at"], str(before) if held else None)
+
+
+def lock_lease(connection: Connection, run_id: str, epoch: int) -> int:
+    """Lock a run until the end of the transaction; nobody else writes it meanwhile.
+
+    Returns:
+        The generation of its rows.
+
+    Raises:
+        LeaseLost: the epoch is over; nothing may be written under it.
+    """
+    row = _lock(connection, run_id)
+    if row is None or row.epoch != epoch:
+        raise lease_lost(run_id, epoch, row)
+    generation: int = row.generation
+    return generation
+
+
+def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetime:
+    """Hold a run for longer.
+
+    Returns:
+        When it ends now.
+
+    Raises:
+        LeaseLost: another worker took it.
+    """
+    lock_lease(connection, lease.run_id, lease.epoch)
+    now = database_now(connection)
+    until = now + timedelta(seconds=seconds)
+    connection.execute(update(LEASE).where(LEASE.c.run_id == lease.run_id).values(expires_at=until))
+    connection.execute(update(JOB).where(JOB.c.id == lease.run_id).values(heartbeat_at=now))
+    return until
+
+
+def release_lease(connection: Connection, run_id: str, epoch: int) -> None:
+    """Let a run go; one that another worker took is left to it."""
+    mine = update(LEASE).where(LEASE.c.run_id == run_id, LEASE.c.epoch == epoch)
+    connection.execute(mine.values(owner=None, host=None, pid=None, process_started=None, expires_at=None))
+
+
+def _columns(holder: Holder, now: datetime, seconds: float) -> dict[str, Any]:
+    return {
+        "owner": holder.owner,
+        "host": holder.host,
+        "pid": holder.pid,
+        "process_started": holder.started,
+        "acquired_at": now,
+        "expires_at": now + timedelta(seconds=seconds),
+    }
+
+
+def _lock(connection: Connection, run_id: str) -> Row[Any] | None:
+    # Locked before it is looked at: of two that take a run at once, the second sees what the first has written.
+    return connection.execute(select(LEASE).where(LEASE.c.run_id == run_id).with_for_update()).first()
+
+
+def lease_lost(run_id: str, epoch: int, row: Row[Any] | None) -> LeaseLost:
+    """What to tell a worker whose epoch is over, by the row of the table as it is now."""
+    holder = None if row is None else holder_of(row)
+    return LeaseLost(run_id, epoch, None if row is None else row.epoch, None if holder is None else str(holder))
