@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from checkpoint_plugin.jobs import JobRepository, Page
     from checkpoint_plugin.manager import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
     from checkpoint_plugin.models import Job, RunNodeState
+    from checkpoint_plugin.recovery import RecoveryService
+    from checkpoint_plugin.recovery_plan import PlanEntry, RecoveryPlan
+    from checkpoint_plugin.resumption import RecoveryOutcome
     from checkpoint_plugin.state_manager import UNSET, StateManager, StateStats
 
 __all__ = [
@@ -32,7 +35,11 @@ __all__ = [
     "JobRepository",
     "NodeStateSnapshot",
     "Page",
+    "PlanEntry",
     "Policy",
+    "RecoveryOutcome",
+    "RecoveryPlan",
+    "RecoveryService",
     "RunNodeState",
     "StateManager",
     "StateStats",
@@ -53,6 +60,10 @@ _LAZY = {
     "JobRepository": "jobs",
     "NodeStateSnapshot": "checkpoint_data",
     "Page": "jobs",
+    "PlanEntry": "recovery_plan",
+    "RecoveryOutcome": "resumption",
+    "RecoveryPlan": "recovery_plan",
+    "RecoveryService": "recovery",
     "RunNodeState": "models",
     "StateManager": "state_manager",
     "StateStats": "state_manager",

@@ -13,6 +13,8 @@ __all__ = [
     "IllegalTransition",
     "KeyMissing",
     "KeyUnusable",
+    "NodeNotSuspended",
+    "NotResumable",
     "StaleVersion",
     "StoreDamaged",
     "StoreMissing",
@@ -175,3 +177,38 @@ class WriterStopped(CheckpointError, RuntimeError):
             text = f"the {what} is stopped and takes nothing more. Start it, or make a new one."
         super().__init__(text)
         self.unwritten = tuple(unwritten)
+
+
+class NotResumable(CheckpointError):
+    """Raised when a run cannot be resumed; nothing was changed.
+
+    Args:
+        run_id: the run.
+        why: what keeps it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"run {run_id!r} cannot be resumed: {why}. See how it stands with `workflow show {run_id}`.")
+        self.run_id = run_id
+
+
+class NodeNotSuspended(CheckpointError):
+    """Raised when an answer is given to a node that waits for none; nothing was changed.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        status: what it is.
+    """
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, node_id: str, status: str) -> None:
+        super().__init__(
+            f"node {node_id!r} of run {run_id!r} is {status}, not suspended. See who waits for what with `workflow suspended`."
+        )
+        self.run_id = run_id
+        self.node_id = node_id
+        self.status = status

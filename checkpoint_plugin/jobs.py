@@ -62,7 +62,10 @@ class JobRepository:
 
         Raises:
             RunExists: there is one of this id.
+            ValueError: it has no id that databases keep.
         """
+        if not job.id or not is_storable_text(job.id):
+            raise ValueError(f"a run id is text of at least one character, not {job.id!r}. Give the run one.")
         values = {**job.model_dump(), **bare_definition(job)}
 
         def work(connection: Connection) -> None:

@@ -47,6 +47,7 @@ class _NodeFields(Protocol):
     completed_at: datetime | None
     failed_at: datetime | None
     suspended_at: datetime | None
+    wake_at: datetime | None
     updated_at: datetime
     last_error: str | None
     retryable: bool
@@ -213,12 +214,20 @@ class NodeLife:
         node, now = _step_node(self, "failed", at)
         node.failed_at, node.last_error, node.retryable = now, _text(error), retryable
 
-    def mark_suspended(self: _NodeFields, reason: str | None = None, state: Any = None, *, at: datetime | None = None) -> None:
+    def mark_suspended(
+        self: _NodeFields,
+        reason: str | None = None,
+        state: Any = None,
+        *,
+        wake_at: datetime | None = None,
+        at: datetime | None = None,
+    ) -> None:
         """It waits for something from outside.
 
         Args:
             reason: for what, for people.
             state: what it keeps for when it goes on.
+            wake_at: from when on it need not wait any more, aware.
             at: when, aware; now by default.
 
         Raises:
@@ -226,7 +235,7 @@ class NodeLife:
         """
         kept = None if state is None else dumps_tagged(state)
         node, now = _step_node(self, "suspended", at)
-        node.suspended_at, node.suspension_reason, node.resume_state_json = now, reason, kept
+        node.suspended_at, node.suspension_reason, node.resume_state_json, node.wake_at = now, reason, kept, wake_at
 
     def mark_resuming(self: _NodeFields, *, at: datetime | None = None) -> None:
         """A suspended or paused node goes on: it runs, as another attempt, and its state is kept for it."""

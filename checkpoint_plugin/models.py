@@ -152,6 +152,7 @@ class RunNodeState(NodeLife, Base, table=True):
     completed_at: datetime | None = None
     failed_at: datetime | None = None
     suspended_at: datetime | None = None
+    wake_at: datetime | None = None
     updated_at: datetime = Field(default_factory=_now)
     last_error: str | None = Field(default=None, sa_type=Text)
     retryable: bool = True

@@ -183,6 +183,7 @@ class StateManager:
         completed_at: datetime | Unset | None = UNSET,
         failed_at: datetime | Unset | None = UNSET,
         suspended_at: datetime | Unset | None = UNSET,
+        wake_at: datetime | Unset | None = UNSET,
     ) -> None:
         """Change where a node stands. What is not given stays as it is, `None` clears it; several updates of one node that
         wait together become one. It returns at once, or when there is room; it may be called before `start`.
@@ -202,6 +203,7 @@ class StateManager:
             completed_at: aware.
             failed_at: aware.
             suspended_at: aware.
+            wake_at: from when on a suspended node need not wait any more, aware; a status clears it.
 
         Raises:
             WriterStopped: the manager was stopped, or there was no room in time.
@@ -216,7 +218,7 @@ class StateManager:
         if status is not UNSET:
             if status not in NODE_STATUSES:
                 raise ValueError(f"node {node_id!r}: {status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
-            columns["status"] = status
+            columns["status"], columns["wake_at"] = status, None
             if status in TIMES:
                 columns[TIMES[status]] = now
         plain = {
@@ -228,6 +230,7 @@ class StateManager:
             "completed_at": completed_at,
             "failed_at": failed_at,
             "suspended_at": suspended_at,
+            "wake_at": wake_at,
         }
         columns.update({name: value for name, value in plain.items() if value is not UNSET})
         for name in ("attempt", "retryable"):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database import open_database
@@ -233,6 +233,8 @@ class Store:
             now = datetime.now(UTC)
             shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": now}
             update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **shown})
+            aside = (JOB.c.id == run_id, JOB.c.set_aside.is_not(None))  # who resumes it by hand takes it back among the others
+            connection.execute(update(JOB).where(*aside).values(set_aside=None, retry_count=0))
             return lease, JobEnd(row.status, row.error, row.finished_at)
 
         return await self.transact(work)

@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding=
 SECTIONS = dict(re.findall(r"^## (?:Rows: )?(\w+).*?\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 CALLS = [
     (owner, name, arguments)
-    for owner in ("CheckpointManager", "StateManager", "EventLogger")
+    for owner in ("CheckpointManager", "StateManager", "EventLogger", "RecoveryService")
     for row in re.findall(r"^\| (`[^|]+) \|", SECTIONS[owner], re.MULTILINE)
     for name, arguments in re.findall(r"`(\w+)\(([^`]*)\)`", row)
 ]

@@ -1,0 +1,87 @@
+"""A run that is resumed by a process of its own: one that takes its process along leaves the others alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from checkpoint_plugin.location import ENVIRONMENT
+
+__all__ = ["ChildEnd", "resume_in_child"]
+
+COMMAND: Final = (sys.executable, "-m", "workflow_runner.cli", "resume")
+TOLD_BYTES: Final = 8_192
+"""So much of what a process says at the end is kept; its nodes may print any amount."""
+ERROR: Final = "Error: "
+"""How the command begins the line that tells its error."""
+GRACE_SECONDS: Final = 30.0
+"""How long a process that was told to stop may take to save and leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnd:
+    """How a process ended.
+
+    Args:
+        code: its exit code; that of a signal is negative.
+        told: its error, or else the last line that it said.
+    """
+
+    code: int
+    told: str | None
+
+
+async def resume_in_child(run_id: str, url: str, nodes: Sequence[str]) -> ChildEnd:
+    """Run `workflow resume` to its end. A caller that is cancelled has it stopped, which saves, and waits for that.
+
+    Args:
+        run_id: the run.
+        url: of the store; handed over where other users of the host do not see it.
+        nodes: files or modules of node types.
+    """
+    options = [part for path in nodes for part in ("--nodes", path)]
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *options,
+        "--quiet",
+        "--",
+        run_id,
+        env={**os.environ, ENVIRONMENT: url},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        told = await _told(process)
+        return ChildEnd(await process.wait(), told)
+    except asyncio.CancelledError:
+        await _stop(process)
+        raise
+
+
+async def _told(process: asyncio.subprocess.Process) -> str | None:
+    assert process.stderr is not None
+    kept = b""
+    while part := await process.stderr.read(TOLD_BYTES):
+        kept = (kept + part)[-TOLD_BYTES:]
+    lines = kept.decode(errors="replace").strip().splitlines()
+    told = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    last = told or lines
+    return last[-1] if last else None
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(GRACE_SECONDS):
+            await _told(process)
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

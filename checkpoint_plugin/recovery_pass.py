@@ -1,0 +1,171 @@
+"""Going through runs that wait, claiming one after the other and executing several at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
+
+from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.claims import CLAIM_SECONDS, Claim, claim_run, end_claim, fetch_waiting, keep_claim
+from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
+from checkpoint_plugin.resumption import RecoveryOutcome, Resumption
+from checkpoint_plugin.store import Store
+from hookspecs import StoreError, WorkflowError
+
+__all__ = ["RecoveryPass"]
+
+T = TypeVar("T")
+RECONNECT_SECONDS: Final = 30.0
+"""How long a database that went away may stay away before a recovery gives up."""
+LONGEST_REST: Final = 600.0
+"""Seconds after which a run that could not be resumed is tried again, at the latest."""
+
+
+class RecoveryPass:
+    """Resumes what waits.
+
+    Args:
+        access: to the store.
+        resumption: how a run is gone on with.
+        max_age: for how long a stuck run must have given no sign of life.
+        max_attempts: a run of which so many recoveries came to no end is set aside.
+    """
+
+    def __init__(self, access: StoreAccess, resumption: Resumption, max_age: timedelta, max_attempts: int) -> None:
+        self._access = access
+        self._resumption = resumption
+        self._max_age = max_age
+        self._max_attempts = max_attempts
+
+    async def outcomes(
+        self, at_once: int, watch_seconds: float | None, trouble: Callable[[StoreError], object] | None
+    ) -> AsyncIterator[RecoveryOutcome]:
+        """As `RecoveryService.recover`."""
+        rests = _Rests(watch_seconds)
+        running: set[asyncio.Task[RecoveryOutcome]] = set()
+        try:
+            while True:
+                try:
+                    while len(running) < at_once and (claim := await self._claim(rests.now())) is not None:
+                        rests.begin(claim.run_id)
+                        running.add(asyncio.create_task(self._recover(claim), name=f"workflow-recovery-{claim.run_id}"))
+                except StoreError as error:
+                    if trouble is None:
+                        raise
+                    trouble(error)
+                if running:
+                    done, running = await asyncio.wait(running, timeout=watch_seconds, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        outcome = task.result()
+                        rests.end(outcome)
+                        yield outcome
+                elif watch_seconds is None:
+                    return
+                else:
+                    await asyncio.sleep(watch_seconds)
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+
+    async def _claim(self, without: Sequence[str]) -> Claim | None:
+        def look(connection: Connection) -> bool:
+            return any(
+                row.id not in without for row in fetch_waiting(connection, self._max_age, strategies=self._resumption.strategies)
+            )
+
+        def claim(connection: Connection) -> Claim | None:
+            return claim_run(
+                connection,
+                self._resumption.worker_id,
+                self._max_age,
+                max_attempts=self._max_attempts,
+                strategies=self._resumption.strategies,
+                without=without,
+            )
+
+        async def work(store: Store) -> Claim | None:
+            return await store.transact(claim) if await store.transact(look, write=False) else None  # a look locks nothing
+
+        try:
+            return await self._durably(work)
+        except StoreMissing:
+            return None
+
+    async def _durably(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Do something in the store, again where the connection was lost: a database may be restarted while runs are resumed."""
+        deadline, pause = time.monotonic() + RECONNECT_SECONDS, 0.05
+        while True:
+            try:
+                async with self._access.open(create=False) as store:
+                    return await work(store)
+            except StoreUnreachable:
+                if time.monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    async def _recover(self, claim: Claim) -> RecoveryOutcome:
+        if claim.set_aside is not None:
+            return RecoveryOutcome(claim.run_id, "set_aside", claim.set_aside)
+        beat = asyncio.create_task(self._keep_claim(claim), name="workflow-recovery-claim")
+        counts: bool | None = True
+        try:
+            try:
+                async with self._access.open(create=False) as store:
+                    outcome = await self._resumption.go_on(store, claim.run_id, claim.strategy)
+            except WorkflowError as error:
+                outcome = RecoveryOutcome(claim.run_id, "refused", str(error))
+            if outcome.status in ("held", "refused"):
+                counts = False
+            elif outcome.status != "died":
+                counts = None
+        except asyncio.CancelledError:
+            counts = False
+            raise
+        finally:
+            beat.cancel()
+            await asyncio.wait((beat,))
+            await self._durably(lambda store: store.transact(lambda connection: end_claim(connection, claim, counts=counts)))
+        return outcome
+
+    async def _keep_claim(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(CLAIM_SECONDS / 3)
+            await self._durably(lambda store: store.transact(lambda connection: keep_claim(connection, claim)))
+
+
+class _Rests:
+    """Runs that are left alone for a while: what is executed here, and what could not be resumed, longer at each try.
+
+    Args:
+        watch_seconds: how often is looked; `None` for a single pass, in which no run is taken twice.
+    """
+
+    def __init__(self, watch_seconds: float | None) -> None:
+        self._first = watch_seconds
+        self._until: dict[str, tuple[float, float]] = {}
+
+    def now(self) -> list[str]:
+        """Those to leave alone now."""
+        now = time.monotonic()
+        self._until = {run_id: rest for run_id, rest in self._until.items() if now < rest[0] + 2 * LONGEST_REST}
+        return [run_id for run_id, (until, _) in self._until.items() if now < until]
+
+    def begin(self, run_id: str) -> None:
+        """It is executed from now on."""
+        self._until[run_id] = (float("inf"), self._until.get(run_id, (0.0, 0.0))[1])
+
+    def end(self, outcome: RecoveryOutcome) -> None:
+        """It is over."""
+        if self._first is None:
+            return
+        rest = self._until[outcome.run_id][1]
+        rest = max(2 * rest, self._first) if outcome.status in ("held", "refused", "died") else 0.0
+        self._until[outcome.run_id] = (time.monotonic() + max(min(rest, LONGEST_REST), self._first), rest)

@@ -1,0 +1,155 @@
+"""One run that is resumed: by a process of its own, or by a function, under a lease where nobody else takes one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from checkpoint_plugin.child import resume_in_child
+from checkpoint_plugin.heartbeat import Heartbeat
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.jobs import JobRepository
+from checkpoint_plugin.lease import Lease, release_lease, take_lease
+from checkpoint_plugin.models import Job
+from checkpoint_plugin.store import RUNNER, Store
+from hookspecs import LeaseLost, Refusal, RunHeld, WorkflowError
+
+__all__ = ["Execute", "RecoveryOutcome", "Resumption"]
+
+Execute = Callable[[str], Awaitable[object]]
+Ended = Literal["completed", "suspended", "paused", "failed"]
+EXECUTED: Final = ("running", "recovering")
+CODES: Final[Mapping[int, Ended | Literal["held", "refused"]]] = {
+    0: "completed",
+    1: "failed",
+    2: "refused",
+    3: "suspended",
+    4: "held",
+    5: "refused",
+    6: "completed",
+    130: "paused",
+    143: "paused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryOutcome:
+    """What came of resuming a run.
+
+    Args:
+        run_id: the run.
+        status: how the run stands since: completed, suspended, paused or failed. Or `held`: somebody else executes it;
+            `refused`: it could not be resumed and stands as before; `died`: its process was killed; `set_aside`: it was
+            resumed too often without coming to an end, and is left alone from now on.
+        error: why.
+        result: what the function that executed it gave.
+    """
+
+    run_id: str
+    status: Ended | Literal["held", "refused", "died", "set_aside"]
+    error: str | None = None
+    result: object = None
+
+
+class Resumption:
+    """How this worker goes on with runs.
+
+    Args:
+        worker_id: who.
+        execute: goes on with the run of an id; `None` for a process of its own.
+        nodes: files or modules of node types, for the command.
+        lease_seconds: how long a run saved by hand is owned after the last sign of life.
+    """
+
+    def __init__(self, worker_id: str, execute: Execute | None, nodes: Sequence[str], lease_seconds: float) -> None:
+        self.worker_id = worker_id
+        self._execute = execute
+        self._nodes = tuple(nodes)
+        self._lease_seconds = lease_seconds
+
+    @property
+    def strategies(self) -> frozenset[str] | None:
+        """Runs of which `execution_strategy` this can go on with; `None` for all."""
+        return None if self._execute is not None else frozenset({RUNNER})
+
+    async def go_on(self, store: Store, run_id: str, strategy: str | None) -> RecoveryOutcome:
+        """Go on with a run until it has come to an end.
+
+        Args:
+            store: with the run.
+            run_id: the run.
+            strategy: its `execution_strategy`.
+        """
+        try:
+            if strategy != RUNNER:
+                return await self._by_hand(store, run_id)
+            if self._execute is not None:
+                return await self._ended(store, run_id, await self._execute(run_id))
+        except (RunHeld, LeaseLost) as error:
+            return RecoveryOutcome(run_id, "held", str(error))
+        except Exception as error:
+            refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
+            return RecoveryOutcome(run_id, "refused" if refused else "failed", f"{type(error).__name__}: {error}")
+        end = await resume_in_child(run_id, store.location.url, self._nodes)
+        status = CODES.get(end.code)
+        if status is None:
+            how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
+            return RecoveryOutcome(run_id, "died", f"its process ended {how}" + (f": {end.told}" if end.told else ""))
+        return RecoveryOutcome(run_id, status, None if end.code in (0, 3) else end.told)
+
+    async def _ended(self, store: Store, run_id: str, result: object) -> RecoveryOutcome:
+        job = await JobRepository(store=store).get(run_id)
+        if job.status in ("completed", "suspended", "paused", "failed"):
+            return RecoveryOutcome(run_id, cast("Ended", job.status), job.error, result)
+        return RecoveryOutcome(run_id, "refused", f"it is {job.status} after it was resumed", result)
+
+    async def _by_hand(self, store: Store, run_id: str) -> RecoveryOutcome:
+        jobs, holder, seconds, shown = (
+            JobRepository(store=store),
+            Holder.here(self.worker_id),
+            self._lease_seconds,
+            store.location.shown,
+        )
+        lease = await store.transact(lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown))
+        try:
+            await jobs.change(run_id, lambda job: job.mark_running(self.worker_id))
+            return await self._under(lease, store, jobs)
+        finally:
+            await store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
+
+    async def _under(self, lease: Lease, store: Store, jobs: JobRepository) -> RecoveryOutcome:
+        """Execute a run as long as its lease is held."""
+        assert self._execute is not None
+        work: asyncio.Future[object] = asyncio.ensure_future(self._execute(lease.run_id))
+        lost: list[Refusal] = []
+
+        def stop(error: Refusal) -> None:
+            lost.append(error)
+            work.cancel()
+
+        heartbeat = Heartbeat(store, lease, self._lease_seconds, stop)
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            if lost:
+                raise lost[0] from None
+            raise
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            await jobs.change(lease.run_id, lambda job: job.mark_failed(told) if job.status in EXECUTED else None)
+            return RecoveryOutcome(lease.run_id, "failed", told)
+        finally:
+            work.cancel()
+            await heartbeat.stop()
+        waiting = next(iter(await jobs.node_states(lease.run_id, "suspended")), None)
+
+        def end(job: Job) -> None:
+            if job.status in EXECUTED and waiting is None:
+                job.mark_completed()
+            elif job.status in EXECUTED and waiting is not None:
+                job.mark_suspended(waiting.node_id, waiting.suspension_reason)
+
+        await jobs.change(lease.run_id, end)
+        return await self._ended(store, lease.run_id, result)

@@ -1,0 +1,598 @@
+"""Runs whose process is gone: planned, found, claimed by one recovery each and resumed, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
+from checkpoint_plugin.claims import Claim, claim_run, end_claim, fetch_waiting
+from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.lease import release_lease, take_lease
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import JOB, LEASE
+from checkpoint_plugin.store import Store
+from hookspecs import RunNotFound, TaggedValueError
+from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
+from workflow_runner import NodeFailed
+
+GRAPH = {
+    "nodes": [{"id": name} for name in "abcdefg"],
+    "edges": [
+        {"source": "a", "sourceHandle": "out", "target": "b", "targetHandle": "x"},
+        {"source": "a", "sourceHandle": "other", "target": "c", "targetHandle": "y"},
+        {"source": "b", "target": "d"},
+        {"source": "a", "target": "e", "targetHandle": "all"},
+        {"source": "e", "target": "f"},
+    ],
+}
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+NODES = """
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from workflow_runner import node
+
+@node
+async def work(a: Any) -> Any:
+    with Path("journal").open("a") as journal:
+        journal.write(f"{a}\\n")
+    if a == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if a == "fails":
+        raise ValueError("the reason")
+    return a
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    CALLS.clear()
+    STOP_AT.clear()
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True)
+    yield store
+    await store.close()
+
+
+async def saved(store: Store, run_id: str = "r", **states: NodeStateSnapshot) -> None:
+    """A run that was saved by hand, with a completed node `a`."""
+    manager = CheckpointManager(run_id, enabled=True, store=store)
+    await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": 1, "other": (2,)}}, node_states=states or None)
+
+
+async def execute(store: Store, statement: Any) -> None:
+    await store.transact(lambda connection: connection.execute(statement))
+
+
+async def set_job(store: Store, run_id: str = "r", **values: Any) -> None:
+    await execute(store, update(JOB).where(JOB.c.id == run_id).values(**values))
+
+
+async def make_stuck(store: Store, run_id: str = "r") -> None:
+    """As a process leaves a run that was killed some time ago."""
+    await set_job(store, run_id, status="running", updated_at=LONG_AGO, heartbeat_at=LONG_AGO)
+
+
+async def killed_run(url: str, store: Store, run_id: str) -> None:
+    """A run of the runner that came half through and was left as a kill leaves it."""
+    STOP_AT.append(3)
+    with pytest.raises(NodeFailed):
+        await runner(url).run(pipeline(), enable={"checkpoint": {"every_firing": True}}, run_id=run_id)
+    STOP_AT.clear()
+    await make_stuck(store, run_id)
+
+
+def held_by(store: Store, run_id: str, worker: str) -> Any:
+    """Let a worker of another host hold a run."""
+    holder = Holder(worker, "elsewhere", 1, None)
+    return store.transact(lambda connection: take_lease(connection, run_id, holder, 60))
+
+
+# The plan.
+
+
+async def test_a_plan_says_what_is_left_to_do(store: Store, store_url: str) -> None:
+    await saved(
+        store,
+        b=NodeStateSnapshot("b", "running", 2),
+        c=NodeStateSnapshot("c", "scheduled", 1),
+        d=NodeStateSnapshot("d", "suspended", 1, resume_state={"page": (3,)}),
+        f=NodeStateSnapshot("f", "failed", 3, error="E: why"),
+    )
+    plan = await RecoveryService(url=store_url).plan("r", GRAPH)
+    told = {node_id: (entry.action, entry.attempt) for node_id, entry in plan.items()}
+    assert told == {
+        "b": ("reschedule", 3),
+        "c": ("reschedule", 1),
+        "d": ("resume", 2),
+        "e": ("reschedule", 1),
+        "f": ("retry", 4),
+    }, "a is completed, and nothing waits for g"
+    assert plan["c"].reason == "it was scheduled and never started"
+    assert "why" in plan["f"].reason
+    assert plan["d"].resume_state == plan["d"]["resume_state"] == {"page": (3,)}
+    assert plan["b"].inputs == {"x": 1} and plan["c"].inputs == {"y": (2,)}
+    assert plan["e"].inputs == {"all": {"out": 1, "other": (2,)}}
+    assert plan.completed == {"a": {"out": 1, "other": (2,)}}
+    assert dict(plan["c"])["node_id"] == "c" and len(plan["c"]) == len(dict(plan["c"]))
+
+
+async def test_a_plan_without_a_graph_takes_the_stored_one(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "paused", 1))
+    service = RecoveryService(store=store)
+    assert await service.plan("r") == await service.plan("r", GRAPH)
+    assert (await service.plan("r"))["b"].action == "resume"
+
+
+async def test_a_plan_leaves_out_what_may_not_be_retried(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "failed", 1, error="final"))
+    jobs = JobRepository(store=store)
+    state = await jobs.node_state("r", "b")
+    assert state is not None
+    state.retryable = False
+    await jobs.save_node_state(state)
+    assert "b" not in await RecoveryService(store=store).plan("r", GRAPH)
+
+
+async def test_a_plan_of_another_graph_or_of_nothing_is_an_error(store: Store) -> None:
+    await saved(store)
+    service = RecoveryService(store=store)
+    with pytest.raises(GraphMismatch, match="'a' is missing"):
+        await service.plan("r", {"nodes": ["b"], "edges": []})
+    with pytest.raises(GraphMismatch, match="no nodes"):
+        await service.plan("r", {})
+    for wanted in (service.plan("s", GRAPH), service.restore_node_state("s", "a"), service.resume("s")):
+        with pytest.raises(RunNotFound):
+            await wanted
+
+
+async def test_a_node_s_state_comes_back(store: Store) -> None:
+    suspended = NodeStateSnapshot("b", "suspended", 4, resume_state={1, 2})
+    await saved(store, b=suspended)
+    service = RecoveryService(store=store)
+    assert await service.restore_node_state("r", "b") == suspended
+    assert await service.restore_node_state("r", "never") is None
+    assert await service.can_resume("r") and not await service.can_resume("s")
+
+
+async def test_a_plan_of_a_run_of_the_runner(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    plan = await RecoveryService(store=store).plan("r")
+    assert plan["double"].action == "retry" and "stop at 3" in plan["double"].reason
+
+
+async def test_a_service_without_a_store_makes_none(tmp_path: Path) -> None:
+    service = RecoveryService(url=f"sqlite:///{tmp_path / 'none.db'}")
+    assert await service.find_stuck_runs() == [] and await service.recover_all() == []
+    assert not await service.can_resume("r")
+    with pytest.raises(StoreMissing):
+        await service.plan("r", GRAPH)
+    assert not list(tmp_path.iterdir())
+
+
+# What is stuck.
+
+
+async def test_a_run_is_stuck_when_nobody_holds_it_and_it_gave_no_sign_of_life(store: Store) -> None:
+    jobs, now = JobRepository(store=store), datetime.now(UTC)
+    old = now - timedelta(hours=1)
+    await jobs.add(Job(id="stuck", status="running", updated_at=old))
+    await jobs.add(Job(id="recovering", status="recovering", updated_at=old, worker_id="w", heartbeat_at=old))
+    await jobs.add(Job(id="beating", status="running", updated_at=old, heartbeat_at=now))
+    await jobs.add(Job(id="fresh", status="running"))
+    await jobs.add(Job(id="held", status="running", updated_at=old))
+    await jobs.add(Job(id="aside", status="running", updated_at=old, set_aside="why"))
+    for status in ("scheduled", "suspended", "paused", "failed", "completed", "cancelled"):
+        await jobs.add(Job(id=status, status=status, updated_at=old))
+    await held_by(store, "held", "other")
+    service = RecoveryService(store=store)
+    assert [job.id for job in await service.find_stuck_runs(max_age=60)] == ["recovering", "stuck"]
+    assert await service.find_stuck_runs(timedelta(hours=2)) == []
+    await execute(store, update(LEASE).where(LEASE.c.run_id == "held").values(expires_at=old))
+    assert {job.id for job in await service.find_stuck_runs(60)} == {"recovering", "stuck", "held"}
+    assert {job.id for job in await service.find_stuck_runs(0)} == {"recovering", "stuck", "held", "fresh", "beating"}
+
+
+async def test_a_run_whose_process_is_gone_is_stuck_before_its_lease_ends(store: Store) -> None:
+    await saved(store)
+    await make_stuck(store)
+    here = Holder.here("w")
+    await store.transact(lambda connection: take_lease(connection, "r", here, 600))
+    service = RecoveryService(store=store)
+    assert await service.find_stuck_runs() == []
+    await execute(store, update(LEASE).values(process_started=1.0))  # the number of the process was used again since
+    assert [job.id for job in await service.find_stuck_runs()] == ["r"]
+
+
+# Runs that were saved by hand.
+
+
+async def test_a_run_saved_by_hand_is_executed_under_a_lease(store: Store, store_url: str) -> None:
+    await saved(store)
+    seen: list[Any] = []
+
+    async def go_on(run_id: str) -> str:
+        for _ in range(2):
+            row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
+            seen.append((row.owner, row.epoch, row.expires_at))
+            seen.append((await JobRepository(store=store).get(run_id)).status)
+            other = await RecoveryService("w2", store_url, execute=go_on).resume(run_id)
+            assert other.status == "held" and "worker w1" in (other.error or "")
+            await asyncio.sleep(0.5)
+        return "done"
+
+    service = RecoveryService("w1", store_url, execute=go_on, lease_seconds=0.9)
+    outcome = await service.resume("r")
+    assert (outcome.status, outcome.result, outcome.error) == ("completed", "done", None)
+    (owner, epoch, first), running, (_, again, second), _ = seen
+    assert (owner, epoch, again, running) == ("w1", 1, 1, "running")
+    assert first < second, "the lease was renewed"
+    row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
+    assert row.owner is None
+    with pytest.raises(NotResumable, match="completed"):
+        await service.resume("r")
+
+
+async def test_a_run_that_fails_again_is_failed(store: Store) -> None:
+    await saved(store)
+
+    async def fails(run_id: str) -> None:
+        raise ValueError("the reason")
+
+    outcome = await RecoveryService(store=store, execute=fails).resume("r")
+    assert (outcome.status, outcome.error) == ("failed", "ValueError: the reason")
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.error) == ("failed", "ValueError: the reason")
+
+
+async def test_a_run_in_which_a_node_still_waits_is_suspended(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended", 1))
+
+    async def nothing(run_id: str) -> None:
+        await asyncio.sleep(0)
+
+    outcome = await RecoveryService(store=store, execute=nothing).resume("r")
+    assert outcome.status == "suspended"
+    assert (await JobRepository(store=store).get("r")).suspended_node_id == "b"
+
+
+async def test_who_loses_the_lease_is_stopped(store: Store) -> None:
+    await saved(store)
+    stopped: list[bool] = []
+
+    async def go_on(run_id: str) -> None:
+        holder = Holder("thief", "elsewhere", 1, None)
+        await store.transact(lambda connection: take_lease(connection, run_id, holder, 60, steal=True))
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.append(True)
+
+    outcome = await RecoveryService(store=store, execute=go_on, lease_seconds=0.3).resume("r")
+    assert outcome.status == "held" and stopped == [True]
+    row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
+    assert row.owner == "thief", "the new owner's lease is left alone"
+
+
+async def test_a_run_saved_by_hand_needs_a_function(store: Store) -> None:
+    await saved(store)
+    await make_stuck(store)
+    service = RecoveryService(store=store)
+    with pytest.raises(NotResumable, match="no function"):
+        await service.resume("r")
+    assert await service.recover_all() == [], "and is no concern of a pass without one"
+    assert (await JobRepository(store=store).get("r")).status == "running"
+
+
+# Answers.
+
+
+async def test_an_answer_reaches_the_state_of_the_node(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended", 1, resume_state={"page": 3}), c=NodeStateSnapshot("c", "suspended"))
+    service = RecoveryService(store=store)
+    await service.update_suspended_state("r", "b", {"yes": True})
+    await service.update_suspended_state("r", "c", (1, 2))
+    plan = await service.plan("r")
+    assert plan["b"].resume_state == {"page": 3, "yes": True}
+    assert plan["c"].resume_state == (1, 2)
+
+
+async def test_an_answer_to_nobody_changes_nothing(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended", 1), c=NodeStateSnapshot("c", "running"))
+    service = RecoveryService(store=store)
+    with pytest.raises(NodeNotSuspended, match="'c' of run 'r' is running") as told:
+        await service.update_suspended_state("r", "c", 2)
+    assert told.value.exit_code == 2
+    with pytest.raises(NodeNotSuspended, match="'never' of run 'r' is idle"):
+        await service.update_suspended_state("r", "never", 1)
+    with pytest.raises(TaggedValueError):
+        await service.update_suspended_state("r", "b", object())
+    with pytest.raises(RunNotFound):
+        await service.update_suspended_state("s", "b", 1)
+    assert (await service.plan("r"))["b"].resume_state is None
+
+
+async def test_answers_are_given_all_or_none(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended", 1), c=NodeStateSnapshot("c", "running"))
+
+    async def go_on(run_id: str) -> None:
+        raise AssertionError("it must not begin")
+
+    with pytest.raises(NodeNotSuspended):
+        await RecoveryService(store=store, execute=go_on).resume("r", updates={"b": 1, "c": 2})
+    assert (await RecoveryService(store=store).plan("r"))["b"].resume_state is None
+
+
+# Many runs.
+
+
+async def test_every_stuck_run_is_resumed_and_one_that_fails_stops_no_other(store: Store) -> None:
+    for place in range(5):
+        await saved(store, f"r{place}")
+        await make_stuck(store, f"r{place}")
+    running: list[str] = []
+    most: list[int] = []
+
+    async def go_on(run_id: str) -> str:
+        running.append(run_id)
+        most.append(len(running))
+        await asyncio.sleep(0.02)
+        running.remove(run_id)
+        if run_id == "r2":
+            raise ValueError("this one")
+        return run_id
+
+    outcomes = await RecoveryService(store=store, execute=go_on).recover_all(at_once=2)
+    assert {outcome.run_id: outcome.status for outcome in outcomes} == {
+        "r0": "completed",
+        "r1": "completed",
+        "r2": "failed",
+        "r3": "completed",
+        "r4": "completed",
+    }
+    assert max(most) == 2
+    assert await RecoveryService(store=store, execute=go_on).recover_all() == []
+
+
+async def test_of_several_recoveries_one_takes_each_run(store_url: str, store: Store) -> None:
+    names = [f"r{place}" for place in range(12)]
+    for name in names:
+        await saved(store, name)
+        await make_stuck(store, name)
+    executed: list[str] = []
+
+    async def go_on(run_id: str) -> None:
+        executed.append(run_id)
+        await asyncio.sleep(0.01)
+
+    services = [RecoveryService(f"w{place}", store_url, execute=go_on) for place in range(4)]
+    done = await asyncio.gather(*(service.recover_all() for service in services))
+    assert sorted(executed) == sorted(names)
+    assert sorted(outcome.run_id for part in done for outcome in part) == sorted(names)
+
+
+async def test_a_stale_list_after_ownership_moved_resumes_nothing(store: Store) -> None:
+    """What was stuck when somebody looked is looked at again when it is claimed."""
+    await saved(store)
+    await make_stuck(store)
+    begun: list[str] = []
+
+    async def go_on(run_id: str) -> None:
+        begun.append(run_id)
+
+    service = RecoveryService("w1", store=store, execute=go_on)
+    stale = await service.find_stuck_runs()
+    lease = await held_by(store, "r", "w2")
+
+    def claim(connection: Any) -> Claim | None:
+        return claim_run(connection, "w1", timedelta(), max_attempts=5, strategies=None, without=())
+
+    assert await store.transact(claim) is None
+    assert [(await service.resume(job.id)).status for job in stale] == ["held"]
+    await store.transact(lambda connection: release_lease(connection, "r", lease.epoch))
+    await JobRepository(store=store).change("r", lambda job: job.mark_completed())
+    assert await service.recover_all(0) == []
+    with pytest.raises(NotResumable, match="completed"):
+        await service.resume(stale[0].id)
+    assert begun == []
+
+
+async def test_an_empty_run_id_is_never_resumed(store: Store) -> None:
+    begun: list[str] = []
+
+    async def go_on(run_id: str) -> None:
+        begun.append(run_id)
+
+    service = RecoveryService(store=store, execute=go_on)
+    with pytest.raises(ValueError, match="the run id is empty"):
+        await service.resume("")
+    with pytest.raises(ValueError, match="a run id"):
+        await JobRepository(store=store).add(Job(id=""))
+    await saved(store)
+    await make_stuck(store)
+    row = await store.transact(lambda connection: connection.execute(select(JOB)).one(), write=False)
+    await execute(store, JOB.insert().values({**row._mapping, "id": ""}))  # as another program may have written it
+    await execute(store, LEASE.insert().values(run_id="", epoch=1, generation=0))
+    outcomes = {outcome.run_id: outcome for outcome in await service.recover_all()}
+    assert outcomes[""].status == "set_aside" and "empty" in (outcomes[""].error or "")
+    assert begun == ["r"]
+    assert await service.recover_all() == [], "and it is not found again"
+
+
+async def test_a_run_that_kills_its_worker_again_and_again_is_set_aside(store: Store) -> None:
+    await saved(store)
+    await make_stuck(store)
+    service = RecoveryService("w", store=store, max_attempts=3)
+
+    def claim(connection: Any) -> Claim | None:
+        return claim_run(connection, "w", timedelta(), max_attempts=3, strategies=None, without=())
+
+    for tries in range(3):
+        found = await store.transact(claim)
+        assert found is not None and (found.tries, found.set_aside) == (tries, None)
+        assert await store.transact(claim) is None, "it is claimed"
+        await set_job(store, updated_at=LONG_AGO, heartbeat_at=LONG_AGO)  # the recovery was killed long ago
+    found = await store.transact(claim)
+    assert found is not None and found.set_aside == "it was resumed 3 times and came to no end"
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.set_aside) == ("failed", found.set_aside)
+    assert await service.find_stuck_runs(0) == []
+
+
+async def test_a_recovery_that_did_not_begin_does_not_count(store: Store) -> None:
+    await saved(store)
+    await make_stuck(store)
+
+    def claim(connection: Any) -> Claim | None:
+        return claim_run(connection, "w", timedelta(), max_attempts=5, strategies=None, without=())
+
+    for counts, status, tries in ((False, "running", 0), (True, "running", 1), (None, "running", 0)):
+        found = await store.transact(claim)
+        assert found is not None
+        job = await JobRepository(store=store).get("r")
+        assert (job.status, job.worker_id) == ("recovering", "w")
+        await store.transact(lambda connection, f=found, c=counts: end_claim(connection, f, counts=c))  # type: ignore[misc]
+        job = await JobRepository(store=store).get("r")
+        assert (job.status, job.retry_count, job.worker_id) == (status, tries, None)
+
+
+async def test_a_suspended_run_is_woken_when_its_time_has_come(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended"))
+    await set_job(store, status="suspended")
+    woken: list[str] = []
+
+    async def go_on(run_id: str) -> None:
+        woken.append(run_id)
+        await CheckpointManager(run_id, enabled=True, store=store).save_checkpoint(GRAPH, {"b"})
+
+    async def wake_at(moment: datetime | None) -> None:
+        state = RunNodeState(run_id="r", node_id="b", status="running")
+        state.mark_suspended("sleeps", wake_at=moment)
+        await JobRepository(store=store).save_node_state(state)
+
+    service = RecoveryService(store=store, execute=go_on)
+    for moment in (None, datetime.now(UTC) + timedelta(hours=1)):
+        await wake_at(moment)
+        assert await service.recover_all(0) == []
+    await wake_at(datetime.now(UTC))
+    assert [outcome.status for outcome in await service.recover_all()] == ["completed"]
+    assert woken == ["r"]
+
+
+async def test_a_run_that_was_answered_is_gone_on_with(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended"))
+    await set_job(store, status="suspended")
+    service = RecoveryService(store=store)
+    assert not await store.transact(lambda c: fetch_waiting(c, timedelta()), write=False)
+    await service.update_suspended_state("r", "b", "yes")
+    assert [row.id for row in await store.transact(lambda c: fetch_waiting(c, timedelta()), write=False)] == ["r"]
+
+
+# Runs of a runner.
+
+
+async def test_a_run_of_the_runner_is_resumed_by_a_function(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
+    (outcome,) = await service.recover_all()
+    assert outcome.status == "completed"
+    assert outcome.result.outputs == WHOLE  # type: ignore[attr-defined]
+    assert CALLS.count("double 1") == 1
+    assert (await JobRepository(store=store).get("r")).retry_count == 0
+
+
+async def test_a_run_that_another_worker_holds_is_held(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    await held_by(store, "r", "other")
+    service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
+    assert (await service.resume("r")).status == "held"
+    assert await service.recover_all(0) == []
+
+
+async def test_a_run_that_was_set_aside_is_taken_back_by_a_resume(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    await set_job(store, status="failed", set_aside="why", retry_count=5)
+    service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
+    assert await service.recover_all(0) == []
+    assert (await service.resume("r")).status == "completed"
+    job = await JobRepository(store=store).get("r")
+    assert (job.set_aside, job.retry_count) == (None, 0)
+
+
+def write_flow(folder: Path) -> None:
+    (folder / "nodes.py").write_text(NODES)
+    document = {
+        "nodes": [
+            {"id": "in", "type": "workflow.Input", "data": {"name": "a"}},
+            {"id": "body", "type": "nodes.work", "data": {}},
+        ],
+        "edges": [{"source": "in", "target": "body", "targetHandle": "a"}],
+        "enable": {"checkpoint": {"every_firing": True}},
+    }
+    (folder / "flow.json").write_text(json.dumps(document))
+
+
+async def start(folder: Path, url: str, value: str) -> int:
+    """Run the flow by the command, under its input as id."""
+    arguments = ("run", "flow.json", "--nodes", "nodes.py", "--run-id", value, "--input", f"a={json.dumps(value)}", "--quiet")
+    process = await asyncio.create_subprocess_exec(
+        *child_command(), *arguments, cwd=folder, env=environment(url), stderr=asyncio.subprocess.DEVNULL
+    )
+    return await process.wait()
+
+
+def child_command() -> tuple[str, ...]:
+    from checkpoint_plugin.child import COMMAND
+
+    return COMMAND[:-1]
+
+
+def environment(url: str) -> Mapping[str, str]:
+    return {**os.environ, "WORKFLOW_CHECKPOINT_URL": url}
+
+
+async def test_a_run_of_the_runner_is_resumed_by_a_process(
+    store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flow(tmp_path)
+    assert await start(tmp_path, store_url, "good") == 0
+    await make_stuck(store, "good")
+    assert await start(tmp_path, store_url, "fails") == 1
+    await make_stuck(store, "fails")
+    assert await start(tmp_path, store_url, "poison") == -9
+    assert {job.id for job in await RecoveryService(store=store).find_stuck_runs(0)} == {"good", "fails", "poison"}
+    (refused,) = [o for o in await RecoveryService(store=store).recover_all(0) if o.run_id == "poison"]
+    assert refused.status == "refused" and "nodes" in (refused.error or "")
+    jobs = JobRepository(store=store)
+    assert (await jobs.get("poison")).retry_count == 0
+    await make_stuck(store, "good")
+    await make_stuck(store, "fails")
+    outcomes = {o.run_id: o for o in await RecoveryService(store=store, nodes=["nodes.py"], max_attempts=2).recover_all(0)}
+    assert {run_id: outcome.status for run_id, outcome in outcomes.items()} == {
+        "good": "completed",
+        "fails": "failed",
+        "poison": "died",
+    }
+    assert "by signal 9" in (outcomes["poison"].error or "")
+    assert "the reason" in (outcomes["fails"].error or "")
+    assert (await jobs.get("poison")).retry_count == 1
+    service = RecoveryService(store=store, nodes=["nodes.py"], max_attempts=2)
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["died"]
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["set_aside"]
+    assert await service.recover_all(0) == []
+    assert (tmp_path / "journal").read_text().split().count("poison") == 3, "once by itself, twice resumed"
