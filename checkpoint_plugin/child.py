@@ -54,6 +54,7 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str]) -> ChildE
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a key on the terminal would reach it besides, and a second signal lets nothing be saved
     )
     try:
         told = await _told(process)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -210,7 +210,7 @@ class RecoveryService:
         at_once: int = AT_ONCE,
         watch_seconds: float | None = None,
         trouble: Callable[[StoreError], object] | None = None,
-    ) -> AsyncIterator[RecoveryOutcome]:
+    ) -> AsyncGenerator[RecoveryOutcome, None]:
         """As `recover_all`, telling of each run when it is over; with `watch_seconds` without an end.
 
         Args:

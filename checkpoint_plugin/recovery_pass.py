@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -44,7 +44,7 @@ class RecoveryPass:
 
     async def outcomes(
         self, at_once: int, watch_seconds: float | None, trouble: Callable[[StoreError], object] | None
-    ) -> AsyncIterator[RecoveryOutcome]:
+    ) -> AsyncGenerator[RecoveryOutcome, None]:
         """As `RecoveryService.recover`."""
         rests = _Rests(watch_seconds)
         running: set[asyncio.Task[RecoveryOutcome]] = set()

@@ -17,11 +17,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 import pytest
 
 START_SECONDS = 30
+T = TypeVar("T", bound="Server")
 
 
 def binary_folders() -> Iterator[Path]:
@@ -106,8 +108,11 @@ async def execute(dsn: str, statement: str) -> None:
         await connection.close()
 
 
-def start_server() -> Server:
+def start_server(kind: type[T]) -> T:
     """Start the first server that works.
+
+    Args:
+        kind: of server.
 
     Raises:
         RuntimeError: none did; the message tells what was tried.
@@ -115,7 +120,7 @@ def start_server() -> Server:
     tried: list[str] = []
     for folder in binary_folders():
         try:
-            server = Server(folder)
+            server = kind(folder)
             try:
                 server.wait()
             except BaseException:
@@ -135,7 +140,7 @@ def postgres_server() -> Iterator[str]:
         yield dsn
         return
     try:
-        server = start_server()
+        server = start_server(Server)
     except RuntimeError as error:
         if os.environ.get("CI"):
             raise

@@ -1,0 +1,233 @@
+"""`workflow recover` as a user meets it: runs that were killed, in processes of their own, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoint_plugin import Job, JobRepository
+from tests.cli.command import environment, start, workflow
+from tests.postgres import Server, start_server
+
+NODES = """
+import asyncio
+from pathlib import Path
+from typing import Any
+from workflow_runner import node
+
+@node
+async def first(a: Any) -> Any:
+    journal(f"first {a}")
+    return a
+
+@node
+async def second(a: Any) -> Any:
+    journal(f"begun {a}")
+    while not Path("go on").exists():
+        await asyncio.sleep(0.01)
+    journal(f"ended {a}")
+    return a
+
+def journal(line: str) -> None:
+    with Path("journal").open("a") as file:
+        file.write(line + "\\n")
+"""
+FLOW: dict[str, Any] = {
+    "nodes": [
+        {"id": "in", "type": "workflow.Input", "data": {"name": "a"}},
+        {"id": "first", "type": "nodes.first", "data": {}},
+        {"id": "second", "type": "nodes.second", "data": {}},
+        {"id": "out", "type": "workflow.Output"},
+    ],
+    "edges": [
+        {"source": "in", "target": "first", "targetHandle": "a"},
+        {"source": "first", "target": "second", "targetHandle": "a"},
+        {"source": "second", "target": "out", "targetHandle": "value"},
+    ],
+    "enable": {"checkpoint": {"every_firing": True}},
+}
+PATIENCE_SECONDS = 40
+
+
+class Folder:
+    """A folder with a workflow, and the runs that are started there."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path = path
+        self.env = environment(WORKFLOW_CHECKPOINT_URL=url)
+        self.jobs = JobRepository(url)
+        (path / "nodes.py").write_text(NODES)
+        (path / "flow.json").write_text(json.dumps(FLOW))
+
+    def kill_runs(self, *names: str) -> None:
+        """Start runs and kill each in the middle of its second node."""
+        started = {}
+        for name in names:
+            arguments = (
+                "run",
+                "flow.json",
+                "--nodes",
+                "nodes.py",
+                "--run-id",
+                name,
+                "--input",
+                f"a={json.dumps(name)}",
+                "--quiet",
+            )
+            started[name] = start(*arguments, cwd=self.path, env=self.env)
+        for name, process in started.items():
+            self.wait(lambda name=name: f"begun {name}" in self.journal())  # type: ignore[misc]
+            process.kill()
+            process.communicate()
+
+    def wait(self, wanted: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not wanted():
+            assert time.monotonic() < deadline, self.journal()
+            time.sleep(0.02)
+
+    def journal(self) -> list[str]:
+        path = self.path / "journal"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def go_on(self) -> None:
+        (self.path / "go on").touch()
+
+    def watch(self) -> subprocess.Popen[str]:
+        return start("recover", "--nodes", "nodes.py", "--watch", "--interval", "0.1", "--json", cwd=self.path, env=self.env)
+
+    def job(self, run_id: str) -> Job:
+        return asyncio.run(self.jobs.get(run_id))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, store_url: str) -> Folder:
+    return Folder(tmp_path, store_url)
+
+
+def test_every_killed_run_is_resumed(folder: Folder) -> None:
+    folder.kill_runs("one", "two")
+    folder.go_on()
+    done = workflow("recover", "--nodes", "nodes.py", "--json", cwd=folder.path, env=folder.env)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert {(run["run_id"], run["status"], run["error"]) for run in json.loads(line)["runs"]} == {
+        ("one", "completed", None),
+        ("two", "completed", None),
+    }
+    counted = Counter(folder.journal())
+    for name in ("one", "two"):
+        assert (counted[f"first {name}"], counted[f"begun {name}"], counted[f"ended {name}"]) == (1, 2, 1)
+    again = workflow("recover", "--nodes", "nodes.py", "--json", cwd=folder.path, env=folder.env)
+    assert (again.returncode, json.loads(again.stdout)) == (0, {"runs": []})
+
+
+def test_a_run_that_cannot_be_resumed_is_told(folder: Folder) -> None:
+    folder.kill_runs("one")
+    done = workflow("recover", cwd=folder.path, env=folder.env)
+    assert done.returncode == 1
+    assert done.stdout.startswith("run one: refused: ") and "nodes" in done.stdout
+    job = folder.job("one")
+    assert (job.status, job.retry_count) == ("running", 0)
+
+
+def test_without_a_store_there_is_nothing_to_do(tmp_path: Path) -> None:
+    done = workflow("recover", "--json", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"runs": []})
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_recoveries_at_once_resume_each_run_once(folder: Folder) -> None:
+    names = [f"r{place}" for place in range(4)]
+    folder.kill_runs(*names)
+    folder.go_on()
+    started = [start("recover", "--nodes", "nodes.py", "--json", cwd=folder.path, env=folder.env) for _ in range(3)]
+    told = [json.loads(process.communicate(timeout=PATIENCE_SECONDS)[0])["runs"] for process in started]
+    assert sorted((run["run_id"], run["status"]) for runs in told for run in runs) == [(name, "completed") for name in names]
+    assert Counter(folder.journal()) == Counter(
+        [f"{what} {name}" for name in names for what in ("first", "begun", "begun", "ended")]
+    )
+    assert {folder.job(name).attempt for name in names} == {2}
+
+
+def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(folder: Folder) -> None:
+    watch = folder.watch()
+    folder.kill_runs("one")
+    folder.wait(lambda: folder.journal().count("begun one") == 2)
+    watch.send_signal(signal.SIGTERM)
+    out, err = watch.communicate(timeout=PATIENCE_SECONDS)
+    assert (watch.returncode, out) == (143, ""), err
+    job = folder.job("one")
+    assert (job.status, job.attempt, job.retry_count) == ("paused", 2, 0), "the process that executed it saved and left"
+
+
+def test_a_recovery_that_is_killed_leaves_its_child_alone(folder: Folder) -> None:
+    folder.kill_runs("one")
+    watch = folder.watch()
+    folder.wait(lambda: folder.journal().count("begun one") == 2)
+    watch.kill()
+    watch.communicate()
+    again = folder.watch()
+    time.sleep(0.5)  # some looks
+    folder.go_on()
+    folder.wait(lambda: folder.job("one").status == "completed")
+    again.send_signal(signal.SIGTERM)
+    assert again.communicate(timeout=PATIENCE_SECONDS)[0] == "", "the run was held all the time"
+    assert folder.journal().count("begun one") == 2
+
+
+class Restartable(Server):
+    """A server that can be killed and started again on the same data."""
+
+    def __init__(self, binaries: Path) -> None:
+        super().__init__(binaries)
+        self._command = self._process.args
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGQUIT)  # at once, as in a crash; its children, too
+        self._process.wait(10)
+
+    def start_again(self) -> None:
+        command: Any = self._command
+        self._process = subprocess.Popen(command, user=self._user, stdout=self._log, stderr=self._log, cwd=self.folder)
+        self.wait()
+
+
+@pytest.fixture
+def server(postgres_server: str) -> Iterator[Restartable]:
+    """Of its own: others use the server of the session. Where that could not be started, the test is skipped with it."""
+    server = start_server(Restartable)
+    yield server
+    server.stop()
+
+
+def test_the_database_restarts_while_recovery_runs(server: Restartable, tmp_path: Path) -> None:
+    folder = Folder(tmp_path, server.dsn())
+    folder.kill_runs("one", "two")
+    watch = folder.watch()
+    folder.wait(lambda: {"begun one", "begun two"} <= {line for line, count in Counter(folder.journal()).items() if count == 2})
+    server.kill()
+    folder.go_on()
+    time.sleep(1)
+    server.start_again()
+    folder.wait(lambda: {folder.job(name).status for name in ("one", "two")} == {"completed"})
+    (tmp_path / "go on").unlink()
+    folder.kill_runs("three")
+    folder.go_on()
+    folder.wait(lambda: folder.job("three").status == "completed")
+    watch.send_signal(signal.SIGTERM)
+    out, err = watch.communicate(timeout=PATIENCE_SECONDS)
+    assert watch.returncode == 143, err
+    last = {run["run_id"]: run["status"] for run in map(json.loads, out.splitlines())}
+    assert (last["one"], last["two"]) == ("completed", "completed")
+    counted = Counter(folder.journal())
+    assert all(counted[f"first {name}"] == 1 for name in ("one", "two", "three")), "what was durable was not done again"
