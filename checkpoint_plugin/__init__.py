@@ -12,6 +12,7 @@ from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.answers import update_suspended_state
     from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
     from checkpoint_plugin.codec import Codec, TypeRegistry, register
     from checkpoint_plugin.events import EventLogger, EventRecord
@@ -48,6 +49,7 @@ __all__ = [
     "create_checkpoint_hook",
     "register",
     "restore_checkpoint_hook",
+    "update_suspended_state",
 ]
 
 _LAZY = {
@@ -72,6 +74,7 @@ _LAZY = {
     "create_checkpoint_hook": "manager",
     "register": "codec",
     "restore_checkpoint_hook": "manager",
+    "update_suspended_state": "answers",
 }
 """Where the names live whose modules import more than a run needs that saves nothing: imported when one is asked for."""
 

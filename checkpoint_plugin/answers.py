@@ -2,41 +2,120 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.errors import NodeNotSuspended
-from checkpoint_plugin.lease import database_now
-from checkpoint_plugin.models import RUN_NODE_STATE, RunNodeState
+from checkpoint_plugin.history import RunHistory
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.lease import Lease, database_now, release_lease, take_lease
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
-from checkpoint_plugin.store import Store
-from hookspecs import RunNotFound, dumps_tagged
+from checkpoint_plugin.store import RUNNER, Store
+from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, dumps_tagged
 
-__all__ = ["answer_nodes"]
+__all__ = ["answer_nodes", "update_suspended_state"]
+
+LEASE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 2.0
+"""How long to wait for whoever holds the run: who brings another answer is done in a moment."""
+PAUSE_SECONDS: Final = 0.05
 
 
-async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], worker_id: str) -> None:
-    """Hand suspended nodes what they wait for, all of them or none.
+async def update_suspended_state(
+    run_id: str, node_id: str, value: Any, url: str | None = None, *, store: Store | None = None
+) -> None:
+    """Hand a suspended node what it waits for, without a runner. It goes on when its run is resumed, which
+    `workflow recover --watch` does by itself.
+
+    In a run of a runner the answer is another checkpoint, and any value that the store keeps. In one that was saved by hand
+    it becomes the node's resume state: a dict is merged into a state that is one, anything else with a JSON form replaces it.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        value: the answer.
+        url: of the store; `None` for the default.
+        store: an open one instead; its owner closes it.
+
+    Raises:
+        RunNotFound: there is no such run.
+        NodeNotSuspended: the node waits for nothing, or was answered already; nothing was changed.
+        RunHeld: somebody executes the run, or answers another node in this moment; nothing was changed.
+        ValueNotStorable: the value cannot be stored; nothing was changed.
+        StoreError: the store is missing, damaged or cannot be used.
+    """
+    async with StoreAccess(url, store).open(create=False) as opened:
+        await answer_nodes(opened, run_id, {node_id: value})
+
+
+async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], worker_id: str | None = None) -> None:
+    """Answer several nodes of a run, all of them or none; as `update_suspended_state`.
 
     Args:
         store: with the run.
         run_id: the run.
-        answers: values with a JSON form, by node id. A dict is merged into a state that is one; anything else replaces it.
-        worker_id: who brings them.
-
-    Raises:
-        RunNotFound: there is no such run.
-        NodeNotSuspended: a node waits for nothing; nothing was changed.
-        TaggedValueError: a value has no JSON form.
+        answers: values by node id.
+        worker_id: who brings them; default: this process.
     """
+    query = select(JOB.c.execution_strategy).where(JOB.c.id == run_id)
+    row = await store.transact(lambda connection: connection.execute(query).first(), write=False)
+    if row is None:
+        raise RunNotFound(run_id, store.location.shown)
+    if row.execution_strategy == RUNNER:
+        await _answer_runner(store, run_id, answers, Holder.here(worker_id))
+    else:
+        await _answer_by_hand(store, run_id, answers)
+
+
+async def _answer_runner(store: Store, run_id: str, answers: Mapping[str, Any], holder: Holder) -> None:
+    """Under a lease of its own: what a run is written by, and what a checkpoint goes on from, is one process at a time."""
+    lease = await _take(store, run_id, holder)
+    try:
+        job = await store.job(run_id)
+        history = RunHistory(run_id, job.attempt, lease.epoch, generation=lease.generation)
+        cut = await store.restore(history, None)
+        known = {} if cut is None else {node.node_id: node for node in cut.nodes}
+        at = datetime.now(UTC)
+        nodes = tuple(_answered(run_id, node_id, known.get(node_id), value) for node_id, value in answers.items())
+        error = (None, None) if cut is None else (cut.error, cut.error_node_id)
+        await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer")
+    finally:
+        await store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
+
+
+async def _take(store: Store, run_id: str, holder: Holder) -> Lease:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await store.transact(lambda connection: take_lease(connection, run_id, holder, LEASE_SECONDS))
+        except RunHeld:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _answered(run_id: str, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:
+    if node is None or node.suspension is None or node.status != "suspended":
+        raise NodeNotSuspended(run_id, node_id, "idle" if node is None else node.status)
+    if node.suspension.answered:
+        raise NodeNotSuspended(run_id, node_id, "answered already")
+    return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
+
+
+async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any]) -> None:
     for value in answers.values():
         dumps_tagged(value)
 
-    def work(connection: Connection) -> bool:
-        if lock_epoch(connection, run_id) is None:
-            return False
+    def work(connection: Connection) -> None:
+        lock_epoch(connection, run_id)
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id.in_(list(answers)))
         states = {row.node_id: RunNodeState(**row._mapping) for row in connection.execute(query)}
         now = database_now(connection)
@@ -48,7 +127,5 @@ async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], wo
             merged = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
             state.resume_state_json, state.updated_at, state.wake_at = dumps_tagged(merged), now, now
         upsert_node_rows(connection, [states[node_id].model_dump() for node_id in answers])
-        return True
 
-    if not await store.transact(work):
-        raise RunNotFound(run_id, store.location.shown)
+    await store.transact(work)

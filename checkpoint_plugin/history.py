@@ -9,6 +9,7 @@ from typing import Final
 
 from checkpoint_plugin.payloads import BaseCache
 from checkpoint_plugin.sealing import PLAIN, Seal
+from hookspecs import Suspension
 
 __all__ = ["RunHistory"]
 
@@ -32,6 +33,7 @@ class RunHistory:
         log: to which output items are appended; another one after going back to an older checkpoint.
         total: the hash of the newest cut.
         status: of the run in the last checkpoint of this attempt.
+        suspended: nodes that wait, of those that were told in a cut.
         payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
         bases: values that later ones may grow out of.
         seal: how bytes are stored.
@@ -48,6 +50,7 @@ class RunHistory:
     log: int = 0
     total: int = 0
     status: str | None = None
+    suspended: dict[str, Suspension] = field(default_factory=dict)
     payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
     seal: Seal = PLAIN

@@ -52,6 +52,7 @@ class _NodeFields(Protocol):
     last_error: str | None
     retryable: bool
     suspension_reason: str | None
+    suspension_metadata_json: str | None
     resume_state_json: str | None
     outputs_json: str | None
 
@@ -219,6 +220,7 @@ class NodeLife:
         reason: str | None = None,
         state: Any = None,
         *,
+        metadata: Mapping[str, Any] | None = None,
         wake_at: datetime | None = None,
         at: datetime | None = None,
     ) -> None:
@@ -227,15 +229,18 @@ class NodeLife:
         Args:
             reason: for what, for people.
             state: what it keeps for when it goes on.
+            metadata: anything for whoever answers.
             wake_at: from when on it need not wait any more, aware.
             at: when, aware; now by default.
 
         Raises:
-            TaggedValueError: the state has no JSON form; nothing was changed.
+            TaggedValueError: state or metadata have no JSON form; nothing was changed.
         """
         kept = None if state is None else dumps_tagged(state)
+        told = None if metadata is None else dumps_tagged(dict(metadata))
         node, now = _step_node(self, "suspended", at)
         node.suspended_at, node.suspension_reason, node.resume_state_json, node.wake_at = now, reason, kept, wake_at
+        node.suspension_metadata_json = told
 
     def mark_resuming(self: _NodeFields, *, at: datetime | None = None) -> None:
         """A suspended or paused node goes on: it runs, as another attempt, and its state is kept for it."""
@@ -273,6 +278,11 @@ class NodeLife:
     def outputs(self: _NodeFields) -> Any:
         """Its values by handle, once it is completed."""
         return None if self.outputs_json is None else loads_tagged(self.outputs_json)
+
+    @property
+    def suspension_metadata(self: _NodeFields) -> Any:
+        """What it tells whoever answers."""
+        return None if self.suspension_metadata_json is None else loads_tagged(self.suspension_metadata_json)
 
     @property
     def resume_state(self: _NodeFields) -> Any:

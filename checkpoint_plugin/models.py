@@ -151,12 +151,13 @@ class RunNodeState(NodeLife, Base, table=True):
     started_at: datetime | None = None
     completed_at: datetime | None = None
     failed_at: datetime | None = None
-    suspended_at: datetime | None = None
-    wake_at: datetime | None = None
     updated_at: datetime = Field(default_factory=_now)
     last_error: str | None = Field(default=None, sa_type=Text)
     retryable: bool = True
+    suspended_at: datetime | None = None
+    wake_at: datetime | None = None
     suspension_reason: str | None = Field(default=None, sa_type=Text)
+    suspension_metadata_json: str | None = Field(default=None, sa_type=Text)
     resume_state_json: str | None = Field(default=None, sa_type=Text)
     outputs_json: str | None = Field(default=None, sa_type=Text)
 

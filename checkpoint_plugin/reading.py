@@ -54,6 +54,7 @@ class StoredCut:
         history.digests = dict(self.digests)
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
         history.log = head.log
+        history.suspended = {node.node_id: node.suspension for node in nodes if node.suspension is not None}
         history.total = self.total
         history.payloads.clear()
         history.remember(self.mentioned)

@@ -14,11 +14,13 @@ from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
 from checkpoint_plugin.rows import FIELDS
 from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place
+from checkpoint_plugin.suspensions import mentioned_in, read_suspension
 from hookspecs import EdgeSnapshot, NodeSnapshot
 
 __all__ = ["RowReader", "mentioned_in_refs"]
 
 COLLECTED: Final = FIELDS.index("collected")
+SUSPENSION: Final = FIELDS.index("suspension")
 LAYOUT_1: Final = frozenset(FIELDS[:16])
 """The fields of a row in layout 1, which named them."""
 
@@ -85,6 +87,8 @@ class RowReader:
             refs += [ref for _, ref in named or ()]
         for _, items, _ in inbox:
             refs += items
+        if len(row) > SUSPENSION and row[SUSPENSION] is not None:
+            refs += mentioned_in(row[SUSPENSION])
         return mentioned_in_refs(refs)
 
     def value(self, ref: Any, where: str) -> Any:
@@ -119,7 +123,8 @@ class RowReader:
             what = f"output {node_id!r} has {len(items)} of {row[COLLECTED]} items"
             raise StoreDamaged(self.run_id, what, self.number)
         status, attempt, firing, commits, state, arguments, taken, emitted, latest, inbox, order, _, source, error, *rest = row
-        started_at, ended_at = rest[:2]
+        started_at, ended_at, *more = rest
+        waits = more[0] if more else None
         return NodeSnapshot(
             node_id=node_id,
             status=status,
@@ -140,6 +145,7 @@ class RowReader:
             error=None if error is None else error.decode("utf-8", "surrogatepass"),
             started_at=_read_time(started_at),
             ended_at=_read_time(ended_at),
+            suspension=None if waits is None else read_suspension(waits, lambda ref: self.value(ref, where)),
         )
 
 

@@ -12,6 +12,7 @@ import ormsgpack
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.digests import text_bytes
 from checkpoint_plugin.sealing import PLAIN, Seal
+from checkpoint_plugin.suspensions import pack_suspension
 from hookspecs import NodeSnapshot
 
 __all__ = ["FIELDS", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWriter", "related_places"]
@@ -167,6 +168,8 @@ class RowWriter:
             _time(node.started_at),
             _time(node.ended_at),
         ]
+        if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were
+            row.append(pack_suspension(node.suspension, lambda value, what: one(value, what, ("suspension", node_id, what))))
         cut.rows[node_id] = EncodedRow(ormsgpack.packb(row), b"".join(mentioned))
         cut.mentioned.update(mentioned)
 

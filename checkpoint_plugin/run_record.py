@@ -18,10 +18,12 @@ from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
 from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
-from checkpoint_plugin.node_record import NodeRecord, read_record, shown_values
+from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
 from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.reading import fetch_cut
+from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import RunStatus, Snapshot, StoreError, dumps_tagged
 
@@ -32,7 +34,7 @@ BARE: Final = "manager"
 BATCH: Final = 10_000
 LOADS: Final = 10
 ENDS: Final = ("finished_at", "completed_at", "failed_at", "error", "error_message")
-JOB_PARTS: Final = ("attempt", "status", "newest_number", "execution_strategy", *ENDS)
+JOB_PARTS: Final = ("attempt", "status", "newest_number", "execution_strategy", *ENDS, *SUSPENSION)
 Mark = tuple[int | None, str, int, Any]
 """What changes whenever a node's row does."""
 
@@ -105,17 +107,18 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
     """
     codec = store.codec
 
-    def work(connection: Connection) -> tuple[Standing | None, Any, Sequence[Any], Any, Standing | None]:
+    def work(connection: Connection) -> tuple[Standing | None, Any, Sequence[Any], Any, Standing | None, Seal]:
         before = fetch_standing(connection, run_id)
         if before is None:
-            return None, None, (), None, None
-        cut = fetch_cut(connection, run_id, None, codec, store.keys.find(connection, run_id))
+            return None, None, (), None, None, PLAIN
+        seal = store.keys.find(connection, run_id)
+        cut = fetch_cut(connection, run_id, None, codec, seal)
         rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
         definition = connection.execute(select(JOB.c.definition, JOB.c.definition_digest).where(JOB.c.id == run_id)).one()
-        return before, cut, rows, definition, fetch_standing(connection, run_id)
+        return before, cut, rows, definition, fetch_standing(connection, run_id), seal
 
     for _ in range(LOADS):
-        before, cut, rows, definition, after = await store.transact(work, write=False)
+        before, cut, rows, definition, after, seal = await store.transact(work, write=False)
         if before == after:
             break
     else:
@@ -131,19 +134,22 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
             ours = snapshot.context is not None
             record.context, record.taken_at = snapshot.context or {}, snapshot.taken_at
             for node in snapshot.nodes:
-                # What a runner keeps as a node's state is for the runner.
+                # What a runner keeps as a node's state is for the runner; what a suspended node keeps is for people, too.
                 values = node.state if ours else None
+                if node.suspension is not None:
+                    values = pack_values(f"run {run_id!r}, node {node.node_id!r}", None, node.suspension.state, codec)
                 if values is not None and type(values) is not bytes:
                     raise StoreDamaged(run_id, f"the values of node {node.node_id!r} are none", record.history.number)
                 times = {"started_at": node.started_at, "ended_at": node.ended_at}
                 record.nodes[node.node_id] = NodeRecord(node.status, node.attempt, node.error, values, **times)
             if not ours:
                 record.by_runner = True
-        for row in rows:
+        for row in () if record.by_runner else rows:
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
         if digest_of(run_id.encode(), definition.definition) != definition.definition_digest:
             raise StoreDamaged(run_id, "its graph and inputs were changed")
-        record.shape = read_shape(codec.decode(definition.definition)["graph"])
+        opened = seal.open(bytes(definition.definition), b"definition")
+        record.shape = read_shape(codec.decode(opened)["graph"])
         return record
 
     return await store.compute(read)
@@ -249,7 +255,8 @@ class RunSave:
         self._marked_at = self._at if bind is None else bind(self._at)
         if self._extras:
             connection.execute(_EXTRAS, [{"of_run": self._run_id, **row} for row in self._extras])
-        kept = {name: standing.job[name] for name in ENDS} if standing is not None and self._status in FINAL else {}
+        stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
+        kept = {} if standing is None else {name: standing.job[name] for name in stays}
         if standing is not None:
             kept.update(self._graph)
         if kept:

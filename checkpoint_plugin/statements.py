@@ -6,7 +6,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, BigInteger, Dialect, Table, Text, bindparam, func, insert, select, true, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Dialect,
+    Table,
+    Text,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -22,6 +37,8 @@ from checkpoint_plugin.models import (
     PAYLOAD_SEGMENT,
     RUN_NODE_STATE,
 )
+from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION_COLUMNS
+from checkpoint_plugin.suspensions import NODE_COLUMNS
 
 __all__ = [
     "JOB_COLUMNS",
@@ -52,6 +69,7 @@ MANY: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
             "updated_at",
             "last_error",
             "retryable",
+            *NODE_COLUMNS,
         ),
     ),
 }
@@ -67,6 +85,7 @@ JOB_COLUMNS: Final = (
     "failed_at",
     "error",
     "error_message",
+    *SUSPENSION_COLUMNS,
 )
 """What a save changes in the run's row."""
 KEPT: Final = frozenset({"run_id", "node_id", "retryable"})
@@ -161,7 +180,11 @@ def _adding(statement: Any, table: Table) -> Any:
     if table is PAYLOAD:
         return statement.on_conflict_do_nothing()
     if table is RUN_NODE_STATE:
-        updates = {name: statement.excluded[name] for name in MANY["states"][1] if name not in KEPT}
+        new, old = statement.excluded, table.c
+        updates = {name: new[name] for name in MANY["states"][1] if name not in KEPT}
+        # Where a cut tells only that a node is suspended, by whom and why was written by somebody else, and stays.
+        told = or_(new.status != literal_column("'suspended'"), new.suspended_at.is_not(None))
+        updates.update({name: case((told, new[name]), else_=old[name]) for name in NODE_COLUMNS})
         return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=updates)
     return statement
 

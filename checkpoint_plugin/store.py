@@ -30,6 +30,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.sealing import PLAIN, Seal
+from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.transaction import Database, finish
 from checkpoint_plugin.witness import Witness
 from checkpoint_plugin.writing import CutWriter, insert_new
@@ -232,7 +233,7 @@ class Store:
                 raise RunHeld(run_id, None, None)
             now = datetime.now(UTC)
             shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": now}
-            update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **shown})
+            update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **NO_SUSPENSION, **shown})
             aside = (JOB.c.id == run_id, JOB.c.set_aside.is_not(None))  # who resumes it by hand takes it back among the others
             connection.execute(update(JOB).where(*aside).values(set_aside=None, retry_count=0))
             return lease, JobEnd(row.status, row.error, row.finished_at)

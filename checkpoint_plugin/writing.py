@@ -21,7 +21,8 @@ from checkpoint_plugin.payloads import PayloadWriter
 from checkpoint_plugin.rows import RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
-from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError
+from checkpoint_plugin.suspensions import job_columns, node_columns
+from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspension
 
 __all__ = ["CutWriter", "SaveRows", "head_digest", "insert_new"]
 
@@ -72,6 +73,7 @@ class CutWriter:
         self._cut_hash = history.total
         self._digests: dict[str, bytes] = {}
         self._saved_items: dict[str, int] = {}
+        self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
         self._payloads = PayloadWriter(history.bases, self.number)
         self._size = 0
@@ -113,8 +115,11 @@ class CutWriter:
         rows.states = [_node_state(node, number, at, seal) for node in snapshot.nodes]
         self._cut_hash, self._size, self._mentioned = total, size, cut.mentioned
         rows.head = self._head()
+        self._suspended = {n: waits for n, waits in history.suspended.items() if n not in self._digests}
+        self._suspended.update((node.node_id, node.suspension) for node in snapshot.nodes if node.suspension is not None)
         end = JobEnd(snapshot.status, snapshot.error, at).columns(at, seal)
-        rows.job = {f"job_{name}": value for name, value in {**end, "newest_number": number}.items()}
+        waits = job_columns(self._suspended if snapshot.status == "suspended" else {}, seal)
+        rows.job = {f"job_{name}": value for name, value in {**end, **waits, "newest_number": number}.items()}
         self.rows = rows
 
     # Writing.
@@ -239,6 +244,7 @@ class CutWriter:
         history.number = self.number
         history.total = self._cut_hash
         history.status = self._snapshot.status
+        history.suspended = self._suspended
         history.digests.update(self._digests)
         history.remember(self._mentioned)
         history.saved_items.update(self._saved_items)
@@ -294,7 +300,8 @@ def head_digest(values: Mapping[str, Any]) -> bytes:
 def _is_light(node: NodeSnapshot, saved: int) -> bool:
     if len(node.taken) + len(node.collected) - saved > LIGHT_ITEMS:
         return False
-    values = [node.state, *(node.arguments or {}).values(), *(node.latest or {}).values(), *node.collected[saved:]]
+    waits = () if node.suspension is None else (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
+    values = [node.state, *waits, *(node.arguments or {}).values(), *(node.latest or {}).values(), *node.collected[saved:]]
     for edge in node.inbox:
         if len(edge.items) > LIGHT_ITEMS:
             return False
@@ -325,4 +332,5 @@ def _node_state(node: NodeSnapshot, number: int, at: datetime, seal: Seal) -> tu
         at,
         None if node.error is None else seal.seal_text(storable_text(node.error)),
         True,
+        *node_columns(node.suspension, at, seal),
     )

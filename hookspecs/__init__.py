@@ -36,6 +36,7 @@ from hookspecs.snapshot import (
     Prefix,
     RunStatus,
     Snapshot,
+    Suspension,
     Taken,
 )
 from hookspecs.specs import CheckpointHooks, CodecHooks, NodeHooks, RunLifeHooks
@@ -93,6 +94,7 @@ __all__ = [
     "StoreError",
     "StoreFactory",
     "StoredRun",
+    "Suspension",
     "TaggedValueError",
     "Taken",
     "TeachCodecs",

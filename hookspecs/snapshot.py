@@ -16,6 +16,7 @@ __all__ = [
     "Prefix",
     "RunStatus",
     "Snapshot",
+    "Suspension",
     "Taken",
 ]
 
@@ -82,6 +83,29 @@ class EdgeSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspension:
+    """What a suspended node waits for.
+
+    Args:
+        reason: for people.
+        since: when it was suspended, aware UTC.
+        state: what the body keeps for when it goes on.
+        metadata: what it tells whoever answers.
+        wake_at: from when on it need not wait any more, aware.
+        answered: an answer is there, and the node has not gone on since.
+        answer: what it is.
+    """
+
+    reason: str
+    since: datetime
+    state: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    wake_at: datetime | None = None
+    answered: bool = False
+    answer: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSnapshot:
     """One actor at a cut, enough to run its unfinished step again.
 
@@ -103,6 +127,7 @@ class NodeSnapshot:
         error: why it failed, as text.
         started_at: when the node first fired, aware UTC.
         ended_at: when it completed or failed, aware UTC.
+        suspension: what it waits for, when it is suspended.
     """
 
     node_id: str
@@ -122,6 +147,7 @@ class NodeSnapshot:
     error: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    suspension: Suspension | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from checkpoint_plugin.cli import runs as stored
 from checkpoint_plugin.cli.events import events
 from checkpoint_plugin.cli.keys import rotate_key
 from checkpoint_plugin.cli.recover import recover
+from checkpoint_plugin.cli.suspended import suspended
 from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.resume import resume
 from workflow_runner.cli.run import run
@@ -26,6 +27,7 @@ COMMANDS: dict[str, click.Command] = {
     "runs": stored.runs,
     "show": stored.show,
     "checkpoints": stored.checkpoints,
+    "suspended": suspended,
     "recover": recover,
     "prune": pruning.prune,
     "savepoint": pruning.savepoint,

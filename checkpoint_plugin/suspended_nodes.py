@@ -1,0 +1,82 @@
+"""Who waits for what: the suspended nodes of every run that is not over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.lease import database_now
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE
+from checkpoint_plugin.store import Store
+from hookspecs import TaggedValueError, loads_tagged
+
+__all__ = ["SuspendedNode", "fetch_suspended_nodes"]
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendedNode:
+    """A node that waits.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        reason: for what, for people.
+        since: when it was suspended.
+        wake_at: from when on it need not wait any more; for one that was answered, when that was.
+        due: whether that time has come: a resume of the run goes on with it.
+        metadata: what it tells whoever answers; `None` also where that has no JSON form.
+    """
+
+    run_id: str
+    node_id: str
+    reason: str | None
+    since: datetime | None
+    wake_at: datetime | None
+    due: bool
+    metadata: Any
+
+
+async def fetch_suspended_nodes(store: Store) -> Sequence[SuspendedNode]:
+    """The suspended nodes of runs that are not over, those that wait for the longest time first.
+
+    Args:
+        store: an open one.
+
+    Raises:
+        KeyMissing: a run is encrypted, and its key is not given.
+        StoreDamaged: what is stored cannot be read.
+    """
+    state = RUN_NODE_STATE.c
+    columns = (
+        state.run_id,
+        state.node_id,
+        state.suspension_reason,
+        state.suspended_at,
+        state.wake_at,
+        state.suspension_metadata_json,
+    )
+    query = select(*columns).join(JOB, JOB.c.id == state.run_id).where(state.status == "suspended")
+    query = query.where(JOB.c.status.not_in(("completed", "cancelled"))).order_by(state.suspended_at, state.run_id, state.node_id)
+
+    def work(connection: Connection) -> Sequence[SuspendedNode]:
+        now = database_now(connection)
+        return [_read(store, connection, row, now) for row in connection.execute(query).all()]
+
+    return await store.transact(work, write=False)
+
+
+def _read(store: Store, connection: Connection, row: Any, now: datetime) -> SuspendedNode:
+    run_id, node_id, reason, since, wake_at, metadata = row
+    seal = store.keys.find(connection, run_id)
+    try:
+        reason = None if reason is None else seal.open_text(reason)
+        told = None if metadata is None else loads_tagged(seal.open_text(metadata))
+    except (MalformedValue, TaggedValueError) as error:
+        raise StoreDamaged(run_id, f"what node {node_id!r} waits for: {error}") from error
+    return SuspendedNode(run_id, node_id, reason, since, wake_at, wake_at is not None and wake_at <= now, told)
