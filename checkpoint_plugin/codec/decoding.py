@@ -51,8 +51,8 @@ def decode_value(data: bytes, registry: TypeRegistry) -> Any:
 
 
 def decode_parts(data: bytes, depth: int, registry: TypeRegistry) -> list[Any]:
-    """The parts of a registered value, which stand at a depth."""
-    return _expect_list(_Decoder(registry).unpack(data, depth - 1))
+    """The parts of a registered value that stands at a depth, without its name."""
+    return _Decoder(registry).members(data, depth)[1:]
 
 
 def _unpack(data: bytes) -> tuple[Any, bool]:
@@ -118,10 +118,10 @@ class _Decoder:
         return tuple(_expect_list(self.unpack(data, depth)))
 
     def mapping(self, data: bytes, depth: int) -> Any:
-        pairs = _expect_list(self.unpack(data, depth - 1))  # a pair is no level of its own
+        pairs = _expect_list(_unpack(data)[0])
         if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise MalformedValue("a mapping in it has no pairs")
-        return {key: item for key, item in pairs}  # noqa: C416  a list of lists is not what dict() takes to mypy
+        return {self.resolve(key, depth + 1): self.resolve(item, depth + 1) for key, item in pairs}
 
     def set(self, data: bytes, depth: int) -> Any:
         return {self.unpack(item, depth + 1) for item in _expect_list(self.unpack(data, depth))}
@@ -130,7 +130,7 @@ class _Decoder:
         return frozenset(self.unpack(item, depth + 1) for item in _expect_list(self.unpack(data, depth)))
 
     def registered(self, data: bytes, depth: int) -> Any:
-        name, *parts = _expect_list(self.unpack(data, depth - 1))  # its fields are no level of their own
+        name, *parts = self.members(data, depth)
         entry = self.registry.named(name) if isinstance(name, str) else None
         if entry is None:
             raise ValueNotReadable(
@@ -138,6 +138,11 @@ class _Decoder:
                 "with --nodes), or register it: checkpoint_plugin.register(TheClass, name=…), or the hook register_codecs."
             )
         return entry.shape.make(parts)
+
+    def members(self, data: bytes, depth: int) -> list[Any]:
+        """The name of a registered value, then its parts."""
+        # The fields are no level of their own, but an extension always is: else a chain of them had no depth at all.
+        return [self.resolve(part, depth + 1 if type(part) is _Part else depth) for part in _expect_list(_unpack(data)[0])]
 
 
 def _foreign(tag: Tag) -> Read:

@@ -88,6 +88,7 @@ class _Encoder:
         self.place = place
         self.registry = registry
         self.open: set[int] = set()
+        self.checks = False
 
     def parts(self, value: Any, at: Way | None, depth: int) -> Any:
         """The value as something that MessagePack has, extensions included."""
@@ -170,7 +171,7 @@ class _Encoder:
 
     def registered(self, entry: RegisteredType, value: Any, at: Way | None, depth: int) -> Any:
         data = _pack([entry.name, *entry.shape.take(value, lambda step, part: self.parts(part, (at, step, None), depth))])
-        if entry.checked:
+        if entry.checked and not self.checks:
             self.check(entry, data, depth)
         return self.extension(Tag.REGISTERED, data)
 
@@ -186,10 +187,15 @@ class _Encoder:
     def check(self, entry: RegisteredType, data: bytes, depth: int) -> None:
         """Refuse what a user's own functions do not give back: what comes back must be stored as the same bytes."""
         try:
-            again = entry.shape.make(decode_parts(data, depth, self.registry)[1:])
+            again = entry.shape.make(decode_parts(data, depth - 1, self.registry))
         except ValueNotReadable as error:
             raise TypeError(error.why) from error
-        parts = entry.shape.take(again, lambda step, member: self.parts(member, None, depth))
+        # The members were checked when they were encoded. Checked again at each level, 30 levels took a billion checks.
+        self.checks = True
+        try:
+            parts = entry.shape.take(again, lambda step, member: self.parts(member, None, depth))
+        finally:
+            self.checks = False
         if _pack([entry.name, *parts]) != data:
             raise TypeError(f"what the decode=… of {type_name(entry.kind)} gives is another value to its encode=…")
 

@@ -428,6 +428,27 @@ def test_the_limit_on_a_value() -> None:
             codec.encode(value, place)
 
 
+def test_values_that_are_read_back_can_hold_one_another() -> None:
+    deep: Any = "leaf"
+    for _ in range(60):
+        deep = Money(deep)
+    assert decode(encode(deep, place, REGISTRY), REGISTRY).cents.cents.cents is not None  # once this took 2 ** 60 checks
+
+
+@pytest.mark.parametrize(
+    "shell", [Price, Point, lambda item: Numbers.model_construct([item]), Money, lambda item: Order.model_construct(rows=[item])]
+)
+def test_what_is_stored_at_the_deepest_can_be_read(shell: Callable[[Any], Any]) -> None:
+    deep: Any = "leaf"
+    for _ in range(49):
+        deep = shell(deep)
+    with pytest.raises(ValueNotStorable, match="nested deeper"):  # noqa: PT012  the depth at which it is refused is the shell's
+        for _ in range(60):
+            data = encode(deep, place, REGISTRY)
+            assert encode(decode(data, REGISTRY), place, REGISTRY) == data
+            deep = shell(deep)
+
+
 PROGRAM = """
 from __future__ import annotations
 import dataclasses, sys
