@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hookspecs import StoreError
+from hookspecs import PluginOptionsInvalid, Refusal, StoreError
 
 __all__ = [
     "CheckpointError",
@@ -15,6 +15,7 @@ __all__ = [
     "KeyUnusable",
     "NodeNotSuspended",
     "NotResumable",
+    "PolicyInvalid",
     "StaleVersion",
     "StoreDamaged",
     "StoreMissing",
@@ -29,6 +30,13 @@ __all__ = [
 
 class CheckpointError(StoreError):
     """Root of this package's errors."""
+
+
+class PolicyInvalid(PluginOptionsInvalid, Refusal):
+    """Raised when a policy names what the run's graph does not have; nothing was stored."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("checkpoint", message)
 
 
 class KeyMissing(CheckpointError):

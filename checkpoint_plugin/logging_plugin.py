@@ -55,12 +55,14 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
 
     @hookimpl
     async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
-        """Log that a firing began."""
+        """Log that a firing began, and save where the policy says so."""
         await self._note("started", node.node_id, _firing(node))
+        await self._save_before(node)
 
     @hookimpl
     async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
-        """Log how a firing ended."""
+        """Save where the policy says so, and log how a firing ended."""
+        await self._save_after(node, outcome)
         kind, payload = _told(outcome)
         await self._note(kind, node.node_id, {**_firing(node), **payload})
 

@@ -16,6 +16,7 @@ from hookspecs import (
     CheckpointRef,
     Completed,
     Failed,
+    NodeInfo,
     NodeSnapshot,
     Outcome,
     RunControl,
@@ -53,6 +54,10 @@ def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
         from checkpoint_plugin.logging_plugin import LoggingCheckpointPlugin
 
         return LoggingCheckpointPlugin(policy)
+    if policy.before or policy.follows_ends:
+        from checkpoint_plugin.node_policy import plugin_class
+
+        return plugin_class(policy)(policy)
     return CheckpointPlugin(policy)
 
 
@@ -71,10 +76,16 @@ class CheckpointPlugin:
         self._unsaved: dict[str, NodeSnapshot] = {}
         self._degraded: str | None = None
         self._prune_at = PRUNE_EVERY
+        self._returned = 0
+        """Bodies that have returned since the last save that `every_nodes` asked for."""
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
         """Make the run's row durable, or become its newest attempt; then let the policy steer."""
+        if self._policy.before or self._policy.after:
+            from checkpoint_plugin.node_policy import check_names
+
+            check_names(self._policy, run.graph)
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.encryption import KeyRing
@@ -157,6 +168,27 @@ class CheckpointPlugin:
             await prune_runs(store, rules, (run.run_id,))
             self._prune_at = ref.number + PRUNE_EVERY
         return ref
+
+    async def _save_before(self, node: NodeInfo) -> None:
+        """Before a body starts; what a plugin that hears of firings calls."""
+        if node.node_id in self._policy.before or node.type in self._policy.before:
+            assert self._control is not None
+            await self._control.request("before")
+
+    async def _save_after(self, node: NodeInfo, outcome: Outcome) -> None:
+        """When a body has ended; what a plugin that hears of firings calls."""
+        if not isinstance(outcome, Completed) or node.type == "workflow.Input":
+            return
+        assert self._control is not None
+        policy = self._policy
+        self._returned += 1
+        if node.node_id in policy.after or node.type in policy.after:
+            await self._control.request("after")
+        elif self._returned == policy.every_nodes:
+            self._returned = 0
+            request = self._control.request("every_nodes")
+            if policy.durability == "sync":
+                await request
 
     def _degrade(self, reason: str) -> None:
         assert self._control is not None

@@ -16,6 +16,9 @@ NAME = "checkpoint"
 MAX_BYTES = 1_000_000_000
 """What a column of both databases can hold."""
 DURABILITIES = ("sync", "async", "exit")
+SWITCHES = ("every_firing", "explicit", "on_suspend", "on_error", "on_signal", "events", "required", "best_effort")
+TIMED = ("every_seconds", "every_nodes", "every_firing", "before", "after")
+"""Options that say when to save by themselves; who saves only when a node asks, or at the end, has none of them."""
 MIN_LEASE = 1
 """Below a second a slow commit would cost the run."""
 MAX_SECONDS = 1e9
@@ -24,12 +27,16 @@ MAX_SECONDS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The options. Without any, a run is saved every 5 seconds, on error, on a signal and at its end.
+    """The options. Without any, a run is saved every 5 seconds, when it suspends, on error, on a signal and at its end.
 
     Args:
-        every_seconds: seconds from one save to the next; more than 0.
+        every_seconds: seconds from one save to the next; more than 0. 5 where neither `every_firing` nor `every_nodes` is.
+        every_nodes: save each time that this many bodies have returned.
         every_firing: save at every return and every yield, and let nobody see an emission before it is durable.
-        explicit: save only when a node asks with `context.checkpoint()`, and at the end.
+        before: ids of nodes and names of types; save before each firing of these, and start it when that is durable.
+        after: ids and types likewise; save when a firing of these has ended, before anybody sees what it returned.
+        explicit: save only when a node asks with `context.checkpoint()` or suspends, and at the end.
+        on_suspend: save when nothing can move but nodes that are suspended.
         on_error: save when a node fails.
         on_signal: save when the run is stopped by a signal or cancelled.
         durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else. `"async"`: nobody waits,
@@ -51,8 +58,12 @@ class Policy:
     """
 
     every_seconds: float | None = 5.0
+    every_nodes: int | None = None
     every_firing: bool = False
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     explicit: bool = False
+    on_suspend: bool = True
     on_error: bool = True
     on_signal: bool = True
     durability: str = "sync"
@@ -81,7 +92,7 @@ class Policy:
                 near = get_close_matches(str(name), known, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise PluginOptionsInvalid(NAME, f"checkpoint has no option {name!r}.{hint} Its options: {', '.join(known)}.")
-        for name in ("every_firing", "explicit", "on_error", "on_signal", "events", "required", "best_effort"):
+        for name in SWITCHES:
             if not isinstance(options.get(name, True), bool):
                 raise _invalid(name, options[name], "true or false")
         if options.get("durability", "sync") not in DURABILITIES:
@@ -97,6 +108,9 @@ class Policy:
         largest = options.get("max_value_bytes", 1)
         if type(largest) is not int or not 0 < largest <= MAX_BYTES:
             raise _invalid("max_value_bytes", largest, f"a number of bytes from 1 to {MAX_BYTES}")
+        nodes = options.get("every_nodes")
+        if nodes is not None and (type(nodes) is not int or nodes < 1):
+            raise _invalid("every_nodes", nodes, "a whole number of at least 1")
         seconds = options.get("every_seconds")
         if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS):
             raise _invalid("every_seconds", seconds, "a number of seconds above 0")
@@ -106,17 +120,17 @@ class Policy:
         chosen = dict(options)
         if chosen.get("retention") is not None:
             chosen["retention"] = Retention.from_options(chosen["retention"])
+        for name in ("before", "after"):
+            chosen[name] = _names(name, chosen.get(name))
+        if chosen.get("every_firing") and chosen.get("every_nodes"):
+            raise _contradiction("every_firing", "every_nodes")
         if chosen.get("explicit"):
-            for name in ("every_seconds", "every_firing"):
-                if chosen.get(name):
-                    raise PluginOptionsInvalid(NAME, f"checkpoint: explicit excludes {name}. Leave out one of the two.")
+            _exclude("explicit", chosen)
             chosen.update(every_seconds=None, on_error=chosen.get("on_error", False), on_signal=chosen.get("on_signal", False))
-        elif chosen.get("every_firing") and "every_seconds" not in chosen:
+        elif (chosen.get("every_firing") or chosen.get("every_nodes")) and "every_seconds" not in chosen:
             chosen["every_seconds"] = None
         if chosen.get("durability") == "exit":
-            for name in ("every_seconds", "every_firing"):
-                if chosen.get(name):
-                    raise PluginOptionsInvalid(NAME, f'checkpoint: durability "exit" excludes {name}. Leave out one of the two.')
+            _exclude('durability "exit"', chosen)
             chosen["every_seconds"] = None
         if "required" in chosen or "best_effort" in chosen:
             chosen["best_effort"] = chosen.get("best_effort", not chosen.get("required", True))
@@ -126,7 +140,34 @@ class Policy:
     @property
     def moments(self) -> tuple[str, ...]:
         """The ends of a run at which a last cut is taken."""
-        return (*(("error",) if self.on_error else ()), *(("signal", "cancel") if self.on_signal else ()))
+        return (
+            *(("suspend",) if self.on_suspend else ()),
+            *(("error",) if self.on_error else ()),
+            *(("signal", "cancel") if self.on_signal else ()),
+        )
+
+    @property
+    def follows_ends(self) -> bool:
+        """Whether it must hear of the end of a firing."""
+        return self.every_nodes is not None or bool(self.after)
+
+
+def _names(option: str, found: object) -> tuple[str, ...]:
+    if found is None:
+        return ()
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str) and name for name in found):
+        raise _invalid(option, found, "a list of ids of nodes and names of types")
+    return tuple(found)
+
+
+def _exclude(what: str, chosen: Mapping[str, Any]) -> None:
+    for name in TIMED:
+        if chosen.get(name):
+            raise _contradiction(what, name)
+
+
+def _contradiction(one: str, other: str) -> PluginOptionsInvalid:
+    return PluginOptionsInvalid(NAME, f"checkpoint: {one} excludes {other}. Leave out one of the two.")
 
 
 def _invalid(name: str, value: object, expected: str) -> PluginOptionsInvalid:

@@ -395,5 +395,5 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 def test_policies() -> None:
     assert Policy.from_options({}) == Policy(5.0, on_error=True, on_signal=True)
     assert Policy.from_options({"every_firing": True}).every_seconds is None
-    assert Policy.from_options({"explicit": True}).moments == ()
-    assert Policy.from_options({"on_signal": False}).moments == ("error",)
+    assert Policy.from_options({"explicit": True}).moments == ("suspend",)
+    assert Policy.from_options({"on_signal": False, "on_suspend": False}).moments == ("error",)
