@@ -6,19 +6,22 @@ A claim is a mark in the run's row, and no right to write: that is the lease, wh
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, case, exists, func, or_, select, update
+from sqlalchemy import Connection, and_, exists, func, or_, select, update
 
+from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import database_now, is_held
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
 
-__all__ = ["CLAIM_SECONDS", "Claim", "claim_run", "end_claim", "fetch_waiting", "keep_claim"]
+__all__ = ["CLAIM_SECONDS", "Claim", "Search", "claim_run", "end_claim", "fetch_waiting", "keep_claim", "may_wait"]
 
 CLAIM_SECONDS: Final = 30.0
 """How long a claim counts after its last sign of life: who claimed the run was killed, and another recovery may."""
+LOOKED_AT: Final = 4
+"""Rows that a claim locks at a time: others pass over all of them."""
 STUCK: Final = ("running", "recovering")
 
 
@@ -45,61 +48,73 @@ class Claim:
     set_aside: str | None = None
 
 
-def fetch_waiting(
-    connection: Connection, max_age: timedelta, *, due: bool = True, strategies: Collection[str] | None = None
-) -> Sequence[Any]:
-    """The rows of runs that nobody executes though there is something to do, the oldest first.
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which runs to go on with, of those that nobody executes though there is something to do.
 
     Args:
-        connection: in any transaction.
         max_age: for how long a stuck run must have given no sign of life.
         due: also suspended runs of which a node's wake time has come; a node that was answered counts as one.
         strategies: only runs of these; `None` for all.
+        before: only runs that nothing was written of since, by the clock of the database.
+        without: runs to leave alone.
     """
+
+    max_age: timedelta
+    due: bool = True
+    strategies: Collection[str] | None = None
+    before: datetime | None = None
+    without: Collection[str] = ()
+
+
+def fetch_waiting(connection: Connection, search: Search) -> Sequence[Any]:
+    """The rows of runs that wait, the oldest first."""
     now = database_now(connection)
-    return [row for row in connection.execute(_waiting(now, max_age, due, strategies)) if not is_held(row, now)]
+    return [row for row in connection.execute(_waiting(now, search)) if not is_held(row, now)]
 
 
-def claim_run(
-    connection: Connection,
-    worker_id: str,
-    max_age: timedelta,
-    *,
-    max_attempts: int,
-    strategies: Collection[str] | None,
-    without: Collection[str],
-) -> Claim | None:
-    """Claim a run, in a transaction that writes. Of several recoveries one claims it: the others pass over rows that are locked,
-    and a row that was written since it was looked at is left alone.
+def may_wait(connection: Connection, search: Search) -> bool:
+    """Whether a claim is worth while: it locks, a look does not."""
+    return connection.execute(_waiting(database_now(connection), search).limit(1)).first() is not None
+
+
+def claim_run(connection: Connection, worker_id: str, search: Search, max_attempts: int) -> Claim | None:
+    """Claim a run. Of several recoveries one claims it: the others pass over rows that are locked, and a row that was written
+    since it was looked at is left alone.
 
     Args:
         connection: in a transaction that writes.
         worker_id: who claims.
-        max_age: as `fetch_waiting`.
+        search: for which runs.
         max_attempts: a run of which so many recoveries came to no end is set aside.
-        strategies: as `fetch_waiting`.
-        without: runs to leave alone.
 
     Returns:
         The claim; `None` when there is nothing to do.
     """
-    now = database_now(connection)
-    query = _waiting(now, max_age, True, strategies)
-    if without:
-        query = query.where(JOB.c.id.not_in(sorted(without)))
-    for row in connection.execute(query.with_for_update(of=LEASE, skip_locked=True)):
-        if is_held(row, now):
-            continue
-        aside = _set_aside(row, max_attempts)
-        values: dict[str, Any] = {"updated_at": now, "version": JOB.c.version + 1}
-        if aside is None:
-            values.update(status="recovering", worker_id=worker_id, heartbeat_at=now, retry_count=row.retry_count + 1)
-        else:
-            values.update(status="failed", set_aside=aside, failed_at=now, finished_at=now)
-        mine = update(JOB).where(JOB.c.id == row.id, JOB.c.version == row.version)
-        if connection.execute(mine.values(**values)).rowcount == 1:
-            return Claim(row.id, worker_id, row.status, row.attempt, row.retry_count, row.execution_strategy, aside)
-    return None
+    now, seen = database_now(connection), list(search.without)
+    while True:
+        query = _waiting(now, replace(search, without=seen)).limit(LOOKED_AT)
+        rows = connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all()
+        for row in rows:
+            seen.append(row.id)
+            claim = None if is_held(row, now) else _mark(connection, row, worker_id, now, max_attempts)
+            if claim is not None:
+                return claim
+        if not rows:
+            return None
+
+
+def _mark(connection: Connection, row: Any, worker_id: str, now: datetime, max_attempts: int) -> Claim | None:
+    aside = _set_aside(row, max_attempts)
+    values: dict[str, Any] = {"updated_at": now, "version": JOB.c.version + 1}
+    if aside is None:
+        values.update(status="recovering", worker_id=worker_id, heartbeat_at=now, retry_count=row.retry_count + 1)
+    else:
+        values.update(status="failed", set_aside=aside, failed_at=now, finished_at=now)
+    mine = update(JOB).where(JOB.c.id == row.id, JOB.c.version == row.version)
+    if connection.execute(mine.values(**values)).rowcount != 1:
+        return None
+    return Claim(row.id, worker_id, row.status, row.attempt, row.retry_count, row.execution_strategy, aside)
 
 
 def keep_claim(connection: Connection, claim: Claim) -> None:
@@ -131,23 +146,31 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None) -> N
         connection.execute(update(JOB).where(*counted).values(retry_count=tries, version=JOB.c.version + 1))
 
 
-def _waiting(now: datetime, max_age: timedelta, due: bool, strategies: Collection[str] | None) -> Any:
+def _waiting(now: datetime, search: Search) -> Any:
     seen = func.coalesce(JOB.c.heartbeat_at, JOB.c.updated_at)
     old = now - timedelta(seconds=CLAIM_SECONDS)
     stuck = and_(
         JOB.c.status.in_(STUCK),
-        seen <= now - max_age,
-        or_(JOB.c.status == "running", seen <= case((JOB.c.worker_id.is_(None), now), else_=old)),
+        seen <= now - search.max_age,
+        or_(JOB.c.status == "running", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
     )
     woken = exists().where(
         RUN_NODE_STATE.c.run_id == JOB.c.id, RUN_NODE_STATE.c.status == "suspended", RUN_NODE_STATE.c.wake_at <= now
     )
     asleep = and_(JOB.c.status == "suspended", woken)
+    # Whether a holder of this host still exists, no database knows.
+    free = or_(
+        LEASE.c.owner.is_(None), LEASE.c.expires_at.is_(None), LEASE.c.expires_at <= now, LEASE.c.host == Holder.here().host
+    )
     columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.retry_count, JOB.c.execution_strategy, JOB.c.version)
     query = select(*columns, *LEASE.columns).join(LEASE, LEASE.c.run_id == JOB.c.id)
-    query = query.where(or_(stuck, asleep) if due else stuck, JOB.c.set_aside.is_(None))
-    if strategies is not None:
-        query = query.where(JOB.c.execution_strategy.in_(sorted(strategies)))
+    query = query.where(or_(stuck, asleep) if search.due else stuck, JOB.c.set_aside.is_(None), free)
+    if search.strategies is not None:
+        query = query.where(JOB.c.execution_strategy.in_(sorted(search.strategies)))
+    if search.before is not None:
+        query = query.where(JOB.c.updated_at < search.before)
+    if search.without:
+        query = query.where(JOB.c.id.not_in(list(search.without)))
     return query.order_by(JOB.c.updated_at, JOB.c.id)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.answers import answer_nodes
 from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
-from checkpoint_plugin.claims import fetch_waiting
+from checkpoint_plugin.claims import Search, fetch_waiting
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreMissing
 from checkpoint_plugin.graph_shape import read_shape
 from checkpoint_plugin.jobs import JobRepository
@@ -140,7 +140,7 @@ class RecoveryService:
         age = _age(max_age)
 
         def work(connection: Connection) -> list[Job]:
-            found = [row.id for row in fetch_waiting(connection, age, due=False)]
+            found = [row.id for row in fetch_waiting(connection, Search(age, due=False))]
             query = select(JOB).where(JOB.c.id.in_(found)).order_by(JOB.c.updated_at, JOB.c.id)
             return [Job(**row._mapping) for row in connection.execute(query)]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
 from checkpoint_plugin.access import StoreAccess
-from checkpoint_plugin.claims import CLAIM_SECONDS, Claim, claim_run, end_claim, fetch_waiting, keep_claim
+from checkpoint_plugin.claims import CLAIM_SECONDS, Claim, Search, claim_run, end_claim, keep_claim, may_wait
 from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
+from checkpoint_plugin.lease import database_now
 from checkpoint_plugin.resumption import RecoveryOutcome, Resumption
 from checkpoint_plugin.store import Store
 from hookspecs import StoreError, WorkflowError
@@ -46,12 +47,17 @@ class RecoveryPass:
         self, at_once: int, watch_seconds: float | None, trouble: Callable[[StoreError], object] | None
     ) -> AsyncGenerator[RecoveryOutcome, None]:
         """As `RecoveryService.recover`."""
-        rests = _Rests(watch_seconds)
+        # What is claimed is written: in a single pass no run is taken twice.
+        before = await self._now() if watch_seconds is None else None
+        rests = _Rests(watch_seconds or 0)
         running: set[asyncio.Task[RecoveryOutcome]] = set()
         try:
             while True:
                 try:
-                    while len(running) < at_once and (claim := await self._claim(rests.now())) is not None:
+                    while (
+                        len(running) < at_once
+                        and (claim := await self._claim(rests.now() if before is None else (), before)) is not None
+                    ):
                         rests.begin(claim.run_id)
                         running.add(asyncio.create_task(self._recover(claim), name=f"workflow-recovery-{claim.run_id}"))
                 except StoreError as error:
@@ -74,24 +80,22 @@ class RecoveryPass:
             if running:
                 await asyncio.wait(running)
 
-    async def _claim(self, without: Sequence[str]) -> Claim | None:
-        def look(connection: Connection) -> bool:
-            return any(
-                row.id not in without for row in fetch_waiting(connection, self._max_age, strategies=self._resumption.strategies)
-            )
+    async def _now(self) -> datetime | None:
+        """The time by the clock of the database; `None` where there is none."""
+        try:
+            return await self._durably(lambda store: store.transact(database_now, write=False))
+        except StoreMissing:
+            return None
+
+    async def _claim(self, without: Sequence[str], before: datetime | None) -> Claim | None:
+        search = Search(self._max_age, strategies=self._resumption.strategies, before=before, without=without)
 
         def claim(connection: Connection) -> Claim | None:
-            return claim_run(
-                connection,
-                self._resumption.worker_id,
-                self._max_age,
-                max_attempts=self._max_attempts,
-                strategies=self._resumption.strategies,
-                without=without,
-            )
+            return claim_run(connection, self._resumption.worker_id, search, self._max_attempts)
 
         async def work(store: Store) -> Claim | None:
-            return await store.transact(claim) if await store.transact(look, write=False) else None  # a look locks nothing
+            waits = await store.transact(lambda connection: may_wait(connection, search), write=False)
+            return await store.transact(claim) if waits else None
 
         try:
             return await self._durably(work)
@@ -142,14 +146,14 @@ class RecoveryPass:
 
 
 class _Rests:
-    """Runs that are left alone for a while: what is executed here, and what could not be resumed, longer at each try.
+    """Runs that a watch leaves alone for a while: what it executes, and what could not be resumed, longer at each try.
 
     Args:
-        watch_seconds: how often is looked; `None` for a single pass, in which no run is taken twice.
+        seconds: between two tries of a run at least.
     """
 
-    def __init__(self, watch_seconds: float | None) -> None:
-        self._first = watch_seconds
+    def __init__(self, seconds: float) -> None:
+        self._first = seconds
         self._until: dict[str, tuple[float, float]] = {}
 
     def now(self) -> list[str]:
@@ -164,8 +168,6 @@ class _Rests:
 
     def end(self, outcome: RecoveryOutcome) -> None:
         """It is over."""
-        if self._first is None:
-            return
         rest = self._until[outcome.run_id][1]
         rest = max(2 * rest, self._first) if outcome.status in ("held", "refused", "died") else 0.0
         self._until[outcome.run_id] = (time.monotonic() + max(min(rest, LONGEST_REST), self._first), rest)

@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
-from checkpoint_plugin.claims import Claim, claim_run, end_claim, fetch_waiting
+from checkpoint_plugin.claims import Claim, Search, claim_run, end_claim, fetch_waiting
 from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import release_lease, take_lease
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import JOB, LEASE
+from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.store import Store
 from hookspecs import RunNotFound, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
@@ -136,6 +136,26 @@ async def test_a_plan_without_a_graph_takes_the_stored_one(store: Store) -> None
     service = RecoveryService(store=store)
     assert await service.plan("r") == await service.plan("r", GRAPH)
     assert (await service.plan("r"))["b"].action == "resume"
+
+
+async def test_a_plan_needs_no_checkpoint(store: Store) -> None:
+    """What was written by row is enough, as a StateManager or a program of its own writes it."""
+    jobs = JobRepository(store=store)
+    await jobs.add(Job(id="r", status="running"))
+    done, running, waits = (RunNodeState(run_id="r", node_id=name) for name in "abc")
+    for state in (done, running, waits):
+        state.mark_scheduled()
+    done.mark_running()
+    done.mark_completed({"out": 5})
+    running.mark_running()
+    for state in (done, running, waits):
+        await jobs.save_node_state(state)
+    plan = await RecoveryService(store=store).plan("r", GRAPH)
+    assert {name: (entry.action, entry.attempt) for name, entry in plan.items() if name in "bc"} == {
+        "b": ("reschedule", 2),
+        "c": ("reschedule", 1),
+    }
+    assert "a" not in plan and plan["b"].inputs == {"x": 5}
 
 
 async def test_a_plan_leaves_out_what_may_not_be_retried(store: Store) -> None:
@@ -399,7 +419,7 @@ async def test_a_stale_list_after_ownership_moved_resumes_nothing(store: Store) 
     lease = await held_by(store, "r", "w2")
 
     def claim(connection: Any) -> Claim | None:
-        return claim_run(connection, "w1", timedelta(), max_attempts=5, strategies=None, without=())
+        return claim_run(connection, "w1", Search(timedelta()), 5)
 
     assert await store.transact(claim) is None
     assert [(await service.resume(job.id)).status for job in stale] == ["held"]
@@ -409,6 +429,39 @@ async def test_a_stale_list_after_ownership_moved_resumes_nothing(store: Store) 
     with pytest.raises(NotResumable, match="completed"):
         await service.resume(stale[0].id)
     assert begun == []
+
+
+async def test_a_claim_looks_past_runs_that_are_executed_on_this_host(store: Store) -> None:
+    """Whether a process of this host lives, no query tells: such runs are looked at one by one, some at a time."""
+    here = Holder.here("w")
+    for place in range(10):
+        await saved(store, f"r{place}")
+        await make_stuck(store, f"r{place}")
+        if place < 9:
+            await store.transact(lambda connection, p=place: take_lease(connection, f"r{p}", here, 600))  # type: ignore[misc]
+    found = await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5))
+    assert found is not None and found.run_id == "r9"
+    assert await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5)) is None
+
+
+async def test_a_row_that_was_written_since_it_was_looked_at_is_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on PostgreSQL, where another recovery may have claimed the run between the look and the lock."""
+    await saved(store)
+    await make_stuck(store)
+
+    def claim(connection: Any) -> Claim | None:
+        def look(row: Any, now: datetime) -> bool:
+            connection.execute(update(JOB).where(JOB.c.id == row.id).values(version=JOB.c.version + 1))
+            return False
+
+        monkeypatch.setattr("checkpoint_plugin.claims.is_held", look)
+        try:
+            return claim_run(connection, "w", Search(timedelta()), 5)
+        finally:
+            monkeypatch.undo()
+
+    assert await store.transact(claim) is None
+    assert (await JobRepository(store=store).get("r")).status == "running"
 
 
 async def test_an_empty_run_id_is_never_resumed(store: Store) -> None:
@@ -439,7 +492,7 @@ async def test_a_run_that_kills_its_worker_again_and_again_is_set_aside(store: S
     service = RecoveryService("w", store=store, max_attempts=3)
 
     def claim(connection: Any) -> Claim | None:
-        return claim_run(connection, "w", timedelta(), max_attempts=3, strategies=None, without=())
+        return claim_run(connection, "w", Search(timedelta()), 3)
 
     for tries in range(3):
         found = await store.transact(claim)
@@ -458,7 +511,7 @@ async def test_a_recovery_that_did_not_begin_does_not_count(store: Store) -> Non
     await make_stuck(store)
 
     def claim(connection: Any) -> Claim | None:
-        return claim_run(connection, "w", timedelta(), max_attempts=5, strategies=None, without=())
+        return claim_run(connection, "w", Search(timedelta()), 5)
 
     for counts, status, tries in ((False, "running", 0), (True, "running", 1), (None, "running", 0)):
         found = await store.transact(claim)
@@ -497,9 +550,9 @@ async def test_a_run_that_was_answered_is_gone_on_with(store: Store) -> None:
     await saved(store, b=NodeStateSnapshot("b", "suspended"))
     await set_job(store, status="suspended")
     service = RecoveryService(store=store)
-    assert not await store.transact(lambda c: fetch_waiting(c, timedelta()), write=False)
+    assert not await store.transact(lambda c: fetch_waiting(c, Search(timedelta())), write=False)
     await service.update_suspended_state("r", "b", "yes")
-    assert [row.id for row in await store.transact(lambda c: fetch_waiting(c, timedelta()), write=False)] == ["r"]
+    assert [row.id for row in await store.transact(lambda c: fetch_waiting(c, Search(timedelta())), write=False)] == ["r"]
 
 
 # Runs of a runner.
@@ -521,6 +574,17 @@ async def test_a_run_that_another_worker_holds_is_held(store: Store, store_url: 
     service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
     assert (await service.resume("r")).status == "held"
     assert await service.recover_all(0) == []
+
+
+async def test_a_damaged_run_is_refused_and_stands_as_before(store: Store, store_url: str) -> None:
+    """Its process takes the run, reads it, and puts the status back that it found."""
+    await killed_run(store_url, store, "r")
+    await execute(store, update(NODE_VERSION).where(NODE_VERSION.c.node_id == "double").values(body=b"x"))
+    service = RecoveryService("w", store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
+    (outcome,) = await service.recover_all()
+    assert outcome.status == "refused" and "'double'" in (outcome.error or "")
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.retry_count, job.attempt) == ("running", 0, 2)
 
 
 async def test_a_run_that_was_set_aside_is_taken_back_by_a_resume(store: Store, store_url: str) -> None:
