@@ -24,7 +24,17 @@ from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.keys import RunKeys
-from checkpoint_plugin.lease import Lease, lock_lease, make_lease, release_lease, renew_lease, take_lease
+from checkpoint_plugin.lease import (
+    Lease,
+    database_now,
+    holder_of,
+    is_held,
+    lock_lease,
+    make_lease,
+    release_lease,
+    renew_lease,
+    take_lease,
+)
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
@@ -431,6 +441,18 @@ class Store:
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         return row
+
+    async def holder(self, run_id: str) -> tuple[Holder, datetime] | None:
+        """Who holds a run now, and until when unless it gives another sign of life; `None` for nobody."""
+
+        def work(connection: Connection) -> tuple[Holder, datetime] | None:
+            row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
+            holder = None if row is None else holder_of(row)
+            if row is None or holder is None or not is_held(row, database_now(connection)):
+                return None
+            return holder, row.expires_at
+
+        return await self._read(work)
 
     async def node_states(self, run_id: str) -> Sequence[Any]:
         """The rows of `run_node_state` of a run."""

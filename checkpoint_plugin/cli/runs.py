@@ -46,21 +46,24 @@ def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
       workflow show 019c0d3e-7c1a-7d22-b7e7-3f1c5d0e9a55
     """
 
-    async def read(store: Store) -> tuple[Any, Any, Sequence[Any], Sequence[Any]]:
+    async def read(store: Store) -> tuple[Any, Any, Sequence[Any], Sequence[Any], Any]:
         return (
             await store.job(run_id),
             await store.load_job(run_id),
             await store.node_states(run_id),
             await store.checkpoints(run_id),
+            await store.holder(run_id),
         )
 
-    row, job, states, saved = read_store(url, read)
+    row, job, states, saved, held = read_store(url, read)
     known = {state.node_id: state for state in states}
     nodes = [_node_document(node, known.get(node["id"])) for node in job.graph["nodes"]]
     document = {
         **_run_document(row),
         "checkpoints": len(saved),
         "last_checkpoint": shown_time(saved[-1].created_at) if saved else None,
+        "held_by": None if held is None else str(held[0]),
+        "held_until": None if held is None else shown_time(held[1]),
     }
     if not as_json and not quiet:
         click.echo("\n".join(f"{key:16} {one_line(value)}" for key, value in document.items() if value is not None) + "\n")

@@ -1,0 +1,171 @@
+"""Who may execute a run: taken, renewed, lost, let go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from checkpoint_plugin.heartbeat import Heartbeat
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.lease import Lease, database_now, take_lease
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import JOB, LEASE
+from checkpoint_plugin.store import Store
+from hookspecs import LeaseLost, Refusal, RunHeld, RunNotFound
+from tests.checkpoint_plugin.test_store import definition
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True)
+    yield store
+    await store.close()
+
+
+def elsewhere(name: str = "another") -> Holder:
+    """A worker of a host of which this one knows nothing."""
+    return Holder(name, "otherhost#0123456789ab", 1, 5.0)
+
+
+async def take(store: Store, holder: Holder, seconds: float = 30.0, *, steal: bool = False) -> Lease:
+    return await store.transact(lambda connection: take_lease(connection, "r", holder, seconds, steal=steal))
+
+
+async def row(store: Store) -> Any:
+    return await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
+
+
+async def let_expire(store: Store) -> None:
+    def work(connection: Any) -> None:
+        connection.execute(update(LEASE).values(expires_at=database_now(connection) - timedelta(microseconds=1)))
+
+    await store.transact(work)
+
+
+async def test_a_held_run_is_refused_with_who_and_until_when(store: Store) -> None:
+    lease = await store.insert_job("r", definition(), elsewhere(), 30.0)
+    assert lease is not None
+    with pytest.raises(RunHeld) as caught:
+        await take(store, Holder.here())
+    assert caught.value.exit_code == 4
+    assert caught.value.until == lease.expires_at
+    text = str(caught.value)
+    assert "worker another, process 1 on host otherhost until " in text
+    assert "--steal" in text
+    assert (await row(store)).owner == "another"
+    assert await store.holder("r") == (elsewhere(), lease.expires_at)
+    await let_expire(store)
+    assert await store.holder("r") is None
+
+
+async def test_epochs_only_grow(store: Store) -> None:
+    await store.insert_job("r", definition(), elsewhere())
+    stolen = await take(store, elsewhere("b"), steal=True)
+    assert (stolen.epoch, stolen.taken_from) == (2, "worker another, process 1 on host otherhost")
+    await let_expire(store)
+    after = await take(store, elsewhere("c"))
+    assert (after.epoch, after.taken_from) == (3, None)
+    await store.end_attempt("r", 3, None)
+    assert (await row(store)).owner is None
+    assert (await take(store, elsewhere("d"))).epoch == 4
+
+
+async def test_who_lost_it_lets_nothing_go(store: Store) -> None:
+    await store.insert_job("r", definition(), elsewhere("a"))
+    await take(store, elsewhere("b"), steal=True)
+    await store.end_attempt("r", 1, None)
+    assert (await row(store)).owner == "b"
+
+
+async def test_a_run_that_is_not_there(store: Store) -> None:
+    with pytest.raises(RunNotFound):
+        await take(store, Holder.here())
+
+
+def test_a_process_of_this_host_that_is_over_is_gone() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        here = Holder.here()
+        there = replace(here, pid=child.pid)
+        assert not here.is_gone
+        assert not replace(here, owner="b").is_gone
+        assert replace(here, started=(here.started or 0) - 1).is_gone, "the number was given to another process"
+        assert not replace(there, started=None).is_gone
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert there.is_gone, "a zombie executes nothing"
+    assert there.is_gone
+    assert not replace(there, host="otherhost#0123456789ab").is_gone, "of another host this one cannot tell"
+    assert not Holder("b").is_gone
+
+
+async def test_a_heartbeat_renews_until_it_stops(store: Store) -> None:
+    failed: list[Refusal] = []
+    lease = await store.insert_job("r", definition(), Holder.here(), 0.6)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 0.6, failed.append)
+    async with asyncio.timeout(20):
+        while (await row(store)).expires_at < lease.expires_at + timedelta(seconds=1):  # noqa: ASYNC110  it lives in the database
+            await asyncio.sleep(0.05)
+    with pytest.raises(RunHeld):
+        await take(store, elsewhere())
+    beat = await store.transact(lambda connection: connection.execute(select(JOB.c.heartbeat_at)).scalar_one(), write=False)
+    assert abs(beat - datetime.now(UTC)) < timedelta(seconds=20)
+    await heartbeat.stop()
+    assert failed == []
+
+
+async def test_a_heartbeat_tells_of_a_lease_that_was_taken(store: Store) -> None:
+    failed: list[Refusal] = []
+    lease = await store.insert_job("r", definition(), Holder.here(), 0.6)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 0.6, failed.append)
+    await take(store, elsewhere("thief"), steal=True)
+    async with asyncio.timeout(20):
+        while not failed:  # noqa: ASYNC110  the heartbeat's own time
+            await asyncio.sleep(0.02)
+    await heartbeat.stop()
+    (error,) = failed
+    assert isinstance(error, LeaseLost)
+    assert (error.epoch, error.current) == (1, 2)
+    assert "worker thief" in str(error)
+
+
+async def test_a_lease_that_cannot_be_renewed_stops_the_run_before_it_ends(store: Store, store_url: str) -> None:
+    """Another program holds the database: a renewal cannot be written, though everything else still works."""
+    failed: list[Refusal] = []
+    lease = await store.insert_job("r", definition(), Holder.here(), 1.2)
+    assert lease is not None
+    other = Store(locate(store_url), create=False)
+    held, done = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(connection: Any) -> None:
+        connection.execute(select(LEASE).with_for_update()).all()
+        loop.call_soon_threadsafe(held.set)
+        if connection.dialect.name == "sqlite":
+            asyncio.run_coroutine_threadsafe(done.wait(), loop).result(30)
+        else:
+            connection.exec_driver_sql("SELECT pg_sleep(3)")
+
+    holding = asyncio.ensure_future(other.transact(hold))
+    await held.wait()
+    heartbeat = Heartbeat(store, lease, 1.2, failed.append)
+    async with asyncio.timeout(20):
+        while not failed:  # noqa: ASYNC110  the heartbeat's own time
+            await asyncio.sleep(0.02)
+    done.set()
+    await holding
+    await heartbeat.stop()
+    await other.close()
+    (error,) = failed
+    assert isinstance(error, LeaseLost)
+    assert "could not be renewed for 1.2 seconds" in str(error)
