@@ -36,7 +36,7 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.models import CHECKPOINT, JOB, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
 from checkpoint_plugin.schema import check_schema, create_schema, has_schema
 from checkpoint_plugin.sealing import PLAIN, Seal
