@@ -54,6 +54,7 @@ class Search:
 
     Args:
         max_age: for how long a stuck run must have given no sign of life.
+        paused: also runs that were stopped, by a signal for example.
         due: also suspended runs of which a node's wake time has come; a node that was answered counts as one.
         strategies: only runs of these; `None` for all.
         before: only runs that nothing was written of since, by the clock of the database.
@@ -61,6 +62,7 @@ class Search:
     """
 
     max_age: timedelta
+    paused: bool = False
     due: bool = True
     strategies: Collection[str] | None = None
     before: datetime | None = None
@@ -124,13 +126,14 @@ def keep_claim(connection: Connection, claim: Claim) -> None:
     connection.execute(update(JOB).where(*mine).values(heartbeat_at=now))
 
 
-def end_claim(connection: Connection, claim: Claim, *, counts: bool | None) -> None:
+def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stopped: bool = False) -> None:
     """Let a run go. One that was not gone on with stands again as it did.
 
     Args:
         connection: in a transaction that writes.
         claim: of the run.
         counts: False when the recovery did not begin, None when it came to an end of whatever kind, True when it died.
+        stopped: the recovery was told to stop: what was paused by that is left for the next one.
     """
     lease = connection.execute(select(LEASE).where(LEASE.c.run_id == claim.run_id).with_for_update()).first()
     if lease is None or is_held(lease, database_now(connection)):
@@ -140,6 +143,10 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None) -> N
     back = "running" if claim.status == "recovering" else claim.status
     values = {"status": back, "worker_id": None, "heartbeat_at": None, "version": JOB.c.version + 1}
     connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "recovering", ours).values(**values))
+    if stopped:
+        paused = (JOB.c.id == claim.run_id, JOB.c.status == "paused")
+        left = {"status": "recovering", "worker_id": None, "finished_at": None, "version": JOB.c.version + 1}
+        connection.execute(update(JOB).where(*paused).values(**left))
     if not counts:
         tries = 0 if counts is None else claim.tries
         counted = (JOB.c.id == claim.run_id, JOB.c.retry_count == claim.tries + 1)
@@ -150,9 +157,9 @@ def _waiting(now: datetime, search: Search) -> Any:
     seen = func.coalesce(JOB.c.heartbeat_at, JOB.c.updated_at)
     old = now - timedelta(seconds=CLAIM_SECONDS)
     stuck = and_(
-        JOB.c.status.in_(STUCK),
+        JOB.c.status.in_((*STUCK, "paused") if search.paused else STUCK),
         seen <= now - search.max_age,
-        or_(JOB.c.status == "running", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
+        or_(JOB.c.status != "recovering", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
     )
     woken = exists().where(
         RUN_NODE_STATE.c.run_id == JOB.c.id, RUN_NODE_STATE.c.status == "suspended", RUN_NODE_STATE.c.wake_at <= now

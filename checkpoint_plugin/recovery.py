@@ -186,7 +186,9 @@ class RecoveryService:
                 await answer_nodes(store, run_id, updates, self.worker_id)
             return await self._resumption.go_on(store, run_id, job.execution_strategy)
 
-    async def recover_all(self, max_age: float | timedelta = MAX_AGE, *, at_once: int = AT_ONCE) -> list[RecoveryOutcome]:
+    async def recover_all(
+        self, max_age: float | timedelta = MAX_AGE, *, at_once: int = AT_ONCE, paused: bool = False
+    ) -> list[RecoveryOutcome]:
         """Resume every run that is stuck, and every suspended one of which a node's wake time has come or that was answered.
 
         One that cannot be resumed, or is lost to another worker, stops no other.
@@ -194,6 +196,7 @@ class RecoveryService:
         Args:
             max_age: as `find_stuck_runs`.
             at_once: so many are executed at the same time.
+            paused: also resume runs that were stopped, by a signal for example.
 
         Returns:
             What came of each.
@@ -201,13 +204,14 @@ class RecoveryService:
         Raises:
             StoreError: the store cannot be used.
         """
-        return [outcome async for outcome in self.recover(max_age, at_once=at_once)]
+        return [outcome async for outcome in self.recover(max_age, at_once=at_once, paused=paused)]
 
     def recover(
         self,
         max_age: float | timedelta = MAX_AGE,
         *,
         at_once: int = AT_ONCE,
+        paused: bool = False,
         watch_seconds: float | None = None,
         trouble: Callable[[StoreError], object] | None = None,
     ) -> AsyncGenerator[RecoveryOutcome, None]:
@@ -216,6 +220,7 @@ class RecoveryService:
         Args:
             max_age: as `find_stuck_runs`.
             at_once: so many are executed at the same time.
+            paused: also resume runs that were stopped, by a signal for example.
             watch_seconds: how often to look for more.
             trouble: called when the store cannot be used, which otherwise ends it.
 
@@ -225,7 +230,7 @@ class RecoveryService:
         Raises:
             StoreError: the store cannot be used, and nobody is told.
         """
-        work = RecoveryPass(self._access, self._resumption, _age(max_age), self._max_attempts)
+        work = RecoveryPass(self._access, self._resumption, Search(_age(max_age), paused=paused), self._max_attempts)
         return work.outcomes(at_once, watch_seconds, trouble)
 
 

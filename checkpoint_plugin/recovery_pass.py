@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -33,14 +34,14 @@ class RecoveryPass:
     Args:
         access: to the store.
         resumption: how a run is gone on with.
-        max_age: for how long a stuck run must have given no sign of life.
+        search: for which runs.
         max_attempts: a run of which so many recoveries came to no end is set aside.
     """
 
-    def __init__(self, access: StoreAccess, resumption: Resumption, max_age: timedelta, max_attempts: int) -> None:
+    def __init__(self, access: StoreAccess, resumption: Resumption, search: Search, max_attempts: int) -> None:
         self._access = access
         self._resumption = resumption
-        self._max_age = max_age
+        self._search = search
         self._max_attempts = max_attempts
 
     async def outcomes(
@@ -88,7 +89,7 @@ class RecoveryPass:
             return None
 
     async def _claim(self, without: Sequence[str], before: datetime | None) -> Claim | None:
-        search = Search(self._max_age, strategies=self._resumption.strategies, before=before, without=without)
+        search = replace(self._search, strategies=self._resumption.strategies, before=before, without=without)
 
         def claim(connection: Connection) -> Claim | None:
             return claim_run(connection, self._resumption.worker_id, search, self._max_attempts)
@@ -120,6 +121,7 @@ class RecoveryPass:
             return RecoveryOutcome(claim.run_id, "set_aside", claim.set_aside)
         beat = asyncio.create_task(self._keep_claim(claim), name="workflow-recovery-claim")
         counts: bool | None = True
+        stopped = False
         try:
             try:
                 async with self._access.open(create=False) as store:
@@ -131,12 +133,16 @@ class RecoveryPass:
             elif outcome.status != "died":
                 counts = None
         except asyncio.CancelledError:
-            counts = False
+            counts, stopped = False, True
             raise
         finally:
             beat.cancel()
             await asyncio.wait((beat,))
-            await self._durably(lambda store: store.transact(lambda connection: end_claim(connection, claim, counts=counts)))
+
+            def end(connection: Connection) -> None:
+                end_claim(connection, claim, counts=counts, stopped=stopped)
+
+            await self._durably(lambda store: store.transact(end))
         return outcome
 
     async def _keep_claim(self, claim: Claim) -> None:

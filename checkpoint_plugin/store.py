@@ -56,6 +56,10 @@ LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
+SHOWN: Final = tuple(
+    JOB.c[name] for name in ("id", "status", "attempt", "created_at", "updated_at", "finished_at", "error", "set_aside")
+)
+"""What is told of a run in a list."""
 STATUSES: Final = frozenset(get_args(RunStatus))
 
 
@@ -424,9 +428,8 @@ class Store:
         return None
 
     async def jobs(self) -> Sequence[Any]:
-        """Every run, newest first: id, status, attempt, times, error."""
-        columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.created_at, JOB.c.updated_at, JOB.c.finished_at, JOB.c.error)
-        query = select(*columns).order_by(JOB.c.created_at.desc(), JOB.c.id.desc())
+        """Every run, newest first."""
+        query = select(*SHOWN).order_by(JOB.c.created_at.desc(), JOB.c.id.desc())
         return await self._read(lambda connection: connection.execute(query).all())
 
     async def job(self, run_id: str) -> Any:
@@ -435,8 +438,7 @@ class Store:
         Raises:
             RunNotFound: there is none.
         """
-        columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.created_at, JOB.c.updated_at, JOB.c.finished_at, JOB.c.error)
-        query = select(*columns).where(JOB.c.id == run_id)
+        query = select(*SHOWN).where(JOB.c.id == run_id)
         row = await self._read(lambda connection: connection.execute(query).first()) if is_storable_text(run_id) else None
         if row is None:
             raise RunNotFound(run_id, self.location.shown)

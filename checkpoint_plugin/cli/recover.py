@@ -56,6 +56,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 @click.option(
     "--at-once", type=click.IntRange(min=1), default=4, show_default=True, metavar="N", help="Execute N runs at the same time."
 )
+@click.option("--paused", is_flag=True, help="Also resume runs that were stopped, by a signal for example.")
 @store_options
 def recover(
     nodes: Sequence[str],
@@ -64,6 +65,7 @@ def recover(
     max_age: float,
     max_attempts: int,
     at_once: int,
+    paused: bool,
     url: str | None,
     as_json: bool,
     quiet: bool,
@@ -104,7 +106,8 @@ def recover(
 
         loop.add_signal_handler(signal.SIGTERM, stop)
         seconds = interval if watch else None
-        outcomes = service.recover(max_age, at_once=at_once, watch_seconds=seconds, trouble=trouble if watch else None)
+        heard = trouble if watch else None
+        outcomes = service.recover(max_age, at_once=at_once, paused=paused, watch_seconds=seconds, trouble=heard)
         try:
             async with aclosing(outcomes):
                 async for outcome in outcomes:

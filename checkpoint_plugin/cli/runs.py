@@ -110,6 +110,7 @@ def _run_document(row: Any) -> dict[str, Any]:
         "updated_at": shown_time(row.updated_at),
         "finished_at": shown_time(row.finished_at),
         "error": row.error,
+        "set_aside": row.set_aside,
     }
 
 

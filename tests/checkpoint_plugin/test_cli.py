@@ -210,3 +210,13 @@ def test_following_shows_what_comes(logged: str) -> None:
     assert json.loads(process.stdout.readline())["kind"] == "completed"
     assert process.wait(30) == 0
     process.stdout.close()
+
+
+def test_a_run_that_was_set_aside_says_why(filled: str) -> None:
+    async def work(store: Store) -> None:
+        await JobRepository(store=store).change("r", lambda job: setattr(job, "set_aside", "it was resumed 5 times"))
+
+    fill(filled, work)
+    assert document(show, "r", "--url", filled)["set_aside"] == "it was resumed 5 times"
+    assert "it was resumed 5 times" in call(show, "r", "--url", filled).stdout
+    assert [run["set_aside"] for run in document(runs, "--url", filled)["runs"]] == [None, "it was resumed 5 times"]

@@ -68,7 +68,7 @@ class Folder:
         (path / "nodes.py").write_text(NODES)
         (path / "flow.json").write_text(json.dumps(FLOW))
 
-    def kill_runs(self, *names: str) -> None:
+    def kill_runs(self, *names: str, with_signal: int = signal.SIGKILL) -> None:
         """Start runs and kill each in the middle of its second node."""
         started = {}
         for name in names:
@@ -86,7 +86,7 @@ class Folder:
             started[name] = start(*arguments, cwd=self.path, env=self.env)
         for name, process in started.items():
             self.wait(lambda name=name: f"begun {name}" in self.journal())  # type: ignore[misc]
-            process.kill()
+            process.send_signal(with_signal)
             process.communicate()
 
     def wait(self, wanted: Callable[[], bool]) -> None:
@@ -167,7 +167,18 @@ def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(folder:
     out, err = watch.communicate(timeout=PATIENCE_SECONDS)
     assert (watch.returncode, out) == (143, ""), err
     job = folder.job("one")
-    assert (job.status, job.attempt, job.retry_count) == ("paused", 2, 0), "the process that executed it saved and left"
+    assert (job.status, job.attempt, job.retry_count) == ("recovering", 2, 0), "saved, and left for the next recovery"
+    folder.go_on()
+    assert workflow("recover", "--nodes", "nodes.py", cwd=folder.path, env=folder.env).stdout == "run one: completed\n"
+
+
+def test_what_a_signal_stopped_is_resumed_when_that_is_asked_for(folder: Folder) -> None:
+    folder.kill_runs("one", with_signal=signal.SIGTERM)
+    assert folder.job("one").status == "paused"
+    folder.go_on()
+    assert workflow("recover", "--nodes", "nodes.py", cwd=folder.path, env=folder.env).stdout == ""
+    done = workflow("recover", "--nodes", "nodes.py", "--paused", cwd=folder.path, env=folder.env)
+    assert done.stdout == "run one: completed\n"
 
 
 def test_a_recovery_that_is_killed_leaves_its_child_alone(folder: Folder) -> None:

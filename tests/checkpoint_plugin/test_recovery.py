@@ -366,11 +366,15 @@ async def test_every_stuck_run_is_resumed_and_one_that_fails_stops_no_other(stor
         await make_stuck(store, f"r{place}")
     running: list[str] = []
     most: list[int] = []
+    both = asyncio.Event()
 
     async def go_on(run_id: str) -> str:
         running.append(run_id)
         most.append(len(running))
-        await asyncio.sleep(0.02)
+        if len(most) > 1:
+            both.set()
+        await both.wait()  # the first waits for the second
+        await asyncio.sleep(0.01)
         running.remove(run_id)
         if run_id == "r2":
             raise ValueError("this one")
