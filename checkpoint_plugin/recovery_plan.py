@@ -25,7 +25,8 @@ class PlanEntry(Mapping[str, Any]):
         reason: why, for people.
         attempt: that this is going to be.
         resume_state: what the node kept.
-        inputs: values of completed producers, by handle of this node; several edges on one handle make a list.
+        inputs: values of completed producers, by handle of this node; several edges on one handle make a list. In a run of a
+            runner the arguments of the firing that is unfinished, or lists of the items that wait.
     """
 
     node_id: str
@@ -61,7 +62,13 @@ class RecoveryPlan(dict[str, PlanEntry]):
         self.completed = completed
 
 
-def make_plan(run_id: str, shape: GraphShape, states: Mapping[str, NodeStateSnapshot], retryable: set[str]) -> RecoveryPlan:
+def make_plan(
+    run_id: str,
+    shape: GraphShape,
+    states: Mapping[str, NodeStateSnapshot],
+    retryable: set[str],
+    waiting: Mapping[str, Mapping[str, Any]],
+) -> RecoveryPlan:
     """Make the plan of a run.
 
     Args:
@@ -69,13 +76,14 @@ def make_plan(run_id: str, shape: GraphShape, states: Mapping[str, NodeStateSnap
         shape: of its graph.
         states: where its nodes stand.
         retryable: nodes of which a retry makes sense.
+        waiting: what is known to be handed over to nodes, by node id and handle.
     """
     completed = {node_id: state.outputs for node_id, state in states.items() if state.status == "completed"}
     plan = RecoveryPlan(run_id, completed)
     for node_id in dict.fromkeys((*shape.nodes, *states)):
         state = states.get(node_id) or NodeStateSnapshot(node_id, "idle")
-        inputs = _inputs(node_id, shape, completed)
-        ready = any(edge[2] == node_id and edge[0] in completed for edge in shape.edges)
+        inputs = waiting.get(node_id) or _inputs(node_id, shape, completed)
+        ready = node_id in waiting or any(edge[2] == node_id and edge[0] in completed for edge in shape.edges)
         found = _decide(state, node_id in retryable, ready)
         if found is not None:
             action, reason, attempt = found
@@ -97,7 +105,7 @@ def _decide(state: NodeStateSnapshot, retryable: bool, ready: bool) -> tuple[Act
         case "failed" if retryable:
             return "retry", f"it failed: {state.error or 'no reason is known'}", again
         case "idle" if ready:
-            return "reschedule", "it never started, and the outputs of completed nodes wait for it", state.attempt
+            return "reschedule", "it never started, and what others handed over waits for it", state.attempt
     return None
 
 

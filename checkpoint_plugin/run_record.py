@@ -25,7 +25,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION
 from checkpoint_plugin.writing import CutWriter
-from hookspecs import RunStatus, Snapshot, StoreError, dumps_tagged
+from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged
 
 __all__ = ["BARE", "RunRecord", "RunSave", "Standing", "catch_up", "fetch_standing", "load_record"]
 
@@ -67,6 +67,8 @@ class RunRecord:
         shape: of the graph it was saved with.
         context: beside the nodes.
         taken_at: when the newest checkpoint was taken.
+        waiting: what is handed over to nodes of a runner and not final, by node id and handle: the arguments of a firing that is
+            unfinished, or lists of the items on edges.
         by_runner: whether its checkpoints are those of a runner, which only a runner may go on from.
     """
 
@@ -76,6 +78,7 @@ class RunRecord:
     shape: GraphShape = field(default_factory=lambda: GraphShape({}, ()))
     context: Mapping[str, Any] = field(default_factory=dict)
     taken_at: datetime | None = None
+    waiting: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     by_runner: bool = False
 
 
@@ -129,8 +132,9 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
     def read() -> RunRecord:
         record = RunRecord(RunHistory(run_id, before.job["attempt"], before.epoch, generation=before.generation), before)
         record.by_runner = before.job["execution_strategy"] == RUNNER
+        snapshot: Snapshot | None = None
         if cut is not None:
-            snapshot: Snapshot = cut.snapshot(record.history)
+            snapshot = cut.snapshot(record.history)
             ours = snapshot.context is not None
             record.context, record.taken_at = snapshot.context or {}, snapshot.taken_at
             for node in snapshot.nodes:
@@ -149,7 +153,10 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
         if digest_of(run_id.encode(), definition.definition) != definition.definition_digest:
             raise StoreDamaged(run_id, "its graph and inputs were changed")
         opened = seal.open(bytes(definition.definition), b"definition")
-        record.shape = read_shape(codec.decode(opened)["graph"])
+        graph = codec.decode(opened)["graph"]
+        record.shape = read_shape(graph)
+        if snapshot is not None and record.by_runner:
+            record.waiting = _waiting(graph, snapshot.nodes)
         return record
 
     return await store.compute(read)
@@ -180,6 +187,23 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, store.codec)
     record.standing = standing
     return record
+
+
+def _waiting(graph: Mapping[str, Any], nodes: Sequence[NodeSnapshot]) -> dict[str, Mapping[str, Any]]:
+    # Edges without an id are named by their place, as a runner names them.
+    handles = {edge.get("id") or f"e{place}": edge["targetHandle"] for place, edge in enumerate(graph.get("edges", ()))}
+    found: dict[str, Mapping[str, Any]] = {}
+    for node in nodes:
+        if node.arguments is not None:
+            found[node.node_id] = dict(node.arguments)
+        elif node.status != "completed":
+            items: dict[str, list[Any]] = {}
+            for edge in node.inbox:
+                if edge.items:
+                    items.setdefault(handles.get(edge.edge_id, edge.edge_id), []).extend(edge.items)
+            if items:
+                found[node.node_id] = items
+    return found
 
 
 class RunSave:

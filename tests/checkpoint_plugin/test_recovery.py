@@ -15,13 +15,15 @@ from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
 from checkpoint_plugin.claims import Claim, Search, claim_run, end_claim, fetch_waiting
+from checkpoint_plugin.codec import encode
+from checkpoint_plugin.definition import Definition
 from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import release_lease, take_lease
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
-from checkpoint_plugin.store import Store
-from hookspecs import RunNotFound, TaggedValueError
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
 from workflow_runner import NodeFailed
 
@@ -193,6 +195,23 @@ async def test_a_plan_of_a_run_of_the_runner(store: Store, store_url: str) -> No
     await killed_run(store_url, store, "r")
     plan = await RecoveryService(store=store).plan("r")
     assert plan["double"].action == "retry" and "stop at 3" in plan["double"].reason
+    assert plan["double"].inputs == {"x": 3}, "the firing that failed"
+
+
+async def test_what_waits_on_the_edges_of_a_run_of_the_runner_is_in_the_plan(store: Store) -> None:
+    """The producer is completed, and the consumer has not begun: what was handed over is not lost."""
+    edges = [
+        {"source": "a", "sourceHandle": "output", "target": "b", "targetHandle": "x"},
+        {"id": "named", "source": "a", "sourceHandle": "output", "target": "b", "targetHandle": "y"},
+    ]
+    graph = {"nodes": [{"id": name, "type": "m.f", "data": {}} for name in "abc"], "edges": edges}
+    await store.insert_job("r", Definition(encode({"graph": graph, "inputs": {}, "enable": {}}, str), "{}", "{}"))
+    inbox = (EdgeSnapshot("e0", (1, (2,)), True), EdgeSnapshot("named", ("z",), True))
+    nodes = (NodeSnapshot("a", "completed"), NodeSnapshot("b", "idle", inbox=inbox, order=("e0", "e0", "named")))
+    await store.save(RunHistory("r", 1, 1), Snapshot("r", 1, "running", nodes, datetime.now(UTC)), "interval")
+    plan = await RecoveryService(store=store).plan("r", graph)
+    assert {name: entry.action for name, entry in plan.items()} == {"b": "reschedule"}
+    assert plan["b"].inputs == {"x": [1, (2,)], "y": ["z"]}
 
 
 async def test_a_service_without_a_store_makes_none(tmp_path: Path) -> None:
