@@ -28,10 +28,12 @@ class Failed:
     Args:
         error: the original exception.
         node_id: the node that raised; `None` when the fault lies outside every node (a hook, a deadlock).
+        retry_seconds: of a firing that is tried again: after so many seconds.
     """
 
     error: BaseException
     node_id: str | None = None
+    retry_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

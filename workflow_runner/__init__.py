@@ -13,6 +13,7 @@ from workflow_runner.errors import (
     NodeFailed,
     NodeModuleError,
     NodeProtocolError,
+    NodeTimeout,
     ReplayDiverged,
     RunIdInvalid,
     RunnerError,
@@ -26,16 +27,19 @@ from workflow_runner.events import (
     EdgeChanged,
     Event,
     NodeChanged,
+    NodeRetried,
     Progressed,
     RunEnded,
     RunStarted,
 )
+from workflow_runner.failure import Backoff
 from workflow_runner.graph import EdgeSpec, Graph, NodeRef, NodeSpec, Output
 from workflow_runner.node import Node, node
 from workflow_runner.runner import Result, WorkflowRunner, resume_workflow, run_workflow
 from workflow_runner.stream import Stream
 
 __all__ = [
+    "Backoff",
     "Cancelled",
     "CheckpointSaved",
     "Context",
@@ -56,7 +60,9 @@ __all__ = [
     "NodeModuleError",
     "NodeProtocolError",
     "NodeRef",
+    "NodeRetried",
     "NodeSpec",
+    "NodeTimeout",
     "Output",
     "Progressed",
     "ReplayDiverged",

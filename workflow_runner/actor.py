@@ -71,6 +71,8 @@ class Actor(Outbox):
     task: asyncio.Task[None] | None = None
     reads = 0
     """Stream items taken since the last commit, counted anew when the step is run again."""
+    first_attempt = 1
+    """The attempt from which on the retries of the present step are counted."""
     durable_calls: Sequence[Callable[[], object]] = ()
     captured: tuple[Any, ...] | None = None
 
@@ -166,8 +168,8 @@ class Actor(Outbox):
     # Commit points.
 
     def private(self, state: Any) -> Any:
-        """A copy of a state that nobody else holds; without a plugin that saves, the state itself."""
-        if self.run.saver is None or type(state) in IMMUTABLE:
+        """A copy of a state that nobody else holds; where it can never be given again, the state itself."""
+        if (self.run.saver is None and not self.planned.failure.retries) or type(state) in IMMUTABLE:
             return state
         try:
             return copy.deepcopy(state)
@@ -196,6 +198,13 @@ class Actor(Outbox):
             self.run.step_is_final(self, calls)
         if self.waits:
             self.touched()
+
+    def rewind(self) -> None:
+        """Let the next call of the body run the unfinished step again, from its last commit point."""
+        self.swallow_left = self.emitted
+        self.reads = 0
+        self.durable_calls = ()
+        self.choose_publish()
 
     # Items.
 

@@ -19,6 +19,7 @@ __all__ = [
     "NodeFailed",
     "NodeModuleError",
     "NodeProtocolError",
+    "NodeTimeout",
     "ReplayDiverged",
     "RunIdInvalid",
     "RunStopped",
@@ -166,6 +167,23 @@ class ItemTypeError(RunnerError, TypeError):
 
 class NodeProtocolError(RunnerError):
     """Raised when a body breaks a rule of nodes: an unknown output handle, a second item on a plain input, …"""
+
+
+class NodeTimeout(RunnerError, TimeoutError):
+    """Raised when a try of a node took longer than its `timeout`.
+
+    Args:
+        node_id: the node.
+        seconds: its timeout.
+        abandoned: whether its body runs in a thread, which cannot be ended: it was left, and what it asks is refused.
+    """
+
+    def __init__(self, node_id: str, seconds: float, abandoned: bool) -> None:
+        left = " Its thread could not be ended and was left; whatever it asks of the run is refused." if abandoned else ""
+        super().__init__(f"node {node_id!r} did not end within {seconds:g} s.{left} Give it a longer timeout, or retries.")
+        self.node_id = node_id
+        self.seconds = seconds
+        self.abandoned = abandoned
 
 
 class LogOverflow(RunnerError):

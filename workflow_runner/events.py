@@ -12,6 +12,7 @@ __all__ = [
     "EdgeChanged",
     "Event",
     "NodeChanged",
+    "NodeRetried",
     "Progressed",
     "RunEnded",
     "RunStarted",
@@ -49,6 +50,17 @@ class NodeChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRetried:
+    """A try of a node raised `error`; try number `attempt` begins after `delay_seconds`."""
+
+    run_id: str
+    node_id: str
+    attempt: int
+    delay_seconds: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeChanged:
     """An edge ended (no more items come) or its bound grew to `capacity` items to resolve a stall."""
 
@@ -76,4 +88,4 @@ class CheckpointSaved:
     ref: CheckpointRef
 
 
-Event = RunStarted | RunEnded | NodeChanged | EdgeChanged | Progressed | CheckpointSaved
+Event = RunStarted | RunEnded | NodeChanged | NodeRetried | EdgeChanged | Progressed | CheckpointSaved

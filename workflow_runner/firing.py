@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.aligner import OnAny, Once, make_aligner
 from workflow_runner.context import Context
 from workflow_runner.edge import Edge
+from workflow_runner.errors import NodeTimeout
+from workflow_runner.events import NodeRetried
 from workflow_runner.threads import ThreadBody
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from workflow_runner.run import Run
 
 __all__ = ["BodyActor", "FiringActor"]
+
+logger = logging.getLogger("workflow_runner")
 
 YIELDS_A_TURN = 64
 """A generator without consumers never waits for one, so it lets the others run after this many yields."""
@@ -29,6 +34,7 @@ class BodyActor(Actor):
 
     _context: Context | None = None
     _body: AsyncGenerator[Any, None] | None = None
+    _deadline: asyncio.Timeout | None = None
 
     @property
     def context(self) -> Context:
@@ -75,32 +81,33 @@ class BodyActor(Actor):
         if arguments is not None:
             self.arguments = arguments  # from here on they are part of every cut
             self.firing += 1
-            self.attempt = 1
+            self.attempt = self.first_attempt = 1
             if self.run.listeners:
                 self.run.node_changed(self)
         hooks = self.run.hooks
         info: NodeInfo | None = None
-        if hooks.before_node is not None or hooks.after_node is not None:
-            info = NodeInfo(self.node_id, self.type.name, self.firing, self.attempt)
-            if hooks.before_node is not None:
-                await hooks.before_node(self.run.info, info, self.values())
-        value: Any = None
-        closed = must_settle = False
-        try:
-            if self.frozen:  # stopped since it was woken: its body is not even called
-                self.check_alive()
-            if self.type.generates:
-                closed = await self._iterate()
-            else:
-                if self.type.kind == "coroutine":
-                    value = await self.type.call(self.body_values(), self.context if self.type.wants_context else None)
+        while True:
+            if hooks.before_node is not None or hooks.after_node is not None:
+                info = NodeInfo(self.node_id, self.type.name, self.firing, self.attempt)
+                if hooks.before_node is not None:
+                    await hooks.before_node(self.run.info, info, self.values())
+            value: Any = None
+            closed = must_settle = False
+            try:
+                if self.frozen:  # stopped since it was woken: its body is not even called
+                    self.check_alive()
+                if self.planned.failure.timeout is not None:
+                    value, closed, must_settle = await self._call_in_time(self.planned.failure.timeout)
+                elif self.type.generates:
+                    closed = await self._iterate()
                 else:
-                    value = await ThreadBody(self).result(self.body_values())
-                must_settle = self.publish(value)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # whatever ends a body early, a cancellation too, must be told to the hooks
-            await self._interrupt(info, error)
+                    value, must_settle = await self._call()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever ends a body early, a cancellation too, must be told to the hooks
+                await self._interrupt(info, error)
+            else:
+                break
         # From the emission above to the first await this is one synchronous step: the firing becomes final.
         if self._context is not None:
             self._context.take_staged()
@@ -113,28 +120,97 @@ class BodyActor(Actor):
         if must_settle or self.holds:
             await self.settle()
 
+    async def _call(self) -> tuple[Any, bool]:
+        """Emit what the body returns; it, and whether the actor must settle."""
+        if self.type.kind == "coroutine":
+            value = await self.type.call(self.body_values(), self.context if self.type.wants_context else None)
+        else:
+            value = await ThreadBody(self).result(self.body_values())
+        return value, self.publish(value)
+
+    async def _call_in_time(self, seconds: float) -> tuple[Any, bool, bool]:
+        """Call the body, which is interrupted when it takes longer."""
+        self._deadline = asyncio.timeout(seconds)
+        try:
+            async with self._deadline:
+                if self.type.generates:
+                    return None, await self._iterate(), False
+                value, must_settle = await self._call()
+                return value, False, must_settle
+        except TimeoutError as error:
+            if not self._deadline.expired():
+                raise
+            raise NodeTimeout(self.node_id, seconds, self.type.threaded) from error
+
+    @property
+    def too_late(self) -> bool:
+        """Whether the present try has taken too long."""
+        return self._deadline is not None and self._deadline.expired()
+
     def _outputs(self, value: Any) -> Mapping[str, Any]:
         if self.type.generates:
             return {}
         return value if self.type.emits_mapping else dict.fromkeys(self.type.outputs, value)
 
     async def _interrupt(self, info: NodeInfo | None, error: BaseException) -> None:
-        """A firing ended early: take the cut first, then let the body clean up, then tell."""
+        """A firing ended early: take the cut first, then let the body clean up, then tell.
+
+        Returns when the step is to be run again, after its backoff; otherwise the actor ends.
+        """
         run = self.run
         stopping = run.stopping
-        if not stopping:
+        tries = self.attempt - self.first_attempt + 1
+        again = not stopping and self.planned.failure.tries_again(error, tries)
+        if again:
+            self.frozen = True  # what the body does while it cleans up does not count
+            self.choose_publish()
+        elif not stopping:
             run.node_failed(self, error)
-        body, self._body = self._body, None
-        if body is not None:
-            try:
-                await body.aclose()
-            except asyncio.CancelledError:
-                pass  # the body tried to emit or commit while it was cleaning up
-            except Exception as second:
-                error.add_note(f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {second}")
+        await self._close(error)
+        delay = self.planned.failure.delay(tries) if again else None
         if info is not None and (after_node := run.hooks.after_node) is not None:
-            await after_node(run.info, info, CancelledOutcome(run.stop_reason) if stopping else Failed(error, self.node_id))
-        raise Interrupted from error
+            outcome = CancelledOutcome(run.stop_reason) if stopping else Failed(error, self.node_id, delay)
+            await after_node(run.info, info, outcome)
+        if delay is None or run.stopping:
+            raise Interrupted from error
+        await self._wait_to_retry(error, delay)
+
+    async def _close(self, error: BaseException) -> None:
+        """Let a body that was interrupted where it yields clean up."""
+        body, self._body = self._body, None
+        if body is None:
+            return
+        try:
+            await body.aclose()
+        except asyncio.CancelledError:
+            pass  # the body tried to emit or commit while it was cleaning up
+        except Exception as second:
+            error.add_note(f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {second}")
+
+    async def _wait_to_retry(self, error: BaseException, delay: float) -> None:
+        """Wait, and begin the next try. A cut that is taken meanwhile holds the try that failed as the last one."""
+        run = self.run
+        logger.warning(
+            "run %s: node %s failed and is tried again in %.3g s (try %d of %d): %s: %s",
+            run.run_id,
+            self.node_id,
+            delay,
+            self.attempt - self.first_attempt + 2,
+            self.planned.failure.retries + 1,
+            type(error).__name__,
+            error,
+        )
+        if run.listeners:
+            run.notify(NodeRetried(run.run_id, self.node_id, self.attempt + 1, delay, error))
+        self._context = None
+        await asyncio.sleep(delay)
+        if run.stopping:
+            raise Interrupted from error
+        self.frozen = False
+        self.attempt += 1
+        self.rewind()
+        if self.holds:  # what was emitted and is not seen yet: the try that repeats it does not send it
+            await self.settle()
 
     async def _iterate(self) -> bool:
         """Emit what the body yields; whether it was closed because nobody is left to hear it."""

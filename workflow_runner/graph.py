@@ -10,6 +10,7 @@ from typing import Any
 from hookspecs import from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
+from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.node import node_type_of
 from workflow_runner.nodetype import NodeType
 
@@ -20,12 +21,13 @@ SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """A node of a graph: `data` holds its properties."""
+    """A node of a graph: `data` holds its properties, `failure` what overrides the failure policy of its type."""
 
     id: str
     type: str
     data: Mapping[str, Any] = field(default_factory=dict)
     sync_mode: SyncMode = "on_any"
+    failure: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +68,42 @@ class Graph:
 
     Args:
         enable: options by plugin name, or `True`.
+        on_failure: `"finish_independent"` lets nodes that do not need a failed one run to their end; default `"fail_fast"`.
     """
 
     def __init__(
-        self, nodes: Sequence[NodeSpec] = (), edges: Sequence[EdgeSpec] = (), enable: Mapping[str, Any] | None = None
+        self,
+        nodes: Sequence[NodeSpec] = (),
+        edges: Sequence[EdgeSpec] = (),
+        enable: Mapping[str, Any] | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
         self.nodes: list[NodeSpec] = list(nodes)
         self.edges: list[EdgeSpec] = list(edges)
         self.enable: dict[str, Any] = dict(enable or {})
+        self.on_failure: OnFailure | None = on_failure
         self.types: dict[str, NodeType] = {}
         """Node types that were added from Python; a graph from a document has none."""
 
     # Building.
 
-    def add(self, node: Any, /, node_id: str | None = None, *, sync_mode: SyncMode = "on_any", **inputs: Any) -> NodeRef:
+    def add(
+        self,
+        node: Any,
+        /,
+        node_id: str | None = None,
+        *,
+        sync_mode: SyncMode = "on_any",
+        failure: Mapping[str, Any] | None = None,
+        **inputs: Any,
+    ) -> NodeRef:
         """Add a node.
 
         Args:
             node: a decorated function, a `Node` class, or the name of a type.
             node_id: default the function's name, with a number where it is taken.
             sync_mode: how the items of several edges make a firing.
+            failure: `retries`, `backoff`, `timeout` and `replayable` that hold here instead of those of the type.
             inputs: by handle, a property or the output of another node; a list of outputs makes an edge of each.
 
         Raises:
@@ -110,7 +128,7 @@ class Graph:
                     self.connect(source, node_id, handle)
             else:
                 data[handle] = value
-        self.nodes.append(NodeSpec(node_id, name, data, sync_mode))
+        self.nodes.append(NodeSpec(node_id, name, data, sync_mode, dict(failure or {})))
         return NodeRef(node_id)
 
     def connect(self, source: NodeRef | Output, target: NodeRef | str, handle: str) -> None:
@@ -169,15 +187,25 @@ class Graph:
             problems.append('"enable" is an object of plugin names, like {"checkpoint": true}.')
         if "nodes" not in document:
             problems.append('a graph needs "nodes".')
+        on_failure = document.get("on_failure")
+        if on_failure is not None and on_failure not in ON_FAILURE:
+            problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {on_failure!r}.')
         if problems:
             raise GraphInvalid(problems)
-        return cls([node for node in nodes if node], [edge for edge in edges if edge], enable)
+        return cls([node for node in nodes if node], [edge for edge in edges if edge], enable, on_failure)
 
     def to_document(self) -> dict[str, Any]:
         """The graph as its document, with Python values in `data`."""
         return {
             "nodes": [
-                {"id": node.id, "type": node.type, "data": dict(node.data), "sync_mode": node.sync_mode} for node in self.nodes
+                {
+                    "id": node.id,
+                    "type": node.type,
+                    "data": dict(node.data),
+                    "sync_mode": node.sync_mode,
+                    **({"failure": dict(node.failure)} if node.failure else {}),
+                }
+                for node in self.nodes
             ],
             "edges": [
                 {
@@ -190,6 +218,7 @@ class Graph:
                 for edge in self.edges
             ],
             **({"enable": self.enable} if self.enable else {}),
+            **({"on_failure": self.on_failure} if self.on_failure is not None else {}),
         }
 
     def to_json(self) -> str:
@@ -283,7 +312,12 @@ def _node(item: Any, place: int, problems: list[str]) -> NodeSpec | None:
     mode = item.get("sync_mode", "on_any")
     if mode not in SYNC_MODES:
         problems.append(f"{what}: sync_mode {mode!r} is unknown. It is one of {', '.join(SYNC_MODES)}.")
-    return NodeSpec(_text(item, "id", f"nodes[{place}]", problems), _text(item, "type", what, problems), dict(data), mode)
+    failure = item.get("failure")
+    if not isinstance(failure, Mapping | None):
+        problems.append(f'{what}: "failure" is an object like {{"retries": 3}}, not {type(failure).__name__}.')
+        failure = None
+    node_id, type_name = _text(item, "id", f"nodes[{place}]", problems), _text(item, "type", what, problems)
+    return NodeSpec(node_id, type_name, dict(data), mode, dict(failure or {}))
 
 
 def _edge(item: Any, place: int, problems: list[str]) -> EdgeSpec | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints, overload
+from typing import Any, ClassVar, Final, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints, overload
 
 from workflow_runner.context import Context
 from workflow_runner.errors import NodeDefinitionError
+from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyValueInvalid
 from workflow_runner.handle import REQUIRED, Handle
 from workflow_runner.nodetype import BodyKind, NodeType
 from workflow_runner.stream import Stream
@@ -19,14 +21,36 @@ __all__ = ["Node", "node", "node_type_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 ATTRIBUTE = "__node_type__"
+ExceptionClass = builtins.type[Exception]
+DEFAULT_BACKOFF: Final = Backoff()
 
 
 @overload
 def node(function: F, /) -> F: ...
 @overload
-def node(*, outputs: Sequence[str] = ..., type: str | None = ..., stateless: bool = ...) -> Callable[[F], F]: ...
 def node(
-    function: F | None = None, /, *, outputs: Sequence[str] = ("output",), type: str | None = None, stateless: bool = False
+    *,
+    outputs: Sequence[str] = ...,
+    type: str | None = ...,
+    stateless: bool = ...,
+    retries: int = ...,
+    backoff: BackoffLike = ...,
+    retry_on: ExceptionClass | Sequence[ExceptionClass] = ...,
+    timeout: float | None = ...,
+    replayable: bool = ...,
+) -> Callable[[F], F]: ...
+def node(
+    function: F | None = None,
+    /,
+    *,
+    outputs: Sequence[str] = ("output",),
+    type: str | None = None,
+    stateless: bool = False,
+    retries: int = 0,
+    backoff: BackoffLike = DEFAULT_BACKOFF,
+    retry_on: ExceptionClass | Sequence[ExceptionClass] = Exception,
+    timeout: float | None = None,
+    replayable: bool = True,
 ) -> F | Callable[[F], F]:
     """Make a function a node type; the function itself stays as it was.
 
@@ -38,13 +62,21 @@ def node(
             key emits nothing there.
         type: the name in a graph, default `<module>.<function>`.
         stateless: the body keeps nothing between the items of its streams, so that every read is a commit point.
+        retries: how often a step that raised is tried again, from its last commit point, with the same arguments.
+        backoff: seconds before the second try, doubled at each further one, up to a minute, with jitter; or the waits one by
+            one, as `(1, 10, 60)`; or a `Backoff`.
+        retry_on: the exceptions that are worth a new try.
+        timeout: seconds that one try may take, its waiting for items and consumers included.
+        replayable: `False` for a body that must not be repeated unless a person says so: when the run dies while it is in
+            progress, the resume stops there.
 
     Raises:
         NodeDefinitionError: the function cannot be a node.
     """
 
     def decorate(function: F) -> F:
-        made = _function_type(function, outputs, type, stateless)
+        failure = _failure(function, retries, backoff, retry_on, timeout=timeout, replayable=replayable)
+        made = _function_type(function, outputs, type, stateless, failure)
         function.__node_type__ = made  # type: ignore[attr-defined]
         return function
 
@@ -66,14 +98,25 @@ class Node:
     __node_type__: ClassVar[NodeType]
 
     def __init_subclass__(
-        cls, *, outputs: Sequence[str] = ("output",), type: str | None = None, stateless: bool = False, **keywords: Any
+        cls,
+        *,
+        outputs: Sequence[str] = ("output",),
+        type: str | None = None,
+        stateless: bool = False,
+        retries: int = 0,
+        backoff: BackoffLike = DEFAULT_BACKOFF,
+        retry_on: ExceptionClass | Sequence[ExceptionClass] = Exception,
+        timeout: float | None = None,
+        replayable: bool = True,
+        **keywords: Any,
     ) -> None:
         super().__init_subclass__(**keywords)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
         process = getattr(cls, "process", None)
         if process is None:
             return  # a common base of nodes; its subclasses have the body
-        cls.__node_type__ = _class_type(cls, process, outputs, type, stateless)
+        failure = _failure(cls, retries, backoff, retry_on, timeout=timeout, replayable=replayable)
+        cls.__node_type__ = _class_type(cls, process, outputs, type, stateless, failure)
 
 
 def node_type_of(item: Any) -> NodeType | None:
@@ -93,7 +136,16 @@ def type_name(definition: Any) -> str:
     return f"{module}.{definition.__name__}"
 
 
-def _function_type(function: Any, outputs: Sequence[str], name: str | None, stateless: bool) -> NodeType:
+def _failure(
+    definition: Any, retries: int, backoff: BackoffLike, retry_on: ExceptionClass | Sequence[ExceptionClass], **others: Any
+) -> FailurePolicy:
+    try:
+        return FailurePolicy.declared(retries, backoff, retry_on, **others)
+    except PolicyValueInvalid as error:
+        raise NodeDefinitionError(f"{getattr(definition, '__qualname__', definition)}: {error}.") from error
+
+
+def _function_type(function: Any, outputs: Sequence[str], name: str | None, stateless: bool, failure: FailurePolicy) -> NodeType:
     if not inspect.isfunction(function):
         raise NodeDefinitionError(f"@node takes a function, not {function!r}. Write a class as a subclass of Node.")
     hints = _hints(function, function.__qualname__)
@@ -127,10 +179,13 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
         definition=function,
         emits_mapping=tuple(outputs) != ("output",),
         wants_context=context_name is not None,
+        failure=failure,
     )
 
 
-def _class_type(cls: type[Node], process: Any, outputs: Sequence[str], name: str | None, stateless: bool) -> NodeType:
+def _class_type(
+    cls: type[Node], process: Any, outputs: Sequence[str], name: str | None, stateless: bool, failure: FailurePolicy
+) -> NodeType:
     if not inspect.isfunction(process):
         raise NodeDefinitionError(f"{cls.__qualname__}.process is not a method. Write `async def process(self, context)`.")
     hints = _hints(cls, cls.__qualname__)
@@ -161,6 +216,7 @@ def _class_type(cls: type[Node], process: Any, outputs: Sequence[str], name: str
         definition=cls,
         emits_mapping=tuple(outputs) != ("output",),
         wants_context=takes_context,
+        failure=failure,
     )
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from workflow_runner.checker import Checker
+from workflow_runner.failure import NO_POLICY, FailurePolicy
 from workflow_runner.handle import Handle
 
 __all__ = ["BodyKind", "NodeType", "Role"]
@@ -35,6 +36,7 @@ class NodeType:
         role: built-in part or body.
         emits_mapping: whether what the body gives is a mapping of outputs, not the value of the only one.
         wants_context: whether the body takes the context.
+        failure: what happens when it fails.
     """
 
     name: str
@@ -47,6 +49,7 @@ class NodeType:
     role: Role = "body"
     emits_mapping: bool = False
     wants_context: bool = True
+    failure: FailurePolicy = NO_POLICY
     streams: bool = field(init=False)
     connectable: tuple[str, ...] = field(init=False)
     checks: Mapping[str, Checker] = field(init=False)

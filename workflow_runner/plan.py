@@ -10,6 +10,7 @@ from typing import Any, Literal
 from workflow_runner.aligner import SyncMode, Values
 from workflow_runner.checker import Checker
 from workflow_runner.errors import GraphInvalid
+from workflow_runner.failure import NO_POLICY, FailurePolicy, PolicyValueInvalid
 from workflow_runner.graph import EdgeSpec, Graph, NodeSpec
 from workflow_runner.handle import Handle
 from workflow_runner.nodetype import NodeType
@@ -45,6 +46,7 @@ class PlannedNode:
         slots: the handle of each incoming edge.
         checks: the check of each handle, where there is one.
         lists: list handles with several edges.
+        failure: what happens when it fails.
     """
 
     node_id: str
@@ -57,6 +59,7 @@ class PlannedNode:
     out_edges: list[PlannedEdge] = field(default_factory=list)
     slots: tuple[str, ...] = ()
     lists: frozenset[str] = frozenset()
+    failure: FailurePolicy = NO_POLICY
 
     def name_values(self, values: Values) -> dict[str, Any]:
         """One value of each edge as arguments by handle; those of streams are left out."""
@@ -160,7 +163,19 @@ class _Planner:
             self.problems.append(f"node {spec.id!r}: unknown type {spec.type!r}. {mend}")
             self.unknown.add(spec.id)
             return
-        self.nodes[spec.id] = PlannedNode(spec.id, len(self.nodes), found, spec.sync_mode, found.defaults, found.checks)
+        made = PlannedNode(spec.id, len(self.nodes), found, spec.sync_mode, found.defaults, found.checks, failure=found.failure)
+        self.nodes[spec.id] = made
+        if spec.failure:
+            self.override_failure(made, spec.failure)
+
+    def override_failure(self, node: PlannedNode, options: Mapping[str, Any]) -> None:
+        if node.type.role != "body":
+            self.problems.append(f'node {node.node_id!r}: {node.type.name!r} cannot fail. Take its "failure" out.')
+            return
+        try:
+            node.failure = node.type.failure.overridden(options)
+        except PolicyValueInvalid as error:
+            self.problems.append(f"node {node.node_id!r}: {error}.")
 
     def add_edge(self, place: int, spec: EdgeSpec) -> PlannedEdge | None:
         source, target = self.nodes.get(spec.source), self.nodes.get(spec.target)

@@ -51,7 +51,7 @@ class StreamingActor(BodyActor):
     def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
         super().__init__(run, planned, in_edges)
         self.taken = []
-        self.logs = run.saver is not None
+        self.logs = run.saver is not None or planned.failure.retries > 0
         self.stateless = planned.type.stateless
         self.plain_edges = tuple(edge for edge in in_edges if not planned.type.handles[edge.planned.target_handle].stream)
         self._script_waiters: list[asyncio.Future[None]] = []
@@ -119,6 +119,10 @@ class StreamingActor(BodyActor):
             # A new list: cuts hold a prefix of the old one. What the body has not read again yet stays its script.
             self.taken = self.taken[len(self.taken) - self.script_left :]
         super().pass_commit()
+
+    def rewind(self) -> None:
+        self.script_left = len(self.taken)
+        super().rewind()
 
     def commit_read(self) -> None:
         """The commit point before each read of a stateless node."""

@@ -159,12 +159,23 @@ class ThreadBody:
                     await self._serve(serve)
 
     async def _abandon(self) -> None:
-        """The run is over: refuse whatever the thread asks, and wait for its end as long as the grace period lasts."""
+        """Refuse whatever the thread asks from now on.
+
+        Where the run is over, wait for its end as long as the grace period lasts; one that took too long is left.
+        """
         self._refused = True
-        error = Cancelled(f"run {self._actor.run.run_id!r} was stopped")
+        error = Cancelled(self._refusal())
         self._fail(error)
+        if self._actor.too_late:
+            return
         while not isinstance(await self._questions.get(), Returned | Raised):
             self._fail(error)
+
+    def _refusal(self) -> str:
+        actor = self._actor
+        if actor.run.stopping:
+            return f"run {actor.run.run_id!r} was stopped"
+        return f"this try of node {actor.node_id!r} took too long and counts no more"
 
     def _for_thread(self, value: Any) -> Any:
         return ThreadStream(self, value) if isinstance(value, Stream) else value
@@ -213,7 +224,7 @@ class ThreadBody:
 
     def _wait(self, question: Yielded | Asked) -> Any:
         if self._refused:
-            raise Cancelled(f"run {self._actor.run.run_id!r} was stopped")
+            raise Cancelled(self._refusal())
         self._post(question)
         self._thread.park()
         if self._error is not None:

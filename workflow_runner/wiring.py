@@ -132,12 +132,13 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
     actor.commits = node.commits
     actor.state = node.state
     actor.arguments = node.arguments
-    actor.emitted = actor.swallow_left = node.emitted
+    actor.emitted = node.emitted
     actor.started_at = node.started_at
+    if node.status == "failed":  # a person resumed it: its retries begin anew
+        actor.first_attempt = actor.attempt
     match actor:
         case StreamingActor():
             actor.taken = list(node.taken)
-            actor.script_left = len(actor.taken)
         case FiringActor():
             actor.restore_latest(node.latest)
         case SinkActor():
@@ -149,4 +150,4 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
         edge.ended = edge_snapshot.ended
     if actor.order is not None:
         actor.order.extend(edges[edge_id] for edge_id in node.order)
-    actor.choose_publish()
+    actor.rewind()

@@ -60,10 +60,11 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit(
                 "firing",
-                "                must_settle = self.publish(value)\n",
-                "                must_settle = self.publish(value)\n"
-                "                if must_settle or self.holds:\n"
-                "                    await self.settle()\n",
+                "        return value, self.publish(value)\n",
+                "        must_settle = self.publish(value)\n"
+                "        if must_settle or self.holds:\n"
+                "            await self.settle()\n"
+                "        return value, must_settle\n",
             ),
         ),
     ),
@@ -92,7 +93,13 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         3,
         "states are not copied",
-        (Edit("actor", "if self.run.saver is None or type(state) in IMMUTABLE:", "if True:"),),
+        (
+            Edit(
+                "actor",
+                "if (self.run.saver is None and not self.planned.failure.retries) or type(state) in IMMUTABLE:",
+                "if True:",
+            ),
+        ),
     ),
     Mutant(
         3,
@@ -211,12 +218,12 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a step that runs again is not fed its script",
-        (Edit("wiring", "actor.script_left = len(actor.taken)", "actor.taken = []"),),
+        (Edit("streaming", "self.script_left = len(self.taken)", "self.taken = []"),),
     ),
     Mutant(
         0,
         "a step that runs again sends again",
-        (Edit("wiring", "actor.emitted = actor.swallow_left = node.emitted", "actor.emitted = node.emitted"),),
+        (Edit("actor", "        self.swallow_left = self.emitted\n", ""),),
     ),
     Mutant(
         0,

@@ -1,0 +1,381 @@
+"""Steps that fail are run again from their last commit point; tries that take too long are given up."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from hookspecs import Completed, Failed, NodeInfo, Outcome, PluginHost, RunInfo, hookimpl
+from workflow_runner import (
+    Backoff,
+    Context,
+    Event,
+    Graph,
+    GraphInvalid,
+    Node,
+    NodeDefinitionError,
+    NodeFailed,
+    NodeRetried,
+    NodeTimeout,
+    ReplayDiverged,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+
+LOG: list[Any] = []
+FAILURES: list[BaseException] = []
+"""What the next tries raise."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    LOG.clear()
+    FAILURES.clear()
+
+
+def fail() -> None:
+    if FAILURES:
+        raise FAILURES.pop(0)
+
+
+@node
+async def count(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        yield i
+
+
+@node(retries=2, backoff=0, retry_on=(OSError, TimeoutError))
+async def flaky(x: int, context: Context) -> int:
+    LOG.append((x, context.idempotency_key))
+    context.commit("not final before the body returns")
+    fail()
+    return x * 10
+
+
+@node(retries=2, backoff=0)
+def flaky_thread(x: int) -> int:
+    LOG.append(x)
+    fail()
+    return x * 10
+
+
+@node(retries=5, backoff=0)
+async def flaky_stream(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    state = context.state or {"sum": 0}
+    LOG.append(("begins", state["sum"]))
+    async for x in items:
+        LOG.append((x, context.idempotency_key))
+        state["sum"] += x
+        yield state["sum"]
+        if x % 3 == 2:
+            fail()
+            context.commit(state)
+            state["spoilt"] = state.get("spoilt", 0) + 1
+            assert state["spoilt"] == 1 + (context.state.get("spoilt", 0))
+
+
+@node(retries=3, backoff=0)
+def flaky_generator(n: int, context: Context) -> Iterator[int]:
+    LOG.append("begins")
+    try:
+        for i in range(n):
+            yield i
+            fail()
+    finally:
+        LOG.append("cleans up")
+
+
+def graph_of(target: Any, n: int = 3, **options: Any) -> Graph:
+    graph = Graph()
+    flaky = graph.add(target, node_id="flaky", **options)
+    graph.connect(graph.add(count, n=n), flaky, "items" if target is flaky_stream else "x")
+    graph.output("out", flaky)
+    return graph
+
+
+async def test_a_plain_body_is_called_again_with_the_same_arguments_and_key() -> None:
+    FAILURES[:] = [OSError("one"), TimeoutError("two")]
+    result = await WorkflowRunner().run(graph_of(flaky))
+    assert result.outputs == {"out": [0, 10, 20]}
+    assert [x for x, _ in LOG] == [0, 0, 0, 1, 2]
+    assert len({key for _, key in LOG}) == 3
+    assert len({key for _, key in LOG[:3]}) == 1
+
+
+async def test_after_the_last_try_the_node_fails() -> None:
+    FAILURES[:] = [OSError(f"{i}") for i in range(9)]
+    with pytest.raises(NodeFailed) as failed:
+        await WorkflowRunner().run(graph_of(flaky))
+    assert str(failed.value.__cause__) == "2"
+    assert len(LOG) == 3
+
+
+async def test_every_firing_has_its_own_retries() -> None:
+    graph = graph_of(flaky_thread, n=2)
+    FAILURES[:] = [OSError(), OSError()]
+    await WorkflowRunner().run(graph)
+    assert LOG == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("not in retry_on"), asyncio.CancelledError(), ReplayDiverged("r", "n", 1, 0)],
+    ids=lambda error: type(error).__name__,
+)
+async def test_other_errors_are_not_tried_again(error: BaseException) -> None:
+    FAILURES[:] = [error]
+    with pytest.raises(NodeFailed):
+        await WorkflowRunner().run(graph_of(flaky))
+    assert len(LOG) == 1
+
+
+async def test_a_divergence_within_a_group_is_not_tried_again() -> None:
+    FAILURES[:] = [ExceptionGroup("tasks", [OSError(), ReplayDiverged("r", "n", 1, 0)])]
+    with pytest.raises(NodeFailed):
+        await WorkflowRunner().run(graph_of(flaky_thread))
+    assert LOG == [0]
+
+
+async def test_a_stream_goes_on_at_its_last_commit() -> None:
+    FAILURES[:] = [OSError(), OSError()]
+    result = await WorkflowRunner(edge_capacity=1).run(graph_of(flaky_stream, n=7))
+    assert result.outputs == {"out": [0, 1, 3, 6, 10, 15, 21]}
+    items = [entry[0] for entry in LOG]
+    assert items == ["begins", 0, 1, 2, "begins", 0, 1, 2, "begins", 0, 1, 2, 3, 4, 5, 6]
+    keys: dict[int, set[str]] = {}
+    for x, key in LOG:
+        if x != "begins":
+            keys.setdefault(x, set()).add(key)
+    assert all(len(same) == 1 for same in keys.values())
+
+
+async def test_a_commit_is_not_undone() -> None:
+    @node(retries=1, backoff=0)
+    async def late(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        state = context.state or [0]
+        async for x in items:
+            state[0] += x
+            yield state[0]
+            context.commit(state)
+            if x == 2:
+                state[0] = 1_000  # the committed one is a copy
+                fail()
+
+    graph = Graph()
+    graph.output("out", graph.add(late, items=graph.add(count, n=5)))
+    FAILURES[:] = [OSError()]
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [0, 1, 3, 6, 10]}
+
+
+async def test_a_generator_in_a_thread_repeats_what_it_had_yielded() -> None:
+    FAILURES[:] = [OSError()]
+    graph = Graph()
+    graph.output("out", graph.add(flaky_generator, n=3))
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [0, 1, 2]}
+    assert LOG == ["begins", "cleans up", "begins", "cleans up"]
+
+
+async def test_what_a_body_does_while_it_is_closed_does_not_count() -> None:
+    seen = asyncio.Event()
+
+    @node(retries=1, backoff=0, timeout=0.2)
+    async def untidy(context: Context) -> AsyncIterator[int]:
+        LOG.append(context.state)
+        try:
+            for i in range(4):
+                yield i  # waits here for the consumer, until it is too late
+        finally:
+            if len(LOG) == 1:
+                seen.set()
+                context.commit("cleaned up")
+
+    @node
+    async def patient(x: int) -> int:
+        await seen.wait()
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(patient, x=graph.add(untidy)))
+    assert (await WorkflowRunner(edge_capacity=1).run(graph)).outputs == {"out": [0, 1, 2, 3]}
+    assert LOG == [None, None]
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    @hookimpl
+    async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
+        if node.node_id == "flaky":
+            self.told.append(("before", node.firing, node.attempt, dict(inputs)))
+
+    @hookimpl
+    async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+        if node.node_id == "flaky":
+            seconds = outcome.retry_seconds if isinstance(outcome, Failed) else None
+            self.told.append(("after", node.firing, node.attempt, type(outcome), seconds))
+
+
+async def test_hooks_and_events_tell_every_try() -> None:
+    watcher = Watcher()
+    events: list[Event] = []
+    FAILURES[:] = [OSError("one"), OSError("two")]
+    runner = WorkflowRunner(plugins=PluginHost().register(watcher, "watcher"), on_event=events.append)
+    await runner.run(graph_of(flaky, n=1, failure={"backoff": [0, 0.01]}), run_id="r")
+    assert watcher.told == [
+        ("before", 1, 1, {"x": 0}),
+        ("after", 1, 1, Failed, 0),
+        ("before", 1, 2, {"x": 0}),
+        ("after", 1, 2, Failed, 0.01),
+        ("before", 1, 3, {"x": 0}),
+        ("after", 1, 3, Completed, None),
+    ]
+    retried = [event for event in events if isinstance(event, NodeRetried)]
+    assert [(event.attempt, event.delay_seconds, str(event.error)) for event in retried] == [(2, 0, "one"), (3, 0.01, "two")]
+
+
+async def test_a_wait_for_a_retry_is_no_deadlock_and_a_stop_ends_it() -> None:
+    FAILURES[:] = [OSError()]
+    runner = WorkflowRunner()
+    waiting = asyncio.Event()
+    runner.subscribe(lambda event: waiting.set() if isinstance(event, NodeRetried) else None)
+    run = asyncio.ensure_future(runner.run(graph_of(flaky, failure={"backoff": 1_000})))
+    await waiting.wait()
+    await asyncio.sleep(0.05)
+    assert not run.done()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert len(LOG) == 1
+
+
+# Timeouts.
+
+
+@node
+async def slow(x: int) -> int:
+    LOG.append(x)
+    await asyncio.sleep(1_000 if len(LOG) == 1 else 0)
+    return x
+
+
+async def test_a_try_that_takes_too_long_fails() -> None:
+    with pytest.raises(NodeFailed) as failed:
+        await WorkflowRunner().run(graph_of(slow, failure={"timeout": 0.02}))
+    assert isinstance(failed.value.__cause__, NodeTimeout)
+    assert "within 0.02 s" in str(failed.value.__cause__)
+
+
+async def test_each_try_has_the_whole_timeout() -> None:
+    result = await WorkflowRunner().run(graph_of(slow, failure={"timeout": 0.05, "retries": 1, "backoff": 0}))
+    assert result.outputs == {"out": [0, 1, 2]}
+    assert LOG == [0, 0, 1, 2]
+
+
+async def test_a_timeout_error_of_the_body_is_its_own() -> None:
+    FAILURES[:] = [TimeoutError("mine")]
+    with pytest.raises(NodeFailed) as failed:
+        await WorkflowRunner().run(graph_of(flaky, failure={"timeout": 60, "retries": 0}))
+    assert str(failed.value.__cause__) == "mine"
+
+
+async def test_a_thread_is_left_and_what_it_asks_later_is_refused() -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    @node(timeout=0.05, retries=1, backoff=0)
+    def stubborn(x: int, context: Context) -> int:
+        LOG.append(x)
+        if len(LOG) > 1:
+            return x
+        release.wait()
+        try:
+            context.commit("too late")
+        except asyncio.CancelledError as error:
+            LOG.append(str(error))
+        ended.set()
+        return 99
+
+    graph = Graph()
+    graph.output("out", graph.add(stubborn, x=1))
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [1]}
+    release.set()
+    assert await asyncio.to_thread(ended.wait, 10)
+    assert LOG[:2] == [1, 1]
+    assert "took too long" in LOG[2] or "was stopped" in LOG[2]
+
+
+# How it is declared.
+
+
+def test_declarations_are_checked() -> None:
+    for wrong in (
+        {"retries": -1},
+        {"retries": True},
+        {"backoff": -1},
+        {"backoff": "1"},
+        {"backoff": [1, -1]},
+        {"backoff": {"initial": 1, "unit": "s"}},
+        {"retry_on": BaseException},
+        {"retry_on": ["OSError"]},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"replayable": 1},
+    ):
+        with pytest.raises(NodeDefinitionError, match="body"):
+
+            @node(**wrong)
+            async def body(x: int) -> int:
+                return x
+
+    with pytest.raises(ValueError, match="factor"):
+        Backoff(factor=0.5)
+
+
+async def test_a_class_declares_it_too() -> None:
+    class Flaky(Node, retries=1, backoff=(0,), retry_on=OSError):
+        x: int
+
+        async def process(self, context: Context) -> int:
+            fail()
+            return self.x
+
+    FAILURES[:] = [OSError()]
+    graph = Graph()
+    graph.output("out", graph.add(Flaky, x=4))
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [4]}
+
+
+async def test_the_document_overrides_it() -> None:
+    graph = graph_of(flaky, n=1, failure={"retries": 0})
+    document = graph.to_document()
+    assert document["nodes"][0]["failure"] == {"retries": 0}
+    again = Graph.from_tagged_json(graph.to_json())
+    again.types = graph.types
+    assert again.nodes == graph.nodes
+    FAILURES[:] = [OSError()]
+    with pytest.raises(NodeFailed):
+        await WorkflowRunner().run(again)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "failure", "message"),
+    [
+        (0, {"retry": 1}, "Did you mean 'retries'"),
+        (0, {"retry_on": ["OSError"]}, "no option 'retry_on'"),
+        (0, {"timeout": -1}, "timeout is a number above 0"),
+        (0, "thrice", "is an object"),
+        (2, {"retries": 1}, "cannot fail"),
+    ],
+)
+def test_a_wrong_override_is_a_problem_of_the_graph(node_id: int, failure: Any, message: str) -> None:
+    graph = graph_of(flaky)
+    document = graph.to_document()
+    document["nodes"][node_id]["failure"] = failure
+    with pytest.raises(GraphInvalid, match=message):
+        WorkflowRunner(nodes=[sys.modules[__name__]]).validate(document)
