@@ -18,6 +18,7 @@ from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import Lease, database_now, release_lease, take_lease
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.sealed_columns import NODE_TEXTS, open_texts, seal_texts
 from checkpoint_plugin.store import RUNNER, Store
 from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, dumps_tagged
 
@@ -116,8 +117,10 @@ async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any])
 
     def work(connection: Connection) -> None:
         lock_epoch(connection, run_id)
+        seal = store.keys.find(connection, run_id)
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id.in_(list(answers)))
-        states = {row.node_id: RunNodeState(**row._mapping) for row in connection.execute(query)}
+        rows = (open_texts(run_id, dict(row._mapping), NODE_TEXTS, seal) for row in connection.execute(query))
+        states = {row["node_id"]: RunNodeState(**row) for row in rows}
         now = database_now(connection)
         for node_id, value in answers.items():
             state = states.get(node_id)
@@ -126,6 +129,6 @@ async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any])
             old = state.resume_state
             merged = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
             state.resume_state_json, state.updated_at, state.wake_at = dumps_tagged(merged), now, now
-        upsert_node_rows(connection, [states[node_id].model_dump() for node_id in answers])
+        upsert_node_rows(connection, [seal_texts(states[node_id].model_dump(), NODE_TEXTS, seal) for node_id in answers])
 
     await store.transact(work)

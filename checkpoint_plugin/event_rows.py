@@ -9,10 +9,14 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.models import EVENT, EVENT_HEAD
+from checkpoint_plugin.sealed_columns import open_texts
+from checkpoint_plugin.sealing import Seal
 
-__all__ = ["append_events", "are_stored", "select_events"]
+__all__ = ["TEXTS", "append_events", "are_stored", "select_events"]
 
 INSERT: Final = insert(EVENT)
+TEXTS: Final = ("payload_json",)
+"""What is sealed of an event of an encrypted run."""
 
 
 def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -32,10 +36,11 @@ def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[st
     return first
 
 
-def are_stored(connection: Connection, run_id: str, first: int, rows: Sequence[Mapping[str, Any]]) -> bool:
+def are_stored(connection: Connection, run_id: str, first: int, rows: Sequence[Mapping[str, Any]], seal: Seal) -> bool:
     """Whether these very events are stored from a number on."""
     query = select(EVENT).where(EVENT.c.run_id == run_id, EVENT.c.seq >= first).order_by(EVENT.c.seq).limit(len(rows))
-    found = [{name: row._mapping[name] for name in rows[0]} for row in connection.execute(query)]
+    opened = (open_texts(run_id, dict(row._mapping), TEXTS, seal) for row in connection.execute(query))
+    found = [{name: row[name] for name in rows[0]} for row in opened]
     return found == [dict(row) for row in rows]
 
 

@@ -14,7 +14,8 @@ from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batching import BatchWriter
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import ValueNotStorable, WriterStopped
-from checkpoint_plugin.event_rows import append_events, are_stored, select_events
+from checkpoint_plugin.event_rows import TEXTS, append_events, are_stored, select_events
+from checkpoint_plugin.sealed_columns import opened_row, seal_texts
 from checkpoint_plugin.store import Store
 from hookspecs import dumps_tagged, loads_tagged
 
@@ -166,7 +167,12 @@ class EventLogger:
         await self._writer.flush()
         query = select_events(self.run_id, kind, node_id, after, limit)
         async with self._access.open(create=False) as store:
-            rows = await store.transact(lambda connection: connection.execute(query).all(), write=False)
+
+            def read(connection: Connection) -> list[Any]:
+                seal = store.keys.find(connection, self.run_id)
+                return [opened_row(self.run_id, row, TEXTS, seal) for row in connection.execute(query)]
+
+            rows = await store.transact(read, write=False)
         return [
             EventRecord(row.seq, row.kind, row.node_id, row.time, loads_tagged(row.payload_json or "{}"), row.run_id)
             for row in rows
@@ -184,10 +190,11 @@ class EventLogger:
         rows = [{"kind": e.kind, "node_id": e.node_id, "time": e.time, "payload_json": e.payload_json} for e in entries]
 
         def work(connection: Connection) -> None:
+            seal = store.keys.find(connection, self.run_id)
             # A commit whose answer was lost: to write the batch again would log its events twice.
-            if self._sent.entries is entries and are_stored(connection, self.run_id, self._sent.first, rows):
+            if self._sent.entries is entries and are_stored(connection, self.run_id, self._sent.first, rows, seal):
                 return
-            self._sent = _Sent(entries, append_events(connection, self.run_id, rows))
+            self._sent = _Sent(entries, append_events(connection, self.run_id, [seal_texts(row, TEXTS, seal) for row in rows]))
 
         async with self._access.open(create=True) as store:
             await store.transact(work)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, func, select, true, update
 
@@ -14,16 +13,20 @@ from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.digests import digest_of
-from checkpoint_plugin.errors import KeyMissing, StaleVersion
+from checkpoint_plugin.errors import StaleVersion
+from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
+from checkpoint_plugin.sealing import Seal
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new
 from hookspecs import RunExists, RunNotFound, loads_tagged
 
-__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
+__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job", "seal_definition"]
 
+T = TypeVar("T")
 KEPT: Final = frozenset({"id", "attempt", "newest_number", "definition", "definition_digest", "created_at", "version"})
 """Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
 CHANGES: Final = 10
@@ -69,7 +72,7 @@ class JobRepository:
         values = {**job.model_dump(), **bare_definition(job)}
 
         def work(connection: Connection) -> None:
-            if not insert_bare_job(connection, values):
+            if not insert_bare_job(connection, values, store.keys):
                 raise RunExists(job.id)
 
         async with self._access.open(create=True) as store:
@@ -84,10 +87,10 @@ class JobRepository:
         """
         async with self._access.open(create=False) as store:
             query = select(JOB).where(JOB.c.id == run_id)
-            row = await _first(store, query) if is_storable_text(run_id) else None
-            if row is None:
+            found = await _read(store, query, _job) if is_storable_text(run_id) else ()
+            if not found:
                 raise RunNotFound(run_id, store.location.shown)
-        return Job(**row._mapping)
+        return found[0]
 
     async def save(self, job: Job) -> Job:
         """Write a run's row, if nobody wrote it since `job` was read: one statement compares and swaps.
@@ -101,7 +104,8 @@ class JobRepository:
         statement = update(JOB).where(JOB.c.id == job.id, JOB.c.version == job.version)
 
         def work(connection: Connection) -> tuple[bool, bool]:
-            swapped = connection.execute(statement.values(version=job.version + 1, **values)).rowcount == 1
+            sealed = seal_texts(values, JOB_TEXTS, store.keys.find(connection, job.id))
+            swapped = connection.execute(statement.values(version=job.version + 1, **sealed)).rowcount == 1
             there = swapped or connection.execute(select(JOB.c.id).where(JOB.c.id == job.id)).first() is not None
             return swapped, there
 
@@ -206,13 +210,13 @@ class JobRepository:
         found = select(JOB).where(true(), *wanted)
         ordered = found.order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit).offset(offset)
 
-        def work(connection: Connection) -> tuple[Sequence[Any], int]:
+        def work(connection: Connection) -> Page:
             total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-            return connection.execute(ordered).all(), total
+            rows = connection.execute(ordered).all()
+            return Page([_job(store, connection, row) for row in rows], total, limit, offset)
 
         async with self._access.open(create=False) as store:
-            rows, total = await store.transact(work, write=False)
-        return Page([Job(**row._mapping) for row in rows], total, limit, offset)
+            return await store.transact(work, write=False)
 
     async def node_states(self, run_id: str, status: str | None = None) -> Sequence[RunNodeState]:
         """Where the nodes of a run stand, by id; those of one status only, if it is given."""
@@ -220,15 +224,13 @@ class JobRepository:
         if status is not None:
             query = query.where(RUN_NODE_STATE.c.status == status)
         async with self._access.open(create=False) as store:
-            rows = await store.transact(lambda connection: connection.execute(query).all(), write=False)
-        return [RunNodeState(**row._mapping) for row in rows]
+            return await _read(store, query, _node_state)
 
     async def node_state(self, run_id: str, node_id: str) -> RunNodeState | None:
         """Where a node of a run stands; `None` for one of which nothing is known."""
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id == node_id)
         async with self._access.open(create=False) as store:
-            row = await _first(store, query)
-        return None if row is None else RunNodeState(**row._mapping)
+            return next(iter(await _read(store, query, _node_state)), None)
 
     async def save_node_state(self, state: RunNodeState) -> RunNodeState:
         """Write where a node stands, new or changed.
@@ -241,7 +243,8 @@ class JobRepository:
         def work(connection: Connection) -> bool:
             if lock_epoch(connection, state.run_id) is None:
                 return False
-            upsert_node_rows(connection, [values])
+            sealed = seal_texts(values, NODE_TEXTS, store.keys.find(connection, state.run_id))
+            upsert_node_rows(connection, [sealed])
             return True
 
         async with self._access.open(create=False) as store:
@@ -250,23 +253,31 @@ class JobRepository:
         return state
 
 
-def insert_bare_job(connection: Connection, values: Mapping[str, Any]) -> bool:
+def insert_bare_job(connection: Connection, values: Mapping[str, Any], keys: RunKeys) -> bool:
     """Write a run's row and its lease, which nobody holds; whether there was none.
 
     Args:
         connection: in a transaction that writes.
         values: of every column.
+        keys: of the store; with a master key the run is encrypted.
     """
-    if os.environ.get("WORKFLOW_CHECKPOINT_KEY", "").strip():
-        raise KeyMissing(
-            "with WORKFLOW_CHECKPOINT_KEY nothing is stored in plain, and a run that no runner executes is kept as JSON that "
-            "anybody can read. Unset the key for it."
-        )
-    dialect = connection.dialect.name
-    made = connection.execute(insert_new(dialect, JOB).values(**values)).rowcount == 1
-    if made:
-        connection.execute(insert_new(dialect, LEASE).values(run_id=values["id"], epoch=0, generation=0))
-    return made
+    run_id, dialect = values["id"], connection.dialect.name
+    shown = values if keys.ring is None else {**values, **dict.fromkeys(JOB_TEXTS), "definition": b"", "definition_digest": b""}
+    if connection.execute(insert_new(dialect, JOB).values(**shown)).rowcount != 1:
+        return False
+    connection.execute(insert_new(dialect, LEASE).values(run_id=run_id, epoch=0, generation=0))
+    if keys.ring is not None:
+        seal = keys.make(connection, run_id)
+        hidden = seal_texts({name: values.get(name) for name in JOB_TEXTS}, JOB_TEXTS, seal)
+        hidden.update(seal_definition(run_id, values["definition"], seal))
+        connection.execute(update(JOB).where(JOB.c.id == run_id).values(**hidden))
+    return True
+
+
+def seal_definition(run_id: str, body: bytes, seal: Seal) -> dict[str, Any]:
+    """The columns of a run's definition, as they are stored."""
+    sealed = seal.seal(body, b"definition")
+    return {"definition": sealed, "definition_digest": digest_of(run_id.encode(), sealed)}
 
 
 def bare_definition(job: Job) -> dict[str, Any]:
@@ -279,5 +290,16 @@ def bare_definition(job: Job) -> dict[str, Any]:
     return {"definition": body, "definition_digest": digest_of(job.id.encode(), body)}
 
 
-async def _first(store: Store, query: Any) -> Any:
-    return await store.transact(lambda connection: connection.execute(query).first(), write=False)
+async def _read(store: Store, query: Any, make: Callable[[Store, Connection, Any], T]) -> list[T]:
+    def work(connection: Connection) -> list[T]:
+        return [make(store, connection, row) for row in connection.execute(query).all()]
+
+    return await store.transact(work, write=False)
+
+
+def _job(store: Store, connection: Connection, row: Any) -> Job:
+    return Job(**open_texts(row.id, row._mapping, JOB_TEXTS, readable_seal(store.keys, connection, row.id)))
+
+
+def _node_state(store: Store, connection: Connection, row: Any) -> RunNodeState:
+    return RunNodeState(**open_texts(row.run_id, row._mapping, NODE_TEXTS, readable_seal(store.keys, connection, row.run_id)))

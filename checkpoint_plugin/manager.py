@@ -125,9 +125,12 @@ class CheckpointManager:
 
     async def _try(self, store: Store, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str) -> bool:
         from checkpoint_plugin.history import RunHistory
-        from checkpoint_plugin.run_record import RunRecord, RunSave
+        from checkpoint_plugin.run_record import RunRecord, RunSave, make_record
 
         record = await self._look(store)
+        if record is None and store.keys.ring is not None:
+            # What is encrypted is encrypted first: the run needs its key, which lies beside its row.
+            record = await make_record(store, self.run_id)
         if record is None:
             record = RunRecord(RunHistory(self.run_id, 1))
         elif record.by_runner:
@@ -139,7 +142,7 @@ class CheckpointManager:
             raise GraphMismatch(self.run_id, found)
         at = datetime.now(UTC)
         kept = dict(record.context) if context is None else context
-        save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec)
+        save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec, store.keys)
         self._record = None  # where the outcome is not heard of, the next save looks
         if not await store.write(save):
             return False

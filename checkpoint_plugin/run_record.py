@@ -16,18 +16,20 @@ from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
-from checkpoint_plugin.jobs import bare_definition, insert_bare_job
+from checkpoint_plugin.jobs import bare_definition, insert_bare_job, seal_definition
+from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
 from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.reading import fetch_cut
+from checkpoint_plugin.sealed_columns import NODE_TEXTS, opened_row, seal_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged
 
-__all__ = ["BARE", "RunRecord", "RunSave", "Standing", "catch_up", "fetch_standing", "load_record"]
+__all__ = ["BARE", "RunRecord", "RunSave", "Standing", "catch_up", "fetch_standing", "load_record", "make_record"]
 
 BARE: Final = "manager"
 """The `execution_strategy` of a run whose row a manager made, not a runner."""
@@ -130,7 +132,8 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
         return None
 
     def read() -> RunRecord:
-        record = RunRecord(RunHistory(run_id, before.job["attempt"], before.epoch, generation=before.generation), before)
+        history = RunHistory(run_id, before.job["attempt"], before.epoch, generation=before.generation, seal=seal)
+        record = RunRecord(history, before)
         record.by_runner = before.job["execution_strategy"] == RUNNER
         snapshot: Snapshot | None = None
         if cut is not None:
@@ -148,7 +151,8 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
                 record.nodes[node.node_id] = NodeRecord(node.status, node.attempt, node.error, values, **times)
             if not ours:
                 record.by_runner = True
-        for row in () if record.by_runner else rows:
+        for sealed in () if record.by_runner else rows:
+            row = opened_row(run_id, sealed, NODE_TEXTS, seal)
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
         if digest_of(run_id.encode(), definition.definition) != definition.definition_digest:
             raise StoreDamaged(run_id, "its graph and inputs were changed")
@@ -160,6 +164,15 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
         return record
 
     return await store.compute(read)
+
+
+async def make_record(store: Store, run_id: str) -> RunRecord | None:
+    """Make the row of a run, with its key, where there is none, and read the run."""
+    job = Job(id=run_id, status="running", execution_strategy=BARE)
+    job.started_at = job.created_at
+    values = {**job.model_dump(), **bare_definition(job)}
+    await store.transact(lambda connection: insert_bare_job(connection, values, store.keys))
+    return await load_record(store, run_id)
 
 
 async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
@@ -183,7 +196,8 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
             parts = (changed[first : first + BATCH] for first in range(0, len(changed), BATCH))
             return [row for ids in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(ids)))]
 
-        for row in await store.transact(work, write=False):
+        for sealed in await store.transact(work, write=False):
+            row = opened_row(run_id, sealed, NODE_TEXTS, history.seal)
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, store.codec)
     record.standing = standing
     return record
@@ -217,6 +231,7 @@ class RunSave:
         reason: why it is saved.
         at: when.
         codec: encodes values.
+        keys: of the store.
     """
 
     def __init__(
@@ -228,8 +243,10 @@ class RunSave:
         reason: str,
         at: datetime,
         codec: Codec,
+        keys: RunKeys,
     ) -> None:
         self._record = record
+        self._keys = keys
         self._changed = changed
         self._shape = shape
         self._context = context
@@ -238,7 +255,8 @@ class RunSave:
         self._run_id = record.history.run_id
         standing = record.standing
         self._status: RunStatus = "running" if standing is None else standing.job["status"]
-        error = None if standing is None else standing.job["error"]
+        told = None if standing is None else standing.job["error"]
+        error = None if told is None else record.history.seal.open_text(told)
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
         snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
         self._cut = CutWriter(record.history, snapshot, reason, codec)
@@ -252,7 +270,8 @@ class RunSave:
         self._extras = []
         for node_id, node in self._changed.items():
             outputs, state = shown_values(node.values, self._codec)
-            self._extras.append({"at_node": node_id, "outputs": outputs, "state": state, "scheduled": node.scheduled_at})
+            shown = seal_texts({"outputs": outputs, "state": state}, ("outputs", "state"), self._record.history.seal)
+            self._extras.append({"at_node": node_id, **shown, "scheduled": node.scheduled_at})
         standing, shape = self._record.standing, self._shape
         bare = standing is None or standing.job["execution_strategy"] == BARE or not self._record.shape.nodes
         if shape is not None and bare and (standing is None or shape != self._record.shape):
@@ -267,7 +286,7 @@ class RunSave:
         """
         standing = self._record.standing
         if standing is None:
-            if not insert_bare_job(connection, self._new_job()):
+            if not insert_bare_job(connection, self._new_job(), self._keys):
                 return False
         else:
             lock_epoch(connection, self._run_id)
@@ -282,7 +301,10 @@ class RunSave:
         stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
         kept = {} if standing is None else {name: standing.job[name] for name in stays}
         if standing is not None:
-            kept.update(self._graph)
+            seal = self._record.history.seal
+            kept.update(seal_texts(self._graph, ("graph",), seal))
+            if self._graph:
+                kept.update(seal_definition(self._run_id, self._graph["definition"], seal))
         if kept:
             connection.execute(update(JOB).where(JOB.c.id == self._run_id).values(**kept))
         return True

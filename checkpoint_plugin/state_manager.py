@@ -15,10 +15,12 @@ from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batching import BatchWriter
 from checkpoint_plugin.definition import is_storable_text, storable_text
 from checkpoint_plugin.errors import StoreMissing, ValueNotStorable, WriterStopped
-from checkpoint_plugin.jobs import bare_definition, insert_bare_job
+from checkpoint_plugin.jobs import JobRepository, bare_definition, insert_bare_job
+from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.run_record import BARE
+from checkpoint_plugin.sealed_columns import NODE_TEXTS, seal_texts
 from checkpoint_plugin.status import NODE_STATUSES
 from checkpoint_plugin.store import Store
 from hookspecs import LeaseLost, dumps_tagged
@@ -136,7 +138,7 @@ class StateManager:
         self._access.hold(create=True)
         try:
             async with self._access.open(create=True) as store:
-                self._epoch = await store.transact(self._take)
+                self._epoch = await store.transact(lambda connection: self._take(connection, store.keys))
         except BaseException:
             await self._access.close()
             raise
@@ -265,15 +267,14 @@ class StateManager:
             StoreError: the store cannot be read.
         """
         waiting = [update for update in self._writer.waiting if update.node_id == node_id]
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self.run_id, RUN_NODE_STATE.c.node_id == node_id)
         try:
             async with self._access.open(create=False) as store:
-                row = await store.transact(lambda connection: connection.execute(query).first(), write=False)
+                found = await JobRepository(store=store).node_state(self.run_id, node_id)
         except StoreMissing:
-            row = None
-        if row is None and not waiting:
+            found = None
+        if found is None and not waiting:
             return None
-        state = RunNodeState(run_id=self.run_id, node_id=node_id) if row is None else RunNodeState(**row._mapping)
+        state = found or RunNodeState(run_id=self.run_id, node_id=node_id)
         for update in waiting:
             for name, value in update.columns.items():
                 setattr(state, name, value)
@@ -289,25 +290,26 @@ class StateManager:
         """The same as `stats`, as a dict."""
         return dict(self.stats)
 
-    def _take(self, connection: Connection) -> int:
+    def _take(self, connection: Connection, keys: RunKeys) -> int:
         """Make the run's row where there is none; the epoch under which this manager writes."""
         epoch = lock_epoch(connection, self.run_id)
         if epoch is None:
             job = Job(id=self.run_id, execution_strategy=BARE)
-            insert_bare_job(connection, {**job.model_dump(), **bare_definition(job)})
+            insert_bare_job(connection, {**job.model_dump(), **bare_definition(job)}, keys)
             epoch = lock_epoch(connection, self.run_id)
         return epoch or 0
 
     async def _write(self, updates: Sequence[_Update]) -> None:
         assert self._epoch is not None
         async with self._access.open(create=True) as store:
-            await store.write(_Batch(self.run_id, self._epoch, updates))
+            await store.write(_Batch(self.run_id, self._epoch, updates, store.keys))
 
 
 class _Batch:
     """Updates of several nodes, as the group writer takes them; absolute values, so it is harmless twice."""
 
-    def __init__(self, run_id: str, epoch: int, updates: Sequence[_Update]) -> None:
+    def __init__(self, run_id: str, epoch: int, updates: Sequence[_Update], keys: RunKeys) -> None:
+        self._keys = keys
         self._run_id = run_id
         self._epoch = epoch
         self._updates = updates
@@ -323,13 +325,14 @@ class _Batch:
         """
         if lock_epoch(connection, self._run_id) != self._epoch:
             raise LeaseLost(self._run_id, self._epoch)
+        seal = self._keys.find(connection, self._run_id)
         node_ids = [update.node_id for update in self._updates]
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id, RUN_NODE_STATE.c.node_id.in_(node_ids))
         known = {row.node_id: dict(row._mapping) for row in connection.execute(query)}
         rows = []
         for update in self._updates:
             old = known.get(update.node_id) or RunNodeState(run_id=self._run_id, node_id=update.node_id).model_dump()
-            rows.append({**old, **update.columns})
+            rows.append(seal_texts({**old, **update.columns}, NODE_TEXTS, seal))
         upsert_node_rows(connection, rows)
 
 

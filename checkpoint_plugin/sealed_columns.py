@@ -1,0 +1,77 @@
+"""Columns that people read, of runs that are encrypted: sealed in the database, opened for whoever has the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.errors import KeyMissing, StoreDamaged
+from checkpoint_plugin.keys import RunKeys
+from checkpoint_plugin.sealing import PLAIN, SEALED_TEXT, Seal
+
+__all__ = ["JOB_TEXTS", "NODE_TEXTS", "open_texts", "opened_row", "readable_seal", "seal_texts"]
+
+JOB_TEXTS: Final = (
+    "error",
+    "error_message",
+    "suspension_reason",
+    "suspension_state_json",
+    "suspension_metadata_json",
+    "metadata_json",
+    "degraded",
+    "logs",
+    "graph",
+    "params",
+)
+NODE_TEXTS: Final = ("last_error", "suspension_reason", "suspension_metadata_json", "resume_state_json", "outputs_json")
+
+
+def seal_texts(values: Mapping[str, Any], names: Iterable[str], seal: Seal) -> dict[str, Any]:
+    """Values of columns as they are stored. What was read without a key is sealed already, and stays.
+
+    Args:
+        values: by column.
+        names: of the columns to seal, where they are given.
+        seal: of the run.
+    """
+    found = dict(values)
+    if seal is not PLAIN:
+        for name in names:
+            text = found.get(name)
+            if text is not None and not text.startswith(SEALED_TEXT):
+                found[name] = seal.seal_text(text)
+    return found
+
+
+def open_texts(run_id: str, values: Mapping[str, Any], names: Iterable[str], seal: Seal) -> dict[str, Any]:
+    """Values of columns as they were before they were sealed.
+
+    Raises:
+        StoreDamaged: one was not sealed with the key of the run.
+    """
+    found = dict(values)
+    if seal is not PLAIN:
+        for name in names:
+            text = found.get(name)
+            try:
+                found[name] = None if text is None else seal.open_text(text)
+            except MalformedValue as error:
+                raise StoreDamaged(run_id, f"its column {name!r}: {error}") from error
+    return found
+
+
+def opened_row(run_id: str, row: Any, names: Iterable[str], seal: Seal) -> Any:
+    """A row whose columns are opened, with the same names."""
+    return row if seal is PLAIN else SimpleNamespace(**open_texts(run_id, row._mapping, names, seal))
+
+
+def readable_seal(keys: RunKeys, connection: Connection, run_id: str) -> Seal:
+    """The seal of a run; without its key one that leaves everything as it is, so that a list can be shown."""
+    try:
+        return keys.find(connection, run_id)
+    except KeyMissing:
+        return PLAIN
