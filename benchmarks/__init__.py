@@ -1,1 +1,1 @@
-"""What the runner costs, beside the same work written by hand: `python -m benchmarks`."""
+"""Ours, the peers and the same work written by hand, side by side: `python -m benchmarks`, or `tox -e bench` with the peers."""

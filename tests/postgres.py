@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import asyncpg
 import pytest
@@ -46,6 +46,9 @@ def account() -> str | None:
 class Server:
     """A server in a folder of its own, reached through its socket there."""
 
+    durable: ClassVar[bool] = False
+    """Whether a commit waits for the disk; tests of logic do without."""
+
     def __init__(self, binaries: Path) -> None:
         # /tmp: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="wfpg-", dir="/tmp"))
@@ -56,7 +59,8 @@ class Server:
         data = self.folder / "data"
         try:
             self._call(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
-            arguments = ("-D", str(data), "-k", str(self.folder), "-F", "-c", "listen_addresses=", "-c", "max_connections=50")
+            arguments = ["-D", str(data), "-k", str(self.folder), "-c", "listen_addresses=", "-c", "max_connections=50"]
+            arguments += ["-c", "fsync=on", "-c", "synchronous_commit=on"] if self.durable else ["-F"]
             self._log = (self.folder / "log").open("wb")
             self._process = subprocess.Popen(
                 [str(binaries / "postgres"), *arguments], user=self._user, stdout=self._log, stderr=self._log, cwd=self.folder
