@@ -160,6 +160,11 @@ class Actor(Outbox):
             if edge.order is not None:
                 edge.order.clear()
 
+    def fail(self) -> None:
+        """Let nothing more that it does count, and keep what it is given for its next attempt."""
+        self.frozen = True
+        self.choose_publish()
+
     def check_alive(self) -> None:
         """Raise `Cancelled` when the run was stopped."""
         if self.frozen:

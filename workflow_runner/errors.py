@@ -145,7 +145,11 @@ class NodeFailed(RunnerError):
         run_id: the run.
         node_id: the node.
         cause: what it raised.
+
+    `others` are those that failed after it, where `on_failure` is `finish_independent`.
     """
+
+    others: tuple[NodeFailed, ...] = ()
 
     def __init__(self, run_id: str, node_id: str, cause: BaseException) -> None:
         super().__init__(f"node {node_id!r} of run {run_id!r} failed: {type(cause).__name__}: {cause}")

@@ -159,6 +159,8 @@ class BodyActor(Actor):
         """
         run = self.run
         stopping = run.stopping
+        if self.status == "failed":  # told by somebody else than its body, which was cancelled for it
+            error = run.failure_of(self) or error
         tries = self.attempt - self.first_attempt + 1
         again = not stopping and self.planned.failure.tries_again(error, tries)
         if again:

@@ -25,6 +25,7 @@ from hookspecs import (
 from workflow_runner.actor import Actor
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner.failure import OnFailure
 from workflow_runner.plan import Plan, PlannedNode
 from workflow_runner.saver import Saver
 from workflow_runner.threads import BodyThread
@@ -46,6 +47,7 @@ class Settings:
         max_threads: bodies written with plain `def` that run at once; streams and generators have threads of their own.
         grace_seconds: how long a stopped run waits for its bodies.
         threads: makes the thread of a `def` body.
+        on_failure: what happens to the others when a node fails; `None` for what the graph says.
     """
 
     edge_capacity: int = 64
@@ -54,6 +56,7 @@ class Settings:
     max_threads: int = 64
     grace_seconds: float = 5.0
     threads: Callable[[], BodyThread] = BodyThread
+    on_failure: OnFailure | None = None
 
 
 class Run:
@@ -91,6 +94,9 @@ class Run:
         self.stopping = False
         self.stop_reason = ""
         self.error: BaseException | None = None
+        self.failures: list[NodeFailed] = []
+        """Of nodes without which the others go on."""
+        self.independent = (settings.on_failure or plan.graph.on_failure) == "finish_independent"
         self.abandoned: tuple[str, ...] = ()
         self.thread_slots = asyncio.Semaphore(settings.max_threads)
         self.tasks: asyncio.TaskGroup
@@ -291,15 +297,40 @@ class Run:
                 call()
 
     def node_failed(self, actor: Actor, cause: BaseException) -> None:
-        """A body raised: the run ends."""
-        actor.status = "failed"
-        actor.error = f"{type(cause).__name__}: {cause}"
-        self.changed[actor] = None
+        """A body raised: the run ends, or goes on with the nodes that do not need this one."""
+        if actor.status == "failed":  # told already, by somebody else than its body
+            return
         error = NodeFailed(self.run_id, actor.node_id, cause)
         error.__cause__ = cause
-        self._stop(error, "error", "failed", actor)
+        if actor.status != "completed":  # what `on_durable` calls may raise when the node is over
+            actor.status = "failed"
+            actor.error = f"{type(cause).__name__}: {cause}"
+            self.changed[actor] = None
+        if self.independent and actor.status == "failed":
+            self._go_on_without(actor, error)
+        else:
+            self._stop(error, "error", "failed", actor)
         if self.listeners:
             self.node_changed(actor)
+
+    def failure_of(self, actor: Actor) -> BaseException | None:
+        """Why a node has failed without which the others go on."""
+        return next((failure.__cause__ for failure in self.failures if failure.node_id == actor.node_id), None)
+
+    def _go_on_without(self, actor: Actor, error: NodeFailed) -> None:
+        """Let the others go on until nothing can move any more.
+
+        The failed actor stays: it counts as one that waits, and its inbox grows as in any stall, so that those who
+        send to it and to others come to their end.
+        """
+        self.failures.append(error)
+        actor.fail()
+        if actor.task is not None and actor.task is not asyncio.current_task():
+            actor.task.cancel()
+        if self.saver is not None and "error" in self._final_moments:
+            self.saver.request("error")
+        actor.waits += 1
+        self.enter_wait(actor)
 
     def actor_failed(self, actor: Actor, error: Exception) -> None:
         """An actor ended outside its body: a hook failed, or an item did not fit."""
@@ -324,6 +355,9 @@ class Run:
         self.stopping = True
         self.stop_reason = "failure" if reason == "error" else reason
         self.error = error
+        for failure in self.failures:
+            if failure is not error:
+                error.add_note(f"and {failure}")
         if self.saver is not None:
             wanted = reason in self._final_moments
             text = actor.error if actor is not None else str(error)
@@ -341,6 +375,12 @@ class Run:
         if not self._over.done():
             self._over.set_result(None)
 
+    def _end_failed(self) -> None:
+        """All that could be done without the failed nodes is done."""
+        first, *others = self.failures
+        first.others = tuple(others)
+        self._stop(first, "error", "failed", self.actors[first.node_id])
+
     def _stalled(self) -> None:
         """Every unfinished actor waits at an edge: let the smallest full edge grow, so that one of them goes on.
 
@@ -352,6 +392,9 @@ class Run:
         full.sort(key=lambda edge: edge.capacity)
         limit = self.settings.max_edge_capacity
         if not full or full[0].capacity >= limit:
+            if self.failures:
+                self._end_failed()
+                return
             names = [edge.edge_id for edge in full] or list(self.actors)
             self._stop(Deadlock(self.run_id, names), "error", "failed")
             return

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun
 from workflow_runner.errors import GraphChanged, InputInvalid, StoreUnknown
 from workflow_runner.events import Event
+from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.graph import Graph
 from workflow_runner.identity import check_run_id, new_run_id
 from workflow_runner.plan import Plan, make_plan
@@ -55,6 +56,8 @@ class WorkflowRunner:
         grace_seconds: how long a stopped run waits for its bodies.
         on_event: called with every event of every run, on the event loop.
         threads: makes the thread of a `def` body.
+        on_failure: `"fail_fast"`: a run ends as soon as a node has failed; `"finish_independent"`: when those that do not need
+            it have come to their end. Wins over what the graph says; without both, `"fail_fast"`.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class WorkflowRunner:
         grace_seconds: float = 5.0,
         on_event: Listener | None = None,
         threads: Callable[[], BodyThread] = BodyThread,
+        on_failure: OnFailure | None = None,
     ) -> None:
         if edge_capacity < 1 or max_edge_capacity < edge_capacity:
             raise ValueError(
@@ -77,10 +81,12 @@ class WorkflowRunner:
             )
         if validate not in ("shallow", "deep"):
             raise ValueError(f"validate is 'shallow' or 'deep', not {validate!r}.")
+        if on_failure is not None and on_failure not in ON_FAILURE:
+            raise ValueError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {on_failure!r}.")
         self._host = plugins if plugins is not None else PluginHost()
         self._registry = NodeRegistry(nodes, self._host.node_modules)
         self._validate = validate
-        self._settings = Settings(edge_capacity, max_edge_capacity, max_log, max_threads, grace_seconds, threads)
+        self._settings = Settings(edge_capacity, max_edge_capacity, max_log, max_threads, grace_seconds, threads, on_failure)
         self._listeners: list[Listener] = [on_event] if on_event is not None else []
         self._running: set[Run] = set()
 
@@ -133,6 +139,8 @@ class WorkflowRunner:
         hooks = self._host.bind(chosen)
         document = plan.graph.to_document() if hooks.before_run is not None else {}
         document.pop("enable", None)
+        if document and self._settings.on_failure is not None:
+            document["on_failure"] = self._settings.on_failure
         teach = self._host.teacher(hooks) if hooks.before_run is not None else None
         info = RunInfo(run_id, 1, document, given, _enabled(chosen), teach)
         return await self._execute(plan, info, hooks)

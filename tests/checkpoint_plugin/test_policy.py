@@ -28,14 +28,19 @@ def _fresh(store_url: str) -> None:
     STORE[:] = [store_url]
 
 
-async def look(node_id: str) -> None:
-    """Note what is durable now, as another process sees it."""
-    store = Store(locate(STORE[0]), create=False)
+async def look_at(url: str) -> dict[str, NodeSnapshot]:
+    """The nodes of run `r` as they are durable now."""
+    store = Store(locate(url), create=False)
     try:
         snapshot = await store.restore(RunHistory("r", 1, 1, lambda ids: [ids]), None)
-        DURABLE[node_id] = {} if snapshot is None else {item.node_id: item for item in snapshot.nodes}
+        return {} if snapshot is None else {item.node_id: item for item in snapshot.nodes}
     finally:
         await store.close()
+
+
+async def look(node_id: str) -> None:
+    """Note what is durable now, as another process sees it."""
+    DURABLE[node_id] = await look_at(STORE[0])
 
 
 @node

@@ -11,11 +11,13 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from workflow_runner.errors import GraphInvalid, InputInvalid
+from workflow_runner.failure import ON_FAILURE
 
 __all__ = [
     "common_options",
     "enabling_options",
     "nodes_option",
+    "on_failure_option",
     "read_enabling",
     "read_graph",
     "read_inputs",
@@ -60,6 +62,15 @@ def enabling_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def on_failure_option(command: Command) -> Command:
+    """`--on-failure`."""
+    return click.option(
+        "--on-failure",
+        type=click.Choice(ON_FAILURE),
+        help="When a node fails: stop at once, or finish first what does not need it. Wins over the graph's document.",
+    )(command)
 
 
 def take_blocked(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,15 @@ import click
 
 from hookspecs import CheckpointChoice, PluginHost, WorkflowError
 from workflow_runner.cli.execution import Execution
-from workflow_runner.cli.options import common_options, enabling_options, nodes_option, read_enabling, read_graph
+from workflow_runner.cli.options import (
+    common_options,
+    enabling_options,
+    nodes_option,
+    on_failure_option,
+    read_enabling,
+    read_graph,
+)
+from workflow_runner.failure import OnFailure
 from workflow_runner.runner import WorkflowRunner
 
 __all__ = ["resume"]
@@ -26,6 +34,7 @@ __all__ = ["resume"]
 @click.option("--checkpoint", metavar="N", type=click.IntRange(min=1), help="Go on from this checkpoint, not from the newest.")
 @click.option("--latest-intact", is_flag=True, help="Go on from the newest checkpoint that is not damaged.")
 @click.option("--steal", is_flag=True, help="Take the run over from another worker that still holds it.")
+@on_failure_option
 @enabling_options
 @common_options
 @click.pass_obj
@@ -39,6 +48,7 @@ def resume(
     checkpoint: int | None,
     latest_intact: bool,
     steal: bool,
+    on_failure: OnFailure | None,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
     as_json: bool,
@@ -69,7 +79,7 @@ def resume(
     wanted = read_enabling(enable, disable)
     try:
         document = None if graph is None else read_graph(graph)
-        runner = WorkflowRunner(plugins=host, nodes=nodes)
+        runner = WorkflowRunner(plugins=host, nodes=nodes, on_failure=on_failure)
     except WorkflowError as error:
         return execution.refuse(error)
     return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal))

@@ -10,10 +10,12 @@ from workflow_runner.cli.options import (
     common_options,
     enabling_options,
     nodes_option,
+    on_failure_option,
     read_enabling,
     read_graph,
     read_inputs,
 )
+from workflow_runner.failure import OnFailure
 from workflow_runner.identity import check_run_id, new_run_id
 from workflow_runner.runner import WorkflowRunner
 
@@ -25,6 +27,7 @@ __all__ = ["run"]
 @nodes_option
 @click.option("--input", "inputs", metavar="NAME=JSON", multiple=True, help="Value of an input, or NAME=@file.json.")
 @click.option("--run-id", metavar="ID", help="Name the run; by default it gets a UUIDv7.")
+@on_failure_option
 @enabling_options
 @common_options
 @click.pass_obj
@@ -34,6 +37,7 @@ def run(
     nodes: tuple[str, ...],
     inputs: tuple[str, ...],
     run_id: str | None,
+    on_failure: OnFailure | None,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
     as_json: bool,
@@ -61,7 +65,7 @@ def run(
         chosen_id = check_run_id(execution.run_id)
         document = read_graph(graph)
         values = read_inputs(inputs)
-        runner = WorkflowRunner(plugins=host, nodes=nodes)
+        runner = WorkflowRunner(plugins=host, nodes=nodes, on_failure=on_failure)
     except WorkflowError as error:
         return execution.refuse(error)
     return execution.drive(runner, lambda: runner.run(document, values, wanted, chosen_id))
