@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.answers import answer_nodes
@@ -18,7 +18,7 @@ from checkpoint_plugin.claims import Search, fetch_waiting
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreMissing
 from checkpoint_plugin.graph_shape import read_shape
 from checkpoint_plugin.jobs import JobRepository
-from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job
+from checkpoint_plugin.models import RUN_NODE_STATE, Job
 from checkpoint_plugin.recovery_pass import RecoveryPass
 from checkpoint_plugin.recovery_plan import RecoveryPlan, make_plan
 from checkpoint_plugin.resumable import fetch_resumable
@@ -137,16 +137,11 @@ class RecoveryService:
         Raises:
             StoreError: the store cannot be read.
         """
-        age = _age(max_age)
-
-        def work(connection: Connection) -> list[Job]:
-            found = [row.id for row in fetch_waiting(connection, Search(age, due=False))]
-            query = select(JOB).where(JOB.c.id.in_(found)).order_by(JOB.c.updated_at, JOB.c.id)
-            return [Job(**row._mapping) for row in connection.execute(query)]
-
+        search = Search(_age(max_age), due=False)
         try:
             async with self._access.open(create=False) as store:
-                return await store.transact(work, write=False)
+                rows = await store.transact(lambda connection: fetch_waiting(connection, search), write=False)
+                return await JobRepository(store=store).get_many([row.id for row in rows])
         except StoreMissing:
             return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
@@ -51,35 +52,43 @@ class RecoveryPass:
         # What is claimed is written: in a single pass no run is taken twice.
         before = await self._now() if watch_seconds is None else None
         rests = _Rests(watch_seconds or 0)
-        running: set[asyncio.Task[RecoveryOutcome]] = set()
+        running: dict[asyncio.Task[RecoveryOutcome], str] = {}
         try:
             while True:
                 try:
-                    while (
-                        len(running) < at_once
-                        and (claim := await self._claim(rests.now() if before is None else (), before)) is not None
-                    ):
+                    while len(running) < at_once:
+                        claim = await self._claim(rests.now() if before is None else (), before)
+                        if claim is None:
+                            break
                         rests.begin(claim.run_id)
-                        running.add(asyncio.create_task(self._recover(claim), name=f"workflow-recovery-{claim.run_id}"))
+                        task = asyncio.create_task(self._recover(claim), name=f"workflow-recovery-{claim.run_id}")
+                        running[task] = claim.run_id
                 except StoreError as error:
                     if trouble is None:
                         raise
                     trouble(error)
-                if running:
-                    done, running = await asyncio.wait(running, timeout=watch_seconds, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        outcome = task.result()
-                        rests.end(outcome)
-                        yield outcome
-                elif watch_seconds is None:
+                if not running and watch_seconds is None:
                     return
-                else:
-                    await asyncio.sleep(watch_seconds)
+                if not running:
+                    await asyncio.sleep(watch_seconds or 0)
+                    continue
+                done, _ = await asyncio.wait(running, timeout=watch_seconds, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    run_id = running.pop(task)
+                    try:
+                        outcome = task.result()
+                    except StoreError as error:  # of how it ended nothing could be written: its claim ends by itself
+                        if trouble is None:
+                            raise
+                        trouble(error)
+                        outcome = None
+                    rests.end(run_id, outcome)
+                    if outcome is not None:
+                        yield outcome
         finally:
             for task in running:
                 task.cancel()
-            if running:
-                await asyncio.wait(running)
+            await asyncio.gather(*running, return_exceptions=True)  # what they could not write any more is found again
 
     async def _now(self) -> datetime | None:
         """The time by the clock of the database; `None` where there is none."""
@@ -148,7 +157,8 @@ class RecoveryPass:
     async def _keep_claim(self, claim: Claim) -> None:
         while True:
             await asyncio.sleep(CLAIM_SECONDS / 3)
-            await self._durably(lambda store: store.transact(lambda connection: keep_claim(connection, claim)))
+            with suppress(StoreError):  # the next sign of life may come through
+                await self._durably(lambda store: store.transact(lambda connection: keep_claim(connection, claim)))
 
 
 class _Rests:
@@ -172,8 +182,8 @@ class _Rests:
         """It is executed from now on."""
         self._until[run_id] = (float("inf"), self._until.get(run_id, (0.0, 0.0))[1])
 
-    def end(self, outcome: RecoveryOutcome) -> None:
-        """It is over."""
-        rest = self._until[outcome.run_id][1]
-        rest = max(2 * rest, self._first) if outcome.status in ("held", "refused", "died") else 0.0
-        self._until[outcome.run_id] = (time.monotonic() + max(min(rest, LONGEST_REST), self._first), rest)
+    def end(self, run_id: str, outcome: RecoveryOutcome | None) -> None:
+        """It is over; with what came of it, if that is known."""
+        rest = self._until[run_id][1]
+        rest = max(2 * rest, self._first) if outcome is None or outcome.status in ("held", "refused", "died") else 0.0
+        self._until[run_id] = (time.monotonic() + max(min(rest, LONGEST_REST), self._first), rest)

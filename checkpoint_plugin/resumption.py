@@ -92,7 +92,10 @@ class Resumption:
         except Exception as error:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
             return RecoveryOutcome(run_id, "refused" if refused else "failed", f"{type(error).__name__}: {error}")
-        end = await resume_in_child(run_id, store.location.url, self._nodes)
+        try:
+            end = await resume_in_child(run_id, store.location.url, self._nodes)
+        except OSError as error:  # too many processes, or no memory for one more
+            return RecoveryOutcome(run_id, "refused", f"no process could be started for it: {error}")
         status = CODES.get(end.code)
         if status is None:
             how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"

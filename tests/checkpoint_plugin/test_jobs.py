@@ -166,6 +166,13 @@ async def test_a_run_comes_back_as_it_was(jobs: JobRepository) -> None:
         await jobs.get("\udcff\0")
 
 
+async def test_several_runs_come_back_in_the_order_that_was_asked_for(jobs: JobRepository) -> None:
+    for run_id in "abc":
+        await jobs.add(Job(id=run_id))
+    assert [job.id for job in await jobs.get_many(["c", "never", "a"])] == ["c", "a"]
+    assert await jobs.get_many([]) == []
+
+
 async def test_a_run_that_was_added_is_a_run_of_the_store(store_url: str) -> None:
     store = Store(locate(store_url), create=True)
     await JobRepository(store=store).add(Job(id="r", params='{"x": {"$type": "tuple", "value": [1]}}'))

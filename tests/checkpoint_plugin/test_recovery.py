@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSn
 from checkpoint_plugin.claims import Claim, Search, claim_run, end_claim, fetch_waiting
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing
+from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing, StoreUnreachable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import release_lease, take_lease
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, TaggedValueError
+from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
 from workflow_runner import NodeFailed
 
@@ -544,6 +545,60 @@ async def test_a_recovery_that_did_not_begin_does_not_count(store: Store) -> Non
         await store.transact(lambda connection, f=found, c=counts: end_claim(connection, f, counts=c))  # type: ignore[misc]
         job = await JobRepository(store=store).get("r")
         assert (job.status, job.retry_count, job.worker_id) == (status, tries, None)
+
+
+async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ended meanwhile cannot be written; its claim ends by itself, and the watch goes on."""
+    monkeypatch.setattr("checkpoint_plugin.recovery_pass.RECONNECT_SECONDS", 0.1)
+    for run_id in ("one", "two"):
+        await saved(store, run_id)
+    await make_stuck(store, "one")
+    await set_job(store, "two", status="paused")
+    transact, away, told, begun = store.transact, asyncio.Event(), [], []
+
+    async def unsteady(*arguments: Any, **options: Any) -> Any:
+        if away.is_set():
+            raise StoreUnreachable("it is away")
+        return await transact(*arguments, **options)
+
+    monkeypatch.setattr(store, "transact", unsteady)
+
+    async def go_on(run_id: str) -> None:
+        begun.append(run_id)
+        if run_id == "one":
+            away.set()
+
+    def trouble(error: StoreError) -> None:
+        told.append(str(error))
+
+    async def come_back() -> None:
+        await asyncio.sleep(0.6)
+        away.clear()
+        await make_stuck(store, "two")
+
+    back = asyncio.create_task(come_back())
+    outcomes = RecoveryService(store=store, execute=go_on).recover(0, watch_seconds=0.05, trouble=trouble)
+    async with asyncio.timeout(20), aclosing(outcomes):
+        async for outcome in outcomes:
+            if outcome.run_id == "two":
+                break
+    await back
+    assert begun == ["one", "two"] and told and set(told) == {"it is away"}
+    assert (outcome.status, (await JobRepository(store=store).get("two")).status) == ("completed", "completed")
+
+
+async def test_a_process_that_cannot_be_started_stops_no_other_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_left(*arguments: Any) -> Any:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr("checkpoint_plugin.resumption.resume_in_child", none_left)
+    for run_id in ("one", "two"):
+        await saved(store, run_id)
+        await make_stuck(store, run_id)
+        await set_job(store, run_id, execution_strategy="runner")
+    outcomes = await RecoveryService(store=store).recover_all()
+    assert {(outcome.run_id, outcome.status) for outcome in outcomes} == {("one", "refused"), ("two", "refused")}
+    assert (await JobRepository(store=store).get("one")).retry_count == 0
 
 
 async def test_a_suspended_run_is_woken_when_its_time_has_come(store: Store) -> None:
