@@ -18,6 +18,7 @@ from hookspecs import (
     RunInfo,
     Snapshot,
     StoreError,
+    Suspended,
     hookimpl,
 )
 
@@ -116,3 +117,5 @@ def _told(outcome: Outcome) -> tuple[str, dict[str, Any]]:
             return "failed", {"error": f"{type(error).__name__}: {error}"}
         case Cancelled(reason):
             return "cancelled", {"reason": reason}
+        case Suspended(suspensions):
+            return "suspended", {"reasons": {node_id: found.reason for node_id, found in suspensions.items()}}

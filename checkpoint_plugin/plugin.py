@@ -23,6 +23,7 @@ from hookspecs import (
     RunInfo,
     Snapshot,
     StoreError,
+    Suspended,
     WorkflowError,
     hookimpl,
 )
@@ -245,6 +246,8 @@ def _ending(outcome: Outcome) -> JobEnd:
             return JobEnd("failed", f"{type(error).__name__}: {error}", now)
         case Cancelled():
             return JobEnd("paused", None, now)
+        case Suspended():
+            return JobEnd("suspended", None, now)
 
 
 def _is_refused(outcome: Outcome) -> bool:

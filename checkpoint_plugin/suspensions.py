@@ -44,6 +44,7 @@ def pack_suspension(suspension: Suspension, pack: Pack) -> list[Any]:
         None if suspension.wake_at is None else suspension.wake_at.timestamp(),
         suspension.answered,
         pack(suspension.answer, "answer"),
+        pack(list(suspension.earlier) or None, "earlier answers"),
     ]
 
 
@@ -54,7 +55,7 @@ def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
         row: as `pack_suspension` made it.
         read: gives the value of a reference.
     """
-    reason, since, state, metadata, wake_at, answered, answer = row
+    reason, since, state, metadata, wake_at, answered, answer, earlier = row
     return Suspension(
         reason.decode("utf-8", "surrogatepass"),
         datetime.fromtimestamp(since, UTC),
@@ -63,12 +64,13 @@ def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
         None if wake_at is None else datetime.fromtimestamp(wake_at, UTC),
         answered,
         read(answer),
+        tuple(read(earlier) or ()),
     )
 
 
 def mentioned_in(row: Sequence[Any]) -> tuple[Any, ...]:
     """The references of a row."""
-    return row[2], row[3], row[6]
+    return row[2], row[3], row[6], row[7]
 
 
 def node_columns(suspension: Suspension | None, at: datetime, seal: Seal) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ from hookspecs.errors import (
 )
 from hookspecs.host import PluginHost, StoreFactory
 from hookspecs.markers import PROJECT, hookimpl, hookspec
-from hookspecs.outcome import Cancelled, Completed, Failed, Outcome
+from hookspecs.outcome import Cancelled, Completed, Failed, Outcome, Suspended
 from hookspecs.run import CodecLoader, NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
 from hookspecs.snapshot import (
     CheckpointChoice,
@@ -94,6 +94,7 @@ __all__ = [
     "StoreError",
     "StoreFactory",
     "StoredRun",
+    "Suspended",
     "Suspension",
     "TaggedValueError",
     "Taken",

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Cancelled", "Completed", "Failed", "Outcome"]
+from hookspecs.snapshot import Suspension
+
+__all__ = ["Cancelled", "Completed", "Failed", "Outcome", "Suspended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +49,15 @@ class Cancelled:
     reason: str = "cancel"
 
 
-Outcome = Completed | Failed | Cancelled
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Nothing in it can move before an answer or a time has come.
+
+    Args:
+        suspensions: what its nodes wait for, by node id; of a firing its own.
+    """
+
+    suspensions: Mapping[str, Suspension]
+
+
+Outcome = Completed | Failed | Cancelled | Suspended

@@ -12,8 +12,10 @@ from workflow_runner.errors import (
     NodeDefinitionError,
     NodeFailed,
     NodeModuleError,
+    NodeNotWaiting,
     NodeProtocolError,
     NodeTimeout,
+    NotResuming,
     ReplayDiverged,
     RunIdInvalid,
     RunnerError,
@@ -21,6 +23,7 @@ from workflow_runner.errors import (
     SourceChanged,
     StateNotCopyable,
     StoreUnknown,
+    SuspensionUnavailable,
 )
 from workflow_runner.events import (
     CheckpointSaved,
@@ -37,6 +40,8 @@ from workflow_runner.graph import EdgeSpec, Graph, NodeRef, NodeSpec, Output
 from workflow_runner.node import Node, node
 from workflow_runner.runner import Result, WorkflowRunner, resume_workflow, run_workflow
 from workflow_runner.stream import Stream
+from workflow_runner.suspendable import SuspendableNode
+from workflow_runner.suspension import WorkflowSuspended
 
 __all__ = [
     "Backoff",
@@ -58,11 +63,13 @@ __all__ = [
     "NodeDefinitionError",
     "NodeFailed",
     "NodeModuleError",
+    "NodeNotWaiting",
     "NodeProtocolError",
     "NodeRef",
     "NodeRetried",
     "NodeSpec",
     "NodeTimeout",
+    "NotResuming",
     "Output",
     "Progressed",
     "ReplayDiverged",
@@ -76,7 +83,10 @@ __all__ = [
     "StateNotCopyable",
     "StoreUnknown",
     "Stream",
+    "SuspendableNode",
+    "SuspensionUnavailable",
     "WorkflowRunner",
+    "WorkflowSuspended",
     "node",
     "resume_workflow",
     "run_workflow",

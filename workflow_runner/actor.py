@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import NodeStatus, Taken
+from hookspecs import NodeStatus, Suspension, Taken
 from workflow_runner.checker import Checker, Mismatch
 from workflow_runner.edge import Edge
 from workflow_runner.errors import Cancelled, ItemTypeError, NodeProtocolError, ReplayDiverged, StateNotCopyable
 from workflow_runner.outbox import Outbox
+from workflow_runner.suspension import Resumption
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
@@ -66,7 +67,12 @@ class Actor(Outbox):
     error: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    suspension: Suspension | None = None
+    """What it waits for, or what its body goes on with until its step is final."""
 
+    asleep = False
+    """Whether it was suspended in an earlier attempt, and need not be started yet."""
+    resumption: Resumption | None = None
     open = False
     task: asyncio.Task[None] | None = None
     reads = 0
@@ -92,13 +98,13 @@ class Actor(Outbox):
 
     def wake(self) -> None:
         """Start it; what an edge calls when the first item (or end of stream) comes."""
-        if self.task is None and not self.run.stopping:
+        if self.task is None and not self.run.stopping and not self.asleep:
             self.leave_wait()
             self.task = self.run.tasks.create_task(self._main(), name=self.node_id)
 
     async def _main(self) -> None:
         try:
-            goes_on = self.status == "running"
+            goes_on = self.status in ("running", "suspended")
             self.status = "running"
             if self.run.saver is not None and self.started_at is None:
                 self.started_at = datetime.now(UTC)
@@ -198,6 +204,8 @@ class Actor(Outbox):
         """What was taken and emitted is no longer part of an unfinished step."""
         self.commits += 1
         self.emitted = 0
+        if self.suspension is not None and (self.resumption is None or self.resumption.is_heard):
+            self.suspension = self.resumption = None
         if self.durable_calls:
             calls, self.durable_calls = self.durable_calls, ()
             self.run.step_is_final(self, calls)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import CheckpointRef
-from workflow_runner.errors import NodeProtocolError
+from hookspecs import CheckpointRef, Suspension
+from workflow_runner.errors import NodeProtocolError, NotResuming
 from workflow_runner.identity import step_key
 from workflow_runner.stream import Arrivals, Stream
+from workflow_runner.suspension import SLEEP
 
 if TYPE_CHECKING:
     from workflow_runner.firing import BodyActor
@@ -92,6 +94,79 @@ class Context:
         if actor.run.saver is None or actor.swallow_left:
             return None
         return await actor.run.saver.request(reason)
+
+    async def suspend(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
+        """Stop here until an answer comes, from whoever and whenever: the run holds no process meanwhile.
+
+        What was emitted stays emitted, and the arguments are kept. When the run is resumed with an answer, the body is
+        started again from its beginning. Then it asks `is_resuming`, `saved_state` and `answer`; or it asks nothing, and
+        this call, with the same reason, gives the answer. Never inside a `try` that catches `BaseException`.
+
+        Args:
+            reason: for people.
+            state: what `saved_state` gives when the body goes on; plain values that can be copied and stored.
+            metadata: what to tell whoever answers.
+
+        Returns:
+            The answer, where the body is run again and was answered here; else this call does not return.
+
+        Raises:
+            WorkflowSuspended: to end the body.
+            SuspensionUnavailable: nothing is enabled that stores the run.
+            ReplayDiverged: the step was run again and has not emitted what it had emitted before.
+            Cancelled: the run was stopped.
+        """
+        return await self._actor.suspend(reason, state, metadata, None)
+
+    async def sleep_until(self, when: datetime) -> None:
+        """Suspend until a time. `workflow recover --watch`, or a resume at or after it, goes on.
+
+        Args:
+            when: aware; a time that has passed does not suspend.
+
+        Raises:
+            ValueError: the time has no zone.
+            WorkflowSuspended, SuspensionUnavailable, ReplayDiverged, Cancelled: as `suspend`.
+        """
+        if when.tzinfo is None or when.utcoffset() is None:
+            raise ValueError(
+                f"sleep_until takes a time with a zone, not {when!r}. For example datetime.now(UTC) + timedelta(hours=1)."
+            )
+        resumption = self._actor.resumption
+        if when > datetime.now(UTC) or (resumption is not None and resumption.suspension.wake_at is not None):
+            await self._actor.suspend(SLEEP, None, None, when)
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether the body was started to go on after it had suspended."""
+        resumption = self._actor.resumption
+        if resumption is not None:
+            resumption.ask()
+        return resumption is not None
+
+    @property
+    def saved_state(self) -> Any:
+        """What the body kept when it suspended, a fresh copy.
+
+        Raises:
+            NotResuming: it does not go on after a suspension.
+        """
+        return self._actor.private(self._resumed().state)
+
+    @property
+    def answer(self) -> Any:
+        """What the suspension was answered with; `None` when its time had come.
+
+        Raises:
+            NotResuming: it does not go on after a suspension.
+        """
+        return self._actor.private(self._resumed().answer)
+
+    def _resumed(self) -> Suspension:
+        resumption = self._actor.resumption
+        if resumption is None:
+            raise NotResuming(f"node {self.node_id!r}")
+        return resumption.ask()
 
     def on_durable(self, call: Callable[[], object]) -> None:
         """Have a function called, on the event loop, once a checkpoint is durable that holds this step as final.

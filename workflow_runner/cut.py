@@ -58,6 +58,7 @@ def capture(actor: Actor) -> NodeSnapshot:
         error=actor.error,
         started_at=actor.started_at,
         ended_at=actor.ended_at,
+        suspension=actor.suspension,
     )
 
 

@@ -18,8 +18,10 @@ __all__ = [
     "NodeDefinitionError",
     "NodeFailed",
     "NodeModuleError",
+    "NodeNotWaiting",
     "NodeProtocolError",
     "NodeTimeout",
+    "NotResuming",
     "ReplayDiverged",
     "RunIdInvalid",
     "RunStopped",
@@ -27,6 +29,7 @@ __all__ = [
     "SourceChanged",
     "StateNotCopyable",
     "StoreUnknown",
+    "SuspensionUnavailable",
 ]
 
 
@@ -74,6 +77,39 @@ class RunIdInvalid(RunnerError, ValueError):
     """Raised when a run id breaks the rule: 1 to 200 characters, no control characters or `/`, not `.` or `..`."""
 
     exit_code = 2
+
+
+class SuspensionUnavailable(RunnerError):
+    """Raised when a node suspends in a run that nothing stores: who would know where to go on?"""
+
+    exit_code = 2
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(
+            f"node {node_id!r} suspends, and nothing is enabled that stores the run. "
+            "Enable it: --enable checkpoint, or enable={'checkpoint': True}."
+        )
+        self.node_id = node_id
+
+
+class NotResuming(RunnerError):
+    """Raised when a body asks for what it kept at a suspension and does not go on after one."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"{node} does not go on after a suspension: nothing was kept. Ask `is_resuming` first.")
+
+
+class NodeNotWaiting(RunnerError):
+    """Raised when an answer is given to a node that is not suspended; nothing was changed."""
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, node_id: str, status: str) -> None:
+        super().__init__(
+            f"node {node_id!r} of run {run_id!r} waits for no answer: it is {status}. See who waits with `workflow suspended`."
+        )
+        self.run_id = run_id
+        self.node_id = node_id
 
 
 class RunStopped(RunnerError):

@@ -32,10 +32,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run has ended: `status` is `completed`, `failed` or `paused` (stopped from outside, resumable)."""
+    """A run has ended: `completed`, `failed`, `paused` (stopped from outside, resumable) or `suspended` (nodes wait)."""
 
     run_id: str
-    status: Literal["completed", "failed", "paused"]
+    status: Literal["completed", "failed", "paused", "suspended"]
     error: BaseException | None = None
 
 

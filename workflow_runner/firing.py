@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
-from hookspecs import Completed, Failed, NodeInfo
+from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension
 from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.aligner import OnAny, Once, make_aligner
 from workflow_runner.context import Context
 from workflow_runner.edge import Edge
-from workflow_runner.errors import NodeTimeout
+from workflow_runner.errors import NodeTimeout, SuspensionUnavailable
 from workflow_runner.events import NodeRetried
+from workflow_runner.suspension import Resumption, WorkflowSuspended, only_suspends
 from workflow_runner.threads import ThreadBody
 
 if TYPE_CHECKING:
@@ -111,6 +113,8 @@ class BodyActor(Actor):
         # From the emission above to the first await this is one synchronous step: the firing becomes final.
         if self._context is not None:
             self._context.take_staged()
+        if self.suspension is not None:
+            self.suspension = self.resumption = None
         self.arguments = None
         self.pass_commit()
         if closed or self.over():
@@ -161,18 +165,26 @@ class BodyActor(Actor):
         stopping = run.stopping
         if self.status == "failed":  # told by somebody else than its body, which was cancelled for it
             error = run.failure_of(self) or error
+        suspended = self.status == "suspended" and not stopping
+        if suspended and not only_suspends(error, (asyncio.CancelledError,)):
+            self.suspension, self.status, suspended = None, "running", False  # it failed after all
         tries = self.attempt - self.first_attempt + 1
-        again = not stopping and self.planned.failure.tries_again(error, tries)
+        again = not stopping and not suspended and self.planned.failure.tries_again(error, tries)
         if again:
             self.frozen = True  # what the body does while it cleans up does not count
             self.choose_publish()
-        elif not stopping:
+        elif not stopping and not suspended:
             run.node_failed(self, error)
         await self._close(error)
         delay = self.planned.failure.delay(tries) if again else None
         if info is not None and (after_node := run.hooks.after_node) is not None:
-            outcome = CancelledOutcome(run.stop_reason) if stopping else Failed(error, self.node_id, delay)
+            outcome: Outcome = CancelledOutcome(run.stop_reason) if stopping else Failed(error, self.node_id, delay)
+            if suspended and self.suspension is not None:
+                outcome = Suspended({self.node_id: self.suspension})
             await after_node(run.info, info, outcome)
+        if suspended and not run.stopping:
+            self.waits += 1
+            run.enter_wait(self)
         if delay is None or run.stopping:
             raise Interrupted from error
         await self._wait_to_retry(error, delay)
@@ -211,8 +223,35 @@ class BodyActor(Actor):
         self.frozen = False
         self.attempt += 1
         self.rewind()
+        if self.resumption is not None:
+            self.resumption = Resumption(self.resumption.suspension)
         if self.holds:  # what was emitted and is not seen yet: the try that repeats it does not send it
             await self.settle()
+
+    async def suspend(self, reason: str, state: Any, metadata: Mapping[str, Any] | None, wake_at: datetime | None) -> Any:
+        """End the firing here, to go on in a later attempt; see `Context.suspend`."""
+        self.check_alive()
+        resumption = self.resumption
+        if resumption is not None:
+            answered, answer = resumption.next_answer(reason)
+            if answered:
+                return self.private(answer)
+        if self.run.saver is None:
+            raise SuspensionUnavailable(self.node_id)
+        earlier = () if resumption is None else resumption.earlier
+        kept = Suspension(reason, datetime.now(UTC), self.private(state), dict(metadata or {}), wake_at, earlier=earlier)
+        self.check_replayed()
+        if self._context is not None:
+            self._context.take_staged()
+        self.pass_commit()
+        self.suspension, self.resumption = kept, None
+        self.status = "suspended"
+        self.frozen = True  # of this call nothing counts any more
+        self.choose_publish()
+        self.touched()
+        if self.run.listeners:
+            self.run.node_changed(self)
+        raise WorkflowSuspended(self.node_id, reason, state, metadata, wake_at)
 
     async def _iterate(self) -> bool:
         """Emit what the body yields; whether it was closed because nobody is left to hear it."""

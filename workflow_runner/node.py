@@ -202,8 +202,12 @@ def _class_type(
         )
     takes_context = bool(parameters)
 
+    bind = getattr(cls, "_bind", None)  # of a node that suspends: it asks its context by itself
+
     def call(arguments: Mapping[str, Any], context: Any) -> Any:
         instance = cls(**arguments)
+        if bind is not None:
+            bind(instance, context)
         return process(instance, context) if takes_context else process(instance)
 
     return NodeType(
@@ -215,7 +219,7 @@ def _class_type(
         stateless=stateless,
         definition=cls,
         emits_mapping=tuple(outputs) != ("output",),
-        wants_context=takes_context,
+        wants_context=takes_context or bind is not None,
         failure=failure,
     )
 

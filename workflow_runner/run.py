@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from hookspecs import (
     Cancelled,
@@ -15,15 +15,18 @@ from hookspecs import (
     Completed,
     Failed,
     HookError,
+    NodeSnapshot,
     Outcome,
     Refusal,
     RunHooks,
     RunInfo,
     RunStatus,
     Snapshot,
+    Suspended,
+    Suspension,
 )
 from workflow_runner.actor import Actor
-from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
+from workflow_runner.errors import Deadlock, NodeFailed, NodeNotWaiting, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
 from workflow_runner.failure import OnFailure
 from workflow_runner.plan import Plan, PlannedNode
@@ -71,6 +74,7 @@ class Run:
         listeners: Sequence[Callable[[Event], None]],
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
+        updates: Mapping[str, Any] | None = None,
     ) -> None:
         self.plan = plan
         self.info = info
@@ -80,6 +84,9 @@ class Run:
         self.listeners = listeners
         self.accept_changed = accept_changed
         self.checkpoint = checkpoint
+        self.updates = updates or {}
+        self.suspensions: dict[str, Suspension] = {}
+        """What nodes wait for in a run that can go on no further."""
         self.loop = asyncio.get_running_loop()
         self.saver = Saver(self) if hooks.save_checkpoint is not None else None
         self.wiring = Wiring(self)
@@ -165,8 +172,7 @@ class Run:
                     self.error = error
                     outcome = self._outcome()
         if self.listeners:
-            status = "completed" if isinstance(outcome, Completed) else "failed" if isinstance(outcome, Failed) else "paused"
-            self.notify(RunEnded(self.run_id, status, self.error))  # type: ignore[arg-type]
+            self.notify(RunEnded(self.run_id, _status(outcome), self.error))
         if self.error is not None:
             raise self.error
         return self.outputs()
@@ -181,6 +187,8 @@ class Run:
 
     def _outcome(self) -> Outcome:
         match self.error:
+            case None if self.suspensions:
+                return Suspended(self.suspensions)
             case None:
                 return Completed(self.outputs())
             case RunStopped(reason=reason):
@@ -202,6 +210,8 @@ class Run:
             self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.wiring.completed), number))
         if self.saver is not None:
             self.saver.start()
+            if self.updates:
+                await self.saver.request("answer")  # whoever brought it need not bring it again
         scope = self.loop.create_task(self._scope(), name="workflow-run")
         try:
             await asyncio.wait((self._over, scope), return_when=asyncio.FIRST_COMPLETED)
@@ -236,11 +246,22 @@ class Run:
             for planned in self.plan.nodes.values():
                 _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
         nodes = {node.node_id: node for node in snapshot.nodes} if snapshot is not None else {}
+        for node_id, value in self.updates.items():
+            nodes[node_id] = self._answered(node_id, nodes.get(node_id), value)
         self.wiring.restore(nodes)
+        for node_id in self.updates:
+            self.changed[self.actors[node_id]] = None
         completed = self.wiring.completed
         for node_id in completed:
             self.collected[node_id] = nodes[node_id].collected
         self._unfinished = self._waiting = len(self.plan.nodes) - len(completed)
+
+    def _answered(self, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:
+        if node is None or node.suspension is None or node.status != "suspended":
+            raise NodeNotWaiting(self.run_id, node_id, "idle" if node is None else node.status)
+        if node.suspension.answered:
+            raise NodeNotWaiting(self.run_id, node_id, "answered already")
+        return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
 
     def _start(self) -> None:
         """Start what has something to do: sources, interrupted firings, streams, and whatever has items waiting."""
@@ -258,6 +279,8 @@ class Run:
             actor.wake()
         if not self._unfinished:
             self._finish()
+        elif self._waiting == self._unfinished:
+            self._stalled()  # all that is left is suspended
 
     # What actors report.
 
@@ -349,17 +372,17 @@ class Run:
             self.error.add_note(f"and the last cut could not be saved: {type(error).__name__}: {error}")
         self._stop(error, "error", "failed")
 
-    def _stop(self, error: BaseException, reason: str, status: RunStatus, actor: Actor | None = None) -> None:
+    def _stop(self, error: BaseException | None, reason: str, status: RunStatus, actor: Actor | None = None) -> None:
         if self.stopping or self._over.done():  # what comes after the end of the last node stops nothing
             return
         self.stopping = True
         self.stop_reason = "failure" if reason == "error" else reason
         self.error = error
         for failure in self.failures:
-            if failure is not error:
+            if error is not None and failure is not error:
                 error.add_note(f"and {failure}")
         if self.saver is not None:
-            wanted = reason in self._final_moments
+            wanted = reason in self._final_moments or status == "suspended"
             text = actor.error if actor is not None else str(error)
             failed = actor.node_id if actor is not None else None
             self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)
@@ -395,6 +418,11 @@ class Run:
             if self.failures:
                 self._end_failed()
                 return
+            waiting = (actor for actor in self.actors.values() if actor.status == "suspended")
+            self.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
+            if self.suspensions:
+                self._stop(None, "suspend", "suspended")
+                return
             names = [edge.edge_id for edge in full] or list(self.actors)
             self._stop(Deadlock(self.run_id, names), "error", "failed")
             return
@@ -422,8 +450,22 @@ class Run:
         self.notify(Progressed(self.run_id, actor.node_id, done, total))
 
 
+def _status(outcome: Outcome) -> Literal["completed", "failed", "paused", "suspended"]:
+    match outcome:
+        case Completed():
+            return "completed"
+        case Failed():
+            return "failed"
+        case Cancelled():
+            return "paused"
+        case Suspended():
+            return "suspended"
+
+
 def _has_work(actor: Actor, planned: PlannedNode) -> bool:
     """Whether a restored actor can go on before anything new arrives."""
+    if actor.asleep:
+        return False
     if not planned.in_edges or actor.arguments is not None or _reads_at_once(planned):
         return True
     return any(edge.items or edge.ended for edge in actor.in_edges)

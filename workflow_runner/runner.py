@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun
-from workflow_runner.errors import GraphChanged, InputInvalid, StoreUnknown
+from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun, Suspension
+from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.graph import Graph
@@ -31,15 +31,17 @@ class Result:
 
     Args:
         run_id: the run.
-        status: `completed`.
-        outputs: what each output collected, in order.
+        status: `completed`, or `suspended`: it goes on when `resume` is given an answer that a node waits for.
+        outputs: what each output collected, in order; of a suspended run so far.
         degraded: why the run went on without the durability it was promised; `None` for a run that had it.
+        suspensions: what nodes of a suspended run wait for, by node id.
     """
 
     run_id: str
-    status: Literal["completed"]
+    status: Literal["completed", "suspended"]
     outputs: dict[str, list[Any]]
     degraded: str | None = None
+    suspensions: Mapping[str, Suspension] = field(default_factory=dict)
 
 
 class WorkflowRunner:
@@ -154,6 +156,7 @@ class WorkflowRunner:
         accept_changed: Iterable[str] = (),
         checkpoint: CheckpointChoice = None,
         steal: bool = False,
+        updates: Mapping[str, Any] | None = None,
     ) -> Result:
         """Go on with a stored run where its last checkpoint was taken. A completed run gives its outputs.
 
@@ -166,12 +169,14 @@ class WorkflowRunner:
             checkpoint: the number of the checkpoint to go on from, `"latest-intact"` for the newest that is not damaged,
                 `None` for the newest, which must not be. A completed run, too, goes on from a checkpoint that is named.
             steal: take the run over from another worker that still holds it.
+            updates: answers for suspended nodes, by node id; they are durable before anything goes on.
 
         Raises:
             RunNotFound, StoreError: the store has no such run, is missing or damaged.
             StoreUnknown: no installed plugin, or more than one, has a store.
             GraphChanged: the graph is another one.
             SourceChanged: a node's source changed in the middle of a step.
+            NodeNotWaiting: an answer is for a node that is not suspended; nothing was changed.
             RunHeld: another worker holds the run.
             LeaseLost: another worker took it over meanwhile.
             Exception: else as `run`.
@@ -185,6 +190,9 @@ class WorkflowRunner:
             if differences:
                 raise GraphChanged(run_id, differences)
             stored_graph.types = other.types
+        for node_id in updates or {}:
+            if stored.status == "completed" or all(node_id != spec.id for spec in stored_graph.nodes):
+                raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
         if stored.status == "completed" and stored.outputs is not None:
             return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
         plan = self._plan(stored_graph)
@@ -196,7 +204,7 @@ class WorkflowRunner:
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
         info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks), steal)
-        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint)
+        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, updates)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
@@ -240,9 +248,9 @@ class WorkflowRunner:
         hooks: RunHooks,
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
-        steal: bool = False,
+        updates: Mapping[str, Any] | None = None,
     ) -> Result:
-        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint)
+        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint, updates)
         self._running.add(run)
         # A task of its own: cancelling the caller must take the cut first, not tear the run apart.
         task = asyncio.get_running_loop().create_task(run.execute(), name=f"workflow-{info.run_id}")
@@ -261,7 +269,8 @@ class WorkflowRunner:
             if not task.cancelled():
                 task.exception()  # told by the cancellation
             raise cancelled
-        return Result(info.run_id, "completed", task.result(), run.degraded)
+        status: Literal["completed", "suspended"] = "suspended" if run.suspensions else "completed"
+        return Result(info.run_id, status, task.result(), run.degraded, run.suspensions)
 
 
 Chosen = dict[str, dict[str, Any] | Literal[False]]

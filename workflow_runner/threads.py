@@ -11,12 +11,14 @@ import contextvars
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import CheckpointRef
 from workflow_runner.context import Context
 from workflow_runner.errors import Cancelled
 from workflow_runner.stream import Arrivals, Stream
+from workflow_runner.suspension import WorkflowSuspended
 
 if TYPE_CHECKING:
     from workflow_runner.firing import BodyActor
@@ -140,7 +142,7 @@ class ThreadBody:
             if not isinstance(error, Cancelled):
                 raise  # the actor itself is cancelled, in the middle of a question
             self._fail(error)
-        except Exception as error:
+        except (Exception, WorkflowSuspended) as error:
             self._fail(error)
         else:
             self._give(answer)
@@ -265,6 +267,27 @@ class ThreadContext(Context):
         """Ask for a checkpoint and wait until it is durable, without `await`; else as in `Context`."""
         ref: CheckpointRef | None = self._body.ask(lambda: self._actor.context.checkpoint(reason))
         return ref
+
+    def suspend(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
+        """Stop here until an answer comes, without `await`; else as in `Context`."""
+        return self._body.ask(lambda: self._actor.context.suspend(reason, state, metadata))
+
+    def sleep_until(self, when: datetime) -> None:  # type: ignore[override]
+        """Suspend until a time, without `await`; else as in `Context`."""
+        self._body.ask(lambda: self._actor.context.sleep_until(when))
+
+    @property
+    def is_resuming(self) -> bool:
+        found: bool = self._body.ask(lambda: self._actor.context.is_resuming)
+        return found
+
+    @property
+    def saved_state(self) -> Any:
+        return self._body.ask(lambda: self._actor.context.saved_state)
+
+    @property
+    def answer(self) -> Any:
+        return self._body.ask(lambda: self._actor.context.answer)
 
     def on_durable(self, call: Callable[[], object]) -> None:
         self._body.ask(lambda: self._actor.context.on_durable(call))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hookspecs import NodeSnapshot
+from hookspecs import NodeSnapshot, Suspension
 from workflow_runner.actor import Actor
 from workflow_runner.edge import Edge
 from workflow_runner.errors import SourceChanged
@@ -14,6 +15,7 @@ from workflow_runner.firing import FiringActor
 from workflow_runner.plan import PlannedEdge, PlannedNode
 from workflow_runner.sink import SinkActor
 from workflow_runner.streaming import StreamingActor
+from workflow_runner.suspension import Resumption, is_awake
 
 if TYPE_CHECKING:
     from workflow_runner.run import Run
@@ -124,9 +126,23 @@ def _make_actor(run: Run, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
     return FiringActor(run, planned, in_edges)
 
 
+def _restore_suspension(actor: Actor, suspension: Suspension) -> None:
+    actor.status = "suspended"
+    actor.asleep = not is_awake(suspension)
+    actor.suspension = suspension if actor.asleep else replace(suspension, answered=True)
+    if not actor.asleep:
+        actor.resumption = Resumption(actor.suspension)
+
+
 def _restore(actor: Actor, node: NodeSnapshot) -> None:
-    interrupted = node.arguments is not None
-    actor.status = "running" if node.firing else "idle"
+    suspension = node.suspension
+    if suspension is not None and node.status == "suspended":
+        _restore_suspension(actor, suspension)
+    elif suspension is not None and suspension.answered:  # it went on, and its step is not final
+        actor.suspension, actor.resumption = suspension, Resumption(suspension)
+    interrupted = node.arguments is not None and node.status != "suspended"
+    if node.status != "suspended":
+        actor.status = "running" if node.firing else "idle"
     actor.attempt = node.attempt + 1 if interrupted else node.attempt
     actor.firing = node.firing
     actor.commits = node.commits

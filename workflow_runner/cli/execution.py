@@ -21,6 +21,7 @@ from workflow_runner.runner import Result, WorkflowRunner
 __all__ = ["Execution"]
 
 DEGRADED: Final = 6
+SUSPENDED: Final = 3
 PATIENCE_SECONDS: Final = 5.0
 """How long after a signal the event loop may stay deaf."""
 
@@ -60,6 +61,9 @@ class Execution:
             try:
                 result = loops.run(stopper.guard(start, hears_all=show is not None))
                 report, code = RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), 0
+                if result.suspensions:
+                    code = SUSPENDED
+                    print(_waiting(result), file=sys.stderr)
                 if result.degraded is not None:
                     code = DEGRADED
                     print(f"Warning: run {result.run_id!r} completed, but degraded: {result.degraded}", file=sys.stderr)
@@ -166,6 +170,17 @@ class Stopper:
         elif self._task is not None:
             # The runner may not know of the run yet, while it reads the graph or the store.
             self._task.cancel()
+
+
+def _waiting(result: Result) -> str:
+    """What a suspended run waits for, and how it goes on."""
+    lines = [f"Run {result.run_id!r} is suspended:"]
+    for node_id, found in sorted(result.suspensions.items()):
+        if found.wake_at is not None:
+            lines.append(f"  {node_id} until {found.wake_at.isoformat()}: then `workflow resume {result.run_id}`")
+        else:
+            lines.append(f"  {node_id} waits: {found.reason}. Answer: workflow resume {result.run_id} --set '{node_id}=JSON'")
+    return "\n".join(lines)
 
 
 def leave(code: int) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "enabling_options",
     "nodes_option",
     "on_failure_option",
+    "read_answers",
     "read_enabling",
     "read_graph",
     "read_inputs",
@@ -120,18 +121,33 @@ def read_inputs(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputInvalid: one is malformed or given twice.
     """
-    inputs: dict[str, Any] = {}
+    return _read_named(texts, "input", "--input", "NAME")
+
+
+def read_answers(texts: Sequence[str]) -> dict[str, Any]:
+    """The answers of `--set NODE=JSON` and `--set NODE=@file.json`.
+
+    Raises:
+        InputInvalid: one is malformed or given twice.
+    """
+    return _read_named(texts, "node", "--set", "NODE")
+
+
+def _read_named(texts: Sequence[str], noun: str, option: str, placeholder: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise InputInvalid(f"--input {text!r} is not NAME=JSON. For example: --input n=10, or --input 'name=\"Ada\"'")
-        if name in inputs:
-            raise InputInvalid(f"input {name!r} is given twice. Give it once.")
+            example = placeholder.lower()
+            examples = f"""{option} {example}=10, or {option} '{example}="Ada"'"""
+            raise InputInvalid(f"{option} {text!r} is not {placeholder}=JSON. For example: {examples}")
+        if name in found:
+            raise InputInvalid(f"{noun} {name!r} is given twice. Give it once.")
         if value.startswith("@"):
-            inputs[name] = _read_input_file(name, value[1:])
+            found[name] = _read_value_file(noun, name, value[1:])
         else:
-            inputs[name] = _read_json(value, partial(_bad_input, name, value))
-    return inputs
+            found[name] = _read_json(value, partial(_bad_value, noun, option, name, value))
+    return found
 
 
 def read_enabling(enable: Sequence[str], disable: Sequence[str]) -> dict[str, Any]:
@@ -161,18 +177,18 @@ def _read_options(name: str, text: str) -> Mapping[str, Any] | bool:
     raise refuse(f"found a {_kind(options)}")
 
 
-def _read_input_file(name: str, path: str) -> Any:
+def _read_value_file(noun: str, name: str, path: str) -> Any:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputInvalid(f"input {name!r}: the file {path!r} cannot be read: {reason}. Check the path.") from error
-    return _read_json(text, lambda problem: InputInvalid(f"input {name!r}: the file {path!r} is not JSON: {problem}."))
+        raise InputInvalid(f"{noun} {name!r}: the file {path!r} cannot be read: {reason}. Check the path.") from error
+    return _read_json(text, lambda problem: InputInvalid(f"{noun} {name!r}: the file {path!r} is not JSON: {problem}."))
 
 
-def _bad_input(name: str, value: str, problem: str) -> InputInvalid:
+def _bad_value(noun: str, option: str, name: str, value: str, problem: str) -> InputInvalid:
     quoted = json.dumps(value)
-    return InputInvalid(f"input {name!r}: {value!r} is not JSON: {problem}. Text needs quotes: --input '{name}={quoted}'")
+    return InputInvalid(f"{noun} {name!r}: {value!r} is not JSON: {problem}. Text needs quotes: {option} '{name}={quoted}'")
 
 
 def _read_json(text: str, refuse: Callable[[str], Exception]) -> Any:

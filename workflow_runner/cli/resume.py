@@ -11,6 +11,7 @@ from workflow_runner.cli.options import (
     enabling_options,
     nodes_option,
     on_failure_option,
+    read_answers,
     read_enabling,
     read_graph,
 )
@@ -33,6 +34,13 @@ __all__ = ["resume"]
 )
 @click.option("--checkpoint", metavar="N", type=click.IntRange(min=1), help="Go on from this checkpoint, not from the newest.")
 @click.option("--latest-intact", is_flag=True, help="Go on from the newest checkpoint that is not damaged.")
+@click.option(
+    "--set",
+    "answers",
+    metavar="NODE=JSON",
+    multiple=True,
+    help="Answer what a suspended node waits for; NODE=@FILE reads a file; may be repeated.",
+)
 @click.option("--steal", is_flag=True, help="Take the run over from another worker that still holds it.")
 @on_failure_option
 @enabling_options
@@ -47,6 +55,7 @@ def resume(
     accept_changed: tuple[str, ...],
     checkpoint: int | None,
     latest_intact: bool,
+    answers: tuple[str, ...],
     steal: bool,
     on_failure: OnFailure | None,
     enable: tuple[str, ...],
@@ -64,10 +73,12 @@ def resume(
       workflow resume 0192f0c1-7d7e-7bbb-8a5e-3f2b8b1f5a10 --nodes mynodes.py
       workflow resume nightly --nodes mynodes.py --url postgresql://localhost/runs
       workflow resume nightly --nodes mynodes.py --checkpoint 12
+      workflow resume nightly --nodes mynodes.py --set 'approval={"granted": true}'
 
     \b
     Exit codes:
       0 completed    1 a node failed    2 wrong usage, changed graph or source
+      3 suspended: nodes wait for answers or for a time
       4 another worker holds it    5 unknown run, missing or damaged store
       6 completed, but not everything was saved
       130, 143 stopped by a signal
@@ -78,8 +89,9 @@ def resume(
     execution = Execution(run_id, as_json=as_json, quiet=quiet)
     wanted = read_enabling(enable, disable)
     try:
+        updates = read_answers(answers)
         document = None if graph is None else read_graph(graph)
         runner = WorkflowRunner(plugins=host, nodes=nodes, on_failure=on_failure)
     except WorkflowError as error:
         return execution.refuse(error)
-    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal))
+    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal, updates))

@@ -1,0 +1,342 @@
+"""Nodes that wait for answers and times: suspended, stored, answered from anywhere, gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from checkpoint_plugin import update_suspended_state
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, hookimpl
+from tests.checkpoint_plugin.test_plugin import Host, runner, status
+from workflow_runner import (
+    Context,
+    Graph,
+    NodeFailed,
+    NodeNotWaiting,
+    NotResuming,
+    Stream,
+    SuspendableNode,
+    SuspensionUnavailable,
+    WorkflowRunner,
+    WorkflowSuspended,
+    node,
+)
+
+BEGUN: list[str] = []
+ENDED: list[str] = []
+WAKES: list[datetime] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    BEGUN.clear()
+    ENDED.clear()
+    WAKES.clear()
+
+
+def ended(name: str, value: Any) -> Any:
+    ENDED.append(name)
+    return value
+
+
+@node
+async def approve(x: int, context: Context) -> str:
+    BEGUN.append("approve")
+    if not context.is_resuming:
+        await context.suspend("approve?", {"seen": x}, {"who": "boss"})
+    return str(ended("approve", f"{context.saved_state['seen']} {context.answer}"))
+
+
+@node
+async def straight_on(x: int, context: Context) -> str:
+    BEGUN.append("straight_on")
+    first = await context.suspend("first?")
+    second = await context.suspend("second?", metadata={"first": first})
+    return str(ended("straight_on", f"{x} {first} {second}"))
+
+
+@node
+async def work(x: int) -> int:
+    BEGUN.append(f"work {x}")
+    await asyncio.sleep(0)
+    return int(ended(f"work {x}", x * 10))
+
+
+@node
+async def yields_and_asks(n: int, context: Context) -> AsyncIterator[Any]:
+    BEGUN.append("yields_and_asks")
+    at = context.state or 0
+    if at == "told":
+        yield context.answer
+        at = 2
+    for i in range(at, n):
+        if i == 2 and not context.is_resuming:
+            yield "before"
+            context.commit("told")
+            await context.suspend("go on?")
+        yield i
+        context.commit(i + 1)
+    ended("yields_and_asks", None)
+
+
+@node
+async def asks_in_the_stream(items: Stream[int], context: Context) -> AsyncIterator[str]:
+    BEGUN.append("asks_in_the_stream")
+    if context.is_resuming:
+        yield f"{context.saved_state} {context.answer}"
+        context.commit(None)
+    async for item in items:
+        if item == 3:
+            await context.suspend("a three", state=item)
+        yield str(item)
+        context.commit(None)
+    ended("asks_in_the_stream", None)
+
+
+@node
+def in_a_thread(x: int, context: Context) -> str:
+    BEGUN.append("in_a_thread")
+    answer = context.suspend("from a thread?")  # type: ignore[unused-coroutine]
+    return str(ended("in_a_thread", f"{x} {answer}"))
+
+
+@node
+async def numbers(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        yield i
+
+
+@node
+async def sleeps(x: int, context: Context) -> int:
+    BEGUN.append("sleeps")
+    await context.sleep_until(WAKES[-1])
+    return int(ended("sleeps", x))
+
+
+@node
+async def keeps_on(x: int, context: Context) -> str:
+    try:
+        return str(await context.suspend("kept from nobody"))
+    except Exception:
+        return "swallowed"
+
+
+class Approval(SuspendableNode):
+    """As people wrote it for the API that this one succeeds."""
+
+    x: int
+
+    async def process(self) -> str:
+        if not self.is_resuming:
+            await self.suspend_workflow("approve", {"x": self.x})
+        return f"{self.get_saved_state()['x']} {self.get_answer()}"
+
+
+def one(definition: Any, **properties: Any) -> Graph:
+    graph = Graph()
+    graph.output("out", graph.add(definition, node_id="n", **properties))
+    return graph
+
+
+ON = {"checkpoint": {"every_seconds": 60}}
+
+
+async def test_a_node_waits_for_its_answer_and_goes_on(store_url: str) -> None:
+    first = await runner(store_url).run(one(approve, x=4), enable=ON, run_id="r")
+    assert (first.status, first.outputs, set(first.suspensions)) == ("suspended", {"out": []}, {"n"})
+    found = first.suspensions["n"]
+    assert (found.reason, found.state, found.metadata) == ("approve?", {"seen": 4}, {"who": "boss"})
+    assert await status(store_url) == "suspended"
+    assert (await runner(store_url).resume("r", graph=one(approve, x=4))).status == "suspended"  # nobody has answered
+    assert BEGUN == ["approve"]
+    done = await runner(store_url).resume("r", graph=one(approve, x=4), updates={"n": "yes"})
+    assert (done.status, done.outputs) == ("completed", {"out": ["4 yes"]})
+    assert (BEGUN, ENDED) == (["approve"] * 2, ["approve"])
+
+
+async def test_a_body_written_straight_on_is_given_its_answers_in_order(store_url: str) -> None:
+    graph = one(straight_on, x=1)
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    second = await runner(store_url).resume("r", graph=graph, updates={"n": "a"})
+    assert second.suspensions["n"].metadata == {"first": "a"}
+    done = await runner(store_url).resume("r", graph=graph, updates={"n": ["b"]})
+    assert done.outputs == {"out": ["1 a ['b']"]}
+    assert (len(BEGUN), len(ENDED)) == (3, 1)
+
+
+async def test_an_answer_from_another_process_is_found(store_url: str) -> None:
+    await runner(store_url).run(one(straight_on, x=1), enable=ON, run_id="r")
+    for answer in ("a", "b"):
+        await update_suspended_state("r", "n", answer, url=store_url)
+        result = await runner(store_url).resume("r", graph=one(straight_on, x=1))
+    assert result.outputs == {"out": ["1 a b"]}
+
+
+async def test_nine_of_ten_branches_end_and_nothing_is_lost(store_url: str) -> None:
+    graph = Graph()
+    for i in range(9):
+        graph.output(f"out {i}", graph.add(work, x=i))
+    graph.output("asked", graph.add(approve, node_id="n", x=9))
+    result = await runner(store_url).run(graph, enable=ON, run_id="r")
+    assert result.outputs == {**{f"out {i}": [10 * i] for i in range(9)}, "asked": []}
+    assert sorted(ENDED) == [f"work {i}" for i in range(9)]
+    done = await runner(store_url).resume("r", graph=graph, updates={"n": True})
+    assert done.outputs == {**{f"out {i}": [10 * i] for i in range(9)}, "asked": ["9 True"]}
+    assert sorted(ENDED) == ["approve", *(f"work {i}" for i in range(9))]
+
+
+async def test_several_are_answered_one_at_a_time(store_url: str) -> None:
+    graph = Graph()
+    for name in "abc":
+        graph.output(name, graph.add(approve, node_id=name, x=ord(name)))
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    left = set("abc")
+    for name in "cab":
+        result = await runner(store_url).resume("r", graph=graph, updates={name: name})
+        left -= {name}
+        assert set(result.suspensions) == left
+    assert result.outputs == {name: [f"{ord(name)} {name}"] for name in "abc"}
+    assert (len(BEGUN), len(ENDED)) == (6, 3)
+
+
+async def test_what_was_emitted_stays_emitted(store_url: str) -> None:
+    graph = one(yields_and_asks, n=4)
+    first = await runner(store_url).run(graph, enable=ON, run_id="r")
+    assert first.outputs == {"out": [0, 1, "before"]}
+    done = await runner(store_url).resume("r", graph=graph, updates={"n": "yes"})
+    assert done.outputs == {"out": [0, 1, "before", "yes", 2, 3]}
+
+
+async def test_a_streaming_node_suspends_and_its_inbox_waits(store_url: str) -> None:
+    graph = Graph()
+    many = graph.add(numbers, n=300)
+    graph.output("asked", graph.add(asks_in_the_stream, node_id="n", items=many))
+    graph.output("beside", graph.add(work, x=many))
+    first = await runner(store_url, edge_capacity=4).run(graph, enable=ON, run_id="r")
+    assert first.outputs["asked"] == ["0", "1", "2"]
+    assert len(first.outputs["beside"]) == 300, "a sibling must not wait for a node that is suspended"
+    done = await runner(store_url, edge_capacity=4).resume("r", graph=graph, updates={"n": "yes"})
+    assert done.outputs["asked"] == ["0", "1", "2", "3 yes", *(str(i) for i in range(4, 300))]
+    assert len(done.outputs["beside"]) == 300
+
+
+async def test_a_body_in_a_thread(store_url: str) -> None:
+    await runner(store_url).run(one(in_a_thread, x=1), enable=ON, run_id="r")
+    done = await runner(store_url).resume("r", graph=one(in_a_thread, x=1), updates={"n": 2})
+    assert done.outputs == {"out": ["1 2"]}
+
+
+async def test_a_timer_wakes_when_its_time_has_come(store_url: str) -> None:
+    WAKES.append(datetime.now(UTC) + timedelta(hours=1))
+    first = await runner(store_url).run(one(sleeps, x=5), enable=ON, run_id="r")
+    assert first.suspensions["n"].wake_at == WAKES[0]
+    assert (await runner(store_url).resume("r", graph=one(sleeps, x=5))).status == "suspended"
+    assert BEGUN == ["sleeps"]
+
+
+async def test_a_timer_that_is_over_does_not_wait_again(store_url: str) -> None:
+    """The body reckons its time anew when it is run again, and has slept all the same."""
+    WAKES.append(datetime.now(UTC) + timedelta(seconds=0.3))
+    assert (await runner(store_url).run(one(sleeps, x=5), enable=ON, run_id="r")).status == "suspended"
+    await asyncio.sleep(0.4)
+    WAKES.append(datetime.now(UTC) + timedelta(hours=1))
+    assert (await runner(store_url).resume("r", graph=one(sleeps, x=5))).outputs == {"out": [5]}
+    assert (len(BEGUN), len(ENDED)) == (2, 1)
+
+
+async def test_a_body_that_catches_every_error_suspends_all_the_same(store_url: str) -> None:
+    first = await runner(store_url).run(one(keeps_on, x=1), enable=ON, run_id="r")
+    assert first.status == "suspended"
+
+
+async def test_the_class_of_nodes_that_suspend(store_url: str) -> None:
+    await runner(store_url).run(one(Approval, x=1), enable=ON, run_id="r")
+    done = await runner(store_url).resume("r", graph=one(Approval, x=1), updates={"n": "fine"})
+    assert done.outputs == {"out": ["1 fine"]}
+
+
+async def test_a_suspendable_node_alone() -> None:
+    alone = Approval(x=3)
+    assert alone.is_suspendable()
+    assert not alone.is_resuming
+    with pytest.raises(NotResuming):
+        alone.get_saved_state()
+    with pytest.raises(WorkflowSuspended) as caught:
+        await alone.process()
+    told = caught.value.to_dict()
+    assert told == {"node_id": "", "reason": "approve", "state": {"x": 3}, "metadata": {}, "wake_at": None}
+    again = Approval(x=3).resumed({"x": 3}, "yes")
+    assert again.is_resuming
+    assert await again.process() == "3 yes"
+
+
+async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(approve, node_id="n", x=graph.add(work, node_id="w", x=1)))
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    for name in ("w", "nobody"):
+        with pytest.raises(NodeNotWaiting, match=f"node '{name}' of run 'r' waits for no answer") as caught:
+            await runner(store_url).resume("r", graph=graph, updates={name: 1})
+        assert caught.value.exit_code == 2
+        assert await status(store_url) == "suspended"
+    done = await runner(store_url).resume("r", graph=graph, updates={"n": 1})
+    assert done.outputs == {"out": ["10 1"]}
+    with pytest.raises(NodeNotWaiting, match="completed"):
+        await runner(store_url).resume("r", graph=graph, updates={"n": 1})
+
+
+async def test_suspending_without_a_store_says_what_to_enable() -> None:
+    with pytest.raises(NodeFailed, match="Enable it") as caught:
+        await WorkflowRunner().run(one(approve, x=1))
+    assert isinstance(caught.value.__cause__, SuspensionUnavailable)
+
+
+class Ear:
+    """Hears how nodes and the run ended."""
+
+    def __init__(self) -> None:
+        self.heard: list[Outcome] = []
+
+    @hookimpl
+    async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+        """Note it."""
+        self.heard.append(outcome)
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        """Note it."""
+        self.heard.append(outcome)
+
+
+async def test_hooks_hear_of_a_suspension(store_url: str) -> None:
+    ear = Ear()
+    host: PluginHost = Host(store_url)
+    host.register(ear, "ear")
+    await WorkflowRunner(plugins=host).run(one(approve, x=1), enable=ON, run_id="r")
+    of_node, of_run = ear.heard[0], ear.heard[-1]
+    assert isinstance(of_node, Suspended)
+    assert isinstance(of_run, Suspended)
+    assert set(of_node.suspensions) == set(of_run.suspensions) == {"n"}
+
+
+async def test_a_run_killed_after_its_answer_was_given_keeps_it(store_url: str) -> None:
+    """What is durable when the body goes on holds the answer: a process that dies there need not be told again."""
+    await runner(store_url).run(one(straight_on, x=1), enable=ON, run_id="r")
+    await runner(store_url).resume("r", graph=one(straight_on, x=1), updates={"n": "a"})
+    store = Store(locate(store_url), create=False)
+    saved = [row.reason for row in await store.checkpoints("r")]
+    assert saved == ["suspend", "answer", "suspend"]
+    answered = await store.restore(RunHistory("r", 0), 2)
+    await store.close()
+    assert answered is not None
+    (found,) = [snapshot for snapshot in answered.nodes if snapshot.node_id == "n"]
+    assert found.suspension is not None
+    assert (found.suspension.answered, found.suspension.answer) == (True, "a")
+    done = await runner(store_url).resume("r", graph=one(straight_on, x=1), checkpoint=2)
+    assert done.suspensions["n"].metadata == {"first": "a"}

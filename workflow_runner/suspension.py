@@ -1,0 +1,107 @@
+"""A body that stops to wait for an answer or a time, and goes on with it in a later attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from hookspecs import Suspension
+
+__all__ = ["SLEEP", "Resumption", "WorkflowSuspended", "is_awake", "only_suspends"]
+
+SLEEP: Final = "sleep"
+"""The reason of a suspension that waits for a time."""
+
+
+class WorkflowSuspended(BaseException):
+    """Raised inside a body that suspends: it ends here, and is started again when its answer has come.
+
+    Not an `Exception`, so that a body which catches every error does not catch this.
+
+    Args:
+        node_id: the node; empty outside a run.
+        reason: for people.
+        state: what the body keeps for when it goes on.
+        metadata: what it tells whoever answers.
+        wake_at: from when on it need not wait any more.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        reason: str,
+        state: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        wake_at: datetime | None = None,
+    ) -> None:
+        super().__init__(f"node {node_id!r} is suspended: {reason}")
+        self.node_id = node_id
+        self.reason = reason
+        self.state = state
+        self.metadata = dict(metadata or {})
+        self.wake_at = wake_at
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything it carries, by name."""
+        return {
+            "node_id": self.node_id,
+            "reason": self.reason,
+            "state": self.state,
+            "metadata": dict(self.metadata),
+            "wake_at": None if self.wake_at is None else self.wake_at.isoformat(),
+        }
+
+
+class Resumption:
+    """What a body that was suspended goes on with.
+
+    A body may ask for its answer, or be written straight on: run again from its start, its first calls of `suspend`
+    give the answers that it was given before, in order, and the next one suspends. Who asks (`is_resuming`, the saved
+    state, the answer) steers by himself: then every call suspends.
+    """
+
+    def __init__(self, suspension: Suspension) -> None:
+        self.suspension = suspension
+        self._answers = [*suspension.earlier, (suspension.reason, suspension.answer)]
+        self._given = 0
+        self._asked = False
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the body has had its newest answer."""
+        return self._asked or self._given == len(self._answers)
+
+    @property
+    def earlier(self) -> tuple[tuple[str, Any], ...]:
+        """The answers of a body that is written straight on, which its next suspension takes along."""
+        return () if self._asked or self._given < len(self._answers) else tuple(self._answers)
+
+    def ask(self) -> Suspension:
+        """The body asks what it was suspended for."""
+        self._asked = True
+        return self.suspension
+
+    def next_answer(self, reason: str) -> tuple[bool, Any]:
+        """What a call of `suspend` is given: whether it was answered before, and by what."""
+        if self._asked or self._given == len(self._answers) or self._answers[self._given][0] != reason:
+            return False, None
+        self._given += 1
+        return True, self._answers[self._given - 1][1]
+
+
+def is_awake(suspension: Suspension) -> bool:
+    """Whether a node need not wait any more."""
+    return suspension.answered or (suspension.wake_at is not None and suspension.wake_at <= datetime.now(UTC))
+
+
+def only_suspends(error: BaseException, quiet: tuple[type[BaseException], ...]) -> bool:
+    """Whether a body ended by its suspension and nothing else.
+
+    Args:
+        error: by which it ended.
+        quiet: errors that follow from it.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(only_suspends(inner, quiet) for inner in error.exceptions)
+    return isinstance(error, (WorkflowSuspended, *quiet))
