@@ -102,7 +102,7 @@ async def asks_in_the_stream(items: Stream[int], context: Context) -> AsyncItera
 @node
 def in_a_thread(x: int, context: Context) -> str:
     BEGUN.append("in_a_thread")
-    answer = context.suspend("from a thread?")  # type: ignore[unused-coroutine]
+    answer = context.suspend("from a thread?")
     return str(ended("in_a_thread", f"{x} {answer}"))
 
 
