@@ -226,7 +226,11 @@ class Actor(Outbox):
         try:
             return check(item)
         except Mismatch:
-            raise ItemTypeError(self.node_id, handle, self.type.handles[handle].expected, item) from None
+            raise self.misfit(handle, item) from None
+
+    def misfit(self, handle: str, item: Any) -> ItemTypeError:
+        """What is wrong with an item that does not fit the handle."""
+        return ItemTypeError(self.node_id, handle, self.type.handles[handle].expected, item)
 
     async def settle(self) -> None:
         """Wait for a durable cut where outputs are held for one, send what is held, wait until no edge is too full."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from workflow_runner.checker import Checker
+from workflow_runner.checker import Checker, Mismatch
 from workflow_runner.errors import NodeProtocolError
 
 if TYPE_CHECKING:
@@ -54,7 +54,13 @@ class Stream(Generic[T]):
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         self._actor.reads += 1
-        return self._give(item)
+        if (check := self._check) is not None:
+            try:
+                item = check(item)
+            except Mismatch:
+                raise self._actor.misfit(self.handle, item) from None
+        given: T = item
+        return given
 
     def _give(self, item: Any) -> T:
         given: T = item if self._check is None else self._actor.checked(self.handle, self._check, item)

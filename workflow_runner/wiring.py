@@ -12,6 +12,7 @@ from workflow_runner.actor import Actor
 from workflow_runner.edge import Edge
 from workflow_runner.errors import SourceChanged
 from workflow_runner.firing import FiringActor
+from workflow_runner.plain import PlainActor
 from workflow_runner.plan import PlannedEdge, PlannedNode
 from workflow_runner.sink import SinkActor
 from workflow_runner.streaming import StreamingActor
@@ -123,7 +124,7 @@ def _make_actor(run: Run, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
         return sink
     if planned.type.streams:
         return StreamingActor(run, planned, in_edges)
-    return FiringActor(run, planned, in_edges)
+    return (PlainActor if PlainActor.suits(run, planned) else FiringActor)(run, planned, in_edges)
 
 
 def _restore_suspension(actor: Actor, suspension: Suspension) -> None:

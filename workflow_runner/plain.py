@@ -1,0 +1,91 @@
+"""The actor of most nodes: a coroutine fed by one edge, with nobody who listens to its firings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from workflow_runner.checker import Mismatch
+from workflow_runner.firing import FiringActor
+
+if TYPE_CHECKING:
+    from workflow_runner.plan import PlannedNode
+    from workflow_runner.run import Run
+
+__all__ = ["PlainActor"]
+
+AGAIN: Final = object()
+"""In the place of a value: the step is to be run again."""
+
+
+class PlainActor(FiringActor):
+    """Does what `FiringActor` does in one loop: between two items nothing is called but the body, its check and its commit.
+
+    A step that is to be run again goes the general way.
+    """
+
+    @staticmethod
+    def suits(run: Run, planned: PlannedNode) -> bool:
+        """Whether a node can be driven so."""
+        node_type, hooks = planned.type, run.hooks
+        return (
+            len(planned.in_edges) == 1
+            and not planned.lists
+            and not node_type.streams
+            and node_type.kind == "coroutine"
+            and planned.failure.timeout is None
+            and hooks.before_node is None
+            and hooks.after_node is None
+        )
+
+    async def live(self) -> None:
+        (edge,) = self.in_edges
+        items, run, constants = edge.items, self.run, self.planned.constants
+        call, wants_context = self.type.call, self.type.wants_context
+        (handle,) = self.planned.slots
+        check = self.planned.checks.get(handle)
+        if self.arguments is not None:
+            await self.fire(None)
+        while self.status == "running":
+            if not items:
+                if edge.ended:
+                    self.complete()
+                    await self.settle()
+                else:
+                    await self.wait_for_items((edge,))
+                continue
+            item = items.popleft()
+            if edge.writer is not None and len(items) <= edge.capacity:
+                edge.release_writer()
+            self.arguments = {handle: item}  # from here on it is part of every cut
+            self.firing += 1
+            self.attempt = self.first_attempt = 1
+            if run.listeners:
+                run.node_changed(self)
+            value: Any
+            try:
+                if self.frozen:
+                    self.check_alive()
+                if check is not None:
+                    try:
+                        item = check(item)
+                    except Mismatch:
+                        raise self.misfit(handle, item) from None
+                value = await call({**constants, handle: item}, self.context if wants_context else None)
+                must_settle = self.publish(value)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # as in `fire`
+                await self._interrupt(None, error)
+                value = AGAIN
+            if value is AGAIN:
+                await self.fire(None)
+                continue
+            # From the emission above to the first await this is one synchronous step: the firing becomes final.
+            if self._context is not None:
+                self._context.take_staged()
+            self.arguments = None
+            self.pass_commit()
+            if edge.ended and not items:
+                self.complete()
+            if must_settle or self.holds:
+                await self.settle()
