@@ -16,6 +16,8 @@ __all__ = [
     "NodeNotSuspended",
     "NotResumable",
     "PolicyInvalid",
+    "SchemaNewer",
+    "SchemaOutdated",
     "StaleVersion",
     "StoreDamaged",
     "StoreMissing",
@@ -59,6 +61,43 @@ class StoreMissing(CheckpointError):
 
 class StoreUnreadable(CheckpointError):
     """Raised when a store cannot be opened, or is of another kind or of a newer version; it was not touched."""
+
+
+class SchemaOutdated(StoreUnreadable):
+    """Raised when the tables are older than this program, and nobody said that it may upgrade them; they were not touched.
+
+    Args:
+        shown: the store.
+        version: of its tables.
+        newest: that this program writes.
+    """
+
+    def __init__(self, shown: str, version: int, newest: int) -> None:
+        super().__init__(
+            f"the store at {shown} has layout {version}, and this program writes layout {newest}; it was not touched. "
+            f"Upgrade it once, when older programs no longer use it: workflow db upgrade --url {shown}"
+            " (with the password), or set WORKFLOW_CHECKPOINT_AUTO_MIGRATE=1, or the option auto_migrate."
+        )
+        self.version = version
+        self.newest = newest
+
+
+class SchemaNewer(StoreUnreadable):
+    """Raised when the tables are of a version that this program does not know; they were not touched.
+
+    Args:
+        shown: the store.
+        version: of its tables.
+        newest: that this program knows.
+    """
+
+    def __init__(self, shown: str, version: int, newest: int) -> None:
+        super().__init__(
+            f"the store at {shown} has version {version}, and this program knows version {newest}; it was not touched. "
+            "Install the workflow-checkpoint that wrote it, or a newer one."
+        )
+        self.version = version
+        self.newest = newest
 
 
 class StoreUnreachable(StoreUnreadable):

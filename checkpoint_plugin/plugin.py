@@ -102,7 +102,14 @@ class CheckpointPlugin:
         definition = None if run.resumed else await asyncio.to_thread(define, run, codec)
         ring = KeyRing.from_environment(self._policy.key_provider)
         witness = None if self._policy.witness is None else Witness(self._policy.witness)
-        store = Store(locate(self._policy.url), create=not run.resumed, codec=codec, ring=ring, witness=witness)
+        store = Store(
+            locate(self._policy.url),
+            create=not run.resumed,
+            codec=codec,
+            ring=ring,
+            witness=witness,
+            auto_migrate=self._policy.auto_migrate,
+        )
         holder, seconds = Holder.here(), self._policy.lease_seconds
         try:
             if definition is None:

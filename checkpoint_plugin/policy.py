@@ -16,7 +16,17 @@ NAME = "checkpoint"
 MAX_BYTES = 1_000_000_000
 """What a column of both databases can hold."""
 DURABILITIES = ("sync", "async", "exit")
-SWITCHES = ("every_firing", "explicit", "on_suspend", "on_error", "on_signal", "events", "required", "best_effort")
+SWITCHES = (
+    "every_firing",
+    "explicit",
+    "on_suspend",
+    "on_error",
+    "on_signal",
+    "events",
+    "required",
+    "best_effort",
+    "auto_migrate",
+)
 TIMED = ("every_seconds", "every_nodes", "every_firing", "before", "after")
 """Options that say when to save by themselves; who saves only when a node asks, or at the end, has none of them."""
 MIN_LEASE = 1
@@ -51,6 +61,7 @@ class Policy:
         key_provider: name of an installed provider of master keys; without, they are in `WORKFLOW_CHECKPOINT_KEY`, and where
             that is not set nothing is encrypted.
         url: of the store; never stored.
+        auto_migrate: upgrade tables of an older layout on PostgreSQL, too; those on SQLite always are.
         lease_seconds: how long the run is held after the last sign of life of its process, which gives three in that time;
             then another may resume it.
         events: keep a log of what happens to the run and its nodes.
@@ -75,6 +86,7 @@ class Policy:
     witness: str | None = None
     key_provider: str | None = None
     url: str | None = None
+    auto_migrate: bool = False
     lease_seconds: float = 30.0
     events: bool = False
     max_value_bytes: int = 268_435_456

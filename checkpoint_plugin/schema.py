@@ -1,61 +1,116 @@
-"""Making the tables, and refusing those of another version."""
+"""The tables of a store: made, brought up to date, or refused."""
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, inspect, select
+from sqlalchemy import Connection, func, insert, inspect, select, text
 
-from checkpoint_plugin.errors import StoreMissing, StoreUnreadable
-from checkpoint_plugin.models import SCHEMA, Base
+from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
+from checkpoint_plugin.migrations import FIRST_VERSION, upgrade_tables
+from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, SCHEMA, Base
 
-__all__ = ["SCHEMA_VERSION", "check_schema", "create_schema", "has_schema"]
+__all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 LOCK_KEY: Final = 7_306_085_893_296_906_348
-"""Of the advisory lock under which one of several processes creates the tables."""
+"""Of the advisory lock under which one of several processes makes or upgrades the tables."""
+AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"
 
 
 def create_schema(connection: Connection, shown: str) -> None:
     """Create the tables where there are none; harmless when several processes do it at once.
 
     Raises:
-        StoreUnreadable: the tables are of a newer version, or tables of these names are not ours.
+        StoreUnreadable: tables of these names are not ours.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(LOCK_KEY)))
-    if not has_schema(connection, shown):
+    _lock(connection)
+    if read_version(connection, shown) is None:
         Base.metadata.create_all(connection)
+        if connection.dialect.name == "postgresql":
+            # What is worth it was compressed before it was sent; the server would try it once more, at 76 ms a megabyte.
+            for table in (PAYLOAD, PAYLOAD_SEGMENT, NODE_VERSION, OUTPUT_SEGMENT):
+                connection.execute(text(f"ALTER TABLE {table.name} ALTER COLUMN body SET STORAGE EXTERNAL"))
         connection.execute(insert(SCHEMA).values(id=1, version=SCHEMA_VERSION))
 
 
-def check_schema(connection: Connection, shown: str) -> None:
-    """Refuse a database without our tables, or with those of another version.
+def upgrade_schema(connection: Connection, shown: str) -> tuple[int, int]:
+    """Bring the tables up to date, in a transaction that writes; of several processes one does it, and the others wait.
+
+    Returns:
+        The versions before and after.
 
     Raises:
-        StoreMissing: it has none of our tables.
-        StoreUnreadable: as `has_schema`.
+        StoreMissing: there are no tables of ours.
+        SchemaNewer: they are of a newer version; they were not touched.
+        StoreUnreadable: they are older than any that can be upgraded.
     """
-    if not has_schema(connection, shown):
+    _lock(connection)
+    version = read_version(connection, shown)
+    if version is None:
         raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
+    if version > SCHEMA_VERSION:
+        raise SchemaNewer(shown, version, SCHEMA_VERSION)
+    if version < FIRST_VERSION:
+        raise StoreUnreadable(
+            f"the store at {shown} has layout {version}, which no released program wrote; it was not touched. Use another store."
+        )
+    if version < SCHEMA_VERSION:
+        upgrade_tables(connection, version, SCHEMA_VERSION)
+    return version, SCHEMA_VERSION
 
 
-def has_schema(connection: Connection, shown: str) -> bool:
-    """Whether our tables are there; only reads.
+def is_current(connection: Connection, shown: str, *, may_upgrade: bool) -> bool | None:
+    """Look at the tables without touching them.
+
+    Args:
+        connection: for reading.
+        shown: the store, for errors.
+        may_upgrade: whether older tables may be upgraded without being asked.
+
+    Returns:
+        Whether they are up to date, `None` where there are none.
 
     Raises:
-        StoreUnreadable: they are of another version, or tables of these names are not ours.
+        SchemaOutdated: they are older, and must be upgraded on purpose.
+        SchemaNewer: they are of a newer version.
+        StoreUnreadable: tables of these names are not ours.
+    """
+    version = read_version(connection, shown)
+    if version is None or version == SCHEMA_VERSION:
+        return None if version is None else True
+    if version > SCHEMA_VERSION:
+        raise SchemaNewer(shown, version, SCHEMA_VERSION)
+    if not may_upgrade and not _is_wanted(os.environ.get(AUTO_MIGRATE, "")):
+        raise SchemaOutdated(shown, version, SCHEMA_VERSION)
+    return False
+
+
+def read_version(connection: Connection, shown: str) -> int | None:
+    """The version of the tables; `None` where there are none.
+
+    Raises:
+        StoreUnreadable: tables of these names are not ours.
     """
     present = set(inspect(connection).get_table_names())
     if SCHEMA.name not in present:
         ours = {table.name for table in Base.metadata.sorted_tables}
         if taken := sorted(ours & present):
             raise StoreUnreadable(f"the database {shown} has a table {taken[0]!r} that is not ours. Use a database of its own.")
-        return False
+        return None
     version = connection.execute(select(SCHEMA.c.version)).scalar_one_or_none()
-    if version != SCHEMA_VERSION:
+    if not isinstance(version, int):
         raise StoreUnreadable(
-            f"the store at {shown} has version {version}, and this program knows version {SCHEMA_VERSION}; it was not touched. "
-            "Install the workflow-checkpoint that wrote it, or a newer one."
+            f"the store at {shown} does not say of which version it is; it was not touched. Restore a copy of it."
         )
-    return True
+    return version
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is the lock
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK_KEY)))
+
+
+def _is_wanted(text: str) -> bool:
+    return text.strip().lower() in ("1", "true", "yes", "on")

@@ -18,7 +18,7 @@ from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, ValueNotReadable
+from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
@@ -38,7 +38,7 @@ from checkpoint_plugin.lease import (
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
-from checkpoint_plugin.schema import check_schema, create_schema, has_schema
+from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.transaction import Database, finish
@@ -84,6 +84,7 @@ class Store:
         codec: how values are written and read; default: with the types of installed packages, looked up when first needed.
         ring: the master keys of encrypted runs; default those of `WORKFLOW_CHECKPOINT_KEY`.
         witness: remembers the newest checkpoints elsewhere.
+        auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
@@ -97,8 +98,10 @@ class Store:
         codec: Codec | None = None,
         ring: KeyRing | None = None,
         witness: Witness | None = None,
+        auto_migrate: bool = False,
     ) -> None:
         self.location = location
+        self._auto_migrate = auto_migrate
         self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
         self._witness = witness
         self._codec = codec
@@ -158,11 +161,37 @@ class Store:
     async def _get_ready(self) -> None:
         if not self._ready:
             shown = self.location.shown
-            examine = has_schema if self._create else check_schema  # reads: what is refused here is not touched
-            await self._database.transact(lambda connection: examine(connection, shown), write=False)
-            if self._create:
-                await self._database.transact(lambda connection: create_schema(connection, shown))
+            may = self._auto_migrate or self.location.kind == "sqlite"
+            # Reads: what is refused here is not touched.
+            current = await self._database.transact(lambda c: is_current(c, shown, may_upgrade=may), write=False)
+            if current is None and not self._create:
+                raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
+            if current is not True:
+                make = create_schema if current is None else upgrade_schema
+                await self._database.transact(lambda connection: make(connection, shown))
             self._ready = True
+
+    async def layout(self) -> tuple[int | None, int]:
+        """The version of the tables, `None` without any, and the one that this program writes; nothing is touched.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        shown = self.location.shown
+        return await self._database.transact(lambda c: read_version(c, shown), write=False), SCHEMA_VERSION
+
+    async def upgrade(self) -> tuple[int, int]:
+        """Bring the tables up to date.
+
+        Returns:
+            The versions before and after.
+
+        Raises:
+            StoreError: there are none, they are newer, or the store cannot be written.
+        """
+        found = await self._database.transact(lambda connection: upgrade_schema(connection, self.location.shown))
+        self._ready = True
+        return found
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)

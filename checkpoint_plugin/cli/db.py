@@ -5,13 +5,16 @@ from __future__ import annotations
 import click
 
 from checkpoint_plugin.cli.keys import rotate_key
+from checkpoint_plugin.cli.layout import current, upgrade
 
 __all__ = ["db"]
 
 
 @click.group()
 def db() -> None:
-    """Look after a store: its keys."""
+    """Look after a store: its layout, its keys."""
 
 
+db.add_command(current)
 db.add_command(rotate_key)
+db.add_command(upgrade)

@@ -9,8 +9,8 @@ import pytest
 
 from checkpoint_plugin.cli import prune as pruning
 from checkpoint_plugin.cli import runs as stored
+from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.cli.events import events
-from checkpoint_plugin.cli.keys import rotate_key
 from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.suspended import suspended
 from workflow_runner.cli.plugins import plugins
@@ -31,7 +31,7 @@ COMMANDS: dict[str, click.Command] = {
     "recover": recover,
     "prune": pruning.prune,
     "savepoint": pruning.savepoint,
-    "db rotate-key": rotate_key,
+    **{f"db {name}": command for name, command in db.commands.items()},
     "events": events,
 }
 

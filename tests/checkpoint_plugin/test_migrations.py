@@ -1,0 +1,249 @@
+"""From an older layout to the newest, on both databases, by one of many, and by none that was killed in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Connection, text, update
+
+from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import SCHEMA, Base
+from checkpoint_plugin.schema import AUTO_MIGRATE, SCHEMA_VERSION
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot
+from tests.checkpoint_plugin.test_store import cut, definition
+
+MANY = 6
+BODIES = ("payload", "payload_segment", "node_version", "output_segment")
+
+
+def make_older(connection: Connection) -> None:
+    """Undo what `layout_3` does."""
+    connection.execute(text("DROP INDEX ix_run_node_state_wake_at"))
+    if connection.dialect.name == "postgresql":
+        for table in BODIES:
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN body SET STORAGE EXTENDED"))
+    connection.execute(update(SCHEMA).values(version=2))
+
+
+async def older_store(url: str) -> None:
+    """A store of layout 2 with a run in it."""
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state="x" * 2000)), "1")
+    await store.transact(make_older)
+    await store.close()
+
+
+async def state_of(url: str, **more: Any) -> Any:
+    store = Store(locate(url), create=False, **more)
+    try:
+        found = await store.restore(RunHistory("r", 1, 1), None)
+        assert found is not None
+        return found.nodes[0].state
+    finally:
+        await store.close()
+
+
+async def look(url: str, work: Any) -> Any:
+    store = Store(locate(url), create=False)
+    try:
+        return await store._database.transact(work, write=False)
+    finally:
+        await store.close()
+
+
+def version_of(connection: Connection) -> Any:
+    return connection.execute(text("SELECT version FROM checkpoint_schema")).scalar_one()
+
+
+def differences(connection: Connection) -> list[Any]:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
+
+
+def storage(connection: Connection) -> set[str]:
+    query = "SELECT attstorage::text FROM pg_attribute WHERE attname = 'body' AND attrelid = ANY(CAST(:tables AS regclass[]))"
+    return set(connection.execute(text(query), {"tables": list(BODIES)}).scalars())
+
+
+def on_postgres(url: str) -> bool:
+    return url.startswith("postgresql")
+
+
+async def test_a_new_store_is_of_the_newest_layout(store_url: str) -> None:
+    store = Store(locate(store_url), create=True)
+    await store.insert_job("r", definition())
+    await store.close()
+    assert await look(store_url, differences) == []
+    if on_postgres(store_url):
+        assert await look(store_url, storage) == {"e"}
+
+
+async def test_an_older_store_is_upgraded_or_refused_with_the_command(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await older_store(store_url)
+    if on_postgres(store_url):
+        with pytest.raises(SchemaOutdated, match=r"layout 2, .* layout 3; it was not touched\. .*workflow db upgrade --url post"):
+            await state_of(store_url)
+        assert await look(store_url, version_of) == 2
+        monkeypatch.setenv(AUTO_MIGRATE, "1")
+    assert await state_of(store_url) == "x" * 2000
+    assert await look(store_url, differences) == []
+    if on_postgres(store_url):
+        assert await look(store_url, storage) == {"e"}
+
+
+async def test_a_policy_may_allow_it(store_url: str) -> None:
+    await older_store(store_url)
+    assert await state_of(store_url, auto_migrate=True) == "x" * 2000
+
+
+def test_the_commands(store_url: str) -> None:
+    asyncio.run(older_store(store_url))
+
+    def call(name: str) -> dict[str, Any]:
+        result = CliRunner().invoke(db, [name, "--url", store_url, "--json"])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.output)
+        return found
+
+    before = call("current")
+    assert (before["version"], before["newest"], before["current"]) == (2, SCHEMA_VERSION, False)
+    done = call("upgrade")
+    assert (done["before"], done["after"]) == (2, SCHEMA_VERSION)
+    assert call("current")["current"] is True
+    assert call("upgrade")["before"] == SCHEMA_VERSION
+    assert asyncio.run(state_of(store_url)) == "x" * 2000
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 1])
+async def test_what_is_not_known_is_refused_untouched(store_url: str, version: int) -> None:
+    await older_store(store_url)
+
+    def mark(connection: Connection) -> None:
+        connection.execute(update(SCHEMA).values(version=version))
+
+    store = Store(locate(store_url), create=False, auto_migrate=True)
+    await store._database.transact(mark)
+    error = SchemaNewer if version > SCHEMA_VERSION else StoreUnreadable
+    for work in (store.upgrade(), store.jobs()):
+        with pytest.raises(error, match="it was not touched"):
+            await work
+    await store.close()
+    assert await look(store_url, version_of) == version
+
+
+async def test_nothing_to_upgrade(tmp_path: Path) -> None:
+    (tmp_path / "c.db").touch()
+    store = Store(locate(f"sqlite:///{tmp_path}/c.db"), create=False)
+    with pytest.raises(StoreMissing):
+        await store.upgrade()
+    await store.close()
+
+
+UPGRADE = """
+import asyncio, sys
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import Store
+import checkpoint_plugin.migrations.layout_3, alembic.migration, alembic.operations
+async def main():
+    store = Store(locate(sys.argv[1]), create=False)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(*await store.upgrade(), flush=True)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+def test_of_many_at_once_one_upgrades(store_url: str) -> None:
+    asyncio.run(older_store(store_url))
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    many = [subprocess.Popen([sys.executable, "-c", UPGRADE, store_url], **pipes) for _ in range(MANY)]
+    for process in many:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in many:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = sorted(process.communicate(timeout=60)[0] for process in many)
+    assert told == [f"2 {SCHEMA_VERSION}\n", *[f"{SCHEMA_VERSION} {SCHEMA_VERSION}\n"] * (MANY - 1)]
+
+
+SLOW = """
+import asyncio, sys, time
+from sqlalchemy import event
+from checkpoint_plugin import migrations
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.migrations import layout_3
+from checkpoint_plugin.store import Store
+done = layout_3.upgrade
+def upgrade(operations):
+    done(operations)
+    print("in the middle", flush=True)
+    time.sleep(60)
+layout_3.upgrade = upgrade
+async def main():
+    await Store(locate(sys.argv[1]), create=False).upgrade()
+asyncio.run(main())
+"""
+
+
+def test_killed_in_the_middle_it_is_as_before(store_url: str) -> None:
+    asyncio.run(older_store(store_url))
+    with subprocess.Popen([sys.executable, "-c", SLOW, store_url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the middle\n"
+        process.kill()
+    deadline = time.monotonic() + 30
+    while True:  # the server may need a moment to see that the client is gone
+        try:
+            assert asyncio.run(look(store_url, version_of)) == 2
+            assert asyncio.run(upgraded(store_url)) == (2, SCHEMA_VERSION)
+            break
+        except StoreUnreadable:
+            assert time.monotonic() < deadline
+    assert asyncio.run(state_of(store_url)) == "x" * 2000
+    assert asyncio.run(look(store_url, differences)) == []
+
+
+async def upgraded(url: str) -> tuple[int, int]:
+    store = Store(locate(url), create=False)
+    try:
+        return await store.upgrade()
+    finally:
+        await store.close()
+
+
+async def test_without_the_right_to_create_tables(store_url: str) -> None:
+    if not on_postgres(store_url):
+        pytest.skip("a file has no roles")
+    owner = Store(locate(store_url), create=True)
+    await owner.insert_job("first", definition())
+
+    def give(connection: Connection) -> None:
+        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
+        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+        connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker"))
+
+    await owner.transact(give)
+    await owner.close()
+    worker = Store(locate(store_url.replace("postgres@", "worker@", 1)), create=True)
+    await worker.insert_job("r", definition())
+    await worker.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state=datetime.now(UTC))), "1")
+    assert await worker.restore(RunHistory("r", 1, 1), None) is not None
+    await worker.close()
