@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 PLUGIN_IS_HERE = all(importlib.util.find_spec(name) for name in ("checkpoint_plugin", "sqlmodel"))
+ITS_TESTS = Path(__file__).parent / "checkpoint_plugin"
 NEEDS_PLUGIN = re.compile(r"^\s*(from|import) (checkpoint_plugin|sqlmodel|sqlalchemy|asyncpg)\b", re.MULTILINE)
 
 pytest_plugins = ["tests.damage.options", "tests.races.options", "tests.sigkill.options", "tests.simulation.options"]
@@ -15,7 +16,11 @@ if PLUGIN_IS_HERE and importlib.util.find_spec("tests.postgres"):
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Without the plugin, leave out the test modules that import it or its databases."""
-    if PLUGIN_IS_HERE or collection_path.suffix != ".py":
+    """Without the plugin, leave out its tests, and the other test modules that import it or its databases."""
+    if PLUGIN_IS_HERE:
+        return None
+    if collection_path == ITS_TESTS:
+        return True
+    if collection_path.suffix != ".py":
         return None
     return True if NEEDS_PLUGIN.search(collection_path.read_text(encoding="utf-8")) else None
