@@ -13,7 +13,7 @@ from checkpoint_plugin.errors import KeyMissing, StoreDamaged
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.sealing import PLAIN, SEALED_TEXT, Seal
 
-__all__ = ["JOB_TEXTS", "NODE_TEXTS", "open_texts", "opened_row", "readable_seal", "seal_texts"]
+__all__ = ["JOB_TEXTS", "NODE_TEXTS", "open_texts", "opened_row", "readable_seal", "seal_texts", "shown_row"]
 
 JOB_TEXTS: Final = (
     "error",
@@ -27,6 +27,7 @@ JOB_TEXTS: Final = (
     "graph",
     "params",
 )
+HIDDEN: Final = "(encrypted)"
 NODE_TEXTS: Final = ("last_error", "suspension_reason", "suspension_metadata_json", "resume_state_json", "outputs_json")
 
 
@@ -67,6 +68,17 @@ def open_texts(run_id: str, values: Mapping[str, Any], names: Iterable[str], sea
 def opened_row(run_id: str, row: Any, names: Iterable[str], seal: Seal) -> Any:
     """A row whose columns are opened, with the same names."""
     return row if seal is PLAIN else SimpleNamespace(**open_texts(run_id, row._mapping, names, seal))
+
+
+def shown_row(keys: RunKeys, connection: Connection, run_id: str, row: Any, names: Iterable[str]) -> Any:
+    """A row for people to read: opened with the run's key; without it, `(encrypted)` stands where a text is sealed."""
+    names = tuple(name for name in names if str(row._mapping.get(name) or "").startswith(SEALED_TEXT))
+    if not names:
+        return row
+    seal = readable_seal(keys, connection, run_id)
+    if seal is PLAIN:
+        return SimpleNamespace(**{**row._mapping, **dict.fromkeys(names, HIDDEN)})
+    return opened_row(run_id, row, names, seal)
 
 
 def readable_seal(keys: RunKeys, connection: Connection, run_id: str) -> Seal:

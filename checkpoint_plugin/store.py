@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
 from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
+from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, shown_row
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.transaction import Database, finish
@@ -57,7 +58,8 @@ LEASE_SECONDS: Final = 30.0
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
 SHOWN: Final = tuple(
-    JOB.c[name] for name in ("id", "status", "attempt", "created_at", "updated_at", "finished_at", "error", "set_aside")
+    JOB.c[name]
+    for name in ("id", "status", "attempt", "created_at", "updated_at", "finished_at", "error", "set_aside", "degraded")
 )
 """What is told of a run in a list."""
 STATUSES: Final = frozenset(get_args(RunStatus))
@@ -456,10 +458,12 @@ class Store:
             raise damage
         return None
 
-    async def jobs(self) -> Sequence[Any]:
-        """Every run, newest first."""
-        query = select(*SHOWN).order_by(JOB.c.created_at.desc(), JOB.c.id.desc())
-        return await self._read(lambda connection: connection.execute(query).all())
+    async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
+        """Every run, newest first, or so many of those with such a status."""
+        query = select(*SHOWN).order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit)
+        if statuses:
+            query = query.where(JOB.c.status.in_(statuses))
+        return await self._read(lambda connection: self._shown(connection, connection.execute(query).all(), JOB_TEXTS))
 
     async def job(self, run_id: str) -> Any:
         """One run's row, without its definition.
@@ -468,10 +472,12 @@ class Store:
             RunNotFound: there is none.
         """
         query = select(*SHOWN).where(JOB.c.id == run_id)
-        row = await self._read(lambda connection: connection.execute(query).first()) if is_storable_text(run_id) else None
-        if row is None:
+        rows: Sequence[Any] = ()
+        if is_storable_text(run_id):
+            rows = await self._read(lambda connection: self._shown(connection, connection.execute(query).all(), JOB_TEXTS))
+        if not rows:
             raise RunNotFound(run_id, self.location.shown)
-        return row
+        return rows[0]
 
     async def holder(self, run_id: str) -> tuple[Holder, datetime] | None:
         """Who holds a run now, and until when unless it gives another sign of life; `None` for nobody."""
@@ -488,7 +494,12 @@ class Store:
     async def node_states(self, run_id: str) -> Sequence[Any]:
         """The rows of `run_node_state` of a run."""
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
-        return await self._read(lambda connection: connection.execute(query).all())
+        return await self._read(lambda connection: self._shown(connection, connection.execute(query).all(), NODE_TEXTS, run_id))
+
+    def _shown(
+        self, connection: Connection, rows: Sequence[Any], names: Sequence[str], run_id: str | None = None
+    ) -> Sequence[Any]:
+        return [shown_row(self.keys, connection, run_id or row.id, row, names) for row in rows]
 
     async def checkpoints(self, run_id: str) -> Sequence[Any]:
         """The checkpoints of a run, oldest first."""

@@ -82,10 +82,13 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A checkpoint is durable."""
+    """A checkpoint is durable, `seconds` after its cut; `steps_behind` and `bytes_behind` (estimated) were emitted since."""
 
     run_id: str
     ref: CheckpointRef
+    seconds: float = 0.0
+    steps_behind: int = 0
+    bytes_behind: int = 0
 
 
 Event = RunStarted | RunEnded | NodeChanged | NodeRetried | EdgeChanged | Progressed | CheckpointSaved

@@ -157,7 +157,8 @@ class Saver:
         if (checkpoint_saved := run.hooks.checkpoint_saved) is not None:
             await checkpoint_saved(run.info, ref)
         if run.listeners:
-            run.notify(CheckpointSaved(run.run_id, ref))
+            seconds = max(0.0, (datetime.now(UTC) - snapshot.taken_at).total_seconds())
+            run.notify(CheckpointSaved(run.run_id, ref, seconds, self._steps, int(self._steps * self._bytes_a_step)))
         self._call(calls)
         self._resolve(requests, ref)
 

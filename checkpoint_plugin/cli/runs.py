@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
 from checkpoint_plugin.cli.options import read_store, store_options
+from hookspecs import RunStatus
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
@@ -17,18 +19,22 @@ __all__ = ["checkpoints", "runs", "show"]
 
 
 @click.command()
+@click.option(
+    "--status", "statuses", multiple=True, type=click.Choice(get_args(RunStatus)), help="Only of this status (repeatable)."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @store_options
-def runs(url: str | None, as_json: bool, quiet: bool) -> None:
+def runs(statuses: tuple[str, ...], limit: int | None, url: str | None, as_json: bool, quiet: bool) -> None:
     """List stored runs, newest first.
 
     \b
     Example:
-      workflow runs --json
+      workflow runs --status failed --status paused --json
     """
     from checkpoint_plugin.errors import StoreMissing
 
     try:
-        rows = read_store(url, lambda store: store.jobs())
+        rows = read_store(url, lambda store: store.jobs(statuses, limit))
     except StoreMissing:
         rows = []
     listed = [_run_document(row) for row in rows]
@@ -40,6 +46,9 @@ def runs(url: str | None, as_json: bool, quiet: bool) -> None:
 @store_options
 def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
     """Show a stored run: its status and where each of its nodes stands.
+
+    Of its checkpoints it tells the bytes that all of them wrote, how long the newest took from its cut to the database
+    (save_seconds), and of a run that executes how old that cut is now (lag_seconds).
 
     \b
     Example:
@@ -60,8 +69,12 @@ def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
     nodes = [_node_document(node, known.get(node["id"])) for node in job.graph["nodes"]]
     document = {
         **_run_document(row),
+        "completed_nodes": sum(node["status"] == "completed" for node in nodes),
         "checkpoints": len(saved),
+        "bytes": sum(each.size_bytes for each in saved),
         "last_checkpoint": shown_time(saved[-1].created_at) if saved else None,
+        "save_seconds": _seconds(saved[-1].created_at, saved[-1].written_at) if saved else None,
+        "lag_seconds": _seconds(saved[-1].created_at, datetime.now(UTC)) if saved and row.status == "running" else None,
         "held_by": None if held is None else str(held[0]),
         "held_until": None if held is None else shown_time(held[1]),
     }
@@ -93,12 +106,14 @@ def checkpoints(run_id: str, url: str | None, as_json: bool, quiet: bool) -> Non
             "created_at": shown_time(row.created_at),
             "nodes": row.nodes,
             "bytes": row.size_bytes,
+            "seconds": _seconds(row.created_at, row.written_at),
             "attempt": row.attempt,
         }
         for row in read_store(url, read)
     ]
     document = {"run_id": run_id, "checkpoints": listed}
-    print_listing(document, listed, ("number", "reason", "created_at", "nodes", "bytes"), as_json, quiet)
+    shown = [{**each, "name": each["name"] or ""} for each in listed]
+    print_listing(document, shown, ("number", "reason", "created_at", "nodes", "bytes", "name"), as_json, quiet)
 
 
 def _run_document(row: Any) -> dict[str, Any]:
@@ -111,7 +126,12 @@ def _run_document(row: Any) -> dict[str, Any]:
         "finished_at": shown_time(row.finished_at),
         "error": row.error,
         "set_aside": row.set_aside,
+        "degraded": row.degraded,
     }
+
+
+def _seconds(start: datetime, end: datetime | None) -> float | None:
+    return None if end is None else round(max(0.0, (end - start).total_seconds()), 3)
 
 
 def _node_document(node: Mapping[str, Any], state: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from hookspecs import NodeSnapshot, RunNotFound, Snapshot
 
 ODD = "b\n\x1b[31mred"
 NODES = [{"id": name, "type": "m.f", "data": {}} for name in ("a", ODD, "never")]
+BODY = encode({"graph": {"nodes": NODES, "edges": []}, "inputs": {}, "enable": {}}, str)
 
 
 def call(command: click.Command, *arguments: str) -> Result:
@@ -57,9 +58,8 @@ def filled(store_url: str) -> str:
     """A store with a failed run `r` of two checkpoints, and a run `s` that has only begun."""
 
     async def work(store: Store) -> None:
-        body = encode({"graph": {"nodes": NODES, "edges": []}, "inputs": {}, "enable": {}}, str)
         for run_id in ("r", "s"):
-            await store.insert_job(run_id, Definition(body, "{}", "{}"))
+            await store.insert_job(run_id, Definition(BODY, "{}", "{}"))
         history = RunHistory("r", 1, 1)
         first = (NodeSnapshot("a", "completed", attempt=2), NodeSnapshot(ODD, "running"))
         await store.save(history, Snapshot("r", 1, "running", first, datetime.now(UTC)), "interval")
@@ -78,12 +78,35 @@ def test_runs_are_listed_newest_first(filled: str) -> None:
             assert datetime.fromisoformat(run[name]).tzinfo is not None
 
 
+def test_runs_are_chosen_by_status_and_number(filled: str) -> None:
+    assert [run["run_id"] for run in document(runs, "--url", filled, "--status", "failed")["runs"]] == ["r"]
+    assert [run["run_id"] for run in document(runs, "--url", filled, "--limit", "1")["runs"]] == ["s"]
+    assert call(runs, "--url", filled, "--status", "lost").exit_code == 2
+
+
 def test_show_names_every_node_also_those_that_never_started(filled: str) -> None:
     found = document(show, "r", "--url", filled)
     assert (found["run_id"], found["status"], found["error"], found["checkpoints"]) == ("r", "failed", "E: no\nmore", 2)
     told = [(node["node_id"], node["type"], node["status"], node["attempt"]) for node in found["nodes"]]
     assert told == [("a", "m.f", "completed", 2), (ODD, "m.f", "failed", 1), ("never", "m.f", "idle", 1)]
     assert [node["status"] for node in document(show, "s", "--url", filled)["nodes"]] == ["idle"] * 3
+
+
+def test_show_tells_what_the_saves_cost_and_how_old_the_newest_is(filled: str) -> None:
+    found, saved = document(show, "r", "--url", filled), document(checkpoints, "r", "--url", filled)["checkpoints"]
+    assert (found["completed_nodes"], found["degraded"]) == (1, None)
+    assert found["bytes"] == sum(row["bytes"] for row in saved)
+    assert found["save_seconds"] == saved[-1]["seconds"] >= 0
+    assert found["lag_seconds"] is None  # it has ended
+    assert document(show, "s", "--url", filled)["save_seconds"] is None
+
+    async def go_on(store: Store) -> None:
+        await store.insert_job("live", Definition(BODY, "{}", "{}"))
+        node = NodeSnapshot("a", "running")
+        await store.save(RunHistory("live", 1, 1), Snapshot("live", 1, "running", (node,), datetime.now(UTC)), "interval")
+
+    fill(filled, go_on)
+    assert document(show, "live", "--url", filled)["lag_seconds"] >= 0
 
 
 def test_checkpoints_are_listed_oldest_first(filled: str) -> None:

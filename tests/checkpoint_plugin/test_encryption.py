@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, delete, select, update
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.encryption import Cipher, KeyRing
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable
+from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.keys import rotate_keys
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_KEY, Base
@@ -91,6 +93,26 @@ async def test_an_encrypted_run_comes_back_as_it_was(store_url: str) -> None:
         assert nodes["a"].error == f"ValueError: {SECRET}"
         assert list(nodes["o"].collected) == ["secret of"] * number
     assert (await store.load_job("r")).graph == {"nodes": [], "edges": []}
+    await store.close()
+
+
+async def test_lists_open_errors_with_the_key_and_hide_them_without(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await secret_run(store)
+    await store.close()
+    for keys, told in (((OLD,), f"ValueError: {SECRET}"), ((), "(encrypted)"), ((NEW,), "(encrypted)")):
+        store = opened(store_url, *keys)
+        (state,) = [row for row in await store.node_states("r") if row.node_id == "a"]
+        assert (state.last_error, state.status) == (told, "failed")
+        await store.close()
+    store = opened(store_url, OLD)
+    await store.end_attempt("r", 1, JobEnd("failed", f"ValueError: {SECRET}", datetime.now(UTC)))
+    assert (await store.job("r")).error == f"ValueError: {SECRET}"
+    await store.close()
+    store = opened(store_url)
+    (job,) = await store.jobs(["failed"])
+    assert (job.id, job.error) == ("r", "(encrypted)")
+    assert await store.jobs(["completed"]) == []
     await store.close()
 
 

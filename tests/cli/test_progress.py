@@ -47,6 +47,12 @@ def test_lines_come_at_the_beginning_once_a_period_and_at_the_end() -> None:
     ]
 
 
+def test_a_run_that_is_refused_before_it_begins_leaves_its_error_alone() -> None:
+    stream = io.StringIO()
+    Lines(stream)(RunEnded("r", "failed"))
+    assert stream.getvalue() == ""
+
+
 def test_the_tally_counts_a_node_once() -> None:
     tally = Tally(Clock())
     events: list[Event] = [

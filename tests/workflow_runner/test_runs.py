@@ -447,7 +447,9 @@ async def test_events() -> None:
     changes = [event for event in events if isinstance(event, NodeChanged)]
     assert [(change.status, change.firings) for change in changes] == [("running", 0), ("running", 1), ("completed", 1)]
     assert Progressed("r", "t", 1, 4) in events
-    assert any(isinstance(event, CheckpointSaved) for event in events)
+    saved = [event for event in events if isinstance(event, CheckpointSaved)]
+    assert saved
+    assert all(event.seconds >= 0 and event.steps_behind == 0 for event in saved)
     assert events[-1] == RunEnded("r", "completed")
     await runner.run(graph)
     assert len(events) > len(more)

@@ -138,10 +138,10 @@ class Lines:
             case RunStarted():
                 again = f", attempt {event.attempt}: {event.completed} nodes were completed before" if event.attempt > 1 else ""
                 self._write(f"run {event.run_id}: {event.nodes} nodes{again}")
-            case RunEnded():
+            case RunEnded() if tally.run_id:  # one that was refused before it began is told by its error
                 self._write(tally.summary())
                 self._write(f"run {event.run_id}: {event.status}")
-            case _ if tally.clock() - self._written_at >= self._period:
+            case _ if tally.run_id and tally.clock() - self._written_at >= self._period:
                 self._write(tally.summary())
 
     def _write(self, line: str) -> None:

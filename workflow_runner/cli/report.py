@@ -23,6 +23,7 @@ FAULT: Final = 70
 
 PACKAGE: Final = str(Path(__file__).parents[1])
 SHOWN_ITEMS: Final = 20
+SHOWN_LENGTH: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,15 @@ class RunReport:
         return {"run_id": self.run_id, "status": self.status, "outputs": outputs, "error": error, **told}
 
     def lines(self) -> Iterator[str]:
-        """The outputs for people: one line for each item, the first few of many."""
+        """The outputs for people: a single item whole; of many the first few, a line each, the long ones cut."""
         for name, items in self.outputs.items():
             if len(items) == 1:
                 yield f"{name}: {_shown(items[0])}"
                 continue
             yield f"{name}: {len(items)} items"
             for item in items[:SHOWN_ITEMS]:
-                yield f"  {_shown(item)}"
+                text = _shown(item)
+                yield f"  {text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + '…'}"
             if len(items) > SHOWN_ITEMS:
                 yield f"  … {len(items) - SHOWN_ITEMS} more; --json prints all"
 
