@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
-__all__ = ["Checker", "Mismatch", "describe", "is_list", "make_checker", "make_deep_checker"]
+__all__ = ["Checker", "Mismatch", "describe", "is_list", "make_checker", "make_deep_checker", "only_class"]
 
 Checker = Callable[[Any], Any]
 """Takes an item and gives it back (an int as a float where a float is asked), or raises `Mismatch`."""
@@ -64,6 +64,15 @@ def make_checker(annotation: Any) -> Checker | None:
 
         return check_one
     return check
+
+
+def only_class(annotation: Any) -> type | None:
+    """The class whose own instances need no check, where one class is all that the annotation accepts."""
+    accepted = _classes(annotation)
+    if accepted is None or accepted[1] or len(accepted[0]) != 1:
+        return None
+    (only,) = accepted[0]
+    return only
 
 
 def make_deep_checker(annotation: Any) -> Checker | None:

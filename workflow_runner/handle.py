@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from workflow_runner.checker import Checker, describe, is_list, make_checker, make_deep_checker
+from workflow_runner.checker import Checker, describe, is_list, make_checker, make_deep_checker, only_class
 
 __all__ = ["REQUIRED", "Handle"]
 
@@ -29,6 +29,7 @@ class Handle:
         default: used when neither an edge nor a property gives a value; `REQUIRED` when there is none.
         collects: whether several edges may end here, one value of each making a list.
         check: the check by type, `None` when everything fits.
+        exact: a class whose own instances fit; `None` where they have to be looked at.
     """
 
     name: str
@@ -37,10 +38,12 @@ class Handle:
     default: Any = REQUIRED
     collects: bool = field(init=False)
     check: Checker | None = field(init=False)
+    exact: type | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "collects", not self.stream and is_list(self.annotation))
         object.__setattr__(self, "check", make_checker(self.annotation))
+        object.__setattr__(self, "exact", only_class(self.annotation))
 
     @property
     def required(self) -> bool:

@@ -179,6 +179,7 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
         definition=function,
         emits_mapping=tuple(outputs) != ("output",),
         wants_context=context_name is not None,
+        function=function if context_name is None else None,
         failure=failure,
     )
 

@@ -36,6 +36,7 @@ class NodeType:
         role: built-in part or body.
         emits_mapping: whether what the body gives is a mapping of outputs, not the value of the only one.
         wants_context: whether the body takes the context.
+        function: the body itself, where it takes nothing but its arguments by name.
         failure: what happens when it fails.
     """
 
@@ -49,6 +50,7 @@ class NodeType:
     role: Role = "body"
     emits_mapping: bool = False
     wants_context: bool = True
+    function: Callable[..., Any] | None = None
     failure: FailurePolicy = NO_POLICY
     streams: bool = field(init=False)
     connectable: tuple[str, ...] = field(init=False)

@@ -30,6 +30,8 @@ class Outbox:
     """Waits in progress; the wait for its first item is one."""
     holds = False
     """Whether an emission waits in its edges, unseen, until `settle` sends it."""
+    direct = False
+    """Whether what it emits goes straight to its edges, and counts."""
     lags = False
     """Whether its last emission is too far ahead of what is durable."""
     orphaned = False
@@ -56,6 +58,7 @@ class Outbox:
             if edge in edges:
                 edges.remove(edge)
         self.orphaned = not any(self.targets.values())
+        self.choose_publish()
 
     def touched(self) -> None:
         """It changed while it counts as waiting: a task of the body waits while another emits."""
@@ -65,6 +68,7 @@ class Outbox:
         """Decide how emissions leave, once what decides it has changed."""
         run, node_type = self.run, self.planned.type
         self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)
+        self.direct = not (self.frozen or self.swallow_left or self.holds or run.follows)
         if self.frozen:
             self.publish = self._refuse
         elif self.swallow_left:
@@ -73,6 +77,8 @@ class Outbox:
             self.publish = self._publish_held
         else:
             self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
+            if not node_type.emits_mapping and len(self.single) == 1 and len(self.single[0].planned.target.in_edges) == 1:
+                self.publish = self._publish_to_one
             if run.follows:
                 self.publish = self._publish_followed
 
@@ -92,6 +98,19 @@ class Outbox:
         if self.waits:
             self.touched()
         return full
+
+    def _publish_to_one(self, value: Any) -> bool:
+        """As `_publish_value`, to an only edge that is its consumer's only one, too."""
+        self.emitted += 1
+        edge = self.single[0]
+        items = edge.items
+        items.append(value)
+        if edge.reader is not None:
+            reader, edge.reader = edge.reader, None
+            reader.wake()
+        if self.waits:
+            self.touched()
+        return len(items) > edge.capacity
 
     def _publish_mapping(self, value: Any) -> bool:
         self._check_mapping(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from workflow_runner.checker import Mismatch
 from workflow_runner.firing import FiringActor
 
 if TYPE_CHECKING:
@@ -40,9 +39,9 @@ class PlainActor(FiringActor):
     async def live(self) -> None:
         (edge,) = self.in_edges
         items, run, constants = edge.items, self.run, self.planned.constants
-        call, wants_context = self.type.call, self.type.wants_context
+        function, call, wants_context = self.type.function, self.type.call, self.type.wants_context
         (handle,) = self.planned.slots
-        check = self.planned.checks.get(handle)
+        check, exact = self.planned.checks.get(handle), self.planned.exact(handle)
         if self.arguments is not None:
             await self.fire(None)
         while self.status == "running":
@@ -56,21 +55,24 @@ class PlainActor(FiringActor):
             item = items.popleft()
             if edge.writer is not None and len(items) <= edge.capacity:
                 edge.release_writer()
-            self.arguments = {handle: item}  # from here on it is part of every cut
+            self.arguments = values = {handle: item}  # from here on it is part of every cut
             self.firing += 1
-            self.attempt = self.first_attempt = 1
+            if self.attempt != 1:
+                self.attempt = self.first_attempt = 1
             if run.listeners:
                 run.node_changed(self)
             value: Any
             try:
                 if self.frozen:
                     self.check_alive()
-                if check is not None:
-                    try:
-                        item = check(item)
-                    except Mismatch:
-                        raise self.misfit(handle, item) from None
-                value = await call({**constants, handle: item}, self.context if wants_context else None)
+                if check is not None and type(item) is not exact:
+                    values = {handle: self.checked(handle, check, item)}
+                if constants:
+                    values = {**constants, **values}
+                if function is not None:
+                    value = await function(**values)
+                else:
+                    value = await call(values, self.context if wants_context else None)
                 must_settle = self.publish(value)
             except KeyboardInterrupt:
                 raise
@@ -84,7 +86,11 @@ class PlainActor(FiringActor):
             if self._context is not None:
                 self._context.take_staged()
             self.arguments = None
-            self.pass_commit()
+            if self.waits or self.durable_calls or self.suspension is not None:
+                self.pass_commit()
+            else:
+                self.commits += 1
+                self.emitted = 0
             if edge.ended and not items:
                 self.complete()
             if must_settle or self.holds:

@@ -61,6 +61,10 @@ class PlannedNode:
     lists: frozenset[str] = frozenset()
     failure: FailurePolicy = NO_POLICY
 
+    def exact(self, handle: str) -> type | None:
+        """A class whose own instances need no check at a handle."""
+        return self.type.handles[handle].exact if self.checks is self.type.checks else None
+
     def name_values(self, values: Values) -> dict[str, Any]:
         """One value of each edge as arguments by handle; those of streams are left out."""
         if len(values) == 1 and not self.type.streams:

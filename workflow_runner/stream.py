@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from workflow_runner.checker import Checker, Mismatch
+from workflow_runner.checker import Checker
 from workflow_runner.errors import NodeProtocolError
 
 if TYPE_CHECKING:
@@ -23,13 +23,14 @@ class Stream(Generic[T]):
     It ends when the producer has ended. Reading it from two tasks at once is an error.
     """
 
-    __slots__ = ("_actor", "_check", "_edge", "handle")
+    __slots__ = ("_actor", "_check", "_edge", "_exact", "handle")
 
     def __init__(self, handle: str, actor: StreamingActor, edge: Edge, check: Checker | None) -> None:
         self.handle = handle
         self._actor = actor
         self._edge = edge
         self._check = check
+        self._exact = actor.planned.exact(handle)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -54,12 +55,7 @@ class Stream(Generic[T]):
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         self._actor.reads += 1
-        if (check := self._check) is not None:
-            try:
-                item = check(item)
-            except Mismatch:
-                raise self._actor.misfit(self.handle, item) from None
-        given: T = item
+        given: T = item if self._check is None or type(item) is self._exact else self._give(item)
         return given
 
     def _give(self, item: Any) -> T:
@@ -94,6 +90,29 @@ class LoggedStream(Stream[T]):
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         return self._give(item)
+
+
+class StatelessStream(LoggedStream[T]):
+    """One of a stateless node: what was read before is final with the next read."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> T:
+        actor, edge = self._actor, self._edge
+        items = edge.items
+        if not items or not actor.direct or actor.script_left or actor.waits or actor.durable_calls or edge.order is not None:
+            return await super().__anext__()
+        # A commit point and a read in one step: nothing here can wait, and nobody waits for this commit.
+        if actor.taken or actor.emitted:
+            actor.commits += 1
+            actor.emitted = 0
+        item = items.popleft()
+        actor.taken = [(edge.planned.edge_id, item)]  # a new list: cuts hold a prefix of the old one
+        actor.reads = 1
+        if edge.writer is not None and len(items) <= edge.capacity:
+            edge.release_writer()
+        given: T = item if self._check is None or type(item) is self._exact else actor.checked(self.handle, self._check, item)
+        return given
 
 
 class Arrivals:
@@ -142,4 +161,6 @@ def open_stream(handle: str, actor: StreamingActor, edge: Edge | None, check: Ch
     """What a body is given for a stream handle: a stream, or `empty` where no edge ends there."""
     if edge is None:
         return empty
-    return (LoggedStream if actor.logs else Stream)(handle, actor, edge, check)
+    if not actor.logs:
+        return Stream(handle, actor, edge, check)
+    return (StatelessStream if actor.stateless and not actor.suspension else LoggedStream)(handle, actor, edge, check)
