@@ -134,9 +134,14 @@ class RowWriter:
                 mentioned[ref[0]] = None
             return ref
 
+        def several(values: Sequence[Any], what: str, first: int, place: Place) -> Sequence[Ref]:
+            scalars = self._codec.encode_scalars(values)
+            if scalars is not None:  # none of them is worth a payload
+                return scalars
+            return [one(value, f"{what}[{number}]", place) for number, value in enumerate(values, first)]
+
         if len(node.collected) > saved:
-            new = enumerate(node.collected[saved:], saved)
-            items = [one(value, f"outputs[{number}]", ("output", node_id)) for number, value in new]
+            items = several(node.collected[saved:], "outputs", saved, ("output", node_id))
             segment = EncodedSegment(node_id, saved, len(items), ormsgpack.packb(items), b"".join(mentioned))
             cut.segments.append(segment)
             cut.mentioned.update(mentioned)
@@ -156,7 +161,7 @@ class RowWriter:
             [
                 [
                     edge.edge_id,
-                    [one(v, f"inbox of edge {edge.edge_id!r}[{i}]", ("edge", edge.edge_id)) for i, v in enumerate(edge.items)],
+                    several(edge.items, f"inbox of edge {edge.edge_id!r}", 0, ("edge", edge.edge_id)),
                     edge.ended,
                 ]
                 for edge in node.inbox

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -61,7 +62,7 @@ class PlannedNode:
     lists: frozenset[str] = frozenset()
     failure: FailurePolicy = NO_POLICY
 
-    def exact(self, handle: str) -> type | None:
+    def exact(self, handle: str) -> builtins.type | None:
         """A class whose own instances need no check at a handle."""
         return self.type.handles[handle].exact if self.checks is self.type.checks else None
 

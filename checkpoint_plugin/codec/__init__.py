@@ -6,12 +6,12 @@ Nothing in the bytes can name code, and they depend on nothing but the value: se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from checkpoint_plugin.codec.decoding import decode_value
-from checkpoint_plugin.codec.encoding import encode_value
+from checkpoint_plugin.codec.encoding import encode_scalars, encode_value
 from checkpoint_plugin.codec.registry import REGISTERED, TypeRegistry, register
 from checkpoint_plugin.codec.shapes import TypeRefused
 from checkpoint_plugin.codec.tags import MalformedValue
@@ -57,6 +57,10 @@ class Codec:
             ValueNotStorable: naming the place, the path inside the value, and what to do.
         """
         return encode_value(value, place, self.registry, self.max_value_bytes)
+
+    def encode_scalars(self, values: Sequence[Any]) -> list[bytes] | None:
+        """The bytes of each of many small numbers and texts, at once; `None` where one is something else."""
+        return encode_scalars(values)
 
     def decode(self, data: bytes) -> Any:
         """The value of bytes that `encode` gave.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any, Final
@@ -18,7 +18,7 @@ from checkpoint_plugin.codec.shapes import RegisteredType, type_name
 from checkpoint_plugin.codec.tags import Tag
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 
-__all__ = ["encode_value"]
+__all__ = ["encode_scalars", "encode_value"]
 
 STEP_LENGTH: Final = 80
 """Characters of a key that an error shows."""
@@ -32,6 +32,9 @@ OPTIONS: Final = (
     | ormsgpack.OPT_PASSTHROUGH_BIG_INT
 )
 LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes})
+SCALARS: Final = frozenset({bool, int, float, str})
+SHORT: Final = 28
+"""Characters of a text that takes no more than its row has room for."""
 TEXT_ONLY: Final = frozenset({str})
 Way = tuple["Way | None", str, Any]
 """A step inside a value: where it starts, its words, the index, key or member."""
@@ -61,6 +64,17 @@ def encode_value(value: Any, place: Callable[[], str], registry: TypeRegistry, l
         why = f"it takes {len(data):,} bytes, and the limit is {limit:,}. Store it elsewhere and pass on where, or raise "
         raise ValueNotStorable(place(), f"{why}max_value_bytes.")
     return data
+
+
+def encode_scalars(values: Sequence[Any]) -> list[bytes] | None:
+    """The bytes of each of many values, as `encode_value` gives them; `None` where they are not all small and plain."""
+    kinds = set(map(type, values))
+    if not kinds <= SCALARS or (str in kinds and not all(type(v) is not str or len(v) <= SHORT for v in values)):
+        return None
+    try:
+        return [VERSION + ormsgpack.packb(value, option=OPTIONS) for value in values]
+    except TypeError:  # as above
+        return None
 
 
 def _is_plain(value: Any, depth: int) -> bool:
