@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from checkpoint_plugin.errors import StoreMissing
 from checkpoint_plugin.location import Location
+from checkpoint_plugin.mounts import refuse_network
 from checkpoint_plugin.sqlite import SqliteDatabase, create_file
 from checkpoint_plugin.transaction import Database
 
@@ -19,12 +20,15 @@ def open_database(location: Location, *, create: bool) -> Database:
 
     Raises:
         StoreMissing: there is no such file, and `create` is off.
+        StoreOnNetwork: the file lies on a network file system.
+        StoreUnreadable: the file cannot be made.
     """
     if location.kind == "postgresql":
         from checkpoint_plugin.postgresql import PostgresDatabase  # asyncpg takes a tenth of a second, for SQLite in vain
 
         return PostgresDatabase(location)
     assert location.path is not None
+    refuse_network(location.path)
     if create:
         create_file(location.path)
     elif not location.path.is_file():

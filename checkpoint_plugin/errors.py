@@ -19,8 +19,12 @@ __all__ = [
     "SchemaNewer",
     "SchemaOutdated",
     "StaleVersion",
+    "StoreBusy",
     "StoreDamaged",
+    "StoreFull",
     "StoreMissing",
+    "StoreOnNetwork",
+    "StoreReadOnly",
     "StoreUnreachable",
     "StoreUnreadable",
     "StoreUrlInvalid",
@@ -98,6 +102,38 @@ class SchemaNewer(StoreUnreadable):
         )
         self.version = version
         self.newest = newest
+
+
+class StoreOnNetwork(StoreUnreadable):
+    """Raised when a file of SQLite lies on a network file system, where its log would break; it was not touched.
+
+    Args:
+        path: of the file.
+        point: where the file system is mounted.
+        kind: of file system.
+    """
+
+    def __init__(self, path: str, point: str, kind: str) -> None:
+        super().__init__(
+            f"the store {path} would lie on the network file system at {point} ({kind}). SQLite's log is memory that processes "
+            "of one host share, and over a network it loses or damages what was saved. Put the file on a local disk, or use "
+            "PostgreSQL."
+        )
+        self.path = path
+        self.point = point
+        self.kind = kind
+
+
+class StoreFull(StoreUnreadable):
+    """Raised when the disk of a store has no room; nothing was written."""
+
+
+class StoreReadOnly(StoreUnreadable):
+    """Raised when a store may not be written by who tries to; nothing was."""
+
+
+class StoreBusy(StoreUnreadable):
+    """Raised when others hold a store for longer than one may wait; nothing was written."""
 
 
 class StoreUnreachable(StoreUnreadable):

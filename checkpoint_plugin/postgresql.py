@@ -10,12 +10,13 @@ from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from checkpoint_plugin.errors import StoreUnreadable, StoreUrlInvalid
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.transaction import finish, unreadable
+from checkpoint_plugin.refusal import driver_error, unreadable
+from checkpoint_plugin.transaction import finish
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
@@ -112,9 +113,7 @@ class PostgresDatabase:
         return bool(await raw.fetchval(sql, *arguments))
 
     def _told(self, error: BaseException) -> StoreUnreadable:
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        cause = cause.__cause__ if cause.__cause__ is not None else cause
-        return unreadable(self._location, error, lost=isinstance(cause, LOST))
+        return unreadable(self._location, error, lost=isinstance(driver_error(error), LOST))
 
     def beside(self) -> PostgresDatabase:
         return self  # its pool has another connection

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from checkpoint_plugin.errors import StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.transaction import finish, unreadable
+from checkpoint_plugin.refusal import not_created, unreadable
+from checkpoint_plugin.transaction import finish
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
@@ -28,15 +29,30 @@ T = TypeVar("T")
 BUSY_MILLISECONDS = 30_000
 BESIDE_MILLISECONDS = 1_000
 RETRY_SECONDS = 0.005
+PAGES_TO_CHECKPOINT = 1_000
+"""After so many pages in the log a commit moves them into the database."""
+SAFE: Final = {"synchronous": 2, "foreign_keys": 1, "mmap_size": 0}
+OPTIONAL: Final = {"mmap_size": 0}
+"""What a library may be built without, which is as good."""
 
 
 class SqliteDatabase:
-    """One connection in one thread; a transaction costs one hop. WAL and synchronous=FULL: a commit survives power loss."""
+    """One connection in one thread; a transaction costs one hop. WAL and synchronous=FULL: a commit survives power loss.
 
-    def __init__(self, location: Location, busy_milliseconds: int = BUSY_MILLISECONDS) -> None:
+    Until the first transaction that writes the file is open for reading only. SQLite before 3.51.3 can damage a database when
+    two connections move the log into it at once, so who only reads never does, not even when it is the last to leave.
+
+    Args:
+        location: of the file.
+        busy_milliseconds: how long a transaction waits for those of others.
+        checkpoints: move the log into the database; off for a second connection of a process that has one that does.
+    """
+
+    def __init__(self, location: Location, busy_milliseconds: int = BUSY_MILLISECONDS, *, checkpoints: bool = True) -> None:
         assert location.path is not None
         self._location = location
         self._busy = busy_milliseconds
+        self._checkpoints = checkpoints
         self._path = location.path
         self._thread = ThreadPoolExecutor(1, "workflow-checkpoint")
         self._engine: Engine | None = None
@@ -60,21 +76,19 @@ class SqliteDatabase:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 held = writer.write_sqlite(connection)
+                connection.execute("COMMIT" if held else "ROLLBACK")  # a full disk may show only here
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # some errors have ended it already
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT" if held else "ROLLBACK")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise unreadable(self._location, error) from error
         return held
 
     def _writable(self) -> sqlite3.Connection:
-        if self._engine is None:
-            self._engine = self._connect()
-        if not self._may_write:
-            self._use_wal(self._engine)
+        engine = self._opened(write=True)
         if self._raw is None:
-            pooled = self._engine.raw_connection()
+            pooled = engine.raw_connection()
             assert isinstance(pooled.driver_connection, sqlite3.Connection)
             self._raw = pooled.driver_connection
             pooled.close()  # back to a pool of one, which keeps it open
@@ -100,31 +114,44 @@ class SqliteDatabase:
         # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
         self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         try:
-            if self._engine is None:
-                self._engine = self._connect()
-            if write and not self._may_write:
-                self._use_wal(self._engine)
-            with self._engine.begin() as connection:
+            with self._opened(write).begin() as connection:
                 return work(connection)
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise unreadable(self._location, error) from error
 
-    def _connect(self) -> Engine:
-        engine = create_engine("sqlite://", creator=self._open, poolclass=StaticPool)
+    def _opened(self, write: bool) -> Engine:
+        """The database, open; the first that writes opens it again."""
+        if self._engine is not None and (self._may_write or not write):
+            return self._engine
+        self._dispose()
+        engine = create_engine("sqlite://", creator=lambda: self._open(write), poolclass=StaticPool)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(self._begin))
+        try:
+            if write:
+                self._use_wal(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        self._engine, self._may_write = engine, write
         return engine
 
-    def _open(self) -> sqlite3.Connection:
-        # mode=rw: a file that vanished is an error, never an empty database.
+    def _dispose(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = self._raw = None
+
+    def _open(self, write: bool) -> sqlite3.Connection:
+        # Never rwc: a file that vanished is an error, not an empty database.
         connection = sqlite3.connect(
-            f"{self._path.as_uri()}?mode=rw",
+            f"{self._path.as_uri()}?mode={'rw' if write else 'ro'}",
             uri=True,
             timeout=self._busy / 1000,
             isolation_level=None,
             check_same_thread=False,
         )
         try:
-            self._set(connection, {"synchronous": 2, "foreign_keys": 1, "mmap_size": 0})
+            pages = PAGES_TO_CHECKPOINT if write and self._checkpoints else 0
+            self._set(connection, {**SAFE, "wal_autocheckpoint": pages})
         except BaseException:
             connection.close()
             raise
@@ -140,11 +167,10 @@ class SqliteDatabase:
             deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
             while not self._has_wal(raw.driver_connection):
                 if time.monotonic() > deadline:
-                    raise StoreUnreadable(f"the store at {self._location.shown} is held by another program. Close it there.")
+                    raise StoreBusy(f"the store at {self._location.shown} is held by another program. Close it there.")
                 time.sleep(RETRY_SECONDS)
         finally:
             raw.close()
-        self._may_write = True
 
     def _has_wal(self, connection: sqlite3.Connection) -> bool:
         # Of several that do this to a new file, SQLite refuses all but one at once, without its busy timeout.
@@ -160,7 +186,7 @@ class SqliteDatabase:
         """Set pragmas and read them back."""
         for pragma, value in wanted.items():
             connection.execute(f"PRAGMA {pragma}={value}")
-            (found,) = connection.execute(f"PRAGMA {pragma}").fetchone() or (value,)
+            (found,) = connection.execute(f"PRAGMA {pragma}").fetchone() or (OPTIONAL.get(pragma),)
             if found != value:
                 raise StoreUnreadable(
                     f"the store at {self._location.shown} does not keep {pragma}={value} (it is {found}): saves there would not "
@@ -168,26 +194,25 @@ class SqliteDatabase:
                 )
 
     def beside(self) -> SqliteDatabase:
-        return SqliteDatabase(self._location, BESIDE_MILLISECONDS)  # a thread and a connection of its own
+        return SqliteDatabase(self._location, BESIDE_MILLISECONDS, checkpoints=False)  # a thread and a connection of its own
 
     async def close(self) -> None:
-        def dispose() -> None:
-            if self._engine is not None:
-                self._engine.dispose()
-                self._engine = self._raw = None
-
         try:
-            await self.compute(dispose)
+            await self.compute(self._dispose)
         finally:
             self._thread.shutdown()  # it has nothing left to do: this waits for no work
 
 
 def create_file(path: Path) -> None:
-    """Make the file and its folder, for their owner only."""
+    """Make the file and its folder where there are none, for their owner only.
+
+    Raises:
+        StoreUnreadable: they cannot be made.
+    """
+    if path.is_file():
+        return
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise StoreUnreadable(
-            f"the store {path} cannot be created: {error.strerror}. Choose another place with its url."
-        ) from error
+        raise not_created(path, error) from error

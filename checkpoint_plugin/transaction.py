@@ -7,15 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
-
-from checkpoint_plugin.errors import StoreUnreachable, StoreUnreadable
-from checkpoint_plugin.location import Location
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
 
-__all__ = ["Database", "finish", "unreadable"]
+__all__ = ["Database", "finish"]
 
 T = TypeVar("T")
 
@@ -83,17 +79,3 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled from task.exception()
     return task.result()
-
-
-def unreadable(location: Location, error: BaseException, *, lost: bool = False) -> StoreUnreadable:
-    """What to tell when a database refuses: its first line, and never more of the url than may be shown.
-
-    Args:
-        location: of the store.
-        error: what the driver raised.
-        lost: the connection is gone, so that another try makes sense.
-    """
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    kind = StoreUnreachable if lost else StoreUnreadable
-    return kind(f"the store at {location.shown} cannot be used: {text}. Check that it is there and can be written.")

@@ -1,0 +1,115 @@
+"""What to tell when a database refuses: what it says, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+
+from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.location import Location
+
+__all__ = ["driver_error", "not_created", "unreadable"]
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+MOVED: Final = 1032
+"""SQLITE_READONLY_DBMOVED, which the standard library has no name for before Python 3.11.4."""
+DISK_FULL: Final = "53100"
+LOCK_NOT_AVAILABLE: Final = "55P03"
+QUERY_CANCELED: Final = "57014"
+FORBIDDEN_STATES: Final = ("25006", "42501")
+
+
+def unreadable(location: Location, error: BaseException, *, lost: bool = False) -> StoreUnreadable:
+    """What to tell: the first line of what the database says, and never more of the url than may be shown.
+
+    Args:
+        location: of the store.
+        error: what the driver raised.
+        lost: the connection is gone, so that another try makes sense.
+    """
+    cause = driver_error(error)
+    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    what = f"the store at {location.shown}"
+    if lost:
+        return StoreUnreachable(f"{what} cannot be used: {text}. Check that it is there and can be written.")
+    code = getattr(cause, "sqlite_errorcode", None)
+    told = None
+    if isinstance(code, int):
+        told = _sqlite(what, text, code, location)
+    elif isinstance(state := getattr(cause, "sqlstate", None), str):
+        told = _postgresql(what, text, state)
+    return told or StoreUnreadable(f"{what} cannot be used: {text}. Check that it is there and can be written.")
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """What the driver raised, without the wrappings of SQLAlchemy."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def not_created(path: Path, error: OSError) -> StoreUnreadable:
+    """What to tell when a file cannot be made.
+
+    Args:
+        path: of the file.
+        error: what the system said.
+    """
+    what = f"the store {path} cannot be created: {error.strerror}."
+    if error.errno in FULL:
+        return StoreFull(f"{what} Make room on the disk, or choose another place with its url.")
+    if error.errno in FORBIDDEN:
+        return StoreReadOnly(f"{what} Give this user the right to write there, or choose another place with its url.")
+    return StoreUnreadable(f"{what} Choose another place with its url.")
+
+
+def _sqlite(what: str, text: str, code: int, location: Location) -> StoreUnreadable | None:
+    if code == MOVED:
+        return StoreUnreadable(f"{what} cannot be used: its file was moved or deleted. Put it back, and resume the run.")
+    match code & 0xFF:  # the rest tells the kind
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(f"{what} cannot be written: {text}; nothing was. Make room on its disk, and resume the run.")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return _read_only(what, text, location.path, _not_writable(location.path))
+        case sqlite3.SQLITE_CANTOPEN if wrong := _not_writable(location.path):  # else it may be the number of open files
+            return _read_only(what, text, location.path, wrong)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreBusy(f"{what} is held by another program ({text}). Let that finish, or close it.")
+        case sqlite3.SQLITE_IOERR:
+            return StoreUnreadable(f"{what} cannot be used: {text}. Look for the disk's faults in the log of the system.")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreUnreadable(f"{what} cannot be used: {text}. Restore the file from a copy, or name another.")
+    return None
+
+
+def _not_writable(path: Path | None) -> list[str]:
+    """The file or its folder, where this user may not write them."""
+    if path is None or not path.is_file():
+        return []
+    return [str(name) for name in (path, path.parent) if not os.access(name, os.W_OK)]
+
+
+def _read_only(what: str, text: str, path: Path | None, wrong: list[str]) -> StoreReadOnly:
+    which = " and ".join(wrong) or f"{path} or its folder"
+    return StoreReadOnly(
+        f"{what} cannot be used: {text}: this user has no right to write {which}, and the log beside the file needs both. "
+        "Give it that right, or work on a copy."
+    )
+
+
+def _postgresql(what: str, text: str, state: str) -> StoreUnreadable | None:
+    if state == DISK_FULL:
+        return StoreFull(f"{what} cannot be written: {text}; nothing was. Make room on the disk of the server.")
+    if state == LOCK_NOT_AVAILABLE:
+        return StoreBusy(f"{what} did not give a lock in time ({text}). See who holds it in pg_stat_activity, or wait longer.")
+    if state == QUERY_CANCELED:
+        return StoreBusy(f"{what} did not answer in time ({text}). See what its server does, or wait longer.")
+    if state in FORBIDDEN_STATES:
+        return StoreReadOnly(f"{what} cannot be used: {text}. Grant the role SELECT, INSERT, UPDATE and DELETE on the tables.")
+    return None

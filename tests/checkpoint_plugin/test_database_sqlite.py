@@ -1,0 +1,255 @@
+"""One file of SQLite under what its disk, its rights and other processes do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot
+from tests.checkpoint_plugin.test_store import cut, definition
+
+WRITER = (sys.executable, "-m", "tests.checkpoint_plugin.run_writer")
+PROCESSES = 4
+SAVES = 20
+AS_OTHER = """
+import asyncio, os, pwd, sys
+from tests.checkpoint_plugin.run_writer import write
+asyncio.run(write(sys.argv[1], "r", 1, kill=False))  # what is imported late may be out of reach of the other user
+if os.geteuid() == 0:
+    entry = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+asyncio.run(write(sys.argv[2], "another", 1, kill=False))
+"""
+ROOM = 8
+"""Pages."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "c.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def pragma(connection: Connection, what: str) -> Any:
+    return connection.exec_driver_sql(f"PRAGMA {what}").scalar_one()
+
+
+async def restored(url: str, run_id: str = "r") -> Any:
+    store = Store(locate(url), create=False)
+    try:
+        found = await store.restore(RunHistory(run_id, 1, 1), None)
+        assert found is not None
+        return found.nodes[0].state
+    finally:
+        await store.close()
+
+
+# Readers.
+
+
+def kill_writer(url: str) -> None:
+    """Leave a store with a log as a killed process does."""
+    assert subprocess.run([*WRITER, url, "r", "3", "kill"], capture_output=True, timeout=60).returncode == -9
+
+
+async def test_who_only_reads_moves_no_log_not_even_as_the_last(url: str, path: Path) -> None:
+    kill_writer(url)
+    log = path.with_name("c.db-wal")
+    before = path.read_bytes(), log.read_bytes()
+    assert len(before[1]) > 0
+    assert await restored(url) == "r 3 " * 50
+    assert (path.read_bytes(), log.read_bytes()) == before
+
+
+async def test_who_writes_moves_it(url: str, path: Path) -> None:
+    kill_writer(url)
+    store = Store(locate(url), create=True)
+    await store.insert_job("another", definition())
+    await store.close()
+    assert not path.with_name("c.db-wal").exists()
+    assert await restored(url) == "r 3 " * 50
+
+
+async def test_one_connection_of_a_process_moves_it(url: str) -> None:
+    store = Store(locate(url), create=True)
+    assert await store._database.transact(partial(pragma, what="wal_autocheckpoint"), write=False) == 0
+    await store.jobs()
+    assert await store.transact(partial(pragma, what="wal_autocheckpoint")) > 0
+    beside = store._database.beside()
+    assert await beside.transact(partial(pragma, what="wal_autocheckpoint")) == 0
+    await beside.close()
+    await store.close()
+
+
+async def test_who_only_reads_cannot_write(url: str) -> None:
+    store = Store(locate(url), create=True)
+    await store.jobs()
+    await store.close()
+    reader = Store(locate(url), create=False)
+    with pytest.raises(StoreReadOnly):
+        await reader.transact(lambda connection: connection.exec_driver_sql("DELETE FROM job"), write=False)
+    await reader.close()
+
+
+# Several processes.
+
+
+async def test_four_processes_save_in_one_file(url: str, path: Path) -> None:
+    writers = [await asyncio.create_subprocess_exec(*WRITER, url, f"r{number}", str(SAVES)) for number in range(PROCESSES)]
+    assert [await writer.wait() for writer in writers] == [0] * PROCESSES
+    store = Store(locate(url), create=False)
+    for number in range(PROCESSES):
+        assert [row.number for row in await store.checkpoints(f"r{number}")] == list(range(1, SAVES + 1))
+        assert await restored(url, f"r{number}") == f"r{number} {SAVES} " * 50
+    await store.close()
+    assert [stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()] == [0o600] * len(list(path.parent.iterdir()))
+
+
+async def test_a_file_that_another_program_holds_is_told(url: str, path: Path) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    beside = store._database.beside()  # waits for a second only
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy, match=r"c\.db is held by another program .*Let that finish"):
+        await beside.transact(lambda connection: None)
+    other.close()
+    await beside.transact(lambda connection: None)
+    await beside.close()
+    await store.close()
+
+
+# The disk.
+
+
+async def test_a_full_disk_is_told_and_with_room_it_goes_on(url: str) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    await store.save(history, cut(NodeSnapshot("a", "running", state="small")), "1")
+    pages = await store.transact(partial(pragma, what="page_count"))
+    await store.transact(partial(pragma, what=f"max_page_count={pages + ROOM}"))
+    large = cut(NodeSnapshot("a", "running", state=os.urandom(100_000)))
+    for _ in range(2):
+        with pytest.raises(StoreFull, match=r"c\.db cannot be written: .*full; nothing was\. Make room"):
+            await store.save(history, large, "2")
+        assert [row.number for row in await store.checkpoints("r")] == [1]
+    await store.transact(partial(pragma, what="max_page_count=1000000"))
+    await store.save(history, large, "2")
+    await store.close()
+    assert await restored(url) == large.nodes[0].state
+
+
+async def test_a_commit_that_fails_ends_its_transaction(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(sqlite3.Connection):
+        """Fails the commit that writes a checkpoint as a disk without room for the log does."""
+
+        fails = True
+
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+            if sql == "COMMIT" and Failing.fails:
+                Failing.fails = False
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return super().execute(sql, *arguments)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **more, factory=Failing))
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    with pytest.raises(StoreFull):
+        await store.save(history, cut(NodeSnapshot("a", "running", state="x")), "1")
+    assert await store.checkpoints("r") == []
+    await store.save(history, cut(NodeSnapshot("a", "running", state="y")), "1")
+    await store.close()
+    assert await restored(url) == "y"
+
+
+async def test_a_disk_that_keeps_no_log_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect: Any = sqlite3.connect
+
+    def without_memory(name: str, **more: Any) -> Any:
+        return connect(f"{name}&vfs=unix-dotfile", **more)  # shares no memory, as file systems of a network
+
+    monkeypatch.setattr(sqlite3, "connect", without_memory)
+    store = Store(locate(url), create=True)
+    with pytest.raises(StoreUnreadable, match=r"does not keep journal_mode=wal \(it is delete\).*local disk"):
+        await store.jobs()
+    await store.close()
+
+
+# Rights.
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every user may enter, for what root may do anyway is tried as nobody."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def write_as_other(url: str) -> str:
+    """The error of a process of this user, or of nobody for root, that begins a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = subprocess.run(
+            [sys.executable, "-c", AS_OTHER, f"sqlite:///{folder}/c.db", url], capture_output=True, text=True, timeout=60
+        )
+    assert found.returncode == 1
+    return found.stderr.strip().splitlines()[-1]
+
+
+def hand_over(path: Path) -> None:
+    if os.geteuid() == 0:
+        entry = pwd.getpwnam("nobody")
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+async def test_a_file_or_folder_that_may_not_be_written_is_named(reachable: Path, what: str) -> None:
+    path = reachable / "c.db"
+    store = Store(locate(f"sqlite:///{path}"), create=True)
+    await store.insert_job("r", definition())
+    await store.close()
+    for owned in (path, reachable):
+        hand_over(owned)
+    path.chmod(0o444 if what == "file" else 0o600)
+    reachable.chmod(0o555 if what == "folder" else 0o755)
+    last = write_as_other(f"sqlite:///{path}")
+    assert last.startswith("checkpoint_plugin.errors.StoreReadOnly: the store")
+    assert f"no right to write {path if what == 'file' else reachable}" in last
+
+
+async def test_a_folder_that_takes_no_file_is_named(reachable: Path) -> None:
+    hand_over(reachable)
+    reachable.chmod(0o555)
+    last = write_as_other(f"sqlite:///{reachable / 'c.db'}")
+    assert last.startswith("checkpoint_plugin.errors.StoreReadOnly: the store")
+    assert "c.db cannot be created: Permission denied. Give this user the right" in last
