@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from hookspecs import WorkflowError
 
@@ -31,6 +32,10 @@ __all__ = [
     "StoreUnknown",
     "SuspensionUnavailable",
 ]
+
+
+TOLD_PROBLEMS: Final = 20
+"""Of a graph; who wants all of them reads `GraphInvalid.problems`."""
 
 
 class RunnerError(WorkflowError):
@@ -63,7 +68,9 @@ class GraphInvalid(RunnerError, ValueError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+        more = len(problems) - TOLD_PROBLEMS
+        told = [*problems[:TOLD_PROBLEMS], *([f"… and {more} more. Mend these first."] if more > 0 else [])]
+        super().__init__("\n".join(told))
         self.problems = tuple(problems)
 
 
