@@ -53,6 +53,7 @@ class CheckpointManager:
             self._access = StoreAccess(url, store)
             self._lock = asyncio.Lock()
             self._record: RunRecord | None = None
+            self._saved_last = False
 
     async def __aenter__(self) -> Self:
         if self.enabled:
@@ -127,7 +128,9 @@ class CheckpointManager:
         from checkpoint_plugin.history import RunHistory
         from checkpoint_plugin.run_record import RunRecord, RunSave, make_record
 
-        record = await self._look(store)
+        # What it knows is checked by the write itself, which changes nothing where somebody else wrote: then it looks.
+        record = self._record if self._saved_last else await self._look(store)
+        self._saved_last = False
         if record is None and store.keys.ring is not None:
             # What is encrypted is encrypted first: the run needs its key, which lies beside its row.
             record = await make_record(store, self.run_id)
@@ -143,11 +146,13 @@ class CheckpointManager:
         at = datetime.now(UTC)
         kept = dict(record.context) if context is None else context
         save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec, store.keys)
-        self._record = None  # where the outcome is not heard of, the next save looks
-        if not await store.write(save):
+        self._record = None  # where the outcome is not heard of, the next save reads everything
+        written = await store.write(save)
+        self._record = record
+        if not written:
             return False
         save.note()
-        self._record = record
+        self._saved_last = True
         self.checkpoint_count += 1
         self.last_checkpoint_time = at
         return True
@@ -229,7 +234,7 @@ class CheckpointManager:
 
         try:
             async with self._lock, self._access.open(create=False) as store:
-                self._record = None
+                self._record, self._saved_last = None, False
                 return await store.transact(lambda connection: delete_history(connection, self.run_id))
         except StoreMissing:
             if self.checkpoint_count:  # there was one when this manager saved

@@ -15,7 +15,7 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.compression import compress, decompress
+from checkpoint_plugin.compression import Compressor, decompress
 from checkpoint_plugin.sealing import PLAIN, Seal, payload_place, series_place
 from checkpoint_plugin.splice import Piece, splice
 
@@ -79,13 +79,14 @@ class Base:
 
 
 class BaseCache:
-    """The last value of each place, as far as memory allows.
+    """The last value of each place, as far as memory allows, and what compresses the values of the run.
 
     Args:
         limit: bytes of all of them.
     """
 
     def __init__(self, limit: int = CACHED) -> None:
+        self.compressor = Compressor()
         self._limit = limit
         self._size = 0
         self._bases: OrderedDict[Hashable, Base] = OrderedDict()
@@ -160,7 +161,8 @@ class PayloadWriter:
         return sum(len(row.body) for row in self.rows) + sum(len(segment.body) for segment in self.segments)
 
     def _alone(self, digest: bytes, data: bytes) -> PayloadRow:
-        return PayloadRow(digest, *_sized(data))
+        encoding, body = self._cache.compressor.compress(data)
+        return PayloadRow(digest, encoding, len(data), body)
 
     def _resembling(self, data: bytes, places: Sequence[Hashable]) -> Base | None:
         for place in places:
@@ -200,9 +202,9 @@ class PayloadWriter:
         return Base(data, ((0, end), data[end:]), series, end)
 
     def _log(self, series: int, start: int, data: bytes) -> None:
-        encoding, size, body = _sized(data)
-        self.segments.append(SegmentRow(series, start, size, encoding, body))
-        self._ends[series] = start + size
+        encoding, body = self._cache.compressor.compress(data)
+        self.segments.append(SegmentRow(series, start, len(data), encoding, body))
+        self._ends[series] = start + len(data)
 
 
 class PayloadReader:
@@ -266,11 +268,6 @@ class PayloadReader:
             if len(data) != segment.size:
                 raise MalformedValue("a part of what it grew out of was changed")
         return data
-
-
-def _sized(data: bytes) -> tuple[int, int, bytes]:
-    encoding, body = compress(data)
-    return encoding, len(data), body
 
 
 def _resembles(base: bytes, data: bytes) -> bool:

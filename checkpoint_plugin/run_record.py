@@ -86,19 +86,12 @@ class RunRecord:
 
 def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
     """Look how a run stands; `None` when it has no row."""
-    columns = [JOB.c[name] for name in JOB_PARTS]
-    joined = JOB.join(LEASE, LEASE.c.run_id == JOB.c.id)
-    query = select(*columns, LEASE.c.epoch, LEASE.c.generation).select_from(joined).where(JOB.c.id == run_id)
-    row = connection.execute(query).first()
+    row = connection.execute(_STANDING, {"of_run": run_id}).first()
     if row is None:
         return None
-    state = RUN_NODE_STATE.c
-    updated_at = type_coerce(state.updated_at, NullType())  # as the driver gives it: only compared, and there are many
-    marks = connection.execute(
-        select(state.node_id, state.number, state.status, state.attempt, updated_at).where(state.run_id == run_id)
-    )
+    marks = connection.execute(_MARKS, {"of_run": run_id}).all()
     job = {name: row._mapping[name] for name in JOB_PARTS}
-    return Standing(job, row.epoch, row.generation, {node_id: (*mark,) for node_id, *mark in marks})
+    return Standing(job, row.epoch, row.generation, {mark[0]: mark[1:] for mark in marks})
 
 
 async def load_record(store: Store, run_id: str) -> RunRecord | None:
@@ -331,6 +324,19 @@ class RunSave:
         return {**job.model_dump(), **(self._graph or bare_definition(job))}
 
 
+# Made once: SQLAlchemy remembers what it compiled of them.
+_STANDING: Final = (
+    select(*(JOB.c[name] for name in JOB_PARTS), LEASE.c.epoch, LEASE.c.generation)
+    .select_from(JOB.join(LEASE, LEASE.c.run_id == JOB.c.id))
+    .where(JOB.c.id == bindparam("of_run"))
+)
+_MARKS: Final = select(
+    RUN_NODE_STATE.c.node_id,
+    RUN_NODE_STATE.c.number,
+    RUN_NODE_STATE.c.status,
+    RUN_NODE_STATE.c.attempt,
+    type_coerce(RUN_NODE_STATE.c.updated_at, NullType()),  # as the driver gives it: only compared, and there are many
+).where(RUN_NODE_STATE.c.run_id == bindparam("of_run"))
 _EXTRAS: Final = (
     update(RUN_NODE_STATE)
     .where(RUN_NODE_STATE.c.run_id == bindparam("of_run"), RUN_NODE_STATE.c.node_id == bindparam("at_node"))

@@ -91,9 +91,7 @@ def _signature(actor: Actor) -> tuple[Any, ...]:
     edges: list[Any] | None = None
     if actor.status != "completed":
         hidden = actor.type.role == "preview"
-        edges = [
-            (0 if hidden else len(e.items) + (len(e.held) if e.held else 0), e.ended or e.held_end) for e in actor.in_edges
-        ]
+        edges = [(0 if hidden else len(e.items) + (len(e.held) if e.held else 0), e.ended or e.held_end) for e in actor.in_edges]
     return (
         actor.status,
         actor.attempt,

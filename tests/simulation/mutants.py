@@ -198,7 +198,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a cut shares the log with the node",
-        (Edit("cut", "taken=Prefix(actor.taken) if isinstance(actor.taken, list) else ()", "taken=actor.taken"),),
+        (Edit("cut", "self.taken = Prefix(actor.taken) if actor.taken else ()", "self.taken = actor.taken"),),
     ),
     Mutant(
         0,

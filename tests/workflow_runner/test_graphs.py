@@ -131,6 +131,14 @@ def test_every_problem_is_told_at_once() -> None:
     assert caught.value.exit_code == 2
 
 
+def test_of_many_problems_the_first_are_told() -> None:
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner(nodes=[HERE]).validate(document(*({"id": f"n{n}", "type": "nope"} for n in range(1_000))))
+    assert len(caught.value.problems) == 1_000
+    assert len(str(caught.value).splitlines()) == 21
+    assert str(caught.value).endswith("… and 980 more. Mend these first.")
+
+
 async def test_what_editors_add_is_ignored() -> None:
     made = document(
         {**A, "ui_properties": {"x": 1}, "parent_id": "p"},
