@@ -25,7 +25,7 @@ SAVING: Final = 0.95
 
 
 class Compressor:
-    """Compresses one value after the other; to set one up takes three times as long as a kilobyte. Not for two threads at once."""
+    """Compresses one value after the other, never two at once; setting one up costs as much as three kilobytes."""
 
     def __init__(self) -> None:
         self._zstd: zstd.ZstdCompressor | None = None
