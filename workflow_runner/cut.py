@@ -50,12 +50,12 @@ class _Draft:
         self.commits = actor.commits
         self.state = actor.state
         self.arguments = actor.arguments
-        self.taken = Prefix(actor.taken) if actor.taken else ()
+        self.taken = Prefix(actor.taken) if actor.taken and isinstance(actor.taken, list) else ()
         self.emitted = actor.emitted
         self.latest = actor.latest() if isinstance(actor, FiringActor) and not over else None
         self.inbox = inbox
         self.order = () if over or actor.order is None else tuple(_arrivals(actor))
-        self.collected = Prefix(actor.collected) if actor.collected else ()
+        self.collected = Prefix(actor.collected) if actor.collected and isinstance(actor.collected, list) else ()
         self.source = actor.type.fingerprint if actor.type.role == "body" else ""
         self.error = actor.error
         self.started_at = actor.started_at

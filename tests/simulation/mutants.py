@@ -198,7 +198,13 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a cut shares the log with the node",
-        (Edit("cut", "self.taken = Prefix(actor.taken) if actor.taken else ()", "self.taken = actor.taken"),),
+        (
+            Edit(
+                "cut",
+                "self.taken = Prefix(actor.taken) if actor.taken and isinstance(actor.taken, list) else ()",
+                "self.taken = actor.taken",
+            ),
+        ),
     ),
     Mutant(
         0,
