@@ -54,6 +54,8 @@ class RunReport:
     def lines(self) -> Iterator[str]:
         """The outputs for people: a single item whole; of many the first few, a line each, the long ones cut."""
         for name, items in self.outputs.items():
+            if not items and self.status == "suspended":  # what is to come
+                continue
             if len(items) == 1:
                 yield f"{name}: {_shown(items[0])}"
                 continue
