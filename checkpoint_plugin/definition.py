@@ -29,7 +29,7 @@ class Definition:
 
 
 def define(run: RunInfo, codec: Codec | None = None) -> Definition:
-    """What a resume of the run needs, encoded; a url, which may hold a password, is left out.
+    """What a resume of the run needs, encoded; urls, which may hold a password, are left out.
 
     Args:
         run: the run.
@@ -53,7 +53,7 @@ def define(run: RunInfo, codec: Codec | None = None) -> Definition:
         for key, value in node["data"].items():
             codec.encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
     enable = {
-        name: {k: v for k, v in options.items() if not (name == NAME and k == "url")} for name, options in run.enable.items()
+        name: {k: v for k, v in options.items() if not (name == NAME and _is_url(k, v))} for name, options in run.enable.items()
     }
     parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
     return Definition(codec.encode(parts, _place(f"{where}, definition")), _json(run.graph), _json(run.inputs))
@@ -67,6 +67,10 @@ def is_storable_text(text: str) -> bool:
 def storable_text(text: str) -> str:
     """Text as every database takes it: lone surrogates and NUL escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _is_url(option: str, value: Any) -> bool:
+    return option == "url" or (option == "blobs" and isinstance(value, str))
 
 
 def _json(value: Any) -> str:

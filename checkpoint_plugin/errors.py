@@ -8,6 +8,7 @@ from typing import Any
 from hookspecs import PluginOptionsInvalid, Refusal, StoreError
 
 __all__ = [
+    "BlobsUnusable",
     "CheckpointError",
     "GraphMismatch",
     "IllegalTransition",
@@ -36,6 +37,10 @@ __all__ = [
 
 class CheckpointError(StoreError):
     """Root of this package's errors."""
+
+
+class BlobsUnusable(CheckpointError):
+    """Raised when the place where large values lie as files refuses, or is not known; no row mentions what was not written."""
 
 
 class PolicyInvalid(PluginOptionsInvalid, Refusal):

@@ -131,8 +131,8 @@ class CheckpointManager:
         # What it knows is checked by the write itself, which changes nothing where somebody else wrote: then it looks.
         record = self._record if self._saved_last else await self._look(store)
         self._saved_last = False
-        if record is None and store.keys.ring is not None:
-            # What is encrypted is encrypted first: the run needs its key, which lies beside its row.
+        if record is None and (store.keys.ring is not None or store.blobs.writes):
+            # What is encrypted, or becomes a file, is that first: the run needs its key, and the row that guards its files.
             record = await make_record(store, self.run_id)
         if record is None:
             record = RunRecord(RunHistory(self.run_id, 1))
@@ -145,7 +145,8 @@ class CheckpointManager:
             raise GraphMismatch(self.run_id, found)
         at = datetime.now(UTC)
         kept = dict(record.context) if context is None else context
-        save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec, store.keys)
+        blobs = store.blobs if store.blobs.writes else None
+        save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec, store.keys, blobs)
         self._record = None  # where the outcome is not heard of, the next save reads everything
         written = await store.write(save)
         self._record = record
@@ -235,7 +236,9 @@ class CheckpointManager:
         try:
             async with self._lock, self._access.open(create=False) as store:
                 self._record, self._saved_last = None, False
-                return await store.transact(lambda connection: delete_history(connection, self.run_id))
+                files = await store.transact(lambda connection: delete_history(connection, self.run_id, store.blobs))
+                await store.remove_files(files or ())
+                return files is not None
         except StoreMissing:
             if self.checkpoint_count:  # there was one when this manager saved
                 raise

@@ -64,12 +64,13 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
 
 
 class SchemaVersion(Base, table=True):
-    """The layout of these tables, one row."""
+    """The layout of these tables, one row; `store_id` tells this store from others that keep files in the same place."""
 
     __tablename__: ClassVar[str] = "checkpoint_schema"
 
     id: int = Field(default=1, primary_key=True)
     version: int
+    store_id: str | None = Field(default=None, sa_type=Text)
 
 
 class Job(JobLife, Base, table=True):

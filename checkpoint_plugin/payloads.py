@@ -1,4 +1,4 @@
-"""Large values as rows: compressed, or told as what is new against the value they grew out of.
+"""Large values as rows: compressed, told as what is new against the value they grew out of, or as the name of a file.
 
 A value that grows belongs to a *series*: a log of bytes that is only appended to. Each version is a list of extents of
 that log and a few bytes of its own, so any version is read without the others, and each byte of the log is stored once.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ class PayloadRow:
     body: bytes
     series: int | None = None
     series_end: int | None = None
+    blob: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,27 @@ class PayloadWriter:
     Args:
         cache: the bases of the run.
         number: of the checkpoint; the series that begin in it are numbered after it.
+        file: writes a value that becomes a file, of which it gets the row, and gives the row that names it.
+        file_bytes: from which on a value becomes one, unless it grew out of another; `None` for none.
     """
 
-    def __init__(self, cache: BaseCache, number: int) -> None:
+    def __init__(
+        self,
+        cache: BaseCache,
+        number: int,
+        file: Callable[[PayloadRow], PayloadRow] = lambda row: row,
+        file_bytes: int | None = None,
+    ) -> None:
+        self._file = file
+        self._file_bytes = file_bytes
         self.rows: list[PayloadRow] = []
         self.segments: list[SegmentRow] = []
         self._cache = cache
         self._bases: dict[Hashable, Base] = {}
         self._ends: dict[int, int] = {}
         self._next_series = number << 20
+        self.file_bytes = 0
+        """Bytes of the values that became files."""
 
     def add(self, digest: bytes, data: bytes, places: Sequence[Hashable]) -> None:
         """Store a value.
@@ -156,13 +169,17 @@ class PayloadWriter:
             self._cache.put(place, base)
 
     @property
-    def size(self) -> int:
+    def row_bytes(self) -> int:
         """Bytes of all rows."""
         return sum(len(row.body) for row in self.rows) + sum(len(segment.body) for segment in self.segments)
 
     def _alone(self, digest: bytes, data: bytes) -> PayloadRow:
         encoding, body = self._cache.compressor.compress(data)
-        return PayloadRow(digest, encoding, len(data), body)
+        row = PayloadRow(digest, encoding, len(data), body)
+        if self._file_bytes is None or len(data) < self._file_bytes:
+            return row
+        self.file_bytes += len(row.body)
+        return self._file(row)
 
     def _resembling(self, data: bytes, places: Sequence[Hashable]) -> Base | None:
         for place in places:
@@ -214,10 +231,18 @@ class PayloadReader:
         payloads: rows by digest.
         segments: of their series.
         seal: opens the bodies.
+        read_file: gives the bytes of a file by its name.
     """
 
-    def __init__(self, payloads: Mapping[bytes, PayloadRow], segments: Iterable[SegmentRow], seal: Seal = PLAIN) -> None:
+    def __init__(
+        self,
+        payloads: Mapping[bytes, PayloadRow],
+        segments: Iterable[SegmentRow],
+        seal: Seal = PLAIN,
+        read_file: Callable[[str], bytes] | None = None,
+    ) -> None:
         self._seal = seal
+        self._read_file = read_file
         self._payloads = payloads
         self._series: dict[int, tuple[list[int], list[SegmentRow]]] = {}
         self._unpacked: dict[tuple[int, int], bytes] = {}
@@ -231,11 +256,13 @@ class PayloadReader:
 
         Raises:
             MalformedValue: it is not what was written.
+            BlobsUnusable: it is a file of a place that refuses, or is not known.
         """
         row = self._payloads.get(digest)
         if row is None:
             return None
-        body = self._seal.open(row.body, *payload_place(digest))
+        stored = row.body if row.blob is None else self._filed(row.blob)
+        body = self._seal.open(stored, *payload_place(digest))
         if row.encoding != PIECES:
             return decompress(row.encoding, body, row.size)
         if row.series is None:
@@ -243,6 +270,11 @@ class PayloadReader:
         found = _read_pieces(body, row.size)
         pieces = [piece if isinstance(piece, bytes) else self._extent(row.series, *piece) for piece in found]
         return b"".join(pieces)
+
+    def _filed(self, name: str) -> bytes:
+        if self._read_file is None:
+            raise MalformedValue(f"its file {name!r} cannot be read here")
+        return self._read_file(name)
 
     def _extent(self, series: int, start: int, size: int) -> bytes:
         starts, rows = self._series.get(series, ([], []))

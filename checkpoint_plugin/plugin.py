@@ -87,6 +87,7 @@ class CheckpointPlugin:
             from checkpoint_plugin.node_policy import check_names
 
             check_names(self._policy, run.graph)
+        from checkpoint_plugin.blobs import Blobs
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.encryption import KeyRing
@@ -102,13 +103,16 @@ class CheckpointPlugin:
         definition = None if run.resumed else await asyncio.to_thread(define, run, codec)
         ring = KeyRing.from_environment(self._policy.key_provider)
         witness = None if self._policy.witness is None else Witness(self._policy.witness)
+        location = locate(self._policy.url)
+        blobs = Blobs(location, self._policy.blobs, self._policy.blob_bytes)
         store = Store(
-            locate(self._policy.url),
+            location,
             create=not run.resumed,
             codec=codec,
             ring=ring,
             witness=witness,
             auto_migrate=self._policy.auto_migrate,
+            blobs=blobs,
         )
         holder, seconds = Holder.here(), self._policy.lease_seconds
         try:
@@ -174,6 +178,10 @@ class CheckpointPlugin:
             from checkpoint_plugin.pruning import prune_runs
 
             await prune_runs(store, rules, (run.run_id,))
+            if store.blobs.writes:
+                from checkpoint_plugin.blob_sweep import sweep_blobs
+
+                await sweep_blobs(store, (run.run_id,))
             self._prune_at = ref.number + PRUNE_EVERY
         return ref
 

@@ -66,6 +66,9 @@ class Policy:
             then another may resume it.
         events: keep a log of what happens to the run and its nodes.
         max_value_bytes: that one value may take when it is encoded, before compression; a larger one fails the save.
+        blobs: keep large values as files: `true` for a folder beside a SQLite database, or the url of a place, which is never
+            stored; without, `WORKFLOW_CHECKPOINT_BLOBS` says it, and where that is not set they are kept in the database.
+        blob_bytes: bytes from which on an encoded value is kept so, before compression.
     """
 
     every_seconds: float | None = 5.0
@@ -90,6 +93,8 @@ class Policy:
     lease_seconds: float = 30.0
     events: bool = False
     max_value_bytes: int = 268_435_456
+    blobs: bool | str | None = None
+    blob_bytes: int = 1_048_576
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Policy:
@@ -109,7 +114,7 @@ class Policy:
                 raise _invalid(name, options[name], "true or false")
         if options.get("durability", "sync") not in DURABILITIES:
             raise _invalid("durability", options["durability"], '"sync", "async" or "exit"')
-        for name in ("max_lag_steps", "max_lag_bytes"):
+        for name in ("max_lag_steps", "max_lag_bytes", "blob_bytes"):
             if type(options.get(name, 1)) is not int or options.get(name, 1) < 1:
                 raise _invalid(name, options[name], "a whole number of at least 1")
         if options.get("required") is not None and options.get("best_effort") is options["required"]:
@@ -117,6 +122,8 @@ class Policy:
         for name in ("url", "witness", "key_provider"):
             if not isinstance(options.get(name), str | None):
                 raise _invalid(name, options[name], "text")
+        if not isinstance(options.get("blobs"), bool | str | None) or options.get("blobs") == "":
+            raise _invalid("blobs", options["blobs"], "true, false or a url")
         largest = options.get("max_value_bytes", 1)
         if type(largest) is not int or not 0 < largest <= MAX_BYTES:
             raise _invalid("max_value_bytes", largest, f"a number of bytes from 1 to {MAX_BYTES}")

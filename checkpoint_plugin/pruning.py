@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
 
+from checkpoint_plugin.blob_name import BlobName
+from checkpoint_plugin.blob_sweep import fetch_names, named
 from checkpoint_plugin.models import (
     CHECKPOINT,
     EVENT,
@@ -54,15 +56,15 @@ class Pruned:
         run_id: the run.
         checkpoints: numbers of those that are gone.
         dropped: whether all of the run is.
-        freed: bytes of values and rows.
-        blobs: names of files that hold values nobody mentions any more; to be removed once this is durable.
+        freed: bytes of values and rows, also of those that are files.
+        blobs: files that hold values nobody mentions any more; to be deleted once this is durable.
     """
 
     run_id: str
     checkpoints: tuple[int, ...]
     dropped: bool
     freed: int
-    blobs: tuple[str, ...] = ()
+    blobs: tuple[BlobName, ...] = ()
 
 
 class _Undo(Exception):
@@ -88,6 +90,7 @@ async def prune_runs(
 
     Raises:
         RunNotFound: a run that is named is not there.
+        BlobsUnusable: values lie in files whose place is not known; nothing of that run was deleted.
         StoreError: the store cannot be used.
     """
     if run_ids is None:
@@ -99,6 +102,7 @@ async def prune_runs(
 
     def work(connection: Connection, run_id: str) -> Pruned:
         found = prune_run(connection, run_id, rules, now)
+        store.blobs.check(found.blobs)
         if dry_run:
             raise _Undo(found)
         return found
@@ -106,7 +110,9 @@ async def prune_runs(
     pruned: list[Pruned] = []
     for run_id in run_ids:
         try:
-            pruned.append(await store.transact(partial(work, run_id=run_id)))
+            found = await store.transact(partial(work, run_id=run_id))
+            await store.remove_files(found.blobs)
+            pruned.append(found)
         except _Undo as undone:
             pruned.append(undone.pruned)
     if not dry_run and any(found.freed for found in pruned):
@@ -131,9 +137,9 @@ def prune_run(connection: Connection, run_id: str, rules: Retention, now: dateti
     rows = connection.execute(found.order_by(CHECKPOINT.c.number)).all()
     labelled = any(row.label is not None for row in rows)
     if rules.drops(job.status, job.finished_at, now) and not labelled:
-        freed, blobs = stored_bytes(connection, run_id), _blobs(connection, run_id, None)
+        freed, files = stored_bytes(connection, run_id), named(run_id, fetch_names(connection, run_id))
         _drop(connection, run_id)
-        return Pruned(run_id, tuple(row.number for row in rows), True, freed, blobs)
+        return _pruned(run_id, [row.number for row in rows], freed, files, dropped=True)
     kept = rules.kept(rows, job.status, now)
     gone = [row.number for row in rows if row.number not in kept]
     if not gone:
@@ -144,11 +150,15 @@ def prune_run(connection: Connection, run_id: str, rules: Retention, now: dateti
         connection.execute(delete(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.number.in_(batch)))
     _delete_rows(connection, run_id)
     blobs = _delete_payloads(connection, run_id)
-    return Pruned(run_id, tuple(gone), False, before - stored_bytes(connection, run_id), blobs)
+    return _pruned(run_id, gone, before - stored_bytes(connection, run_id), blobs)
+
+
+def _pruned(run_id: str, gone: Sequence[int], freed: int, blobs: Sequence[BlobName], *, dropped: bool = False) -> Pruned:
+    return Pruned(run_id, tuple(gone), dropped, freed + sum(name.size for name in blobs), tuple(blobs))
 
 
 def stored_bytes(connection: Connection, run_id: str) -> int:
-    """Bytes of a run's values and history."""
+    """Bytes of a run's values and history in the database."""
     total = 0
     for table, columns in WEIGHED:
         parts = [func.coalesce(func.length(table.c[name]), 0) for name in columns]
@@ -189,11 +199,11 @@ def _delete_rows(connection: Connection, run_id: str) -> None:
     connection.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id, ~needed))
 
 
-def _delete_payloads(connection: Connection, run_id: str) -> tuple[str, ...]:
+def _delete_payloads(connection: Connection, run_id: str) -> Sequence[BlobName]:
     mentioned = _mentioned(connection, run_id)
-    stored = connection.execute(select(PAYLOAD.c.digest).where(PAYLOAD.c.run_id == run_id)).scalars()
-    gone = [bytes(digest) for digest in stored if bytes(digest) not in mentioned]
-    blobs = _blobs(connection, run_id, gone)
+    stored = connection.execute(select(PAYLOAD.c.digest, PAYLOAD.c.blob).where(PAYLOAD.c.run_id == run_id))
+    unneeded = [(bytes(digest), blob) for digest, blob in stored if bytes(digest) not in mentioned]
+    gone = [digest for digest, _ in unneeded]
     for batch in _batches(gone):
         connection.execute(delete(PAYLOAD).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch)))
     used: ColumnElement[bool] = exists().where(
@@ -202,7 +212,7 @@ def _delete_payloads(connection: Connection, run_id: str) -> tuple[str, ...]:
         PAYLOAD.c.series_end > PAYLOAD_SEGMENT.c.start,
     )
     connection.execute(delete(PAYLOAD_SEGMENT).where(PAYLOAD_SEGMENT.c.run_id == run_id, ~used))
-    return blobs
+    return named(run_id, (blob for _, blob in unneeded if blob is not None))
 
 
 def _mentioned(connection: Connection, run_id: str) -> set[bytes]:
@@ -217,13 +227,6 @@ def _mentioned(connection: Connection, run_id: str) -> set[bytes]:
 
 def _digests(mentions: bytes) -> Iterable[bytes]:
     return (bytes(mentions[at : at + DIGEST_SIZE]) for at in range(0, len(mentions), DIGEST_SIZE))
-
-
-def _blobs(connection: Connection, run_id: str, digests: Sequence[bytes] | None) -> tuple[str, ...]:
-    """The files of a run's payloads: of all, or of some."""
-    query = select(PAYLOAD.c.digest, PAYLOAD.c.blob).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.blob.is_not(None))
-    wanted = None if digests is None else set(digests)
-    return tuple(blob for digest, blob in connection.execute(query) if wanted is None or bytes(digest) in wanted)
 
 
 def _drop(connection: Connection, run_id: str) -> None:

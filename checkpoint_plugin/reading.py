@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, and_, func, select
 
+from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
@@ -19,7 +21,9 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["StoredCut", "fetch_cut", "fetch_node_ids"]
+__all__ = ["StoredCut", "fetch_cut", "fetch_node_ids", "read_whole"]
+
+T = TypeVar("T")
 
 BATCH: Final = 10_000
 """Values in one IN list: below the limits of both databases."""
@@ -71,7 +75,9 @@ def is_as_new(node: NodeSnapshot) -> bool:
     return node.status == "idle" and node.arguments is None and not (node.firing or node.inbox or node.collected)
 
 
-def fetch_cut(connection: Connection, run_id: str, number: int | None, codec: Codec, seal: Seal = PLAIN) -> StoredCut | None:
+def fetch_cut(
+    connection: Connection, run_id: str, number: int | None, codec: Codec, seal: Seal = PLAIN, blobs: Blobs | None = None
+) -> StoredCut | None:
     """Read a checkpoint's rows, of the newest without a number; a digest is checked before anything is read from its row.
 
     Returns:
@@ -93,7 +99,7 @@ def fetch_cut(connection: Connection, run_id: str, number: int | None, codec: Co
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
-    reader.payloads = _load_payloads(connection, run_id, mentioned, seal)
+    reader.payloads = _load_payloads(connection, run_id, mentioned, seal, blobs)
     return StoredCut(head, total, {row.node_id: row.digest for row in rows}, unpacked, items, mentioned, reader)
 
 
@@ -108,6 +114,23 @@ def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
     if head is not None and head.newest_number:
         raise StoreDamaged(run_id, "the checkpoint itself is missing", head.newest_number)
     return None
+
+
+async def read_whole(read: Callable[[], Awaitable[T]]) -> T:
+    """Read a checkpoint, and read it again when a file is gone: it may have been pruned since its row was read.
+
+    Raises:
+        StoreDamaged: its row is still there.
+    """
+    missing: str | None = None
+    while True:
+        try:
+            return await read()
+        except StoreDamaged as error:
+            gone = error.__cause__
+            if not isinstance(gone, BlobMissing) or gone.name == missing:
+                raise
+            missing = gone.name
 
 
 def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
@@ -128,8 +151,11 @@ def _segments(run_id: str, head: Any) -> Any:
     return query.where(OUTPUT_SEGMENT.c.number <= head.number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
 
 
-def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes], seal: Seal) -> PayloadReader:
-    columns = (PAYLOAD.c.digest, PAYLOAD.c.encoding, PAYLOAD.c.size, PAYLOAD.c.body, PAYLOAD.c.series, PAYLOAD.c.series_end)
+def _load_payloads(
+    connection: Connection, run_id: str, digests: Iterable[bytes], seal: Seal, blobs: Blobs | None
+) -> PayloadReader:
+    table = PAYLOAD.c
+    columns = (table.digest, table.encoding, table.size, table.body, table.series, table.series_end, table.blob)
     of_run = select(*columns).where(PAYLOAD.c.run_id == run_id)
     found: dict[bytes, PayloadRow] = {}
     for batch in _batches(sorted(digests)):
@@ -139,13 +165,13 @@ def _load_payloads(connection: Connection, run_id: str, digests: Iterable[bytes]
     for row in found.values():
         if row.series is not None:
             ends[row.series] = max(ends.get(row.series, 0), row.series_end or 0)
-    table = PAYLOAD_SEGMENT.c
-    parts = select(table.series, table.start, table.size, table.encoding, table.body).where(table.run_id == run_id)
+    part = PAYLOAD_SEGMENT.c
+    parts = select(part.series, part.start, part.size, part.encoding, part.body).where(part.run_id == run_id)
     segments: list[SegmentRow] = []
     for batch in _batches(sorted(ends)):
-        rows = connection.execute(parts.where(table.series.in_(batch), table.start < max(ends[series] for series in batch)))
+        rows = connection.execute(parts.where(part.series.in_(batch), part.start < max(ends[series] for series in batch)))
         segments += [SegmentRow(series, start, size, encoding, bytes(body)) for series, start, size, encoding, body in rows]
-    return PayloadReader(found, segments, seal)
+    return PayloadReader(found, segments, seal, None if blobs is None else partial(blobs.read, run_id))
 
 
 def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:

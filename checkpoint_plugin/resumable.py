@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import Connection, delete, select, update
 
+from checkpoint_plugin.blob_name import BlobName
+from checkpoint_plugin.blob_sweep import fetch_names, named
+from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.models import (
     CHECKPOINT,
     JOB,
@@ -30,15 +34,28 @@ def fetch_resumable(connection: Connection, run_id: str) -> bool:
     return row is not None and can_be_resumed(row.status, row.newest_number)
 
 
-def delete_history(connection: Connection, run_id: str) -> bool:
-    """Delete every checkpoint and node state of a run, under its lease; whether there was any.
+def delete_history(connection: Connection, run_id: str, blobs: Blobs) -> Sequence[BlobName] | None:
+    """Delete every checkpoint and node state of a run, under its lease.
 
     Who remembers what was stored of the run is told by another generation of its rows.
+
+    Args:
+        connection: in a transaction that writes.
+        run_id: the run.
+        blobs: where its large values may be files.
+
+    Returns:
+        Files to be deleted once this is durable; `None` when there was nothing to delete.
+
+    Raises:
+        BlobsUnusable: values lie in files whose place is not known.
     """
     lock_epoch(connection, run_id)
+    files = named(run_id, fetch_names(connection, run_id))
+    blobs.check(files)
     deleted = sum(connection.execute(delete(table).where(table.c.run_id == run_id)).rowcount for table in HISTORY)
     if not deleted:
-        return False
+        return None
     connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1))
     connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=0, version=JOB.c.version + 1))
-    return True
+    return files

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select, type_coerce, update
 from sqlalchemy.types import NullType
 
+from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged
@@ -21,7 +22,7 @@ from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
 from checkpoint_plugin.node_rows import lock_epoch
-from checkpoint_plugin.reading import fetch_cut
+from checkpoint_plugin.reading import fetch_cut, read_whole
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, opened_row, seal_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.store import RUNNER, Store
@@ -103,6 +104,10 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
     Raises:
         StoreDamaged: what is stored is not what was written.
     """
+    return await read_whole(lambda: _load_record(store, run_id))
+
+
+async def _load_record(store: Store, run_id: str) -> RunRecord | None:
     codec = store.codec
 
     def work(connection: Connection) -> tuple[Standing | None, Any, Sequence[Any], Any, Standing | None, Seal]:
@@ -110,7 +115,7 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
         if before is None:
             return None, None, (), None, None, PLAIN
         seal = store.keys.find(connection, run_id)
-        cut = fetch_cut(connection, run_id, None, codec, seal)
+        cut = fetch_cut(connection, run_id, None, codec, seal, store.blobs)
         rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
         definition = connection.execute(select(JOB.c.definition, JOB.c.definition_digest).where(JOB.c.id == run_id)).one()
         return before, cut, rows, definition, fetch_standing(connection, run_id), seal
@@ -225,6 +230,7 @@ class RunSave:
         at: when.
         codec: encodes values.
         keys: of the store.
+        blobs: where large values become files; `None` where they do not.
     """
 
     def __init__(
@@ -237,6 +243,7 @@ class RunSave:
         at: datetime,
         codec: Codec,
         keys: RunKeys,
+        blobs: Blobs | None = None,
     ) -> None:
         self._record = record
         self._keys = keys
@@ -252,7 +259,7 @@ class RunSave:
         error = None if told is None else record.history.seal.open_text(told)
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
         snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
-        self._cut = CutWriter(record.history, snapshot, reason, codec)
+        self._cut = CutWriter(record.history, snapshot, reason, codec, blobs)
         self._extras: list[dict[str, Any]] = []
         self._graph: dict[str, Any] = {}
         self._marked_at: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Final
 
 from sqlalchemy import Connection, func, insert, inspect, select, text
@@ -13,7 +14,7 @@ from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYL
 
 __all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 LOCK_KEY: Final = 7_306_085_893_296_906_348
 """Of the advisory lock under which one of several processes makes or upgrades the tables."""
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"
@@ -32,7 +33,7 @@ def create_schema(connection: Connection, shown: str) -> None:
             # What is worth it was compressed before it was sent; the server would try it once more, at 76 ms a megabyte.
             for table in (PAYLOAD, PAYLOAD_SEGMENT, NODE_VERSION, OUTPUT_SEGMENT):
                 connection.execute(text(f"ALTER TABLE {table.name} ALTER COLUMN body SET STORAGE EXTERNAL"))
-        connection.execute(insert(SCHEMA).values(id=1, version=SCHEMA_VERSION))
+        connection.execute(insert(SCHEMA).values(id=1, version=SCHEMA_VERSION, store_id=uuid.uuid4().hex))
 
 
 def upgrade_schema(connection: Connection, shown: str) -> tuple[int, int]:

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 MANY: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
-    "payloads": (PAYLOAD, ("digest", "encoding", "size", "body", "series", "series_end")),
+    "payloads": (PAYLOAD, ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
     "segments": (PAYLOAD_SEGMENT, ("series", "start", "size", "encoding", "body")),
     "nodes": (NODE_VERSION, ("number", "node_id", "body", "mentions", "digest")),
     "items": (OUTPUT_SEGMENT, ("node_id", "log", "first", "number", "count", "body", "mentions", "digest")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -13,12 +14,14 @@ from typing import Any, Final, TypeVar, get_args
 
 from sqlalchemy import Connection, select, update
 
+from checkpoint_plugin.blob_name import BlobName
+from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreachable, ValueNotReadable
+from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged, StoreMissing, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
@@ -36,8 +39,8 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
-from checkpoint_plugin.reading import fetch_cut, fetch_node_ids
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE, SCHEMA
+from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
 from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, shown_row
 from checkpoint_plugin.sealing import PLAIN, Seal
@@ -49,6 +52,7 @@ from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld
 
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
+logger = logging.getLogger("checkpoint_plugin")
 T = TypeVar("T")
 RECONNECT_SECONDS: Final = 30.0
 """How long a save tries to reach a database that went away, for example to be started again."""
@@ -87,6 +91,7 @@ class Store:
         ring: the master keys of encrypted runs; default those of `WORKFLOW_CHECKPOINT_KEY`.
         witness: remembers the newest checkpoints elsewhere.
         auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
+        blobs: where large values become files; default: where `WORKFLOW_CHECKPOINT_BLOBS` says, and not at all without it.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
@@ -101,8 +106,10 @@ class Store:
         ring: KeyRing | None = None,
         witness: Witness | None = None,
         auto_migrate: bool = False,
+        blobs: Blobs | None = None,
     ) -> None:
         self.location = location
+        self.blobs = blobs if blobs is not None else Blobs(location)
         self._auto_migrate = auto_migrate
         self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
         self._witness = witness
@@ -171,6 +178,9 @@ class Store:
             if current is not True:
                 make = create_schema if current is None else upgrade_schema
                 await self._database.transact(lambda connection: make(connection, shown))
+            if self.blobs.has_url:
+                name = select(SCHEMA.c.store_id)
+                self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
             self._ready = True
 
     async def layout(self) -> tuple[int | None, int]:
@@ -191,9 +201,7 @@ class Store:
         Raises:
             StoreError: there are none, they are newer, or the store cannot be written.
         """
-        found = await self._database.transact(lambda connection: upgrade_schema(connection, self.location.shown))
-        self._ready = True
-        return found
+        return await self._database.transact(lambda connection: upgrade_schema(connection, self.location.shown))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)
@@ -367,13 +375,15 @@ class Store:
     async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
         history.seal = await self.seal(history.run_id)
         while True:
-            writer = CutWriter(history, snapshot, reason, self.codec)
+            writer = CutWriter(history, snapshot, reason, self.codec, self.blobs if self.blobs.writes else None)
             held = await self._write(writer)
             if held or not await self._read(writer.refused):
                 ref = writer.note()
                 if self._witness is not None:
                     await self._database.compute(partial(self._witness.note, ref.run_id, ref.number, writer.cut_hash))
                 return ref
+            if self.blobs.writes:
+                await self._database.compute(writer.discard)
 
     async def _write(self, writer: CutWriter) -> bool:
         """Write a cut, again and again where the connection was lost: a try that was done is recognised."""
@@ -428,14 +438,25 @@ class Store:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
+        return await read_whole(lambda: self._restore(history, number))
+
+    async def _restore(self, history: RunHistory, number: int | None) -> Snapshot | None:
         run_id = history.run_id
         seal = history.seal = await self.seal(run_id)
-        cut = await self._read(lambda connection: fetch_cut(connection, run_id, number, self.codec, seal))
+        cut = await self._read(lambda connection: fetch_cut(connection, run_id, number, self.codec, seal, self.blobs))
         if self._witness is not None and number is None:
             head = None if cut is None else cut.head
             noted = (0, None) if head is None else (head.number, bytes(head.cut_hash))
             await self._database.compute(partial(self._witness.check, run_id, *noted))
         return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
+
+    async def remove_files(self, names: Sequence[BlobName]) -> None:
+        """Delete files that no row mentions any more; one that cannot be deleted now is swept later."""
+        if names:
+            try:
+                await self._database.compute(lambda: self.blobs.remove(names))
+            except BlobsUnusable as error:
+                logger.warning("files are left for the next `workflow prune`: %s", error)
 
     async def give_back(self) -> None:
         """Give the space of deleted rows back to the system."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from checkpoint_plugin.blobs import Blobs, BlobWriter
 from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.lease import lease_lost
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE
-from checkpoint_plugin.payloads import PayloadWriter
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, PAYLOAD
+from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
@@ -61,9 +62,12 @@ class CutWriter:
         snapshot: the cut, with the nodes that changed.
         reason: why it was taken.
         codec: encodes its values; default: without types of plugins.
+        blobs: where large values become files; `None` where they do not.
     """
 
-    def __init__(self, history: RunHistory, snapshot: Snapshot, reason: str, codec: Codec | None = None) -> None:
+    def __init__(
+        self, history: RunHistory, snapshot: Snapshot, reason: str, codec: Codec | None = None, blobs: Blobs | None = None
+    ) -> None:
         self.history = history
         self.number = history.number + 1
         self.rows = SaveRows()
@@ -76,30 +80,47 @@ class CutWriter:
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
         self._payloads = PayloadWriter(history.bases, self.number)
+        self._files = None if blobs is None else BlobWriter(blobs, history.run_id)
         self._size = 0
 
     def encode(self) -> None:
-        """Turn values into bytes and hash them; this takes long and needs no connection.
+        """Turn values into bytes and hash them; this takes long and needs no connection. What becomes a file is on the disk then.
 
         Raises:
             ValueNotStorable: a value cannot be stored.
+            BlobsUnusable: a file cannot be written.
         """
+        if self.rows.head:
+            return  # encoded by an earlier try, which may have been written: another moment or nonce would make it another save
+        if self._files is None:
+            self._encode()
+            return
+        try:
+            self._encode()
+            self._files.settle()
+        except BaseException:
+            self._files.undo()
+            raise
+
+    def _encode(self) -> None:
         history, snapshot, number, rows = self.history, self._snapshot, self.number, SaveRows()
         run_id, at = history.run_id, snapshot.taken_at
         seal = history.seal
         cut = RowWriter(run_id, history.saved_items, history.payloads, history.related, self._codec, seal).encode(snapshot.nodes)
-        payloads = self._payloads = PayloadWriter(history.bases, number)
+        file_bytes = None if self._files is None else self._files.limit
+        payloads = self._payloads = PayloadWriter(history.bases, number, self._filed, file_bytes)
         for digest, (data, places) in cut.payloads.items():
             payloads.add(digest, data, places)
         rows.payloads = [
-            (p.digest, p.encoding, p.size, seal.seal(p.body, *payload_place(p.digest)), p.series, p.series_end)
+            (p.digest, p.encoding, p.size, body, p.series, p.series_end, p.blob)
             for p in payloads.rows
+            for body in [seal.seal(p.body, *payload_place(p.digest)) if p.blob is None else b""]
         ]
         rows.segments = [
             (part.series, part.start, part.size, part.encoding, seal.seal(part.body, *series_place(part.series, part.start)))
             for part in payloads.segments
         ]
-        total, size = history.total, payloads.size
+        total, size = history.total, payloads.row_bytes + payloads.file_bytes
         for node_id, row in cut.rows.items():
             body = seal.seal(row.body, *node_place(node_id, number))
             digest = self._digests[node_id] = row_digest(run_id, node_id, number, body)
@@ -121,6 +142,11 @@ class CutWriter:
         waits = job_columns(self._suspended if snapshot.status == "suspended" else {}, seal)
         rows.job = {f"job_{name}": value for name, value in {**end, **waits, "newest_number": number}.items()}
         self.rows = rows
+
+    def _filed(self, row: PayloadRow) -> PayloadRow:
+        assert self._files is not None
+        sealed = self.history.seal.seal(row.body, *payload_place(row.digest))
+        return replace(row, body=b"", blob=self._files.write(sealed))
 
     # Writing.
 
@@ -187,12 +213,16 @@ class CutWriter:
     def is_light(self) -> bool:
         """Whether encoding takes so little time that handing it to a thread takes longer."""
         nodes, saved = self._snapshot.nodes, self.history.saved_items
-        return len(nodes) <= LIGHT_NODES and all(_is_light(node, saved.get(node.node_id, 0)) for node in nodes)
+        return (
+            self._files is None
+            and len(nodes) <= LIGHT_NODES
+            and all(_is_light(node, saved.get(node.node_id, 0)) for node in nodes)
+        )
 
     @property
     def is_large(self) -> bool:
         """Whether its payloads are too large for one message."""
-        return self._payloads.size > LARGE_SAVE
+        return self._payloads.row_bytes > LARGE_SAVE
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""
@@ -236,7 +266,15 @@ class CutWriter:
                 f"{history.number}; nothing was written. Resume the run from its newest checkpoint."
             )
         history.forget(row.generation)
+        if self._files is not None:  # what is there already is not written once more, only to find that it is
+            filed = select(PAYLOAD.c.digest).where(PAYLOAD.c.run_id == history.run_id, PAYLOAD.c.blob.is_not(None))
+            history.remember(map(bytes, connection.execute(filed).scalars()))
         return True
+
+    def discard(self) -> None:
+        """Delete the files of a save that was refused for good."""
+        if self._files is not None:
+            self._files.undo()
 
     def note(self) -> CheckpointRef:
         """Bring the history up to the checkpoint, which is durable now."""

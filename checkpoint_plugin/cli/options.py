@@ -32,13 +32,15 @@ def store_options(command: F) -> F:
     return command
 
 
-def read_store(url: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Open the store, never creating it, and read."""
+def read_store(url: str | None, work: Callable[[Store], Awaitable[T]], blobs: str | None = None) -> T:
+    """Open the store, never creating it, and read; `blobs` is the url under which large values lie, where they do."""
+    from checkpoint_plugin.blobs import Blobs
     from checkpoint_plugin.location import locate
     from checkpoint_plugin.store import Store
 
     async def main() -> T:
-        store = Store(locate(url), create=False)
+        location = locate(url)
+        store = Store(location, create=False, blobs=Blobs(location, blobs))
         try:
             return await work(store)
         finally:

@@ -12,6 +12,7 @@ from checkpoint_plugin.cli.options import read_store, store_options
 from checkpoint_plugin.retention import Retention, Thinning, read_duration
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.blob_sweep import Swept
     from checkpoint_plugin.pruning import Pruned
     from checkpoint_plugin.store import Store
 
@@ -62,6 +63,7 @@ class ThinRule(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--terminal-only", is_flag=True, help="Of finished runs keep only the end.")
 @click.option("--drop-finished", type=Duration(), metavar="TIME", help="Delete runs that were finished longer ago than this.")
+@click.option("--blobs", metavar="URL", help="Where large values lie; default: WORKFLOW_CHECKPOINT_BLOBS, or beside the store.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing; say what would be freed.")
 @store_options
 def prune(
@@ -71,6 +73,7 @@ def prune(
     thin: tuple[Thinning, ...],
     terminal_only: bool,
     drop_finished: float | None,
+    blobs: str | None,
     dry_run: bool,
     url: str | None,
     as_json: bool,
@@ -79,7 +82,8 @@ def prune(
     """Delete old checkpoints, of all runs or of those named, and give back the space.
 
     A checkpoint that any of the rules keeps stays, and always the newest of a run and its savepoints. It is safe while
-    runs execute, and never takes what a kept checkpoint needs.
+    runs execute, and never takes what a kept checkpoint needs. Files of large values that a crash left over go, too, when
+    they are older than an hour.
 
     \b
     Examples:
@@ -90,18 +94,20 @@ def prune(
     if rules == Retention():
         raise click.UsageError("say what is kept: --keep-last, --keep-for, --thin, --terminal-only or --drop-finished.")
 
-    async def work(store: Store) -> Sequence[Pruned]:
+    async def work(store: Store) -> tuple[Sequence[Pruned], Swept]:
+        from checkpoint_plugin.blob_sweep import sweep_blobs
         from checkpoint_plugin.pruning import prune_runs
 
-        return await prune_runs(store, rules, run_ids or None, dry_run=dry_run)
+        pruned = await prune_runs(store, rules, run_ids or None, dry_run=dry_run)
+        return pruned, await sweep_blobs(store, run_ids or None, dry_run=dry_run)
 
-    pruned = read_store(url, work)
+    pruned, swept = read_store(url, work, blobs)
     listed = [
         {"run_id": found.run_id, "checkpoints": len(found.checkpoints), "dropped": found.dropped, "bytes": found.freed}
         for found in pruned
     ]
-    total = sum(found.freed for found in pruned)
-    document = {"dry_run": dry_run, "runs": listed, "bytes": total}
+    total = sum(found.freed for found in pruned) + swept.size
+    document = {"dry_run": dry_run, "runs": listed, "orphans": {"files": swept.files, "bytes": swept.size}, "bytes": total}
     print_listing(document, listed, ("run_id", "checkpoints", "dropped", "bytes"), as_json, quiet)
     if not as_json and not quiet:
         click.echo(f"{total} bytes {'would be ' if dry_run else ''}freed")

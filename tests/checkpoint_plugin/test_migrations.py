@@ -29,7 +29,8 @@ BODIES = ("payload", "payload_segment", "node_version", "output_segment")
 
 
 def make_older(connection: Connection) -> None:
-    """Undo what `layout_3` does."""
+    """Undo what `layout_3` and `layout_4` do."""
+    connection.execute(text("ALTER TABLE checkpoint_schema DROP COLUMN store_id"))
     connection.execute(text("DROP INDEX ix_run_node_state_wake_at"))
     if connection.dialect.name == "postgresql":
         for table in BODIES:
@@ -96,7 +97,7 @@ async def test_a_new_store_is_of_the_newest_layout(store_url: str) -> None:
 async def test_an_older_store_is_upgraded_or_refused_with_the_command(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await older_store(store_url)
     if on_postgres(store_url):
-        with pytest.raises(SchemaOutdated, match=r"layout 2, .* layout 3; it was not touched\. .*workflow db upgrade --url post"):
+        with pytest.raises(SchemaOutdated, match=r"layout 2, .* layout 4; it was not touched\. .*workflow db upgrade --url post"):
             await state_of(store_url)
         assert await look(store_url, version_of) == 2
         monkeypatch.setenv(AUTO_MIGRATE, "1")
@@ -158,7 +159,7 @@ UPGRADE = """
 import asyncio, sys
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
-import checkpoint_plugin.migrations.layout_3, alembic.migration, alembic.operations
+import checkpoint_plugin.migrations.layout_3, checkpoint_plugin.migrations.layout_4, alembic.migration, alembic.operations
 async def main():
     store = Store(locate(sys.argv[1]), create=False)
     print("ready", flush=True)

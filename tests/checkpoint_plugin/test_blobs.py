@@ -1,0 +1,479 @@
+"""Large values as files: there and back, in every kind of place; hostile and damaged ones; what a full disk leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from checkpoint_plugin.blob_name import folder_of, make_name, read_name
+from checkpoint_plugin.blobs import ENVIRONMENT, Blobs
+from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.encryption import KeyRing
+from checkpoint_plugin.errors import BlobsUnusable, PolicyInvalid, StoreDamaged, StoreUnreachable
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.manager import CheckpointManager
+from checkpoint_plugin.models import PAYLOAD
+from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.writing import CutWriter
+from hookspecs import NodeSnapshot, PluginOptionsInvalid, Snapshot
+from tests.checkpoint_plugin.test_store import cut, definition
+
+LIMIT = 4_096
+BITS = random.Random(11)
+LARGE = BITS.randbytes(3 * LIMIT)
+OTHER = BITS.randbytes(2 * LIMIT)
+TEXT = "again and again " * LIMIT
+
+
+class Shelf:
+    """A store's url, and where its files go.
+
+    Args:
+        url: of the store.
+        option: of the plugin.
+        folder: where the files lie; `None` where they are in no folder.
+    """
+
+    def __init__(self, url: str, option: bool | str, folder: Path | None) -> None:
+        self.url = url
+        self.option = option
+        self.folder = folder
+
+    def store(self, option: bool | str | None = None, **more: Any) -> Store:
+        location = locate(self.url)
+        return Store(location, create=True, blobs=Blobs(location, self.option if option is None else option, LIMIT), **more)
+
+    @asynccontextmanager
+    async def open(self, option: bool | str | None = None, **more: Any) -> Any:
+        store = self.store(option, **more)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    @property
+    def files(self) -> list[Path]:
+        assert self.folder is not None
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(params=["beside", "file", "memory"])
+def shelf(request: pytest.FixtureRequest, store_url: str, tmp_path: Path) -> Shelf:
+    kind: str = request.param
+    if kind == "beside":
+        if store_url.startswith("postgresql"):
+            pytest.skip("nothing lies beside a server")
+        return Shelf(store_url, True, Path(f"{locate(store_url).path}.blobs"))
+    if kind == "file":
+        return Shelf(store_url, f"file://{tmp_path}/kept here", tmp_path / "kept here")
+    pytest.importorskip("fsspec")
+    return Shelf(store_url, f"memory://{tmp_path.name}", None)
+
+
+@pytest.fixture
+def folder_shelf(shelf: Shelf) -> Shelf:
+    if shelf.folder is None:
+        pytest.skip("not in a folder")
+    return shelf
+
+
+def history() -> RunHistory:
+    return RunHistory("r", 1, 1)
+
+
+async def save(store: Store, *states: Any, known: RunHistory | None = None) -> RunHistory:
+    """A checkpoint in which each node has one of these states."""
+    known = known or history()
+    await store.save(known, cut(*(NodeSnapshot(f"n{i}", "running", firing=1, state=s) for i, s in enumerate(states))), "test")
+    return known
+
+
+async def states(store: Store) -> list[Any]:
+    found = await store.restore(history(), None)
+    assert found is not None
+    return [node.state for node in sorted(found.nodes, key=lambda node: node.node_id)]
+
+
+async def names(store: Store) -> list[str | None]:
+    return await store.transact(lambda c: list(c.execute(select(PAYLOAD.c.blob)).scalars()), write=False)
+
+
+async def test_large_values_are_files_and_come_back(shelf: Shelf) -> None:
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE, TEXT, b"small" * 100, [OTHER, {"deep": OTHER}])
+        assert await states(store) == [LARGE, TEXT, b"small" * 100, [OTHER, {"deep": OTHER}]]
+        rows = await store.transact(lambda c: c.execute(select(PAYLOAD)).all(), write=False)
+        filed = [row for row in rows if row.blob is not None]
+        assert len(rows) == 4 and len(filed) == 3
+        assert all(row.body == b"" for row in filed)
+        sizes = sorted(read_name(row.blob, "r").size for row in filed)
+        assert sizes[0] < 1_000 < LIMIT < sizes[1]  # text that repeats is compressed
+        (checkpoint,) = await store.checkpoints("r")
+        assert checkpoint.size_bytes >= sum(sizes)
+        # The same values again, elsewhere and after a restore: no other file.
+        known = history()
+        await store.restore(known, None)
+        await save(store, OTHER, LARGE, known=known)
+        await save(store, [OTHER, {"deep": OTHER}], LARGE, known=known)
+        assert len([name for name in await names(store) if name]) == 4  # OTHER by itself is one
+    async with shelf.open() as store:
+        assert await states(store) == [[OTHER, {"deep": OTHER}], LARGE, b"small" * 100, [OTHER, {"deep": OTHER}]]
+
+
+async def test_files_are_for_their_owner_alone(folder_shelf: Shelf) -> None:
+    async with folder_shelf.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE, OTHER)
+    assert folder_shelf.folder is not None
+    assert len(folder_shelf.files) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder_shelf.files} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder_shelf.folder.rglob("*") if path.is_dir()} == {0o700}
+    assert stat.S_IMODE(folder_shelf.folder.stat().st_mode) == 0o700
+
+
+async def test_the_row_says_where_not_the_option(shelf: Shelf) -> None:
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE)
+    async with shelf.open(option=False) as store:
+        if shelf.option is True:
+            assert await states(store) == [LARGE]
+        else:
+            with pytest.raises(BlobsUnusable, match=r"under a url, which is not stored\. .*option blobs, or in " + ENVIRONMENT):
+                await states(store)
+        await store.insert_job("s", definition())
+        await store.save(RunHistory("s", 1, 1), cut(NodeSnapshot("n", "running", state=LARGE), run_id="s"), "test")
+        assert [name for name in await names(store) if name is not None and folder_of("s") in name] == []
+
+
+async def test_a_moved_folder(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    here = Shelf(f"sqlite:///{tmp_path}/here/c.db", True, tmp_path / "here" / "c.db.blobs")
+    async with here.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE)
+    (tmp_path / "here").rename(tmp_path / "there")
+    async with Shelf(f"sqlite:///{tmp_path}/there/c.db", True, None).open() as store:
+        assert await states(store) == [LARGE]
+
+
+async def test_what_grows_stays_in_rows(shelf: Shelf) -> None:
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        known, state = history(), bytearray(random.Random(3).randbytes(2 * LIMIT))
+        for _ in range(20):
+            state += random.Random(len(state)).randbytes(200)
+            await save(store, bytes(state), known=known)
+        assert await states(store) == [bytes(state)]
+        filed = [read_name(name, "r").size for name in await names(store) if name is not None]
+        assert len(filed) == 1  # the first, which grew out of nothing
+        assert sum(row.size_bytes for row in await store.checkpoints("r")) < 3 * len(state)
+
+
+@pytest.mark.parametrize("place", ["beside", "file"])
+async def test_files_are_sealed_like_rows(place: str, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    folder = tmp_path / ("c.db.blobs" if place == "beside" else "kept")
+    shelf = Shelf(f"sqlite:///{tmp_path}/c.db", True if place == "beside" else f"file://{folder}", folder)
+    ring = KeyRing((os.urandom(32),))
+    async with shelf.open(ring=ring) as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE, OTHER)
+        assert await states(store) == [LARGE, OTHER]
+    first, second = shelf.files
+    for path in shelf.files:
+        assert LARGE[100:164] not in path.read_bytes() and OTHER[100:164] not in path.read_bytes()
+    # A file of the same run under the name of another, as long as that: bound to its address.
+    short, long = sorted((first, second), key=lambda path: path.stat().st_size)
+    long.write_bytes(short.read_bytes().ljust(long.stat().st_size, b"\0"))
+    async with shelf.open(ring=ring) as store:
+        with pytest.raises(StoreDamaged, match="not written with this run's key"):
+            await states(store)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def blank(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, truncate, lengthen, flip, blank, pipe, folder], ids=lambda harm: harm.__name__)
+async def test_damage_is_told(folder_shelf: Shelf, harm: Callable[[Path], None]) -> None:
+    async with folder_shelf.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE)
+        (path,) = folder_shelf.files
+        harm(path)
+        named = "is missing|has 0 of|has .* of 12" if harm not in (flip, blank) else "was changed"
+        with pytest.raises(StoreDamaged, match=f"checkpoint 1 of run 'r' is damaged: .*{named}") as raised:
+            await states(store)
+        if harm not in (flip, blank):
+            assert path.name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret", "/etc/passwd", "beside/../../secret", "beside/{folder}/../{other}/{file}",
+        "beside/{other}/{file}",
+        "url/{other}/{file}", "beside/{folder}/{file}\n", "beside/{folder}/{file}/..", "file:///{folder}/{file}",
+        "beside/{folder}",
+        "beside//{folder}/{file}", "BESIDE/{folder}/{file}", "beside/{folder}/{file}0000000000000", "", "url",
+        "http://example.org/{folder}/{file}", "beside/{folder}/٠{file}", "beside/{folder}/{random}.012",
+    ],
+)  # fmt: skip
+def test_only_our_own_names_are_read(name: str) -> None:
+    good = make_name("beside", "r", 12)
+    assert read_name(str(good), "r") == good and good.size == 12
+    parts = {"folder": good.folder, "file": good.file, "other": folder_of("s"), "random": good.file.split(".")[0]}
+    with pytest.raises(MalformedValue, match="no name of a file of this run"):
+        read_name(name.format(**parts), "r")
+
+
+async def test_a_hostile_row_reads_no_other_file(store_url: str, tmp_path: Path) -> None:
+    shelf = Shelf(store_url, f"file://{tmp_path}/kept", tmp_path / "kept")
+    (tmp_path / "secret").write_bytes(LARGE)
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE)
+        (file,) = shelf.files
+        file.unlink()
+        file.symlink_to(tmp_path / "secret")
+        with pytest.raises(BlobsUnusable):  # not followed
+            await states(store)
+        for name in ("../../secret", str(tmp_path / "secret"), f"url/{folder_of('r')}/../../secret", None):
+
+            def forge(connection: Connection, name: str | None = name) -> None:
+                connection.execute(update(PAYLOAD).values(blob=name))
+
+            await store.transact(forge)
+            with pytest.raises(StoreDamaged):
+                await states(store)
+
+
+async def test_names_are_never_used_twice() -> None:
+    assert len({make_name("url", "r", 5).file for _ in range(1_000)}) == 1_000
+
+
+def test_a_server_has_nothing_beside_it() -> None:
+    with pytest.raises(PolicyInvalid, match=r"this store is PostgreSQL\. Give a url"):
+        Blobs(locate("postgresql://host/name"), True)
+
+
+@pytest.mark.parametrize(
+    "url", ["folder", "/srv/blobs", "file://relative/path", "file://", "s3://", "simplecache::s3://bucket/x", "://x", "a b://c"]
+)
+def test_what_is_no_place_is_refused(url: str) -> None:
+    with pytest.raises(PolicyInvalid, match="option 'blobs'"):
+        Blobs(locate("sqlite:///c.db"), url)
+
+
+async def test_an_unknown_kind_of_url(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    async with Shelf(f"sqlite:///{tmp_path}/c.db", "nowhere://me:secret@host/x?token=secret", None).open() as store:
+        await store.insert_job("r", definition())
+        with pytest.raises(BlobsUnusable, match=r"nowhere://host/x, where large values lie, cannot be opened") as raised:
+            await save(store, LARGE)
+        assert "secret" not in str(raised.value)
+        await save(store, b"small")  # nothing was written, and the run goes on
+
+
+def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    location = locate("sqlite:///c.db")
+    assert not Blobs(location).writes
+    monkeypatch.setenv(ENVIRONMENT, "true")
+    assert Blobs(location).writes and not Blobs(location).has_url and not Blobs(location, False).writes
+    monkeypatch.setenv(ENVIRONMENT, "file:///srv/blobs")
+    assert Blobs(location).has_url and not Blobs(location, True).has_url
+    monkeypatch.setenv(ENVIRONMENT, "0")
+    assert not Blobs(location).writes
+
+
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """While a file larger than this cannot be written, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_disk_that_is_full(folder_shelf: Shelf) -> None:
+    async with folder_shelf.open() as store:
+        await store.insert_job("r", definition())
+        known = await save(store, LARGE)
+        huge = BITS.randbytes(8 << 20)
+        with small_files(4 << 20), pytest.raises(BlobsUnusable, match=r"cannot be written: .*\. Make room"):
+            await save(store, OTHER, huge, known=known)
+        assert len(folder_shelf.files) == 1  # neither half of the one nor the other
+        assert await states(store) == [LARGE]
+        await save(store, OTHER, huge, known=known)
+        assert await states(store) == [OTHER, huge]
+
+
+async def test_a_place_that_is_something_else(folder_shelf: Shelf) -> None:
+    assert folder_shelf.folder is not None
+    folder_shelf.folder.write_bytes(b"a file")
+    async with folder_shelf.open() as store:
+        await store.insert_job("r", definition())
+        with pytest.raises(BlobsUnusable, match=r"cannot be written: .*\. Make room and give the right to it, or choose"):
+            await save(store, LARGE)
+        assert await store.restore(history(), None) is None
+
+
+async def test_a_value_that_cannot_be_stored_leaves_no_file(folder_shelf: Shelf) -> None:
+    async with folder_shelf.open() as store:
+        await store.insert_job("r", definition())
+        snapshot = Snapshot(
+            "r", 1, "running", (NodeSnapshot("n", "running", state=LARGE),), cut().taken_at, context={"a": object()}
+        )
+        with pytest.raises(TypeError, match="context"):  # it is encoded last
+            await store.save(history(), snapshot, "test")
+        assert folder_shelf.files == []
+
+
+async def test_on_the_disk_before_the_transaction(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, its folder, and those above it are synced before the first statement that mentions it."""
+    shelf = Shelf(store_url, f"file://{tmp_path}/kept", tmp_path / "kept")
+    synced: list[str] = []
+    sync = os.fsync
+
+    def record(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        sync(handle)
+
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        monkeypatch.setattr(os, "fsync", record)
+        seen: list[list[str]] = []
+        for method in ("write_sqlite", "statement"):
+            real: Any = getattr(CutWriter, method)
+
+            def look(self: CutWriter, *args: Any, real: Any = real) -> Any:
+                seen.append(list(synced))
+                return real(self, *args)
+
+            monkeypatch.setattr(CutWriter, method, look)
+        await save(store, LARGE)
+    (path,) = shelf.files
+    before = seen[0]
+    for above in (path.parent, path.parent.parent, path.parent.parent.parent, tmp_path):
+        assert str(above) in before, above
+    assert before.index(str(path)) < len(before) - 1 - before[::-1].index(str(path.parent))
+
+
+@pytest.mark.parametrize("option", [None, False])
+async def test_a_save_that_is_tried_again_is_the_same(
+    folder_shelf: Shelf, option: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with folder_shelf.open(option) as store:
+        await store.insert_job("r", definition())
+        real: Callable[[CutWriter], Awaitable[bool]] = store._database.save
+        tries: list[bool] = []
+
+        async def unheard(writer: CutWriter) -> bool:
+            """The answers to the first two are lost: one was not written, the other was."""
+            tries.append(True)
+            if len(tries) == 1:
+                writer.encode()
+                raise StoreUnreachable("gone")
+            done = await real(writer)
+            if len(tries) == 2:
+                raise StoreUnreachable("gone")
+            return done
+
+        monkeypatch.setattr(store._database, "save", unheard)
+        await save(store, LARGE, OTHER)
+        assert len(tries) == 3
+        assert len(await store.checkpoints("r")) == 1
+        assert await states(store) == [LARGE, OTHER]
+    assert option is False or len(folder_shelf.files) == 2
+
+
+async def test_checkpoints_by_hand(folder_shelf: Shelf) -> None:
+    async with folder_shelf.open() as store:
+        manager = CheckpointManager("r", enabled=True, store=store)
+        assert await manager.save_checkpoint(completed_nodes=["a"], outputs={"a": {"out": LARGE}})
+        assert len(folder_shelf.files) == 1
+        again = CheckpointManager("r", enabled=True, store=store)
+        found = await again.restore_checkpoint()
+        assert found is not None and found.node_states["a"].outputs == {"out": LARGE}
+        assert await again.clear_checkpoint()
+        assert folder_shelf.files == []
+
+
+def test_options_that_make_no_sense() -> None:
+    from checkpoint_plugin.policy import Policy
+
+    assert (Policy().blobs, Policy().blob_bytes) == (None, 1 << 20)
+    wrong: list[dict[str, Any]] = [
+        {"blobs": 1},
+        {"blobs": ""},
+        {"blobs": []},
+        {"blob_bytes": 0},
+        {"blob_bytes": True},
+        {"blob_bytes": "1M"},
+    ]
+    for options in wrong:
+        with pytest.raises(PluginOptionsInvalid, match="'blob"):
+            Policy.from_options(options)
+
+
+def test_nothing_is_imported_that_is_not_used(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, sys
+from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import RunHistory, Store
+from tests.checkpoint_plugin.test_store import cut, definition
+from hookspecs import NodeSnapshot
+async def main(url, option):
+    location = locate(url)
+    store = Store(location, create=True, blobs=Blobs(location, option, 100))
+    await store.insert_job("r", definition())
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("n", "running", state=b"x" * 1000)), "test")
+    await store.close()
+asyncio.run(main("sqlite:///{tmp_path}/a.db", None))
+assert not any(name.startswith("checkpoint_plugin.blob_url") for name in sys.modules)
+for number, option in enumerate((True, "file://{tmp_path}/kept")):
+    asyncio.run(main(f"sqlite:///{tmp_path}/b{{number}}.db", option))
+assert "fsspec" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not (tmp_path / "a.db.blobs").exists()
