@@ -142,7 +142,18 @@ class StoreBusy(StoreUnreadable):
 
 
 class StoreUnreachable(StoreUnreadable):
-    """Raised when the connection to a database was lost, or none can be made: another try may succeed."""
+    """Raised when the connection to a database was lost, or none can be made: another try may succeed.
+
+    Args:
+        message: what happened.
+        undone: whether surely nothing was written; a commit whose answer was lost may have been done.
+        starting: the server said that it starts or stops, so it will be there again.
+    """
+
+    def __init__(self, message: str, *, undone: bool = False, starting: bool = False) -> None:
+        super().__init__(message)
+        self.undone = undone
+        self.starting = starting
 
 
 class StoreDamaged(CheckpointError):

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection
 
+from checkpoint_plugin.refusal import concerns_all
 from checkpoint_plugin.transaction import Database
 from checkpoint_plugin.writing import CutWriter
 
@@ -104,27 +105,33 @@ class GroupWriter:
         first = group[0]
         if len(group) == 1 and isinstance(first, CutWriter):
             return [await self._database.save(first)]
-        outcomes: list[Any] = [None] * len(group)
+        refused: dict[int, Exception] = {}
 
         def encode() -> None:
             for place, write in enumerate(group):
                 try:
                     write.encode()
                 except Exception as error:
-                    outcomes[place] = error
+                    refused[place] = error
 
-        def write_all(connection: Connection) -> None:
+        def write_all(connection: Connection) -> list[Any]:
+            outcomes: list[Any] = []  # made anew each time that a lost connection lets this be called again
             for place, write in enumerate(group):
-                if outcomes[place] is not None:
+                if place in refused:
+                    outcomes.append(refused[place])
                     continue
                 if len(group) == 1:
-                    outcomes[place] = write.write(connection)
+                    outcomes.append(write.write(connection))
                     continue
                 try:
                     with connection.begin_nested():
-                        outcomes[place] = write.write(connection)
+                        outcome = write.write(connection)
                 except Exception as error:
-                    outcomes[place] = error
+                    if concerns_all(error):
+                        raise
+                    outcome = self._database.told(error)
+                outcomes.append(outcome)
+            return outcomes
 
-        await self._database.transact(write_all, before=encode)
-        return outcomes
+        found: list[Any] = await self._database.transact(write_all, before=encode)
+        return found

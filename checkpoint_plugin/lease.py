@@ -17,6 +17,7 @@ __all__ = [
     "database_now",
     "holder_of",
     "is_held",
+    "is_own",
     "lease_lost",
     "lock_lease",
     "make_lease",
@@ -64,6 +65,12 @@ def is_held(row: Row[Any], now: datetime) -> bool:
     """Whether a row of the table tells of somebody who holds the run now."""
     holder = holder_of(row)
     return holder is not None and row.expires_at is not None and row.expires_at > now and not holder.is_gone
+
+
+def is_own(connection: Connection, run_id: str, holder: Holder) -> bool:
+    """Whether a run is held by this very holder; nobody else writes it until the end of the transaction."""
+    row = _lock(connection, run_id)
+    return row is not None and holder_of(row) == holder
 
 
 def make_lease(connection: Connection, run_id: str, holder: Holder | None, seconds: float) -> Lease | None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from checkpoint_plugin.errors import StoreUrlInvalid
+from checkpoint_plugin.limits import DEFAULT_LIMITS, LimitInvalid, Limits
 
 __all__ = ["DEFAULT_URL", "Location", "locate"]
 
 DEFAULT_URL = "sqlite:///.workflow/checkpoints.db"
 ENVIRONMENT = "WORKFLOW_CHECKPOINT_URL"
+SCHEMA_NAME: Final = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}")
+SWITCH: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +27,23 @@ class Location:
 
     Args:
         kind: of database.
-        url: for SQLAlchemy; holds the password, so it is never shown.
+        url: as it was given, to open the same store elsewhere; holds the password, so it is never shown.
         path: of the file, for SQLite.
         shown: for people, without the password.
+        dsn: for the driver of PostgreSQL: the url without what is meant for us.
+        limits: of every wait.
+        schema: of PostgreSQL that holds the tables; `None` for that of the connection.
+        pooled: a pooler may give each transaction another connection to the server.
     """
 
     kind: Literal["sqlite", "postgresql"]
     url: str
     path: Path | None
     shown: str
+    dsn: str | None = None
+    limits: Limits = DEFAULT_LIMITS
+    schema: str | None = None
+    pooled: bool = False
 
     def __repr__(self) -> str:
         return f"Location({self.shown!r})"
@@ -40,7 +53,9 @@ def locate(url: str | None) -> Location:
     """The store of a url; of `WORKFLOW_CHECKPOINT_URL`, or of the default file below the current folder, without one.
 
     Args:
-        url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`.
+        url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. Behind a
+            `?` it may name limits: `busy_seconds` for SQLite; `connect_seconds`, `statement_seconds`, `lock_seconds` and
+            `reconnect_seconds` for PostgreSQL, and there `schema`, `pgbouncer=1` and whatever its own programs know.
 
     Raises:
         StoreUrlInvalid: it is of another form.
@@ -49,14 +64,48 @@ def locate(url: str | None) -> Location:
     if not isinstance(url, str):
         raise StoreUrlInvalid(f"the url of a store is text, not {type(url).__name__}. Give one like {DEFAULT_URL}.")
     scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and len(rest) > 1 and rest[0] == "/" and rest != "/:memory:" and not {"?", "\0"} & set(rest):
-        return Location("sqlite", url, Path(os.path.abspath(rest[1:])), url)
-    if scheme in ("postgresql", "postgres", "postgresql+asyncpg") and _is_readable(f"postgresql://{rest}"):
-        return Location("postgresql", f"postgresql://{rest}", None, _shown(url))
+    place, _, query = rest.partition("?")
+    try:
+        if scheme == "sqlite" and len(place) > 1 and place[0] == "/" and place != "/:memory:" and "\0" not in rest:
+            return _sqlite(url, place, dict(parse_qsl(query, keep_blank_values=True)))
+        if scheme in ("postgresql", "postgres", "postgresql+asyncpg") and _is_readable(f"postgresql://{rest}"):
+            return _postgresql(url, f"postgresql://{rest}")
+    except LimitInvalid as error:
+        raise StoreUrlInvalid(f"{_shown(url)!r}: {error}. Write it like ?{error.name}=30.") from None
     raise StoreUrlInvalid(
         f"{_shown(url)!r} names no store. Give sqlite:///relative/path.db, sqlite:////absolute/path.db "
         "or postgresql://user:password@host/name."
     )
+
+
+def _sqlite(url: str, place: str, query: dict[str, str]) -> Location:
+    limits = Limits.take(query)
+    if query:
+        name = next(iter(query))
+        near = get_close_matches(name, ["busy_seconds"], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else " Leave it out; busy_seconds is known."
+        raise StoreUrlInvalid(f"{_shown(url)!r} names no store: SQLite has no parameter {name!r}.{hint}")
+    shown = f"sqlite://{place}"
+    return Location("sqlite", url, Path(os.path.abspath(place[1:])), shown, limits=limits)
+
+
+def _postgresql(url: str, dsn: str) -> Location:
+    parts = urlsplit(dsn)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    limits = Limits.take(query)
+    schema = query.pop("schema", None)
+    shown = _shown(url)
+    if schema is not None:
+        if not SCHEMA_NAME.fullmatch(schema):
+            raise StoreUrlInvalid(
+                f"{shown!r}: schema is a name of at most 63 letters, digits and underscores that does not begin with pg_. "
+                "Write it like ?schema=runs."
+            )
+        shown = shown if shown.endswith("…") else f"{shown}?schema={schema}"
+    pooled = SWITCH.get(query.pop("pgbouncer", "0").lower())
+    if pooled is None:
+        raise StoreUrlInvalid(f"{shown!r}: pgbouncer is 1 or 0. Write ?pgbouncer=1 for one in transaction mode.")
+    return Location("postgresql", dsn, None, shown, urlunsplit(parts._replace(query=urlencode(query))), limits, schema, pooled)
 
 
 def _is_readable(url: str) -> bool:

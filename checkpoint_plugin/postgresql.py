@@ -1,9 +1,11 @@
-"""PostgreSQL: asyncpg behind SQLAlchemy, with a limit on every wait."""
+"""PostgreSQL: asyncpg behind SQLAlchemy, with a limit on every wait, and again where a connection was lost."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
@@ -13,9 +15,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from checkpoint_plugin.errors import StoreUnreadable, StoreUrlInvalid
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, StoreUrlInvalid
+from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.refusal import driver_error, unreadable
+from checkpoint_plugin.refusal import driver_error, told_by, unreadable
 from checkpoint_plugin.transaction import finish
 
 if TYPE_CHECKING:
@@ -24,62 +27,112 @@ if TYPE_CHECKING:
 __all__ = ["PostgresDatabase"]
 
 T = TypeVar("T")
-CONNECT_SECONDS = 10
-COMMAND_SECONDS = 60
-LOCK_MILLISECONDS = 30_000
-SETTINGS = {
-    "application_name": "workflow-checkpoint",
-    "lock_timeout": str(LOCK_MILLISECONDS),
-    "synchronous_commit": "on",  # where a server has it off, a crash of the server loses what was acknowledged
-}
 DRIVER_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 READ_ONLY: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """A restore makes several queries: what retention deletes between them must still be there."""
+STARTING: Final = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 LOST: Final = (
+    *STARTING,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
     OSError,
     TimeoutError,
 )
 """What tells that the connection is gone, not that the statement was wrong."""
-CACHE = "statement_cache_size"
+CACHE: Final = "statement_cache_size"
 """A part of the url that asyncpg knows as an argument only; 0 suits a pooler that gives each transaction another server."""
+CLIENT_GRACE: Final = 5.0
+"""The server ends a statement that takes too long, and says so; so much later the client gives up on one that is silent."""
+PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
+POOLED_CHECK: Final = "SELECT pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_schema()"
+UNHURRIED: Final = Limits(statement_seconds=86_400.0, lock_seconds=86_400.0)
 
 
 class PostgresDatabase:
-    """One connection, made again when it was lost."""
+    """A few connections, made again when they are lost.
 
-    def __init__(self, location: Location) -> None:
+    A transaction that has surely not been committed is done again while the server is away, for `reconnect_seconds`, once it
+    has been reached: a server that was never there is told at once.
+
+    Args:
+        location: of the database.
+        limits: other ones than those of the location.
+    """
+
+    def __init__(self, location: Location, limits: Limits | None = None) -> None:
+        assert location.dsn is not None
         self._location = location
-        parts = urlsplit(location.url)
+        self._limits = limits or location.limits
+        self._reached = False
+        parts = urlsplit(location.dsn)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        cached = query.pop(CACHE, "") != "0"
+        cached = query.pop(CACHE, "") != "0" and not location.pooled
         self._dsn = urlunsplit(parts._replace(query=urlencode(query)))
-        self._settings: dict[str, Any] = {} if cached else {CACHE: 0}
+        self._arguments: dict[str, Any] = {} if cached else {CACHE: 0}
+        self._arguments["server_settings"] = self._settings(query)
         arguments: dict[str, Any] = {"async_creator_fn": self._connect}
         if not cached:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
         self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=2)
         self._saving: AsyncConnection | None = None
 
+    def _settings(self, query: Mapping[str, str]) -> dict[str, str]:
+        """What a connection asks of the server. A pooler would refuse it, or give it to others."""
+        name = {"application_name": query.get("application_name", "workflow-checkpoint")}
+        if self._location.pooled:
+            return name
+        statement, lock = (f"{seconds * 1000:.0f}" for seconds in (self._limits.statement_seconds, self._limits.lock_seconds))
+        settings = {
+            "statement_timeout": statement,
+            "idle_in_transaction_session_timeout": statement,  # a stopped process must not hold a run's lease for ever
+            "lock_timeout": lock,
+        }
+        settings = {key: value for key, value in settings.items() if key not in query}
+        if self._location.schema is not None:
+            settings["search_path"] = f'"{self._location.schema}"'
+        # Where a server has it off, a crash of the server loses what was acknowledged.
+        return {**settings, **name, "synchronous_commit": "on"}
+
     async def _connect(self) -> Any:
         # asyncpg reads the url itself, as every tool of PostgreSQL writes it: sslmode, a socket's folder, several hosts.
+        seconds = self._limits.statement_seconds
         try:
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 self._dsn,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                server_settings=SETTINGS,
-                **self._settings,
+                timeout=self._limits.connect_seconds,
+                command_timeout=seconds if self._location.pooled else seconds + CLIENT_GRACE,
+                **self._arguments,
             )
         except ValueError:  # its text may hold a part of the password
             raise StoreUrlInvalid(
                 f"the url of the store at {self._location.shown} cannot be read. Write postgresql://user:password@host/name, "
                 "with other characters than letters and digits percent-encoded."
             ) from None
+        if self._location.pooled:
+            try:
+                await self._check_pooled(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
+
+    async def _check_pooled(self, connection: Any) -> None:
+        """Read back what cannot be asked for through a pooler."""
+        commit, schema = await connection.fetchrow(POOLED_CHECK)
+        wanted = self._location.schema
+        if commit == "off":
+            raise StoreUnreadable(
+                f"the store at {self._location.shown} has synchronous_commit off, so a crash of the server loses saves. "
+                "Set it for the role: ALTER ROLE … SET synchronous_commit = on."
+            )
+        if wanted is not None and schema != wanted:
+            raise StoreUnreadable(
+                f"the store at {self._location.shown} is reached through a pooler, which keeps no search_path, and that of the "
+                f"role is {schema!r}. Make the schema, and set it for the role: ALTER ROLE … SET search_path = {wanted}."
+            )
 
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
@@ -107,16 +160,30 @@ class PostgresDatabase:
             if saving is not None:
                 await saving.invalidate()
                 await saving.close()
-            raise self._told(error) from error
+            raise self._told(error, undone=False) from error
 
     async def _write(self, raw: Any, sql: str, arguments: tuple[Any, ...]) -> bool:
         return bool(await raw.fetchval(sql, *arguments))
 
-    def _told(self, error: BaseException) -> StoreUnreadable:
-        return unreadable(self._location, error, lost=isinstance(driver_error(error), LOST))
+    def _told(self, error: BaseException, *, undone: bool) -> StoreUnreadable:
+        cause = driver_error(error)
+        if not isinstance(cause, LOST):
+            return unreadable(self._location, error)
+        what = f"the store at {self._location.shown} cannot be used: {told_by(cause)}."
+        if not undone:
+            what += " Whether it was written is not known."
+        message = f"{what} Check that it is there and can be written."
+        return StoreUnreachable(message, undone=undone, starting=isinstance(cause, STARTING))
 
     def beside(self) -> PostgresDatabase:
-        return self  # its pool has another connection
+        # A connection of its own, which waits for none of this one's; who beats tries again by itself, and must hear of it.
+        return PostgresDatabase(self._location, replace(self._limits, reconnect_seconds=PAUSE_SECONDS))
+
+    def told(self, error: Exception) -> Exception:
+        return self._told(error, undone=False) if isinstance(error, DRIVER_ERRORS) else error
+
+    def unhurried(self) -> PostgresDatabase:
+        return PostgresDatabase(self._location, UNHURRIED)
 
     async def give_back(self) -> None:
         """Nothing: autovacuum does it."""
@@ -127,16 +194,45 @@ class PostgresDatabase:
     async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None, options: Mapping[str, Any]) -> T:
         if before is not None:
             await asyncio.to_thread(before)
+        return await self._again(lambda: self._once(work, options))
+
+    async def _again(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do something, again while the server is away and it has surely not been done."""
+        deadline = time.monotonic() + self._limits.reconnect_seconds
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                found = await attempt()
+            except StoreUnreachable as error:
+                may = error.undone and (self._reached or error.starting)
+                if not may or time.monotonic() + pause > deadline:
+                    raise
+            except StoreBusy:  # it waited for a lock already
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                self._reached = True
+                return found
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _once(self, work: Callable[[Connection], T], options: Mapping[str, Any]) -> T:
+        committing = False
         try:
             async with self._engine.connect() as connection:
-                if options:
-                    await connection.execution_options(**options)
-                async with connection.begin():
-                    return await connection.run_sync(work)
+                try:
+                    if options:
+                        await connection.execution_options(**options)
+                    async with connection.begin():
+                        found = await connection.run_sync(work)
+                        committing = not options
+                    return found
+                except DRIVER_ERRORS as error:
+                    if isinstance(driver_error(error), LOST):
+                        await connection.invalidate()  # it may hang in the middle of a command: not back to the pool
+                    raise
         except DRIVER_ERRORS as error:
-            if isinstance(error, TimeoutError):
-                await self._engine.dispose()  # the connection may hang in the middle of a command
-            raise self._told(error) from error
+            raise self._told(error, undone=not committing) from error
 
     async def close(self) -> None:
         if self._saving is not None:

@@ -8,12 +8,12 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
-from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.location import Location
 
-__all__ = ["driver_error", "not_created", "unreadable"]
+__all__ = ["concerns_all", "driver_error", "not_created", "told_by", "unreadable"]
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -25,19 +25,16 @@ QUERY_CANCELED: Final = "57014"
 FORBIDDEN_STATES: Final = ("25006", "42501")
 
 
-def unreadable(location: Location, error: BaseException, *, lost: bool = False) -> StoreUnreadable:
+def unreadable(location: Location, error: BaseException) -> StoreUnreadable:
     """What to tell: the first line of what the database says, and never more of the url than may be shown.
 
     Args:
         location: of the store.
         error: what the driver raised.
-        lost: the connection is gone, so that another try makes sense.
     """
     cause = driver_error(error)
-    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    text = told_by(cause)
     what = f"the store at {location.shown}"
-    if lost:
-        return StoreUnreachable(f"{what} cannot be used: {text}. Check that it is there and can be written.")
     code = getattr(cause, "sqlite_errorcode", None)
     told = None
     if isinstance(code, int):
@@ -47,11 +44,23 @@ def unreadable(location: Location, error: BaseException, *, lost: bool = False) 
     return told or StoreUnreadable(f"{what} cannot be used: {text}. Check that it is there and can be written.")
 
 
+def concerns_all(error: Exception) -> bool:
+    """Whether an error in one of several writes of a transaction undoes the others, too: the connection, the disk."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, (OSError, sqlite3.OperationalError, OperationalError, PendingRollbackError))
+
+
 def driver_error(error: BaseException) -> BaseException:
     """What the driver raised, without the wrappings of SQLAlchemy."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig
     return error
+
+
+def told_by(error: BaseException) -> str:
+    """The first line of what an error says, or else its kind."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def not_created(path: Path, error: OSError) -> StoreUnreadable:
@@ -80,7 +89,7 @@ def _sqlite(what: str, text: str, code: int, location: Location) -> StoreUnreada
         case sqlite3.SQLITE_CANTOPEN if wrong := _not_writable(location.path):  # else it may be the number of open files
             return _read_only(what, text, location.path, wrong)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StoreBusy(f"{what} is held by another program ({text}). Let that finish, or close it.")
+            return StoreBusy(f"{what} is held by another program ({text}). Let that finish, or wait longer with ?busy_seconds=.")
         case sqlite3.SQLITE_IOERR:
             return StoreUnreadable(f"{what} cannot be used: {text}. Look for the disk's faults in the log of the system.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
@@ -107,9 +116,13 @@ def _postgresql(what: str, text: str, state: str) -> StoreUnreadable | None:
     if state == DISK_FULL:
         return StoreFull(f"{what} cannot be written: {text}; nothing was. Make room on the disk of the server.")
     if state == LOCK_NOT_AVAILABLE:
-        return StoreBusy(f"{what} did not give a lock in time ({text}). See who holds it in pg_stat_activity, or wait longer.")
+        return StoreBusy(
+            f"{what} did not give a lock in time ({text}). See who holds it in pg_locks, or wait longer with ?lock_seconds=."
+        )
     if state == QUERY_CANCELED:
-        return StoreBusy(f"{what} did not answer in time ({text}). See what its server does, or wait longer.")
+        return StoreBusy(
+            f"{what} did not answer in time ({text}). See what its server does, or wait longer with ?statement_seconds=."
+        )
     if state in FORBIDDEN_STATES:
         return StoreReadOnly(f"{what} cannot be used: {text}. Grant the role SELECT, INSERT, UPDATE and DELETE on the tables.")
     return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from typing import Final
+from zlib import crc32
 
 from sqlalchemy import Connection, func, insert, inspect, select, text
+from sqlalchemy.schema import CreateSchema
 
 from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
 from checkpoint_plugin.migrations import FIRST_VERSION, upgrade_tables
@@ -20,13 +22,20 @@ LOCK_KEY: Final = 7_306_085_893_296_906_348
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"
 
 
-def create_schema(connection: Connection, shown: str) -> None:
+def create_schema(connection: Connection, shown: str, schema: str | None = None) -> None:
     """Create the tables where there are none; harmless when several processes do it at once.
+
+    Args:
+        connection: in a transaction that writes.
+        shown: the store, for errors.
+        schema: of PostgreSQL, in which the connection looks for tables; made where there is none.
 
     Raises:
         StoreUnreadable: tables of these names are not ours.
     """
-    _lock(connection)
+    _lock(connection, schema)
+    if schema is not None and not inspect(connection).has_schema(schema):
+        connection.execute(CreateSchema(schema))
     if read_version(connection, shown) is None:
         Base.metadata.create_all(connection)
         if connection.dialect.name == "postgresql":
@@ -36,8 +45,13 @@ def create_schema(connection: Connection, shown: str) -> None:
         connection.execute(insert(SCHEMA).values(id=1, version=SCHEMA_VERSION, store_id=uuid.uuid4().hex))
 
 
-def upgrade_schema(connection: Connection, shown: str) -> tuple[int, int]:
+def upgrade_schema(connection: Connection, shown: str, schema: str | None = None) -> tuple[int, int]:
     """Bring the tables up to date, in a transaction that writes; of several processes one does it, and the others wait.
+
+    Args:
+        connection: in a transaction that writes.
+        shown: the store, for errors.
+        schema: of PostgreSQL, in which the connection looks for tables.
 
     Returns:
         The versions before and after.
@@ -47,7 +61,7 @@ def upgrade_schema(connection: Connection, shown: str) -> tuple[int, int]:
         SchemaNewer: they are of a newer version; they were not touched.
         StoreUnreadable: they are older than any that can be upgraded.
     """
-    _lock(connection)
+    _lock(connection, schema)
     version = read_version(connection, shown)
     if version is None:
         raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
@@ -108,9 +122,10 @@ def read_version(connection: Connection, shown: str) -> int | None:
     return version
 
 
-def _lock(connection: Connection) -> None:
+def _lock(connection: Connection, schema: str | None) -> None:
     if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is the lock
-        connection.execute(select(func.pg_advisory_xact_lock(LOCK_KEY)))
+        key = LOCK_KEY if schema is None else LOCK_KEY + crc32(schema.encode())  # stores beside one another do not wait
+        connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 def _is_wanted(text: str) -> bool:

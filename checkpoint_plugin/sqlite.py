@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["SqliteDatabase", "create_file"]
 
 T = TypeVar("T")
-BUSY_MILLISECONDS = 30_000
-BESIDE_MILLISECONDS = 1_000
+DRIVER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error)
+BESIDE_SECONDS = 1.0
+UNHURRIED_SECONDS = 600.0
+"""As long as an upgrade by another process may take."""
 RETRY_SECONDS = 0.005
 PAGES_TO_CHECKPOINT = 1_000
 """After so many pages in the log a commit moves them into the database."""
@@ -44,14 +46,14 @@ class SqliteDatabase:
 
     Args:
         location: of the file.
-        busy_milliseconds: how long a transaction waits for those of others.
+        busy_seconds: how long a transaction waits for those of others; default: as the location says.
         checkpoints: move the log into the database; off for a second connection of a process that has one that does.
     """
 
-    def __init__(self, location: Location, busy_milliseconds: int = BUSY_MILLISECONDS, *, checkpoints: bool = True) -> None:
+    def __init__(self, location: Location, busy_seconds: float | None = None, *, checkpoints: bool = True) -> None:
         assert location.path is not None
         self._location = location
-        self._busy = busy_milliseconds
+        self._busy = location.limits.busy_seconds if busy_seconds is None else busy_seconds
         self._checkpoints = checkpoints
         self._path = location.path
         self._thread = ThreadPoolExecutor(1, "workflow-checkpoint")
@@ -81,7 +83,7 @@ class SqliteDatabase:
                 if connection.in_transaction:  # some errors have ended it already
                     connection.execute("ROLLBACK")
                 raise
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
         return held
 
@@ -100,7 +102,7 @@ class SqliteDatabase:
                 connection = self._writable()
                 connection.execute("PRAGMA incremental_vacuum").fetchall()
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except (SQLAlchemyError, sqlite3.Error) as error:
+            except DRIVER_ERRORS as error:
                 raise unreadable(self._location, error) from error
 
         await self.compute(work)
@@ -116,7 +118,7 @@ class SqliteDatabase:
         try:
             with self._opened(write).begin() as connection:
                 return work(connection)
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
 
     def _opened(self, write: bool) -> Engine:
@@ -145,7 +147,7 @@ class SqliteDatabase:
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode={'rw' if write else 'ro'}",
             uri=True,
-            timeout=self._busy / 1000,
+            timeout=self._busy,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -164,7 +166,7 @@ class SqliteDatabase:
             assert isinstance(raw.driver_connection, sqlite3.Connection)
             if raw.driver_connection.execute("PRAGMA page_count").fetchone() == (0,):
                 raw.driver_connection.execute("PRAGMA auto_vacuum=2")  # incremental; only an empty database takes it
-            deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
+            deadline = time.monotonic() + self._busy
             while not self._has_wal(raw.driver_connection):
                 if time.monotonic() > deadline:
                     raise StoreBusy(f"the store at {self._location.shown} is held by another program. Close it there.")
@@ -194,7 +196,13 @@ class SqliteDatabase:
                 )
 
     def beside(self) -> SqliteDatabase:
-        return SqliteDatabase(self._location, BESIDE_MILLISECONDS, checkpoints=False)  # a thread and a connection of its own
+        return SqliteDatabase(self._location, BESIDE_SECONDS, checkpoints=False)  # a thread and a connection of its own
+
+    def told(self, error: Exception) -> Exception:
+        return unreadable(self._location, error) if isinstance(error, DRIVER_ERRORS) else error
+
+    def unhurried(self) -> SqliteDatabase:
+        return SqliteDatabase(self._location, UNHURRIED_SECONDS, checkpoints=False)
 
     async def close(self) -> None:
         try:

@@ -32,6 +32,7 @@ from checkpoint_plugin.lease import (
     database_now,
     holder_of,
     is_held,
+    is_own,
     lock_lease,
     make_lease,
     release_lease,
@@ -54,8 +55,6 @@ __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
 logger = logging.getLogger("checkpoint_plugin")
 T = TypeVar("T")
-RECONNECT_SECONDS: Final = 30.0
-"""How long a save tries to reach a database that went away, for example to be started again."""
 RECONNECT_PAUSE: Final = 0.05
 LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
@@ -177,11 +176,19 @@ class Store:
                 raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
             if current is not True:
                 make = create_schema if current is None else upgrade_schema
-                await self._database.transact(lambda connection: make(connection, shown))
+                await self._unhurried(lambda connection: make(connection, shown, self.location.schema))
             if self.blobs.has_url:
                 name = select(SCHEMA.c.store_id)
                 self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
             self._ready = True
+
+    async def _unhurried(self, work: Callable[[Connection], T]) -> T:
+        """A transaction that may take long, or wait long for another that does the same."""
+        database = self._database.unhurried()
+        try:
+            return await database.transact(work)
+        finally:
+            await database.close()
 
     async def layout(self) -> tuple[int | None, int]:
         """The version of the tables, `None` without any, and the one that this program writes; nothing is touched.
@@ -201,10 +208,40 @@ class Store:
         Raises:
             StoreError: there are none, they are newer, or the store cannot be written.
         """
-        return await self._database.transact(lambda connection: upgrade_schema(connection, self.location.shown))
+        shown, schema = self.location.shown, self.location.schema
+        return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)
+
+    async def _surely(self, work: Callable[[Connection], T], is_done: Callable[[Connection], bool]) -> T:
+        """A transaction, again where the answer to its commit was lost and it was not done.
+
+        Args:
+            work: the transaction.
+            is_done: whether it was done after all; called first in a transaction that repeats it, and locks what that writes.
+        """
+        deadline = time.monotonic() + self.location.limits.reconnect_seconds
+        pause = RECONNECT_PAUSE
+        last: list[T] = []
+
+        def first(connection: Connection) -> T:
+            last[:] = [work(connection)]
+            return last[0]
+
+        def again(connection: Connection) -> T:
+            return last[0] if last and is_done(connection) else first(connection)
+
+        attempt = first
+        while True:
+            try:
+                return await self.transact(attempt)
+            except StoreUnreachable as error:
+                if error.undone or time.monotonic() + pause > deadline:
+                    raise
+            attempt = again
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     # A run's row.
 
@@ -224,8 +261,11 @@ class Store:
         """
         now = datetime.now(UTC)
         hides = self.keys.ring is not None
+        tries = 0
 
         def work(connection: Connection) -> Lease | None:
+            nonlocal tries
+            tries += 1
             # One statement: of two that start the same run at once, a look before the insert shows neither the other.
             made = connection.execute(
                 insert_new(connection.dialect.name, JOB).values(
@@ -250,6 +290,8 @@ class Store:
                 )
             )
             if made.rowcount == 0:
+                if tries > 1 and holder is not None and is_own(connection, run_id, holder):
+                    return Lease(run_id, holder, 1, 0, now)  # the commit whose answer was lost; the first renewal says until when
                 raise RunExists(run_id)
             lease = make_lease(connection, run_id, holder, lease_seconds)
             body = self.keys.make(connection, run_id).seal(definition.body, b"definition")
@@ -257,7 +299,7 @@ class Store:
             connection.execute(JOB.update().where(JOB.c.id == run_id).values(definition=body, definition_digest=digest))
             return lease
 
-        return await self.transact(work)
+        return await self._surely(work, lambda connection: False)
 
     async def begin_attempt(
         self, run_id: str, attempt: int, holder: Holder, lease_seconds: float = LEASE_SECONDS, *, steal: bool = False
@@ -291,7 +333,7 @@ class Store:
             connection.execute(update(JOB).where(*aside).values(set_aside=None, retry_count=0))
             return lease, JobEnd(row.status, row.error, row.finished_at)
 
-        return await self.transact(work)
+        return await self._surely(work, lambda connection: is_own(connection, run_id, holder))
 
     async def end_attempt(self, run_id: str, epoch: int, end: JobEnd | None, degraded: str | None = None) -> None:
         """Let a run go, and write how it ended where no checkpoint did; who lost it writes nothing.
@@ -313,7 +355,7 @@ class Store:
             release_lease(connection, run_id, epoch)
 
         with suppress(LeaseLost):
-            await self.transact(work)
+            await self._surely(work, lambda connection: False)  # twice is as good
 
     async def renew(self, lease: Lease, seconds: float) -> datetime:
         """Hold a run for longer; this waits for no save of this store, only for what writes in the same moment.
@@ -387,7 +429,7 @@ class Store:
 
     async def _write(self, writer: CutWriter) -> bool:
         """Write a cut, again and again where the connection was lost: a try that was done is recognised."""
-        deadline = time.monotonic() + RECONNECT_SECONDS
+        deadline = time.monotonic() + self.location.limits.reconnect_seconds
         pause = RECONNECT_PAUSE
         while True:
             try:

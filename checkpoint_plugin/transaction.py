@@ -29,10 +29,12 @@ class Database(Protocol):
         Args:
             work: takes the connection.
             write: off for a function that only reads: it waits for no writer, and sees one moment in all its queries.
+                Where the connection is lost and surely nothing was committed, the function is called again.
             before: what takes long and needs no connection: called first, off the event loop, while nothing is locked.
 
         Raises:
-            StoreUnreadable: the database cannot be reached or refuses.
+            StoreUnreachable: the connection was lost; it tells whether surely nothing was written.
+            StoreUnreadable: the database refuses.
         """
 
     async def save(self, writer: CutWriter) -> bool:
@@ -55,6 +57,12 @@ class Database(Protocol):
 
     def beside(self) -> Database:
         """The same database for what must not wait behind a long transaction of this one; it is closed apart from this."""
+
+    def told(self, error: Exception) -> Exception:
+        """What to tell for an error of its driver; any other is itself."""
+
+    def unhurried(self) -> Database:
+        """The same database for what may take long, as an upgrade of its tables; it is closed apart from this."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, select
 
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, StoreUrlInvalid
+from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
 from tests.postgres import execute
@@ -94,6 +95,41 @@ async def test_a_database_that_is_not_there_is_named(postgres_url: str) -> None:
     with pytest.raises(StoreUnreadable, match='_nowhere" does not exist'):
         await store.jobs()
     await store.close()
+
+
+def test_a_url_may_limit_each_wait() -> None:
+    found = locate("sqlite:///x.db?busy_seconds=2.5")
+    assert (found.limits.busy_seconds, found.shown, found.path) == (2.5, "sqlite:///x.db", Path("x.db").absolute())
+    url = "postgresql://me:geheim@h/db?connect_timeout=1&statement_seconds=2&lock_seconds=3&reconnect_seconds=4&sslmode=disable"
+    found = locate(url)
+    assert found.limits == Limits(connect_seconds=1, statement_seconds=2, lock_seconds=3, reconnect_seconds=4)
+    assert (found.url, found.dsn) == (url, "postgresql://me:geheim@h/db?sslmode=disable")
+    assert (found.shown, found.schema, found.pooled) == ("postgresql://h/db", None, False)
+    found = locate("postgresql://me:geheim@h/db?schema=runs&pgbouncer=1")
+    assert (found.shown, found.schema, found.pooled) == ("postgresql://h/db?schema=runs", "runs", True)
+    assert found.dsn == "postgresql://me:geheim@h/db"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:///x.db?busy_second=2", "Did you mean 'busy_seconds'"),
+        ("sqlite:///x.db?schema=2", "no parameter 'schema'"),
+        ("sqlite:///x.db?busy_seconds=", "busy_seconds is a number of seconds above 0"),
+        ("postgresql://me:geheim@h/db?connect_seconds=0", "connect_seconds is a number"),
+        ("postgresql://me:geheim@h/db?lock_seconds=nan", "lock_seconds is a number"),
+        ("postgresql://me:geheim@h/db?reconnect_seconds=1e9", "reconnect_seconds is a number"),
+        ("postgresql://me:geheim@h/db?statement_seconds=geheim", "statement_seconds is a number"),
+        ("postgresql://me:geheim@h/db?pgbouncer=geheim", "pgbouncer is 1 or 0"),
+        ("postgresql://me:geheim@h/db?schema=a%22b", "schema is a name"),
+        ("postgresql://me:geheim@h/db?schema=", "schema is a name"),
+        ("postgresql://me:geheim@h/db?schema=pg_runs", "schema is a name"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_told(url: str, told: str) -> None:
+    with pytest.raises(StoreUrlInvalid, match=told) as caught:
+        locate(url)
+    assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

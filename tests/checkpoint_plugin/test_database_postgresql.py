@@ -1,0 +1,269 @@
+"""PostgreSQL behind a line that breaks: what was written is known, or found out, and nothing waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Connection, func, select, text
+
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.job import JobEnd
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot
+from tests.checkpoint_plugin.proxy import COMMIT, Proxy
+from tests.checkpoint_plugin.test_store import cut, definition
+from tests.postgres import execute
+
+HOLDER = Holder("first:worker")
+GUARD_SECONDS = 60
+"""A test that hangs is a failure, not a wait."""
+
+
+@pytest.fixture
+async def proxy(postgres_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy(postgres_url) as proxy, asyncio.timeout(GUARD_SECONDS):
+        yield proxy
+
+
+@pytest.fixture
+async def store(proxy: Proxy) -> AsyncIterator[Store]:
+    store = Store(locate(proxy.url), create=True)
+    await store.jobs()
+    yield store
+    await store.close()
+
+
+def a(state: Any, run_id: str = "r") -> Snapshot:
+    return cut(NodeSnapshot("a", "running", state=state), run_id=run_id)
+
+
+async def numbers(store: Store, run_id: str = "r") -> list[int]:
+    return [row.number for row in await store.checkpoints(run_id)]
+
+
+# A commit whose answer is lost.
+
+
+@pytest.mark.parametrize("reply", [True, False])
+@pytest.mark.parametrize("size", [10, 3_000_000])
+async def test_a_save_is_done_once(proxy: Proxy, store: Store, reply: bool, size: int) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    await store.save(history, a(os.urandom(size)), "1")
+    second = os.urandom(size)
+    proxy.cut(b"" if size == 10 else COMMIT, reply=reply)
+    ref = await store.save(history, a(second), "2")
+    assert (ref.number, proxy.cuts) == (2, 1)
+    await store.save(history, a("third"), "3")
+    assert await numbers(store) == [1, 2, 3]
+    found = await store.restore(RunHistory("r", 1, 1), 2)
+    assert found is not None
+    assert found.nodes[0].state == second
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_saves_that_share_a_transaction_are_done_once_each(proxy: Proxy, store: Store, reply: bool) -> None:
+    runs = [f"r{number}" for number in range(5)]
+    histories = [RunHistory(run_id, 1, 1) for run_id in runs]
+    for run_id in runs:
+        await store.insert_job(run_id, definition())
+    proxy.cut(reply=reply)
+    await asyncio.gather(*(store.save(history, a("x", history.run_id), "1") for history in histories))
+    assert proxy.cuts == 1
+    for history in histories:
+        await store.save(history, a("y", history.run_id), "2")
+        assert await numbers(store, history.run_id) == [1, 2]
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_line_that_breaks_in_a_shared_transaction_loses_none(proxy: Proxy, store: Store, reply: bool) -> None:
+    histories = [RunHistory(f"r{number}", 1, 1) for number in range(5)]
+    for history in histories:
+        await store.insert_job(history.run_id, definition())
+    proxy.cut(b"RELEASE SAVEPOINT", reply=reply)
+    await asyncio.gather(*(store.save(history, a("x", history.run_id), "1") for history in histories))
+    assert proxy.cuts == 1
+    assert [await numbers(store, history.run_id) for history in histories] == [[1]] * 5
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_run_is_begun_once(proxy: Proxy, store: Store, reply: bool) -> None:
+    proxy.cut(reply=reply)
+    lease = await store.insert_job("r", definition(), HOLDER)
+    assert lease is not None
+    assert (lease.epoch, proxy.cuts) == (1, 1)
+    await store.renew(lease, 30)
+    with pytest.raises(RunExists):
+        await store.insert_job("r", definition(), HOLDER)
+    await store.save(RunHistory("r", 1, lease.epoch), a("x"), "1")
+
+
+async def test_a_run_of_another_is_not_taken_for_ones_own(proxy: Proxy, store: Store) -> None:
+    await store.insert_job("r", definition(), HOLDER)
+    proxy.cut()
+    with pytest.raises(RunExists):
+        await store.insert_job("r", definition(), Holder("second:worker"))
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_run_is_taken_once(proxy: Proxy, store: Store, reply: bool) -> None:
+    await store.insert_job("r", definition(), HOLDER)
+    await store.end_attempt("r", 1, JobEnd("failed", "why", None))
+    proxy.cut(reply=reply)
+    lease, before = await store.begin_attempt("r", 2, HOLDER)
+    assert (lease.epoch, before.status, before.error, proxy.cuts) == (2, "failed", "why", 1)
+    await store.renew(lease, 30)
+    with pytest.raises(RunHeld):
+        await store.begin_attempt("r", 3, Holder("second:worker"))
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_run_is_let_go(proxy: Proxy, store: Store, reply: bool) -> None:
+    await store.insert_job("r", definition(), HOLDER)
+    proxy.cut(reply=reply)
+    await store.end_attempt("r", 1, JobEnd("failed", "why", None))
+    assert ((await store.job("r")).status, await store.holder("r"), proxy.cuts) == ("failed", None, 1)
+
+
+async def test_what_may_have_been_done_is_not_done_again(proxy: Proxy, store: Store) -> None:
+    counted = select(func.count()).select_from(text("checkpoint_schema"))
+    calls = []
+
+    def work(connection: Connection) -> int:
+        calls.append(1)
+        found: int = connection.execute(counted).scalar_one()
+        return found
+
+    proxy.cut(reply=False)
+    with pytest.raises(StoreUnreachable, match="Whether it was written is not known") as caught:
+        await store.transact(work)
+    assert (len(calls), caught.value.undone) == (1, False)
+    proxy.cut(b"checkpoint_schema")
+    assert await store.transact(work) == 1
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("at", [b"", b"BEGIN", b"FROM checkpoint"])
+async def test_what_only_reads_is_read_again(proxy: Proxy, store: Store, at: bytes) -> None:
+    await store.insert_job("r", definition())
+    await store.save(RunHistory("r", 1, 1), a("x"), "1")
+    proxy.cut(at)
+    assert await numbers(store) == [1]
+    assert proxy.cuts == 1
+
+
+# Waits that end.
+
+
+async def test_a_server_that_says_nothing_is_given_up(proxy: Proxy) -> None:
+    url = f"{proxy.url}&statement_seconds=0.2&connect_seconds=0.2&reconnect_seconds=0.5&pgbouncer=1"
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    proxy.silent = True
+    with pytest.raises(StoreUnreachable):
+        await store.jobs()
+    with pytest.raises(StoreUnreachable):
+        await store.save(RunHistory("r", 1, 1), a("x"), "1")
+    proxy.silent = False
+    await store.save(RunHistory("r", 1, 1), a("x"), "1")
+    assert await numbers(store) == [1]
+    await store.close()
+
+
+async def test_a_statement_that_takes_too_long_is_ended(postgres_url: str) -> None:
+    store = Store(locate(f"{postgres_url}&statement_seconds=0.1&reconnect_seconds=0.1"), create=True)
+    with pytest.raises(StoreBusy, match="did not answer in time"):
+        await store.transact(lambda connection: connection.execute(select(func.pg_sleep(30))), write=False)
+    assert list(await store.jobs()) == []
+    await store.close()
+
+
+async def test_a_lock_that_others_keep_is_told(postgres_url: str) -> None:
+    store = Store(locate(f"{postgres_url}&lock_seconds=0.1&reconnect_seconds=0.1"), create=True)
+    await store.insert_job("r", definition())
+    other = await asyncpg.connect(postgres_url)
+    async with other.transaction():
+        await other.execute("SELECT * FROM lease FOR UPDATE")
+        with pytest.raises(StoreBusy, match="did not give a lock in time"):
+            await store.begin_attempt("r", 2, HOLDER)
+    await other.close()
+    await store.begin_attempt("r", 2, HOLDER)
+    await store.close()
+
+
+async def test_a_lock_that_is_given_back_meanwhile_is_waited_for(postgres_url: str) -> None:
+    store = Store(locate(f"{postgres_url}&lock_seconds=0.05"), create=True)
+    await store.insert_job("r", definition())
+    other = await asyncpg.connect(postgres_url)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT * FROM lease FOR UPDATE")
+    asyncio.get_running_loop().call_later(0.5, lambda: asyncio.ensure_future(transaction.rollback()))
+    await store.begin_attempt("r", 2, HOLDER)
+    await other.close()
+    await store.close()
+
+
+async def test_a_process_that_sleeps_in_a_transaction_is_thrown_out(postgres_url: str) -> None:
+    import time
+
+    store = Store(locate(f"{postgres_url}&statement_seconds=0.1"), create=True)
+    await store.insert_job("r", definition())
+    slow = [0.5, 0.0]
+
+    def work(connection: Connection) -> None:
+        connection.execute(text("SELECT 1 FROM lease FOR UPDATE"))
+        time.sleep(slow.pop(0))  # the event loop, too, as of a process that is stopped
+        connection.execute(text("SELECT 1"))
+
+    await store.transact(work)
+    assert slow == []
+    await store.close()
+
+
+async def test_each_wait_has_a_limit_unless_a_url_says_other(postgres_url: str) -> None:
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "synchronous_commit", "application_name")
+
+    async def settings(more: str) -> list[str]:
+        store = Store(locate(postgres_url + more), create=True)
+        query = select(*(func.current_setting(name) for name in names))
+        found = await store.transact(lambda connection: list(connection.execute(query).one()), write=False)
+        await store.close()
+        return found
+
+    assert await settings("") == ["1min", "10s", "1min", "on", "workflow-checkpoint"]
+    chosen = await settings("&statement_seconds=1.5&lock_seconds=2&application_name=mine")
+    assert chosen == ["1500ms", "2s", "1500ms", "on", "mine"]
+    assert (await settings("&lock_timeout=77"))[1] == "77ms"
+    pooled = await settings("&pgbouncer=1")
+    assert pooled == ["0", "0", "0", "on", "workflow-checkpoint"]
+
+
+async def test_a_pooler_that_would_lose_saves_is_refused(postgres_url: str) -> None:
+    name = postgres_url.partition("?")[0].rpartition("/")[2]
+    await execute(postgres_url, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    store = Store(locate(f"{postgres_url}&pgbouncer=1"), create=True)
+    with pytest.raises(StoreUnreadable, match=r"synchronous_commit off.*ALTER ROLE"):
+        await store.jobs()
+    await store.close()
+
+
+async def test_a_server_that_was_never_there_is_told_at_once(proxy: Proxy) -> None:
+    store = Store(locate(proxy.url.replace("wfpx-", "nowhere-")), create=True)
+    calls = 0
+
+    def work(connection: Connection) -> None:
+        nonlocal calls
+        calls += 1
+
+    with pytest.raises(StoreUnreachable) as caught:
+        await store._database.transact(work)
+    assert (calls, caught.value.undone) == (0, True)
+    await store.close()
