@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from checkpoint_plugin.payloads import BaseCache
+from checkpoint_plugin.rows import Ref
 from checkpoint_plugin.sealing import PLAIN, Seal
 from hookspecs import Suspension
 
@@ -35,6 +36,7 @@ class RunHistory:
         status: of the run in the last checkpoint of this attempt.
         suspended: nodes that wait, of those that were told in a cut.
         payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
+        large: large texts and bytes of the newest checkpoint's rows by id, and how rows refer to them.
         bases: values that later ones may grow out of.
         seal: how bytes are stored.
     """
@@ -52,6 +54,7 @@ class RunHistory:
     status: str | None = None
     suspended: dict[str, Suspension] = field(default_factory=dict)
     payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict, compare=False)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
     seal: Seal = PLAIN
 
@@ -67,4 +70,5 @@ class RunHistory:
         """Rows were pruned: what is remembered of payloads counts no more."""
         self.generation = generation
         self.payloads.clear()
+        self.large.clear()
         self.bases.clear()

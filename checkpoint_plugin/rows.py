@@ -19,6 +19,9 @@ __all__ = ["FIELDS", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWr
 
 INLINE_LIMIT: Final = 128
 """Bytes up to which an encoded value stands in the row itself."""
+LARGE: Final = 65_536
+"""Characters or bytes from which on a value is known again in the next save, instead of being encoded once more."""
+IMMUTABLE: Final = frozenset({str, bytes})
 FIELDS: Final = tuple(field.name for field in fields(NodeSnapshot) if field.name != "node_id")
 """What a row lists, in this order. Stored: new fields come last."""
 Ref = bytes | list[bytes] | None
@@ -56,12 +59,14 @@ class EncodedCut:
         segments: of output items.
         payloads: values that are not yet stored, by digest, each with the places where it stands or stood.
         mentioned: digests of all payloads that the cut mentions, in order.
+        large: its large texts and bytes by id, with their references.
     """
 
     rows: dict[str, EncodedRow] = field(default_factory=dict)
     segments: list[EncodedSegment] = field(default_factory=list)
     payloads: dict[bytes, tuple[bytes, Sequence[Hashable]]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
+    large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict)
 
 
 class RowWriter:
@@ -74,6 +79,7 @@ class RowWriter:
         related: for a place the places where the value that it grew out of may have stood.
         codec: encodes values; default: without types of plugins.
         seal: gives the addresses of payloads.
+        large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
     """
 
     def __init__(
@@ -84,8 +90,10 @@ class RowWriter:
         related: Callable[[Place], Sequence[Place]] = lambda place: (),
         codec: Codec | None = None,
         seal: Seal = PLAIN,
+        large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
     ) -> None:
         self._seal = seal
+        self._large = large or {}
         self._run_id = run_id
         self._codec = codec or Codec()
         self._saved_items = saved_items
@@ -106,6 +114,11 @@ class RowWriter:
                 return None
             # The same object stands in many places: an output in every inbox. All of them live as long as the cut.
             ref = refs.get(id(value))
+            if ref is None and type(value) in IMMUTABLE and len(value) > LARGE:
+                ref = self._again(value)
+                if ref is not None:
+                    refs[id(value)] = ref
+                    cut.large[id(value)] = value, ref
             if ref is None:
                 data = self._codec.encode(value, words)
                 if len(data) <= INLINE_LIMIT:
@@ -116,11 +129,18 @@ class RowWriter:
                     if digest not in self._known and digest not in cut.payloads:
                         cut.payloads[digest] = data, (place, *self._related(place)) if len(data) > 4 * INLINE_LIMIT else ()
                 refs[id(value)] = ref
+                if type(value) in IMMUTABLE and len(value) > LARGE:
+                    cut.large[id(value)] = value, ref
             return ref
 
         for node in nodes:
             self._encode_node(node, cut, refer)
         return cut
+
+    def _again(self, value: str | bytes) -> Ref:
+        """The reference of a value that was encoded for the save before and is stored; else `None`."""
+        before, ref = self._large.get(id(value), (None, None))
+        return ref if before is value and type(ref) is list and ref[0] in self._known else None
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id

@@ -19,7 +19,7 @@ from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.lease import lease_lost
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
-from checkpoint_plugin.rows import RowWriter
+from checkpoint_plugin.rows import Ref, RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
 from checkpoint_plugin.suspensions import job_columns, node_columns
@@ -79,6 +79,7 @@ class CutWriter:
         self._saved_items: dict[str, int] = {}
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
+        self._large: dict[int, tuple[str | bytes, Ref]] = {}
         self._payloads = PayloadWriter(history.bases, self.number)
         self._files = None if blobs is None else BlobWriter(blobs, history.run_id)
         self._size = 0
@@ -106,7 +107,9 @@ class CutWriter:
         history, snapshot, number, rows = self.history, self._snapshot, self.number, SaveRows()
         run_id, at = history.run_id, snapshot.taken_at
         seal = history.seal
-        cut = RowWriter(run_id, history.saved_items, history.payloads, history.related, self._codec, seal).encode(snapshot.nodes)
+        known = history.payloads
+        writer = RowWriter(run_id, history.saved_items, known, history.related, self._codec, seal, history.large)
+        cut = writer.encode(snapshot.nodes)
         file_bytes = None if self._files is None else self._files.limit
         payloads = self._payloads = PayloadWriter(history.bases, number, self._filed, file_bytes)
         for digest, (data, places) in cut.payloads.items():
@@ -134,7 +137,7 @@ class CutWriter:
             self._saved_items[item.node_id] = item.first + item.count
             size += len(body)
         rows.states = [_node_state(node, number, at, seal) for node in snapshot.nodes]
-        self._cut_hash, self._size, self._mentioned = total, size, cut.mentioned
+        self._cut_hash, self._size, self._mentioned, self._large = total, size, cut.mentioned, cut.large
         rows.head = self._head()
         self._suspended = {n: waits for n, waits in history.suspended.items() if n not in self._digests}
         self._suspended.update((node.node_id, node.suspension) for node in snapshot.nodes if node.suspension is not None)
@@ -285,6 +288,7 @@ class CutWriter:
         history.suspended = self._suspended
         history.digests.update(self._digests)
         history.remember(self._mentioned)
+        history.large = self._large
         history.saved_items.update(self._saved_items)
         self._payloads.note()
         details = {"nodes": len(self._digests), "bytes": self._size}
