@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
+from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.refusal import not_created, unreadable
+from checkpoint_plugin.refusal import driver_error, not_created, unreadable
 from checkpoint_plugin.transaction import finish
 
 if TYPE_CHECKING:
@@ -116,10 +117,27 @@ class SqliteDatabase:
         # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
         self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         try:
-            with self._opened(write).begin() as connection:
-                return work(connection)
+            try:
+                return self._try(work, write)
+            except DRIVER_ERRORS as error:
+                if write or getattr(driver_error(error), "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
+                    raise
+            self._roll_back()
+            return self._try(work, write)
         except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
+
+    def _try(self, work: Callable[[Connection], T], write: bool) -> T:
+        with self._opened(write).begin() as connection:
+            return work(connection)
+
+    def _roll_back(self) -> None:
+        """Undo what a crash left half done while the file was made, before it had a log: who only reads may not."""
+        connection = self._open(write=True)
+        try:
+            connection.execute("PRAGMA schema_version").fetchall()
+        finally:
+            connection.close()
 
     def _opened(self, write: bool) -> Engine:
         """The database, open; the first that writes opens it again."""
@@ -220,7 +238,8 @@ def create_file(path: Path) -> None:
     if path.is_file():
         return
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        sync_folder(path.parent)
     except OSError as error:
         raise not_created(path, error) from error

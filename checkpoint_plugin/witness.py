@@ -14,6 +14,7 @@ from typing import Final
 
 from checkpoint_plugin.digests import text_bytes
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable
+from checkpoint_plugin.folders import make_folder, sync_folder
 
 __all__ = ["Witness"]
 
@@ -43,7 +44,7 @@ class Witness:
         path = self.path(run_id)
         data = json.dumps({"run_id": run_id, "number": number, "hash": cut_hash.hex()}).encode()
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             _replace(path, data)
         except OSError as error:
             raise StoreUnreadable(
@@ -88,8 +89,4 @@ def _replace(path: Path, data: bytes) -> None:
     finally:
         os.close(handle)
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -10,7 +10,13 @@ PLUGIN_IS_HERE = all(importlib.util.find_spec(name) for name in ("checkpoint_plu
 ITS_TESTS = Path(__file__).parent / "checkpoint_plugin"
 NEEDS_PLUGIN = re.compile(r"^\s*(from|import) (checkpoint_plugin|sqlmodel|sqlalchemy|asyncpg)\b", re.MULTILINE)
 
-pytest_plugins = ["tests.damage.options", "tests.races.options", "tests.sigkill.options", "tests.simulation.options"]
+pytest_plugins = [
+    "tests.damage.options",
+    "tests.power.options",
+    "tests.races.options",
+    "tests.sigkill.options",
+    "tests.simulation.options",
+]
 if PLUGIN_IS_HERE and importlib.util.find_spec("tests.postgres"):
     pytest_plugins.append("tests.postgres")
 
