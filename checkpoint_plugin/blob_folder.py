@@ -51,7 +51,8 @@ class FolderPlace:
         with _telling(self.root / folder, "written"):
             # The two above as well: a sweep may have taken the folder away when it was empty, and another run made it anew.
             for path in (self.root / folder, self.root, self.root.parent):
-                _sync(path)
+                with suppress(FileNotFoundError):  # all of it was swept: then the save is refused, and written again
+                    _sync(path)
 
     def read(self, folder: str, file: str, size: int) -> bytes | None:
         path = self.root / folder / file
