@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from checkpoint_plugin.store import RunHistory, Store
 
 WAIT_SECONDS = 60
 LIVE_SECONDS = 1.0
+STOPS = 50
 
 
 class Racer:
@@ -89,6 +91,26 @@ def wait_for_lines(path: Path, count: int) -> None:
         time.sleep(0.01)
 
 
+def stop_between_transactions(racer: Racer, url: str) -> None:
+    """Stop a process where it does not hold the lock of an SQLite file: with it stopped, nobody at all can write there."""
+    for _ in range(STOPS):
+        racer.signal(signal.SIGSTOP)
+        if not url.startswith("sqlite"):
+            return
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=0)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            racer.signal(signal.SIGCONT)
+            time.sleep(0.01)
+        else:
+            return
+        finally:
+            connection.close()
+    raise AssertionError("the owner always held the lock")
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_one_of_several_processes_resumes_a_run(store_url: str, tmp_path: Path, count: int, pytestconfig: pytest.Config) -> None:
     with racers(count, tmp_path) as all_of_them:
@@ -117,7 +139,7 @@ def test_an_owner_that_was_stopped_replaced_and_continued_writes_nothing(store_u
         wait_for_lines(journal, 10)
         new.order("resume", url=store_url, run_id="r")
         assert new.answer()["error"] == "RunHeld"  # it lives
-        old.signal(signal.SIGSTOP)
+        stop_between_transactions(old, store_url)
         time.sleep(2 * LIVE_SECONDS)  # now nobody renews it, though the process is there
         new.order("resume", url=store_url, run_id="r")
         wait_for_lines(journal, len(journal.read_text(encoding="utf-8").splitlines()) + 5)
