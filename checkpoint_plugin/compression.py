@@ -57,6 +57,8 @@ def decompress(encoding: int, body: bytes, size: int) -> bytes:
         MalformedValue: it returned something else.
     """
     if encoding == RAW:
+        if len(body) != size:
+            raise MalformedValue("it has not the size that it had when it was written")
         return body
     if encoding != ZSTD:
         raise MalformedValue(f"its encoding {encoding} is unknown here")

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
@@ -47,6 +48,10 @@ class StoredCut:
         Raises:
             StoreDamaged: a payload is missing or changed.
         """
+        with telling_damage(self.head.run_id, "a row of it", self.head.number):
+            return self._decoded(history)
+
+    def _decoded(self, history: RunHistory) -> Snapshot:
         head, reader = self.head, self.reader
         items: dict[str, list[Any]] = {}
         for node_id, refs in self.segments:
@@ -87,9 +92,16 @@ def fetch_cut(
         StoreDamaged: a row is not what was written.
         StoreError: there is no checkpoint of that number.
     """
-    head = _fetch_head(connection, run_id, number)
+    with telling_damage(run_id, "the row of the checkpoint", number):
+        head = _fetch_head(connection, run_id, number)
     if head is None:
         return None
+    with telling_damage(run_id, "a row of it", head.number):
+        return _fetch_rows(connection, run_id, head, codec, seal, blobs)
+
+
+def _fetch_rows(connection: Connection, run_id: str, head: Any, codec: Codec, seal: Seal, blobs: Blobs | None) -> StoredCut:
+    """The rows of a checkpoint."""
     rows = connection.execute(_newest_rows(run_id, head.number)).all()
     segments = connection.execute(_segments(run_id, head)).all()
     total = _check_cut(run_id, head, rows)
@@ -106,8 +118,13 @@ def fetch_cut(
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
     wanted = JOB.c.newest_number if number is None else number
     joined = JOB.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
-    head = connection.execute(select(JOB.c.newest_number, CHECKPOINT).select_from(joined).where(JOB.c.id == run_id)).first()
+    last = select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id).scalar_subquery().label("last_number")
+    head = connection.execute(select(JOB.c.newest_number, last, CHECKPOINT).select_from(joined).where(JOB.c.id == run_id)).first()
     if head is not None and head.number is not None:
+        if number is None and head.last_number != head.newest_number:
+            raise StoreDamaged(
+                run_id, f"its row names {head.newest_number} as the newest checkpoint, which is {head.last_number}"
+            )
         return head
     if number is not None:
         raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")

@@ -12,6 +12,7 @@ import ormsgpack
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
+from checkpoint_plugin.row_shape import are_refs, is_row
 from checkpoint_plugin.rows import FIELDS
 from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place
 from checkpoint_plugin.suspensions import mentioned_in, read_suspension
@@ -66,9 +67,9 @@ class RowReader:
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
         if isinstance(row, dict) and row.keys() == LAYOUT_1:
             row = [row[name] for name in FIELDS[:16]]
-        if not isinstance(row, list) or not 16 <= len(row) <= len(FIELDS):
+        if not is_row(row):
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
-        return row
+        return list(row)
 
     def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
         """An output segment's references."""
@@ -77,6 +78,8 @@ class RowReader:
             refs = ormsgpack.unpackb(body)
         except ValueError as error:
             raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number) from error
+        if not are_refs(refs):
+            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number)
         return list(refs)
 
     def mentioned(self, row: Sequence[Any]) -> Iterable[bytes]:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["SqliteDatabase", "create_file"]
 
 T = TypeVar("T")
-DRIVER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error)
+DRIVER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)
+"""What a refusal comes as; the last is one whose message quotes bytes of a damaged schema."""
 BESIDE_SECONDS = 1.0
 UNHURRIED_SECONDS = 600.0
 """As long as an upgrade by another process may take."""

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
@@ -243,6 +244,16 @@ class Store:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
 
+    async def _read_rows(self, run_id: str, query: Any, sealed: Sequence[str] = ()) -> Sequence[Any]:
+        """Rows of a run, or with an empty id of several that name theirs; texts that are sealed opened for people to read."""
+
+        def work(connection: Connection) -> Sequence[Any]:
+            with telling_damage(run_id, "a row of it"):
+                rows = connection.execute(query).all()
+                return [shown_row(self.keys, connection, run_id or row.id, row, sealed) for row in rows] if sealed else rows
+
+        return await self._read(work)
+
     # A run's row.
 
     async def insert_job(
@@ -322,6 +333,10 @@ class Store:
         """
 
         def work(connection: Connection) -> tuple[Lease, JobEnd]:
+            with telling_damage(run_id, "its row, or that of its lease,"):
+                return begin(connection)
+
+        def begin(connection: Connection) -> tuple[Lease, JobEnd]:
             lease = take_lease(connection, run_id, holder, lease_seconds, steal=steal, shown=self.location.shown)
             row = lock_job(connection, run_id, self.location.shown)
             if row.attempt != attempt - 1:
@@ -381,12 +396,17 @@ class Store:
 
         def work(connection: Connection) -> Any:
             columns = (JOB.c.attempt, JOB.c.status, JOB.c.definition, JOB.c.definition_digest)
-            row = connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
+            with telling_damage(run_id, "its row"):
+                row = connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
             return row, self.keys.find(connection, run_id)
 
         row, seal = await self._read(work) if is_storable_text(run_id) else (None, PLAIN)
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
+        with telling_damage(run_id, "its row"):
+            return self._decode_job(run_id, row, seal)
+
+    def _decode_job(self, run_id: str, row: Any, seal: Seal) -> StoredJob:
         if row.status not in STATUSES:
             raise StoreDamaged(run_id, f"its status {row.status!r} is not one")
         if digest_of(run_id.encode(), row.definition) != row.definition_digest:
@@ -397,7 +417,10 @@ class Store:
             raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
         except ValueNotReadable as error:
             raise error.within(f"run {run_id!r}, definition") from error
-        return StoredJob(run_id, row.attempt, row.status, found["graph"], found["inputs"], found["enable"])
+        parts = [found[name] for name in ("graph", "inputs", "enable")]
+        if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in parts):
+            raise StoreDamaged(run_id, "its row is not one that was written")
+        return StoredJob(run_id, row.attempt, row.status, *parts)
 
     # Saving.
 
@@ -455,11 +478,19 @@ class Store:
         """
         run_id, number = history.run_id, history.number
 
-        def read(connection: Connection) -> tuple[int, set[str]]:
+        def read(connection: Connection) -> tuple[int, int, set[str]]:
             newest = connection.execute(select(JOB.c.newest_number).where(JOB.c.id == run_id)).scalar_one()
-            return newest, fetch_node_ids(connection, run_id)
+            last = connection.execute(select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id)).scalar_one()
+            return newest, last or 0, fetch_node_ids(connection, run_id)
 
-        newest, node_ids = await self._read(read)
+        def mend(connection: Connection) -> None:
+            lock_lease(connection, run_id, history.epoch)
+            connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=last))
+
+        newest, last, node_ids = await self._read(read)
+        if last > newest:  # the run's row is damaged, and whoever names a checkpoint wants to go on all the same
+            await self.transact(mend)
+            newest = last
         if newest == number:
             return None
         moved = {node.node_id for node in snapshot.nodes}
@@ -523,10 +554,18 @@ class Store:
 
     async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
         """Every run, newest first, or so many of those with such a status."""
-        query = select(*SHOWN).order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit)
+        newest_first = (JOB.c.created_at.desc(), JOB.c.id.desc())
+        query = select(*SHOWN).order_by(*newest_first).limit(limit)
         if statuses:
             query = query.where(JOB.c.status.in_(statuses))
-        return await self._read(lambda connection: self._shown(connection, connection.execute(query).all(), JOB_TEXTS))
+        try:
+            return await self._read_rows("", query, JOB_TEXTS)
+        except StoreDamaged as error:
+            if error.run_id:
+                raise
+            for run_id in await self._read(lambda connection: connection.execute(select(JOB.c.id)).scalars().all()):
+                await self.job(run_id)  # names the one that is
+            raise
 
     async def job(self, run_id: str) -> Any:
         """One run's row, without its definition.
@@ -537,7 +576,7 @@ class Store:
         query = select(*SHOWN).where(JOB.c.id == run_id)
         rows: Sequence[Any] = ()
         if is_storable_text(run_id):
-            rows = await self._read(lambda connection: self._shown(connection, connection.execute(query).all(), JOB_TEXTS))
+            rows = await self._read_rows(run_id, query, JOB_TEXTS)
         if not rows:
             raise RunNotFound(run_id, self.location.shown)
         return rows[0]
@@ -546,25 +585,20 @@ class Store:
         """Who holds a run now, and until when unless it gives another sign of life; `None` for nobody."""
 
         def work(connection: Connection) -> tuple[Holder, datetime] | None:
-            row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
-            holder = None if row is None else holder_of(row)
-            if row is None or holder is None or not is_held(row, database_now(connection)):
-                return None
-            return holder, row.expires_at
+            with telling_damage(run_id, "the row of its lease"):
+                row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
+                holder = None if row is None else holder_of(row)
+                if row is None or holder is None or not is_held(row, database_now(connection)):
+                    return None
+                return holder, row.expires_at
 
         return await self._read(work)
 
     async def node_states(self, run_id: str) -> Sequence[Any]:
         """The rows of `run_node_state` of a run."""
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
-        return await self._read(lambda connection: self._shown(connection, connection.execute(query).all(), NODE_TEXTS, run_id))
-
-    def _shown(
-        self, connection: Connection, rows: Sequence[Any], names: Sequence[str], run_id: str | None = None
-    ) -> Sequence[Any]:
-        return [shown_row(self.keys, connection, run_id or row.id, row, names) for row in rows]
+        return await self._read_rows(run_id, select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id), NODE_TEXTS)
 
     async def checkpoints(self, run_id: str) -> Sequence[Any]:
         """The checkpoints of a run, oldest first."""
         query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number)
-        return await self._read(lambda connection: connection.execute(query).all())
+        return await self._read_rows(run_id, query)

@@ -1,0 +1,32 @@
+"""Rows of a damaged database as an error that names the run: SQLite gives any type in any column, and any text in a date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from checkpoint_plugin.errors import StoreDamaged
+from hookspecs import WorkflowError
+
+__all__ = ["telling_damage"]
+
+
+@contextmanager
+def telling_damage(run_id: str, what: str, number: int | None = None) -> Iterator[None]:
+    """While rows are read, what they make Python refuse is told as damage; its cause stays with it.
+
+    Args:
+        run_id: the run.
+        what: is read, like "its row".
+        number: of the checkpoint it is read for.
+
+    Raises:
+        StoreDamaged: a row has a value that it cannot have had when it was written.
+    """
+    try:
+        yield
+    except WorkflowError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        why = f"{what} cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        raise StoreDamaged(run_id, why, number) from error
