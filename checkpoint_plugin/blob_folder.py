@@ -14,6 +14,7 @@ from checkpoint_plugin.blob_name import is_file, is_folder
 from checkpoint_plugin.blob_place import BlobFile
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.errors import BlobsUnusable
+from checkpoint_plugin.folders import make_folder, sync_folder
 
 __all__ = ["FolderPlace"]
 
@@ -52,7 +53,7 @@ class FolderPlace:
             # The two above as well: a sweep may have taken the folder away when it was empty, and another run made it anew.
             for path in (self.root / folder, self.root, self.root.parent):
                 with suppress(FileNotFoundError):  # all of it was swept: then the save is refused, and written again
-                    _sync(path)
+                    sync_folder(path)
 
     def read(self, folder: str, file: str, size: int) -> bytes | None:
         path = self.root / folder / file
@@ -87,11 +88,12 @@ class FolderPlace:
             return [found for name in names for found in self._files_of(name)]
 
     def age(self, found: BlobFile) -> float | None:
-        try:
-            written = (self.root / found.folder / found.file).lstat().st_mtime
-        except FileNotFoundError:
-            return None
-        return time.time() - written
+        path = self.root / found.folder / found.file
+        with _telling(path, "read"):
+            try:
+                return time.time() - path.lstat().st_mtime
+            except FileNotFoundError:
+                return None
 
     def _create(self, path: Path) -> int:
         for tried in range(TRIES):
@@ -100,7 +102,7 @@ class FolderPlace:
             except FileNotFoundError:  # the first of its run; or a sweep was faster, and took the folder away
                 if tried == TRIES - 1:
                     raise
-                _make_folder(path.parent)
+                make_folder(path.parent)
         raise AssertionError("unreachable")
 
     def _folders(self) -> Iterator[str]:
@@ -119,23 +121,6 @@ class FolderPlace:
                             yield BlobFile(folder, entry.name, entry.stat(follow_symlinks=False).st_size)
         except FileNotFoundError:
             return
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, each on the disk."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

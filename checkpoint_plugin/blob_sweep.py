@@ -59,7 +59,7 @@ async def sweep_blobs(
     folders = None if run_ids is None else {folder_of(run_id) for run_id in run_ids}
     await store.transact(lambda connection: None, write=False)  # from here on the places of its files are known
     files, size = 0, 0
-    for kind, place in store.blobs.places():
+    for kind, place in await store.compute(lambda: list(store.blobs.places())):
         found = await store.compute(partial(place.files, folders))
         # Runs after files: the row of a run is there before its first file.
         stored = {

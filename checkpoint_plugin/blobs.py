@@ -114,13 +114,13 @@ class Blobs:
         return data
 
     def check(self, names: Iterable[BlobName]) -> None:
-        """Whether the places of these files are known.
+        """Look whether the places of these files are known, without opening them.
 
         Raises:
             BlobsUnusable: one is not.
         """
-        for place in {name.place for name in names}:
-            self._place(place)
+        if self._url is None and any(name.place == URL for name in names):
+            raise _unknown_url()
 
     def remove(self, names: Iterable[BlobName]) -> None:
         """Delete files; harmless for those that are gone.
@@ -135,7 +135,7 @@ class Blobs:
             self._place(place).remove(files)
 
     def places(self) -> Iterator[tuple[str, BlobPlace]]:
-        """Those where files may lie, as far as they are known."""
+        """Those where files may lie, as far as they are known; opened, which may take long."""
         if self._beside is not None and self._beside.root.is_dir():
             yield BESIDE, self._beside
         if self._url is not None:
@@ -147,10 +147,7 @@ class Blobs:
                 raise MalformedValue("it is said to lie beside a database that is no file")
             return self._beside
         if self._url is None:
-            raise BlobsUnusable(
-                "large values of this store lie under a url, which is not stored. Give it with the option blobs, "
-                f"or in {ENVIRONMENT}."
-            )
+            raise _unknown_url()
         if self._at_url is None:
             from checkpoint_plugin.blob_url import open_url
 
@@ -203,6 +200,12 @@ class BlobWriter:
         names, self._names = self._names, []
         with suppress(BlobsUnusable):
             self._blobs.remove(names)
+
+
+def _unknown_url() -> BlobsUnusable:
+    return BlobsUnusable(
+        f"large values of this store lie under a url, which is not stored. Give it with the option blobs, or in {ENVIRONMENT}."
+    )
 
 
 def _from_environment() -> bool | str:

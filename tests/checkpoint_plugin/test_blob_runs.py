@@ -131,3 +131,19 @@ def test_a_server_without_a_url_is_refused_before_anything_starts(graph: str, po
     assert "this store is PostgreSQL. Give a url" in refused.stderr
     assert not (tmp_path / "waiting").exists()
     assert json.loads(workflow("runs", "--json", cwd=tmp_path, env=env).stdout) == {"runs": []}
+
+
+@pytest.mark.parametrize(("more", "code"), [({}, 5), ({"best_effort": True}, 6)])
+def test_a_place_that_refuses_ends_the_run_or_degrades_it(more: dict[str, Any], code: int, graph: str, tmp_path: Path) -> None:
+    env = environment(**{STORE: "sqlite:///c.db"})
+    (tmp_path / "go on").touch()
+    (tmp_path / "c.db.blobs").touch()  # a file where the folder should be
+    arguments = ["--nodes", "nodes.py", "--input", f"a={ITEMS}", "--run-id", "r", "--enable", options(blobs=True, **more)]
+    done = workflow("run", graph, *arguments, "--json", cwd=tmp_path, env=env)
+    assert done.returncode == code, done.stderr
+    assert "c.db.blobs" in done.stderr and "cannot be written" in done.stderr
+    if code == 6:
+        assert outputs(done.stdout) == expected()
+    else:
+        (tmp_path / "c.db.blobs").unlink()
+        assert outputs(workflow("resume", "r", "--nodes", "nodes.py", "--json", cwd=tmp_path, env=env).stdout) == expected()
