@@ -6,7 +6,6 @@ of its sectors, or not at all; each name or not. Where a file grew and the data 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,6 +20,7 @@ from tests.power.trace import (
     Removed,
     Renamed,
     Synced,
+    Trace,
     Truncated,
     Written,
 )
@@ -28,6 +28,8 @@ from tests.power.trace import (
 __all__ = ["Disk", "Image"]
 
 SECTOR: Final = 512
+INDEX: Final = 32_768
+"""The size of a small `-shm` file."""
 LUCK: Final = (0.0, 0.1, 0.5, 0.9, 1.0)
 """How likely it is, on one disk, that something that was not synced is there."""
 
@@ -55,6 +57,7 @@ class Image:
 
     folders: tuple[Path, ...]
     files: dict[Path, bytes]
+    rubbish: bytes
 
     def write(self, old: Path, new: Path) -> None:
         """Put it into a new folder.
@@ -68,35 +71,39 @@ class Image:
             (new / path.relative_to(old)).mkdir()
         for path, data in self.files.items():
             (new / path.relative_to(old)).write_bytes(data)
+            if path.suffix == ".db":
+                # What was in memory is gone; a file system may show what lay there before.
+                (new / path.relative_to(old)).with_name(f"{path.name}-shm").write_bytes(self.rubbish)
 
 
 class Disk:
     """Everything that a trace did up to a position.
 
     Args:
-        root: of the trace.
+        trace: what was recorded.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._files: dict[int, _File] = {}
-        self._names = _Names()
-        self.position = 0
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._files = {number: _File(bytearray(data)) for number, (_, data) in trace.files.items()}
+        self._names = _Names({path: number for number, (path, _) in trace.files.items()})
+        self._names.safe.update(dict.fromkeys(trace.folders))
+        self._position = 0
 
-    def follow(self, operations: Iterable[Operation]) -> None:
-        """Do what comes next."""
-        for operation in operations:
+    def follow(self, position: int) -> None:
+        """Do what comes next, up to a position."""
+        for operation in self._trace.operations[self._position : position]:
             self._do(operation)
-            self.position += 1
+            self._position += 1
 
     def _do(self, operation: Operation) -> None:
         match operation:
             case Created() | FolderMade() | Removed() | Renamed():
-                self._names.pending.append((self.position, operation))
+                self._names.pending.append((self._position, operation))
                 if isinstance(operation, Created):
                     self._files[operation.file] = _File()
             case Written() | Truncated():
-                self._files[operation.file].pending.append((self.position, operation))
+                self._files[operation.file].pending.append((self._position, operation))
             case Synced(number, before):
                 file = self._files[number]
                 for position, change in file.pending:
@@ -126,11 +133,12 @@ class Disk:
         luck = random.choice(LUCK)
         folders = [path for path, number in names.items() if number is None and self._is_there(path, names)]
         found = {path: number for path, number in names.items() if number is not None and self._is_there(path, names)}
-        return Image(tuple(folders), {path: _survivor(self._files[number], luck, random) for path, number in found.items()})
+        files = {path: _survivor(self._files[number], luck, random) for path, number in found.items()}
+        return Image(tuple(folders), files, random.randbytes(random.choice((0, 100, INDEX))))
 
     def _is_there(self, path: Path, names: dict[Path, int | None]) -> bool:
         above = path.parent
-        return above == self._root or (above in names and self._is_there(above, names))
+        return above == self._trace.root or (above in names and self._is_there(above, names))
 
 
 def _folder_of(naming: Naming) -> Path:

@@ -9,34 +9,14 @@ from random import Random
 import pytest
 
 from checkpoint_plugin import sqlite
+from checkpoint_plugin.blob_folder import FolderPlace
 from hookspecs import StoreError
+from tests.power.check import cut_power
 from tests.power.disk import Disk
-from tests.power.work import WORK, Recording, check, creating, record, saving
+from tests.power.trace import Acknowledged
+from tests.power.work import STARTED, WORK, Recording, creating, record, resuming, saving, saving_files, saving_little
 
-FEW = 8
-
-
-async def cut_power(recording: Recording, folder: Path, count: int, seed: int) -> None:
-    """Cut the power at random moments.
-
-    Raises:
-        AssertionError: a promise was broken; tells the seed and the moment.
-    """
-    random = Random(seed)
-    operations = recording.trace.operations
-    moments = sorted(random.randint(recording.first, len(operations)) for _ in range(count))
-    disk = Disk(recording.trace.root)
-    for number, moment in enumerate(moments):
-        disk.follow(operations[disk.position : moment])
-        luck = Random(f"{seed} {number}")
-        root = folder / "after"
-        disk.cut(luck).write(recording.trace.root, root)
-        try:
-            await check(root, recording.acknowledged(moment), recording, luck)
-        except Exception as error:
-            before = [repr(operation)[:100] for operation in operations[max(moment - FEW, 0) : moment]]
-            raise AssertionError(f"seed {seed}, cut {number} at {moment} of {len(operations)}, after {before}") from error
-        shutil.rmtree(root)
+MANY = 200
 
 
 @pytest.fixture
@@ -46,11 +26,48 @@ def before(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def cuts(pytestconfig: pytest.Config) -> int:
+    found: int = pytestconfig.getoption("--power-cuts")
+    return found
+
+
+@pytest.fixture
+def seed(pytestconfig: pytest.Config) -> int:
+    found: int = pytestconfig.getoption("--power-seed")
+    return found
+
+
+def some_moments(recording: Recording, count: int, seed: int) -> list[int]:
+    random = Random(seed)
+    return sorted(random.randint(recording.first, recording.trace.position) for _ in range(count))
+
+
 @pytest.mark.parametrize("name", WORK)
-async def test_what_was_acknowledged_is_there(name: str, before: Path, pytestconfig: pytest.Config) -> None:
+async def test_what_was_acknowledged_is_there(name: str, before: Path, cuts: int, seed: int) -> None:
     recording = await record(before, WORK[name])
-    count, seed = pytestconfig.getoption("--power-cuts"), pytestconfig.getoption("--power-seed")
-    await cut_power(recording, before.parent, count, seed)
+    await cut_power(recording, before.parent, some_moments(recording, cuts, seed), seed)
+
+
+async def test_a_store_opens_whenever_its_making_was_cut_off(before: Path, seed: int) -> None:
+    recording = await record(before, creating)
+    last = recording.trace.operations.index(Acknowledged(STARTED, 0))
+    await cut_power(recording, before.parent, range(last), seed)
+
+
+async def test_the_power_goes_again_while_the_run_goes_on(before: Path, cuts: int, seed: int) -> None:
+    first = await record(before, saving_little)
+    random = Random(seed)
+    start = first.trace.operations.index(Acknowledged(STARTED, 0))
+    moments = sorted(random.randint(start, first.trace.position) for _ in range(max(cuts // 10, 1)))
+    disk = Disk(first.trace)
+    for moment in moments:
+        disk.follow(moment)
+        again = before.parent / "again"
+        disk.cut(random).write(first.trace.root, again)
+        second = await record(again, resuming, first.acknowledged(moment))
+        await cut_power(second, before.parent, some_moments(second, 10, seed), seed)
+        shutil.rmtree(again)
 
 
 @pytest.mark.parametrize("level", [0, 1], ids=["OFF", "NORMAL"])
@@ -59,7 +76,7 @@ async def test_a_disk_that_is_not_waited_for_loses_saves(level: int, before: Pat
     monkeypatch.setattr(sqlite, "SAFE", {**sqlite.SAFE, "synchronous": level})
     recording = await record(before, saving)
     with pytest.raises(AssertionError, match=r"seed 0, cut \d+ at") as caught:
-        await cut_power(recording, before.parent, 200, 0)
+        await cut_power(recording, before.parent, some_moments(recording, MANY, 0), 0)
     assert isinstance(caught.value.__cause__, AssertionError | StoreError)
 
 
@@ -67,4 +84,12 @@ async def test_a_folder_that_is_not_synced_loses_the_store(before: Path, monkeyp
     monkeypatch.setattr(sqlite, "make_folder", lambda path: path.mkdir(parents=True))
     recording = await record(before, creating)
     with pytest.raises(AssertionError, match=r"seed 0, cut \d+ at"):
-        await cut_power(recording, before.parent, 200, 0)
+        await cut_power(recording, before.parent, some_moments(recording, MANY, 0), 0)
+
+
+async def test_a_large_value_that_is_not_synced_is_lost(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FolderPlace, "settle", lambda place, folder: None)
+    recording = await record(before, saving_files)
+    with pytest.raises(AssertionError, match=r"seed 0, cut \d+ at") as caught:
+        await cut_power(recording, before.parent, some_moments(recording, MANY, 0), 0)
+    assert isinstance(caught.value.__cause__, StoreError)

@@ -102,7 +102,7 @@ class Trace:
     """The operations below a folder, from any thread.
 
     Args:
-        root: the folder; it is durable itself.
+        root: the folder; it is durable itself, and so is what is in it when the recording begins.
     """
 
     root: Path
@@ -111,8 +111,13 @@ class Trace:
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
         self._lock = threading.Lock()
-        self._names: dict[Path, int] = {}
-        self._files = 0
+        there = sorted(path for path in self.root.rglob("*") if self.covers(path))
+        self.folders = tuple(path for path in there if path.is_dir())
+        """Those that were there before."""
+        self._names = {path: number for number, path in enumerate(filter(Path.is_file, there))}
+        self.files = {number: (path, path.read_bytes()) for path, number in self._names.items()}
+        """Those that were there before, by number, and what they held."""
+        self._next = len(self.files)
 
     @property
     def position(self) -> int:
@@ -131,8 +136,8 @@ class Trace:
         """A file was opened, and made if it was not there; its number."""
         with self._lock:
             if new:
-                self._names[path] = self._files
-                self._files += 1
+                self._names[path] = self._next
+                self._next += 1
                 self.operations.append(Created(path, self._names[path]))
             return self._names[path]
 

@@ -1,76 +1,61 @@
-"""Pieces of work on a SQLite store, as they are recorded, and what must be there when the power went in the middle of one."""
+"""Pieces of work on a SQLite store, as they are recorded."""
 
 from __future__ import annotations
 
-import sqlite3
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
+import pytest
+
+from checkpoint_plugin.encryption import KeyRing
+from checkpoint_plugin.keys import rotate_keys
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import CheckpointRef, PluginHost, RunExists, RunInfo, Snapshot, hookimpl
+from checkpoint_plugin.witness import Witness
+from hookspecs import CheckpointRef, PluginHost, RunInfo, Snapshot, hookimpl
 from tests.checkpoint_plugin.test_migrations import make_older
-from tests.checkpoint_plugin.test_store import definition
 from tests.power import nodes
 from tests.power.calls import recorded_calls
 from tests.power.library import recorded_library
 from tests.power.trace import Acknowledged, Trace
-from workflow_runner import Result, WorkflowRunner
+from workflow_runner import WorkflowRunner
 
-__all__ = ["RUN_ID", "WORK", "Recording", "check", "record", "url_of"]
+__all__ = [
+    "CHECKPOINT",
+    "FINISHED",
+    "ROTATED",
+    "RUN_ID",
+    "STARTED",
+    "STORE",
+    "WORK",
+    "Recording",
+    "creating",
+    "finish",
+    "opened",
+    "record",
+    "resuming",
+    "saving",
+    "saving_files",
+    "saving_little",
+]
 
 RUN_ID: Final = "r"
 STARTED: Final = "started"
 CHECKPOINT: Final = "checkpoint"
 FINISHED: Final = "finished"
+ROTATED: Final = "rotated"
 STORE: Final = Path("new", "folder", "store.db")
 """In folders that are made for it: their names must be on the disk, too."""
+NOTES: Final = Path("notes", "of", "witness")
 KEEP: Final = 3
-SOME: Final = 3
-
-
-@dataclass
-class Recording:
-    """What was recorded of a piece of work.
-
-    Args:
-        trace: everything that was written.
-        first: the power is cut from this position on.
-        cuts: what each checkpoint holds, by its number.
-    """
-
-    trace: Trace
-    first: int = 0
-    cuts: dict[int, Snapshot] = field(default_factory=dict)
-
-    def acknowledged(self, position: int) -> list[Acknowledged]:
-        """What the program had been told when the power went."""
-        return [found for found in self.trace.operations[:position] if isinstance(found, Acknowledged)]
-
-
-class Witness:
-    """Hears of durable checkpoints as every plugin can."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-
-    @hookimpl(trylast=True)
-    async def before_run(self, run: RunInfo) -> None:
-        """The run's row is durable before any node fires."""
-        self._trace.acknowledge(STARTED)
-
-    @hookimpl
-    async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:
-        """This checkpoint is durable."""
-        self._trace.acknowledge(CHECKPOINT, ref.number)
-
-
+KEY: Final = "WORKFLOW_CHECKPOINT_KEY"
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 GRAPH: Final[Mapping[str, Any]] = {
     "nodes": [
         {"id": "n", "type": "workflow.Input", "data": {"name": "n"}},
@@ -88,139 +73,190 @@ GRAPH: Final[Mapping[str, Any]] = {
 }
 
 
+@dataclass
+class Recording:
+    """What was recorded of a piece of work.
+
+    Args:
+        trace: everything that was written.
+        first: the power is cut from this position on.
+        known: what had been acknowledged before the recording began.
+        cuts: what each checkpoint holds, by its number.
+        keys: the master keys of the run before they are rotated, and after.
+        noted: a witness is kept.
+    """
+
+    trace: Trace
+    first: int = 0
+    known: list[Acknowledged] = field(default_factory=list)
+    cuts: dict[int, Snapshot] = field(default_factory=dict)
+    keys: tuple[KeyRing | None, KeyRing | None] = (None, None)
+    noted: bool = False
+
+    def acknowledged(self, position: int) -> list[Acknowledged]:
+        """What the program had been told when the power went."""
+        return self.known + [found for found in self.trace.operations[:position] if isinstance(found, Acknowledged)]
+
+
+class Listener:
+    """Hears of durable checkpoints as every plugin can."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    @hookimpl(trylast=True)
+    async def before_run(self, run: RunInfo) -> None:
+        """The run's row is durable before any node fires."""
+        self._trace.acknowledge(STARTED)
+
+    @hookimpl
+    async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:
+        """This checkpoint is durable."""
+        self._trace.acknowledge(CHECKPOINT, ref.number)
+
+
 def url_of(root: Path) -> str:
     """The store below a folder."""
     return f"sqlite:///{root / STORE}"
 
 
-async def run(trace: Trace, n: int, **options: Any) -> Result:
-    """Run the workflow, and say what it acknowledges."""
-    host = PluginHost().register(Witness(trace), "witness")
-    runner = WorkflowRunner(plugins=host, nodes=[nodes])
-    enable = {"checkpoint": {**options, "url": url_of(trace.root)}}
-    result = await runner.run(GRAPH, {"n": n}, enable=enable, run_id=RUN_ID)
-    trace.acknowledge(FINISHED)
-    return result
-
-
 @asynccontextmanager
-async def opened(root: Path, *, create: bool = False) -> AsyncIterator[Store]:
+async def opened(root: Path, *, create: bool = False, ring: KeyRing | None = None, noted: bool = False) -> AsyncIterator[Store]:
     """The store below a folder."""
-    store = Store(locate(url_of(root)), create=create)
+    witness = Witness(root / NOTES) if noted else None
+    store = Store(locate(url_of(root)), create=create, ring=ring, witness=witness)
     try:
         yield store
     finally:
         await store.close()
 
 
-async def cuts_of(root: Path) -> dict[int, Snapshot]:
-    """Every checkpoint of the run, restored."""
-    found: dict[int, Snapshot] = {}
-    async with opened(root) as store:
+async def run(recording: Recording, n: int, **options: Any) -> None:
+    """Run the workflow, and say what it acknowledges; then read every checkpoint."""
+    trace = recording.trace
+    runner = WorkflowRunner(plugins=PluginHost().register(Listener(trace), "listener"), nodes=[nodes])
+    enable = {"checkpoint": {"every_firing": True, **options, "url": url_of(trace.root)}}
+    result = await runner.run(GRAPH, {"n": n}, enable=enable, run_id=RUN_ID)
+    assert result.outputs == {"counts": list(range(1, n + 1))}
+    trace.acknowledge(FINISHED)
+    await read_cuts(recording)
+
+
+async def read_cuts(recording: Recording) -> None:
+    """Restore every checkpoint of the run."""
+    async with opened(recording.trace.root, ring=recording.keys[0]) as store:
         for row in await store.checkpoints(RUN_ID):
             snapshot = await store.restore(RunHistory(RUN_ID, 1, 1), row.number)
             assert snapshot is not None
-            found[row.number] = snapshot
-    return found
+            recording.cuts[row.number] = snapshot
 
 
-async def creating(trace: Trace, recording: Recording) -> None:
-    """A store is made, and a short run saves three times."""
-    await run(trace, 1, every_firing=True)
-    recording.cuts = await cuts_of(trace.root)
+async def finish(root: Path, trace: Trace | None = None) -> list[int]:
+    """Take the run over and bring it to its end; what it counted."""
+    host = PluginHost() if trace is None else PluginHost().register(Listener(trace), "listener")
+    result = await WorkflowRunner(plugins=host, nodes=[nodes]).resume(RUN_ID, url=url_of(root), steal=True)
+    if trace is not None:
+        trace.acknowledge(FINISHED)
+    counts: list[int] = result.outputs["counts"]
+    return counts
 
 
-async def saving(trace: Trace, recording: Recording) -> None:
-    """A run saves each firing, and waits for it; the log is moved into the database more than once."""
-    await run(trace, 60, every_firing=True)
-    recording.cuts = await cuts_of(trace.root)
+async def creating(recording: Recording) -> None:
+    """A store is made, and a short run saves some times, with a witness."""
+    recording.noted = True
+    await run(recording, 1, witness=str(recording.trace.root / NOTES))
 
 
-async def saving_behind(trace: Trace, recording: Recording) -> None:
-    """The same, but nobody waits."""
-    await run(trace, 60, every_firing=True, durability="async")
-    recording.cuts = await cuts_of(trace.root)
+async def saving(recording: Recording) -> None:
+    """A run saves each firing, and waits for it; the log is moved into the database."""
+    await run(recording, 60)
 
 
-async def upgrading(trace: Trace, recording: Recording) -> None:
-    """A store of an older layout is opened, upgraded, and written to."""
-    await run(trace, 3, every_firing=True)
-    recording.cuts = await cuts_of(trace.root)
-    async with opened(trace.root) as store:
+async def saving_little(recording: Recording) -> None:
+    """A shorter one, to go on with."""
+    await run(recording, 6)
+
+
+async def saving_behind(recording: Recording) -> None:
+    """The same, but nobody waits more than for three checkpoints."""
+    await run(recording, 60, durability="async", max_lag_steps=3)
+
+
+async def saving_files(recording: Recording) -> None:
+    """Large values become files beside the database."""
+    await run(recording, 8, blobs=True, blob_bytes=4_096)
+    folder = (recording.trace.root / STORE).with_name(f"{STORE.name}.blobs")
+    assert any(path.is_file() for path in folder.rglob("*")), "no value became a file"
+
+
+async def upgrading(recording: Recording) -> None:
+    """A store of an older layout is opened, and so upgraded."""
+    root = recording.trace.root
+    await run(recording, 3)
+    async with opened(root) as store:
         await store.transact(make_older)
-    recording.first = trace.position
-    async with opened(trace.root) as store:
+    recording.first = recording.trace.position
+    async with opened(root) as store:
         await store.job(RUN_ID)
 
 
-async def pruning(trace: Trace, recording: Recording) -> None:
-    """Of a long run most checkpoints are pruned, and the space is given back; then it is saved by hand."""
-    await run(trace, 25, every_firing=True)
-    recording.cuts = await cuts_of(trace.root)
-    recording.first = trace.position
-    async with opened(trace.root) as store:
-        size = (trace.root / STORE).stat().st_size
-        await prune_runs(store, Retention(keep_last=KEEP))
-        assert (trace.root / STORE).stat().st_size < size, "no space was given back"
+async def pruning(recording: Recording) -> None:
+    """Of a long run most checkpoints are deleted, and the space is given back."""
+    await run(recording, 25)
+    file = recording.trace.root / STORE
+    size = file.stat().st_size
+    await _prune(recording)
+    assert file.stat().st_size < size, "no space was given back"
 
 
-WORK: Final[Mapping[str, Callable[[Trace, Recording], Awaitable[None]]]] = {
-    work.__name__: work for work in (creating, saving, saving_behind, upgrading, pruning)
+async def pruning_files(recording: Recording) -> None:
+    """Of a run with files the same."""
+    await run(recording, 8, blobs=True, blob_bytes=4_096)
+    await _prune(recording)
+
+
+async def _prune(recording: Recording) -> None:
+    recording.first = recording.trace.position
+    async with opened(recording.trace.root) as store:
+        assert await prune_runs(store, Retention(keep_last=KEEP))
+
+
+async def rotating(recording: Recording) -> None:
+    """The keys of an encrypted run are wrapped by another master key."""
+    recording.keys = KeyRing((OLD,)), KeyRing((NEW,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY, base64.b64encode(OLD).decode())
+        await run(recording, 3)
+    recording.first = recording.trace.position
+    ring = KeyRing((NEW, OLD))
+    async with opened(recording.trace.root, ring=ring) as store:
+        assert await rotate_keys(store, ring) == (1, 0)
+    recording.trace.acknowledge(ROTATED)
+    recording.keys = ring, KeyRing((NEW,))
+
+
+async def resuming(recording: Recording) -> None:
+    """What is left after a power cut is brought to its end."""
+    counts = await finish(recording.trace.root, recording.trace)
+    assert counts == list(range(1, len(counts) + 1))
+    await read_cuts(recording)
+
+
+WORK: Final[Mapping[str, Callable[[Recording], Awaitable[None]]]] = {
+    work.__name__: work for work in (creating, saving, saving_behind, saving_files, upgrading, pruning, pruning_files, rotating)
 }
 
 
-async def record(root: Path, work: Callable[[Trace, Recording], Awaitable[None]]) -> Recording:
+async def record(root: Path, work: Callable[[Recording], Awaitable[None]], known: list[Acknowledged] | None = None) -> Recording:
     """Do a piece of work, and record it.
 
     Args:
-        root: a new, empty folder.
+        root: a folder; what is in it is durable.
         work: what is done.
+        known: what had been acknowledged before.
     """
     trace = Trace(root)
-    recording = Recording(trace)
+    recording = Recording(trace, known=known or [])
     with recorded_library(trace), recorded_calls(trace):
-        await work(trace, recording)
+        await work(recording)
     return recording
-
-
-async def check(root: Path, told: list[Acknowledged], recording: Recording, random: Random) -> None:
-    """Go on after a power cut, and compare.
-
-    Args:
-        root: what the disk has kept.
-        told: what had been acknowledged.
-        recording: what was going on.
-        random: chooses which of the older checkpoints are looked at.
-
-    Raises:
-        AssertionError: something that was acknowledged is lost, something else than what was written is there, or the
-            store does not open.
-    """
-    newest = max((found.number for found in told if found.what == CHECKPOINT), default=0)
-    if not told:
-        await _begin_anew(root)
-        return
-    async with opened(root) as store:
-        status = (await store.job(RUN_ID)).status
-        numbers = [row.number for row in await store.checkpoints(RUN_ID)]
-        assert max(numbers, default=0) >= newest, f"checkpoint {newest} was acknowledged; there are {numbers}"
-        for number in (None, *random.sample(numbers, min(SOME, len(numbers)))):
-            history = RunHistory(RUN_ID, 1, 1)
-            cut = await store.restore(history, number)
-            assert history.number == (number or max(numbers, default=0))
-            assert cut == recording.cuts.get(history.number), f"checkpoint {history.number} is not as it was"
-    assert not any(one.what == FINISHED for one in told) or status == "completed"
-    with sqlite3.connect(root / STORE) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    connection.close()
-
-
-async def _begin_anew(root: Path) -> None:
-    """Nothing was acknowledged, so there may be anything: a run is started as if nothing had been."""
-    async with opened(root, create=True) as store:
-        try:
-            await store.insert_job(RUN_ID, definition())
-        except RunExists:
-            return
-        history = RunHistory(RUN_ID, 1, 1)
-        assert await store.restore(history, None) is None
