@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
 
 from hookspecs import PluginOptionsInvalid, Refusal, StoreError
@@ -84,7 +85,7 @@ class SchemaOutdated(StoreUnreadable):
     def __init__(self, shown: str, version: int, newest: int) -> None:
         super().__init__(
             f"the store at {shown} has layout {version}, and this program writes layout {newest}; it was not touched. "
-            f"Upgrade it once, when older programs no longer use it: workflow db upgrade --url {shown}"
+            f"Upgrade it once, when older programs no longer use it: workflow db upgrade --url {quote(shown)}"
             " (with the password), or set WORKFLOW_CHECKPOINT_AUTO_MIGRATE=1, or the option auto_migrate."
         )
         self.version = version

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["PostgresDatabase"]
 
 T = TypeVar("T")
-DRIVER_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+BROKEN: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises by itself: also where the server threw it out in the middle of preparing a statement."""
+DRIVER_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, *BROKEN, OSError, TimeoutError)
 READ_ONLY: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """A restore makes several queries: what retention deletes between them must still be there."""
 STARTING: Final = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
@@ -36,7 +38,7 @@ LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
+    *BROKEN,
     OSError,
     TimeoutError,
 )

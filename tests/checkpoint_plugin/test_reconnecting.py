@@ -1,0 +1,154 @@
+"""Runs outlive a server that is killed and started again, and one that throws them out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from checkpoint_plugin.errors import StoreUnreachable
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import Store
+from tests.checkpoint_plugin.test_plugin import CALLS, runner
+from tests.postgres import Server, start_server
+from workflow_runner import Context, Graph, Stream, node
+
+GUARD_SECONDS = 120
+ITEMS = 60
+KILLED = 5
+RESTARTS = 3
+BREATH_SECONDS = 0.02
+THROW_OUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+class DurableServer(Server):
+    """A server whose commits are on the disk when it says so."""
+
+    durable = True
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    try:
+        server = await asyncio.to_thread(start_server, DurableServer)
+    except RuntimeError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield server
+    await asyncio.to_thread(server.stop)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    CALLS.clear()
+
+
+@node
+async def tick(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        CALLS.append(f"tick {i}")
+        await asyncio.sleep(BREATH_SECONDS)
+        yield i
+
+
+@node
+async def triple(x: int) -> int:
+    CALLS.append(f"triple {x}")
+    return 3 * x
+
+
+@node
+async def sums(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    seen = context.state or 0
+    async for x in items:
+        seen += x
+        yield seen
+        context.commit(seen)
+
+
+def graph() -> Graph:
+    graph = Graph()
+    tripled = graph.add(triple, x=graph.add(tick, n=ITEMS))
+    graph.output("tripled", tripled)
+    graph.output("sums", graph.add(sums, items=tripled))
+    return graph
+
+
+WHOLE = {"tripled": [3 * i for i in range(ITEMS)], "sums": [3 * sum(range(i + 1)) for i in range(ITEMS)]}
+
+
+async def called(count: int) -> None:
+    """Wait until so many bodies have begun."""
+    while True:
+        if len(CALLS) >= count:
+            return
+        await asyncio.sleep(BREATH_SECONDS)
+
+
+async def is_whole(url: str) -> None:
+    """Every body ran once, and what is stored is what came out, checkpoint after checkpoint."""
+    assert sorted(CALLS) == sorted([*(f"tick {i}" for i in range(ITEMS)), *(f"triple {i}" for i in range(ITEMS))])
+    assert (await runner(url).resume("r", graph=graph())).outputs == WHOLE
+    store = Store(locate(url), create=False)
+    numbers = [row.number for row in await store.checkpoints("r")]
+    await store.close()
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > ITEMS
+
+
+async def test_a_run_outlives_a_server_that_is_killed_and_started_again(server: Server) -> None:
+    url = server.dsn()
+    async with asyncio.timeout(GUARD_SECONDS):
+        run = asyncio.create_task(runner(url).run(graph(), enable={"checkpoint": {"every_firing": True}}, run_id="r"))
+        for number in range(1, RESTARTS + 1):
+            await called(number * ITEMS // RESTARTS)
+            assert not run.done()
+            await asyncio.to_thread(server.restart, 0.3)
+        assert (await run).outputs == WHOLE
+    await is_whole(url)
+
+
+async def test_a_run_outlives_a_server_that_throws_it_out_again_and_again(postgres_url: str) -> None:
+    thrown = 0
+    connection = await asyncpg.connect(postgres_url)
+    async with asyncio.timeout(GUARD_SECONDS):
+        run = asyncio.create_task(runner(postgres_url).run(graph(), enable={"checkpoint": {"every_firing": True}}, run_id="r"))
+        await called(1)
+        while not run.done():
+            thrown += len(await connection.fetch(THROW_OUT))
+            await asyncio.sleep(KILLED * BREATH_SECONDS)
+        assert (await run).outputs == WHOLE
+    await connection.close()
+    assert thrown > KILLED
+    await is_whole(postgres_url)
+
+
+async def test_a_lease_is_renewed_when_the_server_is_back(server: Server) -> None:
+    async with asyncio.timeout(GUARD_SECONDS):
+        run = asyncio.create_task(runner(server.dsn()).run(graph(), enable={"checkpoint": {"lease_seconds": 3}}, run_id="r"))
+        await called(KILLED)
+        await asyncio.to_thread(server.restart, 1.5)
+        assert (await run).outputs == WHOLE
+
+
+async def test_a_server_that_stays_away_ends_the_run_which_can_be_resumed(server: Server) -> None:
+    url = f"{server.dsn()}&reconnect_seconds=0.3"
+    async with asyncio.timeout(GUARD_SECONDS):
+        run = asyncio.create_task(runner(url).run(graph(), enable={"checkpoint": {"every_firing": True}}, run_id="r"))
+        await called(ITEMS)
+        await asyncio.to_thread(server.restart, 3)
+        with pytest.raises(StoreUnreachable):
+            await run
+        while True:
+            try:
+                await asyncio.to_thread(server.wait)
+                break
+            except asyncpg.PostgresError:
+                await asyncio.sleep(BREATH_SECONDS)
+        assert (await runner(server.dsn()).resume("r", graph=graph(), steal=True)).outputs == WHOLE
