@@ -199,17 +199,12 @@ def test_a_recovery_that_is_killed_leaves_its_child_alone(folder: Folder) -> Non
 class Restartable(Server):
     """A server that can be killed and started again on the same data."""
 
-    def __init__(self, binaries: Path) -> None:
-        super().__init__(binaries)
-        self._command = self._process.args
-
     def kill(self) -> None:
         self._process.send_signal(signal.SIGQUIT)  # at once, as in a crash; its children, too
         self._process.wait(10)
 
     def start_again(self) -> None:
-        command: Any = self._command
-        self._process = subprocess.Popen(command, user=self._user, stdout=self._log, stderr=self._log, cwd=self.folder)
+        self._process = self._start()
         self.wait()
 
 
