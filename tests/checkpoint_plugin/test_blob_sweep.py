@@ -23,7 +23,7 @@ from checkpoint_plugin.models import CHECKPOINT, PAYLOAD
 from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
 from hookspecs import StoreError
-from tests.checkpoint_plugin.test_blobs import LIMIT, Shelf, history, names, save, states
+from tests.checkpoint_plugin.test_blobs import FOLDERS, LIMIT, Shelf, history, make_shelf, names, save, states
 from tests.checkpoint_plugin.test_store import definition
 from tests.cli.command import workflow
 
@@ -33,13 +33,9 @@ BITS = random.Random(17)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture(params=["beside", "file"])
-def shelf(request: pytest.FixtureRequest, store_url: str, tmp_path: Path) -> Shelf:
-    if request.param == "file":
-        return Shelf(store_url, f"file://{tmp_path}/kept", tmp_path / "kept")
-    if store_url.startswith("postgresql"):
-        pytest.skip("nothing lies beside a server")
-    return Shelf(store_url, True, Path(f"{store_url.removeprefix('sqlite:///')}.blobs"))
+@pytest.fixture(params=FOLDERS)
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    return make_shelf(request, tmp_path)
 
 
 def value() -> bytes:
@@ -97,9 +93,8 @@ async def test_nothing_is_deleted_before_the_rows_are(shelf: Shelf, monkeypatch:
         assert len(shelf.files) == 2
 
 
-async def test_where_the_place_is_not_known_nothing_is_pruned(shelf: Shelf) -> None:
-    if shelf.option is True:
-        pytest.skip("what lies beside the database is always known")
+async def test_where_the_place_is_not_known_nothing_is_pruned(store_url: str, tmp_path: Path) -> None:
+    shelf = Shelf(store_url, f"file://{tmp_path}/kept", tmp_path / "kept")
     async with shelf.open() as store:
         await store.insert_job("r", definition())
         known = await save(store, value())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import resource
@@ -23,7 +24,7 @@ from checkpoint_plugin.encryption import KeyRing
 from checkpoint_plugin.errors import BlobsUnusable, PolicyInvalid, StoreDamaged, StoreUnreachable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.manager import CheckpointManager
-from checkpoint_plugin.models import PAYLOAD
+from checkpoint_plugin.models import PAYLOAD, SCHEMA
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Snapshot
@@ -68,24 +69,30 @@ class Shelf:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
 
-@pytest.fixture(params=["beside", "file", "memory"])
-def shelf(request: pytest.FixtureRequest, store_url: str, tmp_path: Path) -> Shelf:
-    kind: str = request.param
-    if kind == "beside":
-        if store_url.startswith("postgresql"):
-            pytest.skip("nothing lies beside a server")
-        return Shelf(store_url, True, Path(f"{locate(store_url).path}.blobs"))
-    if kind == "file":
-        return Shelf(store_url, f"file://{tmp_path}/kept here", tmp_path / "kept here")
+FOLDERS = ("sqlite beside", "sqlite file", "postgresql file")
+PLACES = (*FOLDERS, "sqlite memory", "postgresql memory")
+
+
+def make_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    """A fresh store of a kind, with its files in a place of a kind."""
+    database, place = request.param.split()
+    url = f"sqlite:///{tmp_path}/checkpoints.db" if database == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    if place == "beside":
+        return Shelf(url, True, tmp_path / "checkpoints.db.blobs")
+    if place == "file":
+        return Shelf(url, f"file://{tmp_path}/kept here", tmp_path / "kept here")
     pytest.importorskip("fsspec")
-    return Shelf(store_url, f"memory://{tmp_path.name}", None)
+    return Shelf(url, f"memory://{tmp_path.name}", None)
 
 
-@pytest.fixture
-def folder_shelf(shelf: Shelf) -> Shelf:
-    if shelf.folder is None:
-        pytest.skip("not in a folder")
-    return shelf
+@pytest.fixture(params=PLACES)
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    return make_shelf(request, tmp_path)
+
+
+@pytest.fixture(params=FOLDERS)
+def folder_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    return make_shelf(request, tmp_path)
 
 
 def history() -> RunHistory:
@@ -283,6 +290,77 @@ async def test_a_hostile_row_reads_no_other_file(store_url: str, tmp_path: Path)
             await store.transact(forge)
             with pytest.raises(StoreDamaged):
                 await states(store)
+
+
+async def test_a_hostile_name_of_the_store_leads_nowhere(store_url: str, tmp_path: Path) -> None:
+    shelf = Shelf(store_url, f"file://{tmp_path}/kept", tmp_path / "kept")
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE)
+        await store.transact(lambda connection: connection.execute(update(SCHEMA).values(store_id="../../elsewhere")))
+    async with shelf.open() as store:
+        for work in (states(store), save(store, OTHER)):
+            with pytest.raises(BlobsUnusable, match="no name under which it keeps files"):
+                await work
+    assert len(shelf.files) == 1 and not (tmp_path.parent / "elsewhere").exists()
+
+
+@pytest.fixture
+def memory() -> Any:
+    return pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem()
+
+
+async def test_damage_under_a_url_is_told(store_url: str, tmp_path: Path, memory: Any) -> None:
+    async with Shelf(store_url, f"memory://{tmp_path.name}", None).open() as store:
+        await store.insert_job("r", definition())
+        await save(store, LARGE)
+        (path,) = memory.find(f"/{tmp_path.name}")
+        data = memory.cat_file(path)
+        for harm, told in ((data[:-1], "has 12291 of"), (data + b"\0", "of 12292 bytes, or more"), (data[::-1], "was changed")):
+            memory.pipe_file(path, harm)
+            with pytest.raises(StoreDamaged, match=told):
+                await states(store)
+        memory.rm_file(path)
+        with pytest.raises(StoreDamaged, match="is missing"):
+            await states(store)
+
+
+@pytest.mark.parametrize(("method", "what"), [("pipe_file", "written"), ("cat_file", "read")])
+async def test_a_url_that_refuses(
+    method: str, what: str, store_url: str, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **more: Any) -> Any:
+        raise RuntimeError("the bucket is closed\nand more")
+
+    async with Shelf(store_url, f"memory://{tmp_path.name}?key=secret", None).open() as store:
+        await store.insert_job("r", definition())
+        known = await save(store, LARGE)
+        monkeypatch.setattr(type(memory), method, refuse)
+        with pytest.raises(BlobsUnusable, match=rf"cannot be {what}: RuntimeError: the bucket is closed\. Give") as raised:
+            await (save(store, OTHER, known=known) if what == "written" else states(store))
+        assert "secret" not in str(raised.value)
+        monkeypatch.undo()
+        assert await states(store) == [LARGE]
+
+
+async def test_runs_that_share_a_transaction(folder_shelf: Shelf) -> None:
+    async with folder_shelf.open() as store:
+        runs = [f"r{number}" for number in range(5)]
+        for run_id in runs:
+            await store.insert_job(run_id, definition())
+
+        async def one(run_id: str) -> Any:
+            state: Any = object() if run_id == "r3" else [run_id, LARGE]
+            return await store.save(
+                RunHistory(run_id, 1, 1), cut(NodeSnapshot("n", "running", state=state), run_id=run_id), "test"
+            )
+
+        found = await asyncio.gather(*map(one, runs), return_exceptions=True)
+        assert [type(outcome).__name__ for outcome in found] == ["CheckpointRef"] * 3 + ["ValueNotStorable", "CheckpointRef"]
+        assert len(folder_shelf.files) == 4  # one a run: runs share nothing
+        for run_id in {*runs} - {"r3"}:
+            restored = await store.restore(RunHistory(run_id, 1), None)
+            assert restored is not None and restored.nodes[0].state == [run_id, LARGE]
 
 
 async def test_names_are_never_used_twice() -> None:
