@@ -170,6 +170,7 @@ class StoreDamaged(CheckpointError):
         which = f"checkpoint {number} of run {run_id!r}" if number is not None else f"run {run_id!r}"
         super().__init__(f"{which} is damaged: {what}. Restore the database from a copy; nothing was changed.")
         self.run_id = run_id
+        self.what = what
         self.number = number
 
 

@@ -22,7 +22,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["StoredCut", "fetch_cut", "fetch_node_ids", "read_whole"]
+__all__ = ["StoredCut", "cut_hash_of", "fetch_cut", "fetch_node_ids", "load_payloads", "read_whole"]
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def _fetch_rows(connection: Connection, run_id: str, head: Any, codec: Codec, se
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
-    reader.payloads = _load_payloads(connection, run_id, mentioned, seal, blobs)
+    reader.payloads = load_payloads(connection, run_id, mentioned, seal, blobs)
     return StoredCut(head, total, {row.node_id: row.digest for row in rows}, unpacked, items, mentioned, reader)
 
 
@@ -168,9 +168,10 @@ def _segments(run_id: str, head: Any) -> Any:
     return query.where(OUTPUT_SEGMENT.c.number <= head.number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
 
 
-def _load_payloads(
+def load_payloads(
     connection: Connection, run_id: str, digests: Iterable[bytes], seal: Seal, blobs: Blobs | None
 ) -> PayloadReader:
+    """Read payloads and what they grew out of, not yet compared with their digests."""
     table = PAYLOAD.c
     columns = (table.digest, table.encoding, table.size, table.body, table.series, table.series_end, table.blob)
     of_run = select(*columns).where(PAYLOAD.c.run_id == run_id)
@@ -206,12 +207,24 @@ def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> int:
         total = add_digests(total, added=row.digest)
     if len(rows) != head.row_count:
         raise StoreDamaged(run_id, f"{len(rows)} of {head.row_count} node rows are there", head.number)
-    expected = total
-    if head.written_at is None:  # layout 1 summed other digests
-        expected = sum(int.from_bytes(digest_of(b"cut", text_bytes(row.node_id), row.digest), "big") for row in rows) % (1 << 256)
-    if expected.to_bytes(32, "big") != head.cut_hash:
+    if cut_hash_of(head, total, ((row.node_id, row.digest) for row in rows)) != head.cut_hash:
         raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
     return total
+
+
+def cut_hash_of(head: Any, total: int, rows: Iterable[tuple[str, bytes]]) -> bytes:
+    """The hash that a checkpoint's row must have.
+
+    Args:
+        head: the row.
+        total: the sum of the digests of the cut's rows.
+        rows: node ids and digests; layout 1 summed something else.
+    """
+    if head.written_at is None:
+        total = sum(int.from_bytes(digest_of(b"cut", text_bytes(node_id), digest), "big") for node_id, digest in rows) % (
+            1 << 256
+        )
+    return total.to_bytes(32, "big")
 
 
 def _check_segments(run_id: str, number: int, segments: Sequence[Any]) -> None:

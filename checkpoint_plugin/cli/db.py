@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from checkpoint_plugin.cli.check import check
 from checkpoint_plugin.cli.keys import rotate_key
 from checkpoint_plugin.cli.layout import current, upgrade
 
@@ -12,9 +13,10 @@ __all__ = ["db"]
 
 @click.group()
 def db() -> None:
-    """Look after a store: its layout, its keys."""
+    """Look after a store: whether it is whole, its layout, its keys."""
 
 
+db.add_command(check)
 db.add_command(current)
 db.add_command(rotate_key)
 db.add_command(upgrade)

@@ -37,11 +37,11 @@ async def stored(store_url: str) -> str:
     return store_url
 
 
-async def read_rows(url: str, table: Table) -> list[dict[str, Any]]:
+async def read_rows(url: str, table: Table, run_id: str = RUN_ID) -> list[dict[str, Any]]:
     store = Store(locate(url), create=False)
     try:
         key = table.c.id if table is JOB else table.c.run_id
-        query = select(table).where(key == RUN_ID).order_by(*table.primary_key.columns)
+        query = select(table).where(key == run_id).order_by(*table.primary_key.columns)
         rows = await store.transact(lambda connection: connection.execute(query).all(), write=False)
         return [dict(row._mapping) for row in rows]
     finally:

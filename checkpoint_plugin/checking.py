@@ -1,0 +1,112 @@
+"""A store looked at as a whole: the database itself, then run after run. It only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Connection, select
+
+from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.finding import RESTORE, Finding, RunReport, StoreReport, Unverified, go_on
+from checkpoint_plugin.models import JOB
+from checkpoint_plugin.run_check import RunChecked, check_run
+from checkpoint_plugin.witness import Witness
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["check_store"]
+
+MOST_MESSAGES: Final = 100
+SALVAGE: Final = "Restore the file from a copy; what can still be read, `sqlite3 FILE .recover` copies into a new one."
+Tell = Callable[[int, int], None]
+
+
+async def check_store(
+    store: Store, run_ids: Sequence[str] = (), witness: Path | None = None, tell: Tell = lambda done, count: None
+) -> StoreReport:
+    """Look at everything of a store.
+
+    Args:
+        store: an open one.
+        run_ids: only these runs, and the database itself.
+        witness: the folder of the witness; default: the one that is stored with a run.
+        tell: called after every run with how many are done, and how many there are.
+
+    Raises:
+        RunNotFound: a run that is named is not there.
+        StoreUnreachable: the connection was lost.
+    """
+    findings: list[Finding] = []
+    wanted = run_ids
+    try:
+        findings += [Finding(None, what, SALVAGE) for what in await store.transact(_faults, write=False)]
+        if not run_ids:
+            wanted = await store.transact(_run_ids, write=False)
+    except StoreUnreachable:
+        raise
+    except StoreUnreadable as error:
+        findings.append(_unreadable(None, error))
+    runs = []
+    for done, run_id in enumerate(wanted, 1):
+        runs.append(await _check(store, run_id, witness))
+        tell(done, len(wanted))
+    return StoreReport(runs, findings)
+
+
+async def _check(store: Store, run_id: str, folder: Path | None) -> RunReport:
+    look = partial(
+        check_run, run_id=run_id, codec=store.codec, ring=store.keys.ring, blobs=store.blobs, shown=store.location.shown
+    )
+    try:
+        checked = await store.transact(look, write=False)
+        if checked.report.findings:  # a file may have been pruned since its row was read: the next moment tells
+            checked = await store.transact(look, write=False)
+    except StoreUnreachable:
+        raise
+    except StoreUnreadable as error:
+        return RunReport(run_id, findings=(_unreadable(run_id, error),))
+    return await store.compute(lambda: _compare(checked, folder))
+
+
+def _compare(checked: RunChecked, folder: Path | None) -> RunReport:
+    """What was found, and what the witness says to it."""
+    report = checked.report
+    chosen: Any = folder if folder is not None else checked.options.get("witness")
+    if not isinstance(chosen, str | Path):
+        return report
+    witness = Witness(chosen)
+    findings, unverified = list(report.findings), list(report.unverified)
+    if report.checkpoints and not witness.path(report.run_id).exists():
+        unverified.append(Unverified(report.run_id, f"the witness {chosen} knows nothing of it"))
+    try:
+        witness.check(report.run_id, *checked.newest)
+    except StoreDamaged as error:
+        findings.append(Finding(report.run_id, error.what, go_on(report.run_id, report.newest_intact), error.number))
+    except StoreUnreadable as error:
+        unverified.append(Unverified(report.run_id, str(error)))
+    return RunReport(report.run_id, report.checkpoints, report.damaged, findings, unverified)
+
+
+def _unreadable(run_id: str | None, error: StoreUnreadable) -> Finding:
+    """What cannot be read: the message says what to do already."""
+    what, _, advice = str(error).partition(". ")
+    return Finding(run_id, what, advice or RESTORE)
+
+
+def _run_ids(connection: Connection) -> Sequence[str]:
+    return connection.execute(select(JOB.c.id).order_by(JOB.c.created_at, JOB.c.id)).scalars().all()
+
+
+def _faults(connection: Connection) -> Sequence[str]:
+    """What SQLite finds in its file; PostgreSQL looks after its own."""
+    if connection.dialect.name != "sqlite":
+        return ()
+    found = connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_MESSAGES})").scalars().all()
+    faults = [f"SQLite: {text}" for text in found if text != "ok"]
+    for table, rowid, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check").all()[:MOST_MESSAGES]:
+        faults.append(f"SQLite: row {rowid} of {table} belongs to nothing in {parent}")
+    return faults

@@ -1,0 +1,276 @@
+"""`workflow db check` finds what a restore would refuse, names the checkpoints that it would refuse, and reads only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import ormsgpack
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Table, and_, delete, insert, update
+
+from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.digests import row_digest
+from checkpoint_plugin.finding import RunReport, StoreReport
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE
+from checkpoint_plugin.store import Store
+from hookspecs import RunNotFound
+from tests.damage.stored import CHECKPOINTS, RUN_ID, Refused, look, store_run
+from tests.damage.test_rows import NEEDED, bent, change, is_row, read_rows, wrong_numbers
+
+KEY = "0" * 63 + "1"
+NUMBERS = range(1, CHECKPOINTS + 1)
+
+
+@pytest.fixture
+async def stored(store_url: str) -> str:
+    await store_run(store_url)
+    return store_url
+
+
+async def check(url: str, *run_ids: str, witness: Path | None = None) -> StoreReport:
+    store = Store(locate(url), create=False)
+    try:
+        return await check_store(store, run_ids, witness)
+    finally:
+        await store.close()
+
+
+async def check_run(url: str) -> RunReport:
+    (report,) = (await check(url, RUN_ID)).runs
+    return report
+
+
+def call(url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(db, ["check", "--url", url, *arguments])
+
+
+async def compare_with_restore(url: str) -> RunReport:
+    """The check names those checkpoints that a restore refuses, and no other."""
+    report, seen = await check_run(url), await look(url)
+    refused = {number for number in NUMBERS if isinstance(seen[number], Refused)}
+    usable = not isinstance(seen["job"], Refused)
+    there = [number for number in NUMBERS if number in report.checkpoints]
+    assert report.damaged.intersection(NUMBERS) == (
+        {number for number in there if number in refused} if usable else set(there)
+    ), report.findings
+    if refused or not usable or isinstance(seen[None], Refused):
+        assert report.findings
+    return report
+
+
+async def test_a_whole_store_has_nothing_to_tell(stored: str) -> None:
+    report = await check(stored)
+    assert [run.run_id for run in report.runs] == [RUN_ID, "another"]
+    assert list(report.all_findings) == []
+    assert list(report.unverified) == []
+    assert [list(run.checkpoints) for run in report.runs] == [list(NUMBERS), [1]]
+    assert report.runs[0].newest_intact == CHECKPOINTS
+    with pytest.raises(RunNotFound):
+        await check(stored, "nobody")
+
+
+@pytest.mark.parametrize("name", list(NEEDED))
+async def test_whatever_is_changed_is_found_where_a_restore_finds_it(stored: str, name: str) -> None:
+    table, columns = NEEDED[name]
+    rng = random.Random(name)
+    rows = await read_rows(stored, table)
+    keys = [column.name for column in table.primary_key.columns]
+    taken = {tuple(row[key] for key in keys) for row in rows}
+    for column in columns:
+        changes = [(row, {**row, column: bent(row[column], rng)}) for row in rows]
+        new = [(row, there) for row, there in changes if there[column] != row[column]]
+        if column in keys:
+            new = [(row, there) for row, there in new if tuple(there[key] for key in keys) not in taken]
+        for row, there in rng.sample(new, min(1, len(new))):
+            await change(stored, update(table).where(is_row(table, row)).values({column: there[column]}))
+            report = await compare_with_restore(stored)
+            assert report.findings, f"nobody saw that {column} of {row} was changed"
+            await change(stored, update(table).where(is_row(table, there)).values({column: row[column]}))
+    assert not (await check_run(stored)).findings
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDED if name != "job"])
+async def test_whatever_is_deleted_is_found(stored: str, name: str) -> None:
+    table, _ = NEEDED[name]
+    rows = await read_rows(stored, table)
+    for row in random.Random(name).sample(rows, min(3, len(rows))):
+        await change(stored, delete(table).where(is_row(table, row)))
+        report = await compare_with_restore(stored)
+        assert report.findings, f"nobody saw that {row} is gone"
+        await change(stored, insert(table).values(row))
+    assert not (await check_run(stored)).findings
+
+
+@pytest.mark.parametrize("name", ["payload", "node_version", "checkpoint"])
+async def test_rows_of_two_runs_that_changed_places_are_found(stored: str, name: str) -> None:
+    """Each is whole, with its digest, of the same number and node, and of another run."""
+    table, _ = NEEDED[name]
+    mine = await read_rows(stored, table)
+    theirs = await read_rows(stored, table, "another")
+    keys = [column.name for column in table.primary_key.columns]
+    pairs = [
+        (one, two)
+        for one in mine
+        for two in theirs
+        if one["body" if "body" in one else "digest"] != two["body" if "body" in two else "digest"]
+    ]
+    if not pairs:
+        pytest.skip("the other run has no such row")
+    reference = await look(stored)
+    for one, two in random.Random(name).sample(pairs, min(3, len(pairs))):
+        values = [{n: v for n, v in row.items() if n not in keys} for row in (one, two)]
+        await change(
+            stored,
+            update(table).where(is_row(table, one)).values(values[1]),
+            update(table).where(is_row(table, two)).values(values[0]),
+        )
+        assert (await compare_with_restore(stored)).findings, f"nobody saw that {one} and {two} changed places"
+        await change(
+            stored,
+            update(table).where(is_row(table, one)).values(values[0]),
+            update(table).where(is_row(table, two)).values(values[1]),
+        )
+    assert await look(stored) == reference
+
+
+async def test_a_forged_row_with_a_digest_of_its_own_is_found(stored: str) -> None:
+    row = next(r for r in await read_rows(stored, NODE_VERSION) if (r["node_id"], r["number"]) == ("busy", 3))
+    body = ormsgpack.packb(wrong_numbers(ormsgpack.unpackb(row["body"])))
+    forged = {"body": body, "digest": row_digest(RUN_ID, "busy", 3, body)}
+    await change(stored, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(forged))
+    report = await compare_with_restore(stored)
+    assert [(found.number, found.what) for found in report.findings] == [
+        (3, "a row of a node is not the one that the checkpoint was made of")
+    ]
+
+
+async def test_what_no_restore_reads_is_found_too(stored: str) -> None:
+    def of(table: Table, **key: Any) -> Any:
+        return and_(table.c.run_id == RUN_ID, *(table.c[name] == value for name, value in key.items()))
+
+    at = (await read_rows(stored, JOB))[0]["created_at"]
+    changes: list[tuple[Any, str]] = [
+        (update(RUN_NODE_STATE).where(of(RUN_NODE_STATE, node_id="bad")).values(status="idle"), "run_node_state says idle"),
+        (update(RUN_NODE_STATE).where(of(RUN_NODE_STATE, node_id="busy")).values(number=2), "says that checkpoint 2"),
+        (delete(RUN_NODE_STATE).where(of(RUN_NODE_STATE, node_id="done 1")), "no row in run_node_state"),
+        (update(OUTPUT_SEGMENT).where(of(OUTPUT_SEGMENT, first=15)).values(count=4), "says that it holds 4 items"),
+        (update(NODE_VERSION).where(of(NODE_VERSION, node_id="busy", number=6)).values(mentions=b""), "does not list it"),
+        (insert(EVENT).values(run_id=RUN_ID, seq=3, kind="x", time=at), "1 of 0 events"),
+        (delete(LEASE).where(of(LEASE)), "row in lease"),
+    ]
+    for number, (statement, expected) in enumerate(changes, 1):
+        await change(stored, statement)
+        report = await check_run(stored)
+        assert any(expected in found.what for found in report.findings), (expected, report.findings)
+        assert len({found.what.partition(" payload ")[0] for found in report.findings}) == number
+
+
+def test_the_command(stored_url: str) -> None:
+    done = call(stored_url, "--json")
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert document["intact"]
+    assert document["findings"] == document["unverified"] == []
+    assert document["runs"][0] == {"run_id": RUN_ID, "checkpoints": 6, "damaged": [], "newest_intact": 6}
+    row = next(r for r in asyncio.run(read_rows(stored_url, NODE_VERSION)) if (r["node_id"], r["number"]) == ("busy", 5))
+    asyncio.run(change(stored_url, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=row["body"] + b"x")))
+    done = call(stored_url, "--json")
+    assert done.exit_code == 5
+    document = json.loads(done.stdout)
+    assert not document["intact"]
+    assert document["runs"][0] == {"run_id": RUN_ID, "checkpoints": 6, "damaged": [5], "newest_intact": 6}
+    (found,) = document["findings"]
+    assert (found["run_id"], found["checkpoint"], found["node_id"]) == (RUN_ID, 5, "busy")
+    assert "workflow resume r --checkpoint 6" in found["advice"]
+    assert "--latest-intact" in found["advice"]
+    done = call(stored_url, RUN_ID)
+    assert done.exit_code == 5
+    assert "run r, checkpoint 5, node busy: its row was changed" in done.stdout
+    assert call(stored_url, "another").exit_code == 0
+    assert call(stored_url, "--quiet").stdout == ""
+    missing = CliRunner().invoke(db, ["check", "--url", "sqlite:////nowhere/c.db"])
+    assert missing.exit_code != 0
+
+
+@pytest.fixture
+def stored_url(store_url: str) -> str:
+    asyncio.run(store_run(store_url))
+    return store_url
+
+
+async def test_an_encrypted_run_is_verified_with_its_key_and_as_far_as_can_be_without(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", KEY)
+    await store_run(store_url)
+    assert not (await check(store_url)).all_findings
+    assert not (await check(store_url)).unverified
+    payload = (await read_rows(store_url, NEEDED["payload"][0]))[0]
+    row = next(r for r in await read_rows(store_url, NODE_VERSION) if (r["node_id"], r["number"]) == ("busy", 5))
+    monkeypatch.delenv("WORKFLOW_CHECKPOINT_KEY")
+    report = await check_run(store_url)
+    assert not report.findings
+    assert "only rows and digests were checked. Set WORKFLOW_CHECKPOINT_KEY" in report.unverified[0].what
+    await change(store_url, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=row["body"] + b"x"))
+    assert (await check_run(store_url)).damaged == {5}  # also without the key
+    await change(store_url, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=row["body"]))
+    table = NEEDED["payload"][0]
+    await change(store_url, update(table).where(is_row(table, payload)).values(body=payload["body"] + b"x"))
+    assert not (await check_run(store_url)).findings
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", KEY)
+    assert (await compare_with_restore(store_url)).findings
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "2" * 64)
+    assert not (await check_run(store_url)).findings
+
+
+async def test_the_witness_is_asked(store_url: str, tmp_path: Path) -> None:
+    await store_run(store_url, tmp_path / "witness")
+    assert not (await check(store_url, witness=tmp_path / "witness")).all_findings
+    assert (await check(store_url, witness=tmp_path / "other")).unverified
+    for table in (NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE, NEEDED["checkpoint"][0]):
+        for row in await read_rows(store_url, table):
+            if row["number"] == CHECKPOINTS:
+                await change(store_url, delete(table).where(is_row(table, row)))
+    job = JOB.c.id == RUN_ID
+    await change(store_url, update(JOB).where(job).values(newest_number=CHECKPOINTS - 1))
+    (report,) = (await check(store_url, RUN_ID, witness=tmp_path / "witness")).runs
+    assert any("checkpoint 6 was durable, and the newest that is there is 5" in found.what for found in report.findings)
+    assert report.newest_intact == CHECKPOINTS - 1
+
+
+async def test_flipped_bits_that_a_restore_refuses_are_found(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = tmp_path / "c.db"
+    await store_run(f"sqlite:///{path}")
+    whole = path.read_bytes()
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    found = 0
+    for number in range(request.config.getoption("--damage") // 3):
+        data = bytearray(whole)
+        place, bit = rng.randrange(len(whole)), rng.randrange(8)
+        data[place] ^= 1 << bit
+        other = tmp_path / "damaged.db"
+        other.write_bytes(data)
+        url = f"sqlite:///{other}"
+        try:
+            seen = await look(url)
+            before = other.read_bytes()
+            report = await check(url)
+            assert other.read_bytes() == before  # it reads only
+            if any(isinstance(each, Refused) for each in seen.values()):
+                assert report.all_findings
+                found += 1
+        except Exception as error:
+            error.add_note(f"seed {seed}, flip {number}: bit {bit} of byte {place}")
+            raise
+        finally:
+            for name in (other, Path(f"{other}-wal"), Path(f"{other}-shm")):
+                name.unlink(missing_ok=True)
+    assert found
