@@ -22,9 +22,10 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from checkpoint_plugin.errors import StoreMissing
+from checkpoint_plugin.events import EventLogger
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import PluginHost, RunExists, RunHeld, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
+from hookspecs import CheckpointRef, PluginHost, RunExists, RunHeld, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
 from tests.sigkill.witness import WitnessLab, open_journal
 from tests.simulation.cases import Case
 from tests.simulation.lab import LAB
@@ -168,7 +169,7 @@ def _attempt(order: Order, works: int) -> int:
 
 
 class Notary:
-    """Writes into the journal what an attempt goes on from.
+    """Writes into the journal what an attempt goes on from, and what it is told to be durable.
 
     Not before the attempt has its number: a save that was under way when its process was killed may become visible
     until then. PostgreSQL commits for a client that is gone; SQLite finds the commit when it recovers its log.
@@ -181,13 +182,23 @@ class Notary:
     @hookimpl(trylast=True)
     async def before_run(self, run: RunInfo) -> None:
         """Read the newest durable cut; the plugin has made this attempt the newest."""
-        self._lab.restored(await _durable_cut(self._order))
+        snapshot, logged = await _durable_cut(self._order)
+        for number in logged:
+            self._lab.saved(number)
+        self._lab.restored(snapshot)
+
+    @hookimpl
+    async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:
+        """A checkpoint is durable, whoever waited for it."""
+        self._lab.saved(ref.number)
 
 
-async def _durable_cut(order: Order) -> Snapshot | None:
+async def _durable_cut(order: Order) -> tuple[Snapshot | None, list[int]]:
+    """The newest cut, and the checkpoints that the run's events call durable."""
     store = Store(locate(order.url), create=False)
     try:
-        return await store.restore(RunHistory(order.run_id, 0), None)
+        events = await EventLogger(order.run_id, store=store).events(kind="checkpointed")
+        return await store.restore(RunHistory(order.run_id, 0), None), [event.payload["number"] for event in events]
     finally:
         await store.close()
 

@@ -45,8 +45,14 @@ def usable_seeds(first: int, count: int) -> list[int]:
     return seeds
 
 
-def options_of(case: Case, random: Random) -> dict[str, Any]:
-    """The plugin's options, as the simulation would have it."""
+def options_of(case: Case, random: Random, durability: str) -> dict[str, Any]:
+    """The plugin's options, as the simulation would have it; those that wait for less keep an event log."""
+    match durability:
+        case "async":
+            lag = {"max_lag_steps": random.choice((1, 5, 1_000))} if case.policy == "every_firing" else {}
+            return {**options_of(case, random, "sync"), **lag, "durability": "async", "events": True}
+        case "exit":
+            return {"durability": "exit", "events": True}
     match case.policy:
         case "every_firing":
             return {"every_firing": True}
@@ -56,7 +62,7 @@ def options_of(case: Case, random: Random) -> dict[str, Any]:
             return {"explicit": True}
 
 
-def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tally: Tally) -> None:
+def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tally: Tally, durability: str = "sync") -> None:
     """Run a seed to its end, over some kills.
 
     Raises:
@@ -65,7 +71,8 @@ def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tal
     case = make_case(seed)
     random = Random(f"sigkill {seed}")
     run_id = f"run-{seed}"
-    options = options_of(case, random)
+    options = options_of(case, random, durability)
+    gated = case.policy == "every_firing" and durability == "sync"
     kills = 0
     for attempt in range(1, MAX_KILLS + 2):
         kill_after_seconds = None
@@ -80,7 +87,7 @@ def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tal
     told = f"after {kills} kills, with {options}\n{case.describe()}"
     if code:
         raise AssertionError(f"attempt {attempt} ended with {code} {told}\n{order.messages.read_text(encoding='utf-8')}")
-    testimony = read_testimony(order.journal, pure=case.pure, gated=case.policy == "every_firing")
+    testimony = read_testimony(order.journal, pure=case.pure, gated=gated)
     problems = list(testimony.violations)
     outputs = from_tagged(json.loads(order.outputs.read_text(encoding="ascii")))
     problems += problems_of(case, outputs)
@@ -97,4 +104,4 @@ def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tal
     tally.runs += 1
     tally.kills += kills
     tally.restored += testimony.restored
-    tally.gated += case.policy == "every_firing"
+    tally.gated += gated

@@ -45,7 +45,12 @@ class WitnessLab(Lab):
         """Write what the cut holds that the attempt goes on from."""
         nodes = snapshot.nodes if snapshot is not None else ()
         self.owed = {node.node_id: node.emitted for node in nodes if node.emitted}
-        self._write("restored", [[n.node_id, n.status, n.commits, n.firing - (n.arguments is not None)] for n in nodes])
+        rows = [[n.node_id, n.status, n.commits, n.firing - (n.arguments is not None)] for n in nodes]
+        self._write("restored", rows, 0 if snapshot is None else snapshot.number)
+
+    def saved(self, number: int) -> None:
+        """Write that a checkpoint was called durable."""
+        self._write("saved", number)
 
     def violate(self, problem: str) -> None:
         self._write("violated", problem)
@@ -108,9 +113,12 @@ def read_testimony(path: Path, *, pure: set[str], gated: bool) -> Testimony:
     journal = Journal()
     lab = Lab(Random(0), journal, 0)
     promised: dict[str, int] = {}
+    saved = 0
     for attempt, word, *rest in _lines(path):
         if word == "restored":
-            (nodes,) = rest
+            nodes, number = rest
+            if number < saved:
+                journal.violations.append(f"checkpoint {saved} was called durable, and attempt {attempt} found {number}")
             found.attempts += 1
             found.restored += bool(nodes)
             commits = {node_id: commits for node_id, _, commits, _ in nodes}
@@ -122,6 +130,8 @@ def read_testimony(path: Path, *, pure: set[str], gated: bool) -> Testimony:
             completed = {node_id for node_id, status, _, _ in nodes if status == "completed"}
             found.final = {node_id: final for node_id, _, _, final in nodes}
             lab = Lab(Random(0), journal, attempt, completed, pure)
+        elif word == "saved":
+            saved = max(saved, *rest)
         elif word == "durable":
             node_id, wanted = rest
             promised[node_id] = max(promised.get(node_id, 0), wanted)
