@@ -25,8 +25,11 @@ from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, dumps_tagged
 __all__ = ["answer_nodes", "update_suspended_state"]
 
 LEASE_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 2.0
-"""How long to wait for whoever holds the run: who brings another answer is done in a moment."""
+PATIENCE_SECONDS: Final = LEASE_SECONDS
+"""How long to wait for whoever holds a run that is not executed: who brings another answer, and is done in a moment."""
+EXECUTED_SECONDS: Final = 2.0
+"""And for one that is executed, and may be about to suspend."""
+EXECUTED: Final = ("running", "recovering")
 PAUSE_SECONDS: Final = 0.05
 
 
@@ -93,12 +96,13 @@ async def _answer_runner(store: Store, run_id: str, answers: Mapping[str, Any], 
 
 
 async def _take(store: Store, run_id: str, holder: Holder) -> Lease:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    began = time.monotonic()
     while True:
         try:
             return await store.transact(lambda connection: take_lease(connection, run_id, holder, LEASE_SECONDS))
         except RunHeld:
-            if time.monotonic() > deadline:
+            waited, executed = time.monotonic() - began, (await store.job(run_id)).status in EXECUTED
+            if waited > (EXECUTED_SECONDS if executed else PATIENCE_SECONDS):
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
 
