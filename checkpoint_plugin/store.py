@@ -536,17 +536,29 @@ class Store:
         await self._database.give_back()
 
     async def restore_latest_intact(self, history: RunHistory) -> Snapshot | None:
-        """Read the newest cut that is not damaged; those that are, are passed over.
+        """Read the newest cut that is not damaged; those that are, are passed over, each with a warning.
 
         Raises:
             StoreDamaged: every one is.
             StoreError: the store cannot be used.
         """
+        run_id = history.run_id
+
+        def read(connection: Connection) -> tuple[int, Sequence[int]]:
+            newest = connection.execute(select(JOB.c.newest_number).where(JOB.c.id == run_id)).scalar_one_or_none()
+            query = select(CHECKPOINT.c.number).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc())
+            return newest or 0, connection.execute(query).scalars().all()
+
+        newest, numbers = await self._read(read)
         damage: StoreDamaged | None = None
-        for row in reversed(await self.checkpoints(history.run_id)):
+        if newest > max(numbers, default=0):
+            damage = StoreDamaged(run_id, "the checkpoint itself is missing", newest)
+            logger.warning("run %s: checkpoint %s is passed over: %s", run_id, newest, damage.what)
+        for number in numbers:
             try:
-                return await self.restore(history, row.number)
+                return await self.restore(history, number)
             except StoreDamaged as error:
+                logger.warning("run %s: checkpoint %s is passed over: %s", run_id, number, error.what)
                 damage = damage or error
         if damage is not None:
             raise damage

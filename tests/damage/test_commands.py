@@ -1,0 +1,201 @@
+"""Commands on damaged stores: exit code 5 with an error that says what to do, or the right answer; and the ways on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Table, delete, update
+
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION
+from hookspecs import CheckpointChoice
+from tests.cli.command import workflow
+from tests.damage.test_rows import change, is_row, read_rows
+from workflow_runner import NodeFailed, WorkflowRunner
+from workflow_runner.cli.main import main
+from workflow_runner.cli.report import exit_code_of
+
+NODES = """
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from workflow_runner import Context, node
+
+
+@node
+async def steps(n: int, go: str, context: Context) -> AsyncIterator[int]:
+    for number in range(context.state or 0, n):
+        if number == 4 and not Path(go).exists():
+            raise ValueError("not yet")
+        yield number
+        context.commit(number + 1)
+        await context.checkpoint(f"step {number}")
+
+
+@node
+async def told(value: int) -> str:
+    return f"item {value} " * 40
+"""
+EXPECTED = {"out": [f"item {number} " * 40 for number in range(6)]}
+CHOICES: tuple[CheckpointChoice, ...] = (None, "latest-intact")
+REFUSED = (4, 5)
+"""Held by somebody else, where a flipped bit is in the lease; damaged."""
+
+
+class Folder:
+    """A run `r` that failed after some checkpoints, and may go on."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path = path
+        self.url = url
+        (path / "steps.py").write_text(NODES)
+        graph = {
+            "nodes": [
+                {"id": "s", "type": "steps.steps", "data": {"n": 6, "go": str(path / "go")}},
+                {"id": "t", "type": "steps.told"},
+                {"id": "out", "type": "workflow.Output", "data": {"name": "out"}},
+            ],
+            "edges": [
+                {"source": "s", "target": "t", "targetHandle": "value"},
+                {"source": "t", "target": "out", "targetHandle": "value"},
+            ],
+        }
+        (path / "flow.json").write_text(json.dumps(graph))
+        (path / "flow.json").write_text(json.dumps(graph))
+        options = {"checkpoint": {"url": url, "explicit": True, "on_error": True}}
+        with pytest.raises(NodeFailed):
+            asyncio.run(WorkflowRunner(nodes=self.nodes).run(graph, enable=options, run_id="r"))
+        (path / "go").touch()
+
+    @property
+    def nodes(self) -> list[str]:
+        return [str(self.path / "steps.py")]
+
+    def resume(self, checkpoint: CheckpointChoice = None, url: str | None = None) -> tuple[int, Any]:
+        """The exit code that the command would have, and the outputs or the error."""
+        try:
+            result = asyncio.run(WorkflowRunner(nodes=self.nodes).resume("r", url=url or self.url, checkpoint=checkpoint))
+        except Exception as error:
+            return exit_code_of(error), error
+        return 0, result.outputs
+
+
+@pytest.fixture
+def folder(tmp_path: Path, store_url: str) -> Folder:
+    return Folder(tmp_path, store_url)
+
+
+def numbers(url: str) -> list[int]:
+    return [row["number"] for row in asyncio.run(read_rows(url, CHECKPOINT))]
+
+
+def bend(url: str, table: Table, **key: Any) -> None:
+    """Change the bytes of a row."""
+    column = "body" if "body" in table.c else "cut_hash"
+    rows = asyncio.run(read_rows(url, table))
+    (row,) = (row for row in rows if all(row[name] == value for name, value in key.items()))
+    asyncio.run(change(url, update(table).where(is_row(table, row)).values({column: row[column][:-1] + b"?"})))
+
+
+def test_the_command_refuses_damage_and_goes_on_as_it_says(folder: Folder) -> None:
+    newest = numbers(folder.url)[-1]
+    bend(folder.url, NODE_VERSION, node_id="s", number=newest)
+    before = asyncio.run(read_rows(folder.url, CHECKPOINT))
+    arguments = ("resume", "r", "--nodes", *folder.nodes, "--url", folder.url, "--json")
+    done = workflow(*arguments, cwd=folder.path)
+    assert done.returncode == 5
+    assert f"checkpoint {newest} of run 'r' is damaged: the row of node 's' was changed" in done.stderr
+    assert "workflow resume r --latest-intact" in done.stderr
+    assert json.loads(done.stdout)["error"]["type"] == "StoreDamaged"
+    assert asyncio.run(read_rows(folder.url, CHECKPOINT)) == before
+    done = workflow(*arguments, "--checkpoint", "99", cwd=folder.path)
+    assert done.returncode == 5
+    assert "has no checkpoint 99" in done.stderr
+    done = workflow(*arguments, "--latest-intact", "--quiet", cwd=folder.path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["outputs"] == EXPECTED
+    assert f"checkpoint {newest} is passed over: the row of node 's' was changed" in done.stderr
+
+
+@pytest.mark.parametrize("back", [0, 1, 2])
+def test_a_named_checkpoint_is_gone_on_from_unless_it_is_damaged(folder: Folder, back: int) -> None:
+    there = numbers(folder.url)
+    bend(folder.url, CHECKPOINT, number=there[-1])
+    assert folder.resume(there[-1])[0] == 5
+    code, outputs = folder.resume(there[-1 - back])
+    assert code == (0 if back else 5)
+    if back:
+        assert outputs == EXPECTED
+        rows = asyncio.run(read_rows(folder.url, CHECKPOINT))
+        assert rows[len(there)]["reason"] == f"back to {there[-1 - back]}"
+
+
+@pytest.mark.parametrize("newest", [2, 99])
+def test_a_number_of_the_newest_that_was_changed_is_no_silent_rewind(folder: Folder, newest: int) -> None:
+    asyncio.run(change(folder.url, update(JOB).where(JOB.c.id == "r").values(newest_number=newest)))
+    assert folder.resume()[0] == 5
+    assert folder.resume("latest-intact") == (0, EXPECTED)
+    assert folder.resume() == (0, EXPECTED)
+
+
+def test_a_lost_tail_is_refused_until_the_user_says_so(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    last = numbers(folder.url)[-1]
+    for table in (NODE_VERSION, CHECKPOINT):
+        for row in asyncio.run(read_rows(folder.url, table)):
+            if row["number"] == last:
+                asyncio.run(change(folder.url, delete(table).where(is_row(table, row))))
+    assert folder.resume()[0] == 5
+    assert folder.resume("latest-intact") == (0, EXPECTED)
+    assert f"checkpoint {last} is passed over: the checkpoint itself is missing" in caplog.text
+
+
+def test_where_every_checkpoint_is_damaged_nothing_begins(folder: Folder) -> None:
+    for number in numbers(folder.url):
+        bend(folder.url, CHECKPOINT, number=number)
+    before = asyncio.run(read_rows(folder.url, CHECKPOINT))
+    assert folder.resume("latest-intact")[0] == 5
+    assert asyncio.run(read_rows(folder.url, CHECKPOINT)) == before
+    assert asyncio.run(read_rows(folder.url, JOB))[0]["status"] == "failed"
+
+
+def test_a_completed_run_with_damage_gives_no_outputs(folder: Folder) -> None:
+    assert folder.resume() == folder.resume() == (0, EXPECTED)
+    bend(folder.url, NODE_VERSION, node_id="out", number=numbers(folder.url)[-1])
+    assert folder.resume()[0] == 5
+    assert folder.resume("latest-intact") == (0, EXPECTED)
+
+
+def test_flipped_bits(tmp_path: Path, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = Folder(tmp_path, f"sqlite:///{tmp_path / 'whole.db'}")
+    whole = (tmp_path / "whole.db").read_bytes()
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    places = [place for place, byte in enumerate(whole) if byte or place % 64 == 0]
+    refused = 0
+    count = max(10, request.config.getoption("--damage") // 10)
+    for number in range(count):
+        data = bytearray(whole)
+        place, bit = rng.choice(places), rng.randrange(8)
+        data[place] ^= 1 << bit
+        (tmp_path / "damaged.db").write_bytes(data if rng.random() < 0.8 else whole[:place])
+        url = f"sqlite:///{tmp_path / 'damaged.db'}?busy_seconds=1"
+        told = f"seed {seed}, flip {number}: bit {bit} of byte {place}"
+        try:
+            for arguments in (["runs"], ["show", "r"], ["checkpoints", "r"]):
+                capfd.readouterr()
+                code = main([*arguments, "--url", url, "--json"])
+                captured = capfd.readouterr()
+                assert code in (0, 5), (told, code, arguments, captured.err)
+                assert len(captured.out.splitlines()) == 1, told
+            for choice in CHOICES:
+                code, found = folder.resume(choice, url)
+                assert (code == 0 and found == EXPECTED) or code in REFUSED, (told, code, choice, found)
+                refused += code != 0
+        finally:
+            for path in tmp_path.glob("damaged.db*"):
+                path.unlink()
+    assert refused
