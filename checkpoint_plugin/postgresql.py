@@ -171,6 +171,10 @@ class PostgresDatabase:
         cause = driver_error(error)
         if not isinstance(cause, LOST):
             return unreadable(self._location, error)
+        if isinstance(cause, asyncpg.ProtocolViolationError) and "startup parameter" in str(cause):
+            return StoreUnreadable(
+                f"the store at {self._location.shown} is behind a pooler: {told_by(cause)}. Add pgbouncer=1 to the url."
+            )
         what = f"the store at {self._location.shown} cannot be used: {told_by(cause)}."
         if not undone:
             what += " Whether it was written is not known."
