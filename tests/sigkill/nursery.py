@@ -34,7 +34,7 @@ from tests.simulation.shapes import make_case
 from workflow_runner import Result, WorkflowRunner
 from workflow_runner.node import node_type_of
 
-__all__ = ["Nursery", "Order"]
+__all__ = ["KILLED", "Nursery", "Order", "reap"]
 
 KILLED = -signal.SIGKILL
 LIMIT_SECONDS = 60.0
@@ -144,7 +144,16 @@ def _watch(child: int, working: int, order: Order) -> int:
     try:
         if order.at_work:
             select.select([descriptor, working], [], [], LIMIT_SECONDS)
-        delay_seconds = LIMIT_SECONDS if order.kill_after_seconds is None else order.kill_after_seconds
+    finally:
+        os.close(descriptor)
+    return reap(child, order.kill_after_seconds)
+
+
+def reap(child: int, kill_after_seconds: float | None) -> int:
+    """Wait for a child's end, or bring it about after some time; its exit code, negative for a signal."""
+    descriptor = os.pidfd_open(child)
+    try:
+        delay_seconds = LIMIT_SECONDS if kill_after_seconds is None else kill_after_seconds
         over, _, _ = select.select([descriptor], [], [], delay_seconds)
         if not over:
             os.kill(child, signal.SIGKILL)
