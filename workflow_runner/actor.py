@@ -73,6 +73,8 @@ class Actor(Outbox):
     asleep = False
     """Whether it was suspended in an earlier attempt, and need not be started yet."""
     resumption: Resumption | None = None
+    given: tuple[Any] | None = None
+    """What the interrupted firing is taken to have returned."""
     open = False
     task: asyncio.Task[None] | None = None
     reads = 0

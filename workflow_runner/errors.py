@@ -23,6 +23,7 @@ __all__ = [
     "NodeProtocolError",
     "NodeTimeout",
     "NotResuming",
+    "OutcomeUnknown",
     "ReplayDiverged",
     "RunIdInvalid",
     "RunStopped",
@@ -107,13 +108,14 @@ class NotResuming(RunnerError):
 
 
 class NodeNotWaiting(RunnerError):
-    """Raised when an answer is given to a node that is not suspended; nothing was changed."""
+    """Raised when an answer or a decision is given for a node that waits for none; nothing was changed."""
 
     exit_code = 2
 
     def __init__(self, run_id: str, node_id: str, status: str) -> None:
         super().__init__(
-            f"node {node_id!r} of run {run_id!r} waits for no answer: it is {status}. See who waits with `workflow suspended`."
+            f"node {node_id!r} of run {run_id!r} waits for no answer, nor for a decision whether to repeat it: it is {status}. "
+            "See who waits with `workflow suspended`, and how each node stands with `workflow show`."
         )
         self.run_id = run_id
         self.node_id = node_id
@@ -275,6 +277,30 @@ class ReplayDiverged(RunnerError):
         self.node_id = node_id
         self.expected = expected
         self.got = got
+
+
+class OutcomeUnknown(RunnerError):
+    """Raised when a run ended while nodes declared `replayable=False` were in progress: a person must decide.
+
+    Nothing ran; the run can be resumed with a decision for each.
+
+    Args:
+        run_id: the run.
+        node_ids: the nodes.
+    """
+
+    def __init__(self, run_id: str, node_ids: Sequence[str]) -> None:
+        first, names = node_ids[0], ", ".join(map(repr, node_ids))
+        nodes, each = (f"nodes {names}", "each of them") if len(node_ids) > 1 else (f"node {names}", "it")
+        super().__init__(
+            f"run {run_id!r} ended while {nodes} was in progress, declared replayable=False: whether it did its work is unknown, "
+            f"and it is not run again unasked. See what happened outside, then decide for {each}: "
+            f"`workflow resume {run_id} --replay {first}` runs it again, "
+            f"`workflow resume {run_id} --set {first}=JSON` takes JSON for what it returned."
+        )
+        self.run_id = run_id
+        self.node_ids = tuple(node_ids)
+        self.node_id = first
 
 
 class Deadlock(RunnerError):

@@ -98,6 +98,12 @@ class BodyActor(Actor):
             try:
                 if self.frozen:  # stopped since it was woken: its body is not even called
                     self.check_alive()
+                if self.given is not None:
+                    (value,), self.given = self.given, None
+                    must_settle = self.publish(value)
+                    break
+                if not self.planned.failure.replayable:
+                    await self._save_beginning()
                 if self.planned.failure.timeout is not None:
                     value, closed, must_settle = await self._call_in_time(self.planned.failure.timeout)
                 elif self.type.generates:
@@ -123,6 +129,12 @@ class BodyActor(Actor):
             await hooks.after_node(self.run.info, info, Completed(self._outputs(value)))
         if must_settle or self.holds:
             await self.settle()
+
+    async def _save_beginning(self) -> None:
+        """Make it durable that the step began: only so a resume can know that nobody knows how it ended."""
+        if self.run.saver is not None:
+            await self.run.saver.request("not replayable")
+            self.check_alive()
 
     async def _call(self) -> tuple[Any, bool]:
         """Emit what the body returns; it, and whether the actor must settle."""

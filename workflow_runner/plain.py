@@ -32,6 +32,7 @@ class PlainActor(FiringActor):
             and not node_type.streams
             and node_type.kind == "coroutine"
             and planned.failure.timeout is None
+            and planned.failure.replayable
             and hooks.before_node is None
             and hooks.after_node is None
         )

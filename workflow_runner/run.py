@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hookspecs import (
@@ -15,7 +15,6 @@ from hookspecs import (
     Completed,
     Failed,
     HookError,
-    NodeSnapshot,
     Outcome,
     Refusal,
     RunHooks,
@@ -26,7 +25,8 @@ from hookspecs import (
     Suspension,
 )
 from workflow_runner.actor import Actor
-from workflow_runner.errors import Deadlock, NodeFailed, NodeNotWaiting, RunStopped
+from workflow_runner.decisions import NO_DECISIONS, Decisions
+from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
 from workflow_runner.failure import OnFailure
 from workflow_runner.plan import Plan, PlannedNode
@@ -74,7 +74,7 @@ class Run:
         listeners: Sequence[Callable[[Event], None]],
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
-        updates: Mapping[str, Any] | None = None,
+        decisions: Decisions = NO_DECISIONS,
     ) -> None:
         self.plan = plan
         self.info = info
@@ -84,7 +84,7 @@ class Run:
         self.listeners = listeners
         self.accept_changed = accept_changed
         self.checkpoint = checkpoint
-        self.updates = updates or {}
+        self.decisions = decisions
         self.suspensions: dict[str, Suspension] = {}
         """What nodes wait for in a run that can go on no further."""
         self.loop = asyncio.get_running_loop()
@@ -110,6 +110,7 @@ class Run:
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._unfinished = 0
         self._waiting = 0
+        self._answered: tuple[Actor, ...] = ()
         self._final_moments: frozenset[str] = frozenset()
 
     # What a plugin steers.
@@ -210,7 +211,7 @@ class Run:
             self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.wiring.completed), number))
         if self.saver is not None:
             self.saver.start()
-            if self.updates:
+            if self._answered:
                 await self.saver.request("answer")  # whoever brought it need not bring it again
         scope = self.loop.create_task(self._scope(), name="workflow-run")
         try:
@@ -246,22 +247,16 @@ class Run:
             for planned in self.plan.nodes.values():
                 _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
         nodes = {node.node_id: node for node in snapshot.nodes} if snapshot is not None else {}
-        for node_id, value in self.updates.items():
-            nodes[node_id] = self._answered(node_id, nodes.get(node_id), value)
-        self.wiring.restore(nodes)
-        for node_id in self.updates:
-            self.changed[self.actors[node_id]] = None
+        answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes)
+        self.wiring.restore({**nodes, **answered})
+        self._answered = tuple(self.actors[node_id] for node_id in answered)
+        self.changed.update(dict.fromkeys(self._answered))
+        for node_id, value in given.items():
+            self.actors[node_id].given = (value,)
         completed = self.wiring.completed
         for node_id in completed:
             self.collected[node_id] = nodes[node_id].collected
         self._unfinished = self._waiting = len(self.plan.nodes) - len(completed)
-
-    def _answered(self, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:
-        if node is None or node.suspension is None or node.status != "suspended":
-            raise NodeNotWaiting(self.run_id, node_id, "idle" if node is None else node.status)
-        if node.suspension.answered:
-            raise NodeNotWaiting(self.run_id, node_id, "answered already")
-        return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
 
     def _start(self) -> None:
         """Start what has something to do: sources, interrupted firings, streams, and whatever has items waiting."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun, Suspension
+from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
@@ -157,6 +158,7 @@ class WorkflowRunner:
         checkpoint: CheckpointChoice = None,
         steal: bool = False,
         updates: Mapping[str, Any] | None = None,
+        replay: Collection[str] = (),
     ) -> Result:
         """Go on with a stored run where its last checkpoint was taken. A completed run gives its outputs.
 
@@ -169,14 +171,18 @@ class WorkflowRunner:
             checkpoint: the number of the checkpoint to go on from, `"latest-intact"` for the newest that is not damaged,
                 `None` for the newest, which must not be. A completed run, too, goes on from a checkpoint that is named.
             steal: take the run over from another worker that still holds it.
-            updates: answers for suspended nodes, by node id; they are durable before anything goes on.
+            updates: answers for suspended nodes, by node id, which are durable before anything goes on; and what nodes of
+                unknown outcome are taken to have returned.
+            replay: ids of nodes of unknown outcome that are to run their step again.
 
         Raises:
             RunNotFound, StoreError: the store has no such run, is missing or damaged.
             StoreUnknown: no installed plugin, or more than one, has a store.
             GraphChanged: the graph is another one.
+            OutcomeUnknown: a node that is not replayable was in progress when the run ended, and nothing is decided about it.
+            InputInvalid: a value does not fit its node, or a node is decided twice.
             SourceChanged: a node's source changed in the middle of a step.
-            NodeNotWaiting: an answer is for a node that is not suspended; nothing was changed.
+            NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed.
             RunHeld: another worker holds the run.
             LeaseLost: another worker took it over meanwhile.
             Exception: else as `run`.
@@ -190,7 +196,7 @@ class WorkflowRunner:
             if differences:
                 raise GraphChanged(run_id, differences)
             stored_graph.types = other.types
-        for node_id in updates or {}:
+        for node_id in (*(updates or {}), *replay):
             if stored.status == "completed" or all(node_id != spec.id for spec in stored_graph.nodes):
                 raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
         if stored.status == "completed" and stored.outputs is not None:
@@ -204,7 +210,8 @@ class WorkflowRunner:
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
         info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks), steal)
-        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, updates)
+        decisions = Decisions(frozenset(replay), dict(updates or {}))
+        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
@@ -248,9 +255,9 @@ class WorkflowRunner:
         hooks: RunHooks,
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
-        updates: Mapping[str, Any] | None = None,
+        decisions: Decisions = NO_DECISIONS,
     ) -> Result:
-        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint, updates)
+        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint, decisions)
         self._running.add(run)
         # A task of its own: cancelling the caller must take the cut first, not tear the run apart.
         task = asyncio.get_running_loop().create_task(run.execute(), name=f"workflow-{info.run_id}")
@@ -330,7 +337,10 @@ def resume_workflow(
     url: str | None = None,
     accept_changed: Sequence[str] = (),
     checkpoint: CheckpointChoice = None,
+    updates: Mapping[str, Any] | None = None,
+    replay: Collection[str] = (),
     **settings: Any,
 ) -> Result:
     """`WorkflowRunner(**settings).resume(...)` for code without an event loop."""
-    return asyncio.run(WorkflowRunner(**settings).resume(run_id, enable, graph, url, accept_changed, checkpoint))
+    runner = WorkflowRunner(**settings)
+    return asyncio.run(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, updates=updates, replay=replay))

@@ -39,9 +39,16 @@ __all__ = ["resume"]
     "answers",
     metavar="NODE=JSON",
     multiple=True,
-    help="Answer what a suspended node waits for; NODE=@FILE reads a file; may be repeated.",
+    help="Answer what a suspended node waits for, or say what a node of unknown outcome returned; "
+    "NODE=@FILE reads a file; may be repeated.",
 )
 @click.option("--steal", is_flag=True, help="Take the run over from another worker that still holds it.")
+@click.option(
+    "--replay",
+    metavar="NODE",
+    multiple=True,
+    help="Run this node again though nobody knows whether it did its work; may be repeated.",
+)
 @on_failure_option
 @enabling_options
 @common_options
@@ -57,6 +64,7 @@ def resume(
     latest_intact: bool,
     answers: tuple[str, ...],
     steal: bool,
+    replay: tuple[str, ...],
     on_failure: OnFailure | None,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
@@ -74,10 +82,12 @@ def resume(
       workflow resume nightly --nodes mynodes.py --url postgresql://localhost/runs
       workflow resume nightly --nodes mynodes.py --checkpoint 12
       workflow resume nightly --nodes mynodes.py --set 'approval={"granted": true}'
+      workflow resume nightly --nodes mynodes.py --replay charge
 
     \b
     Exit codes:
-      0 completed    1 a node failed    2 wrong usage, changed graph or source
+      0 completed    1 a node failed, or its outcome is unknown
+      2 wrong usage, changed graph or source
       3 suspended: nodes wait for answers or for a time
       4 another worker holds it    5 unknown run, missing or damaged store
       6 completed, but not everything was saved
@@ -94,4 +104,6 @@ def resume(
         runner = WorkflowRunner(plugins=host, nodes=nodes, on_failure=on_failure)
     except WorkflowError as error:
         return execution.refuse(error)
-    return execution.drive(runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal, updates))
+    return execution.drive(
+        runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal, updates, replay)
+    )

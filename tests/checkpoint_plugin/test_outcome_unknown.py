@@ -1,0 +1,170 @@
+"""Nodes that must not be repeated unasked, on both databases: what is durable first, and who decides after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
+from tests.checkpoint_plugin.test_policy import look_at
+from workflow_runner import Context, Graph, InputInvalid, NodeFailed, NodeNotWaiting, OutcomeUnknown, WorkflowRunner, node
+
+CALLS: list[Any] = []
+HANG: set[str] = set()
+HANGING: list[asyncio.Event] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    CALLS.clear()
+    HANG.clear()
+    HANGING[:] = [asyncio.Event()]
+
+
+async def act(name: str, context: Context) -> None:
+    CALLS.append((name, context.idempotency_key))
+    if "fail" in HANG:
+        raise RuntimeError("declined")
+    if name in HANG:
+        HANGING[0].set()
+        await asyncio.sleep(1_000)
+
+
+@node(replayable=False)
+async def charge(x: int, context: Context) -> int:
+    await act("charge", context)
+    return 10 * x
+
+
+@node(replayable=False, outputs=("left", "right"))
+async def split(x: int, context: Context) -> dict[str, int]:
+    await act("split", context)
+    return {"left": x, "right": x}
+
+
+@node(replayable=False)
+async def pump(x: int, context: Context) -> AsyncIterator[int]:
+    yield x
+    await act("pump", context)
+
+
+@node
+async def after(x: int) -> int:
+    CALLS.append("after")
+    return x + 1
+
+
+def graph(target: Any = charge, **options: Any) -> Graph:
+    made = Graph()
+    ref = made.add(target, node_id="it", x=made.add(after, node_id="first", x=0), **options)
+    made.output("out", made.add(after, node_id="last", x=ref["left"] if target is split else ref))
+    return made
+
+
+def runner(url: str) -> WorkflowRunner:
+    return WorkflowRunner(plugins=Host(url))
+
+
+async def crash(url: str, target: Any = charge, options: Any = True) -> None:
+    """Stop a run while the node is in progress, as a crash would: no last cut."""
+    HANG.add(target.__name__)
+    enable = {"checkpoint": {"on_signal": False, **({} if options is True else options)}}
+    task = asyncio.ensure_future(runner(url).run(graph(target), enable=enable, run_id="r"))
+    await HANGING[0].wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    HANG.clear()
+
+
+@pytest.mark.parametrize("options", [True, {"explicit": True}, {"durability": "exit"}, {"durability": "async"}], ids=str)
+async def test_the_beginning_is_durable_before_the_body_starts(store_url: str, options: Any) -> None:
+    await crash(store_url, options=options)
+    assert await checkpoints(store_url) == ["not replayable"]
+    assert (await look_at(store_url))["it"].arguments == {"x": 1}
+    CALLS.clear()
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await runner(store_url).resume("r", graph=graph())
+    assert unknown.value.node_ids == ("it",) and unknown.value.exit_code == 1
+    assert "--replay it" in str(unknown.value) and "--set it=JSON" in str(unknown.value)
+    assert CALLS == []
+    assert await status(store_url) == "failed"
+
+
+async def test_replay_runs_it_again_with_the_same_key(store_url: str) -> None:
+    await crash(store_url)
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=graph())
+    assert (await runner(store_url).resume("r", graph=graph(), replay=["it"])).outputs == {"out": [11]}
+    keys = [call[1] for call in CALLS if call[0] == "charge"]
+    assert len(keys) == 2 and len(set(keys)) == 1
+
+
+async def test_a_given_value_stands_for_what_it_returned(store_url: str) -> None:
+    await crash(store_url)
+    CALLS.clear()
+    assert (await runner(store_url).resume("r", graph=graph(), updates={"it": 500})).outputs == {"out": [501]}
+    assert CALLS == ["after"]
+
+
+async def test_a_crash_in_the_replay_asks_again(store_url: str) -> None:
+    await crash(store_url)
+    HANG.add("charge")
+    HANGING[:] = [asyncio.Event()]
+    task = asyncio.ensure_future(runner(store_url).resume("r", graph=graph(), replay=["it"]))
+    await HANGING[0].wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    HANG.clear()
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=graph())
+
+
+async def test_a_body_that_raised_is_known(store_url: str) -> None:
+    HANG.add("fail")
+    with pytest.raises(NodeFailed):
+        await runner(store_url).run(graph(failure={"retries": 1, "backoff": 0}), enable={"checkpoint": True}, run_id="r")
+    HANG.clear()
+    result = await runner(store_url).resume("r", graph=graph())
+    assert result.outputs == {"out": [11]}
+
+
+async def test_outputs_of_several_handles_are_checked_before_anything_runs(store_url: str) -> None:
+    await crash(store_url, split)
+    before = await status(store_url)
+    for wrong in (5, {"lft": 1}):
+        with pytest.raises(InputInvalid, match="left, right"):
+            await runner(store_url).resume("r", graph=graph(split), updates={"it": wrong})
+    assert await status(store_url) == before
+    assert (await runner(store_url).resume("r", graph=graph(split), updates={"it": {"left": 7}})).outputs == {"out": [8]}
+
+
+async def test_a_generator_can_only_be_replayed(store_url: str) -> None:
+    await crash(store_url, pump)
+    with pytest.raises(InputInvalid, match="yields its items"):
+        await runner(store_url).resume("r", graph=graph(pump), updates={"it": 1})
+    assert (await runner(store_url).resume("r", graph=graph(pump), replay=["it"])).outputs == {"out": [2]}
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        ({"replay": ["last"]}, "node .last. of run .r. waits for no answer, nor for a decision.*: it is idle"),
+        ({"updates": {"nobody": 1}}, "not in its graph"),
+        ({"replay": ["nobody"]}, "not in its graph"),
+        ({"updates": {"first": 1}}, "it is completed"),
+        ({"replay": ["it"], "updates": {"it": 1}}, "decided twice"),
+    ],
+)
+async def test_decisions_must_fit(store_url: str, decision: dict[str, Any], message: str) -> None:
+    await crash(store_url)
+    with pytest.raises((InputInvalid, NodeNotWaiting), match=message):
+        await runner(store_url).resume("r", graph=graph(), **decision)
+
+
+async def test_without_a_plugin_nothing_is_saved() -> None:
+    assert (await WorkflowRunner().run(graph())).outputs == {"out": [11]}

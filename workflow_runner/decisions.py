@@ -1,0 +1,101 @@
+"""What people bring to a resume: answers for suspended nodes, and decisions on nodes whose outcome nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from hookspecs import NodeSnapshot, NodeStatus
+from workflow_runner.errors import InputInvalid, NodeNotWaiting, OutcomeUnknown
+
+if TYPE_CHECKING:
+    from workflow_runner.plan import PlannedNode
+
+__all__ = ["NO_DECISIONS", "Decisions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """By node.
+
+    Args:
+        replay: nodes of unknown outcome that are to run their step again.
+        updates: answers for suspended nodes, and what others of unknown outcome are taken to have returned.
+    """
+
+    replay: frozenset[str] = frozenset()
+    updates: Mapping[str, Any] = field(default_factory=dict)
+
+    def settle(
+        self, run_id: str, plan: Mapping[str, PlannedNode], nodes: Mapping[str, NodeSnapshot]
+    ) -> tuple[dict[str, NodeSnapshot], dict[str, Any]]:
+        """See that every unknown outcome is decided, and that nothing is brought for a node that waits for nothing.
+
+        Args:
+            run_id: the run.
+            plan: its nodes.
+            nodes: those of the restored cut.
+
+        Returns:
+            The suspended nodes that are answered, as they are now; and by node what unfinished firings are taken to have
+            returned.
+
+        Raises:
+            InputInvalid: a value does not fit its node, or a node is decided twice.
+            NodeNotWaiting: one waits for nothing.
+            OutcomeUnknown: a decision is missing.
+        """
+        unknown = [node_id for node_id, node in nodes.items() if _is_unknown(node, plan[node_id])]
+        if both := sorted(self.replay & self.updates.keys()):
+            raise InputInvalid(f"node {both[0]!r} is decided twice, by --replay and by --set. Leave out one of the two.")
+        for node_id in sorted(self.replay.difference(unknown)):
+            raise NodeNotWaiting(run_id, node_id, _status(nodes.get(node_id)))
+        answered: dict[str, NodeSnapshot] = {}
+        given: dict[str, Any] = {}
+        for node_id, value in self.updates.items():
+            if node_id in unknown:
+                _check_value(plan[node_id], value)
+                given[node_id] = value
+            else:
+                answered[node_id] = _answer(run_id, node_id, nodes.get(node_id), value)
+        if undecided := [node_id for node_id in unknown if node_id not in self.replay and node_id not in given]:
+            raise OutcomeUnknown(run_id, undecided)
+        return answered, given
+
+
+NO_DECISIONS = Decisions()
+
+
+def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
+    """Whether the cut has a firing of it in progress that must not be repeated unasked.
+
+    One that failed is known: it raised. One that is suspended stands at a commit point.
+    """
+    return not planned.failure.replayable and node.arguments is not None and node.status not in ("failed", "suspended")
+
+
+def _status(node: NodeSnapshot | None) -> NodeStatus:
+    return "idle" if node is None else node.status
+
+
+def _answer(run_id: str, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:
+    if node is None or node.suspension is None or node.status != "suspended":
+        raise NodeNotWaiting(run_id, node_id, _status(node))
+    if node.suspension.answered:
+        raise NodeNotWaiting(run_id, node_id, "answered already")
+    return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
+
+
+def _check_value(planned: PlannedNode, value: Any) -> None:
+    # Here and not where it is emitted: a node that failed there would run again, unasked, at the next resume.
+    if planned.type.generates or planned.type.streams:
+        what = "yields its items" if planned.type.generates else "reads streams and may have emitted items"
+        raise InputInvalid(
+            f"node {planned.node_id!r} {what}, so no one value can stand for them. Choose --replay {planned.node_id}."
+        )
+    if planned.type.emits_mapping and not (isinstance(value, Mapping) and set(value) <= set(planned.type.outputs)):
+        raise InputInvalid(
+            f"node {planned.node_id!r} returns an object of its outputs {', '.join(planned.type.outputs)}, not {value!r}. "
+            f'Give it as --set {planned.node_id}={{"{planned.type.outputs[0]}": …}}.'
+        )
