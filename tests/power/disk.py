@@ -125,16 +125,21 @@ class Disk:
         Args:
             random: decides about what was not synced.
         """
-        luck = random.choice(LUCK)
+        return self._image(random.choice(LUCK), random.choice(LUCK), random, random.randbytes(random.choice((0, 100, INDEX))))
+
+    def whole(self) -> Image:
+        """What is there without any power cut."""
+        return self._image(1.0, 1.0, Random(0), b"")
+
+    def _image(self, names_luck: float, luck: float, random: Random, rubbish: bytes) -> Image:
         names = dict(self._names.safe)
         for _, naming in self._names.pending:
-            if random.random() < luck:
+            if random.random() < names_luck:
                 _name(names, naming)
-        luck = random.choice(LUCK)
         folders = [path for path, number in names.items() if number is None and self._is_there(path, names)]
         found = {path: number for path, number in names.items() if number is not None and self._is_there(path, names)}
         files = {path: _survivor(self._files[number], luck, random) for path, number in found.items()}
-        return Image(tuple(folders), files, random.randbytes(random.choice((0, 100, INDEX))))
+        return Image(tuple(folders), files, rubbish)
 
     def _is_there(self, path: Path, names: dict[Path, int | None]) -> bool:
         above = path.parent

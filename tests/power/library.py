@@ -9,6 +9,7 @@ from __future__ import annotations
 import _sqlite3
 import ctypes
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
@@ -17,9 +18,11 @@ from typing import Any, Final
 
 from tests.power.trace import Trace
 
-__all__ = ["LibraryHidden", "recorded_library"]
+__all__ = ["LibraryHidden", "find_library", "recorded_library"]
 
 OK: Final = 0
+VERSION: Final = 3
+"""Of the two structures below; newer ones only have more at their ends, which a copy would lack."""
 OPEN_CREATE: Final = 0x4
 JOURNALS: Final = 0x800 | 0x4000 | 0x80000
 """A main journal, a super-journal, a log: of these a first sync also syncs the folder, if they were opened to be created."""
@@ -72,11 +75,19 @@ class Vfs(Structure):
     ]
 
 
-def _library() -> Any:
+def find_library() -> Any:
+    """The library, through ctypes.
+
+    Raises:
+        LibraryHidden: this Python's SQLite cannot be reached.
+    """
     # The extension module depends on the library, or holds it; so do the libraries that are loaded already, or Python itself.
     for place in (getattr(_sqlite3, "__file__", None), None):
         found = ctypes.CDLL(place)
         if hasattr(found, "sqlite3_vfs_find"):
+            version = ctypes.cast(found.sqlite3_libversion, CFUNCTYPE(c_char_p))()
+            if version.decode() != sqlite3.sqlite_version:
+                continue  # another one that something else has loaded
             found.sqlite3_vfs_find.restype = POINTER(Vfs)
             found.sqlite3_vfs_find.argtypes = [c_char_p]
             found.sqlite3_vfs_register.argtypes = [POINTER(Vfs), c_int]
@@ -98,7 +109,7 @@ class Recorder:
     """
 
     def __init__(self, original: Vfs, trace: Trace) -> None:
-        self._original = original
+        assert original.version == VERSION, f"a VFS of version {original.version}"
         self._trace = trace
         self._open_original = Open(original.open)
         self._delete_original = Delete(original.delete)
@@ -142,6 +153,7 @@ class Recorder:
     def _methods(self, found: Any) -> Methods:
         """The same methods, but those that change something; one copy for each that the VFS has."""
         original: Methods = found.contents
+        assert original.version == VERSION, f"methods of version {original.version}"
         key = ctypes.addressof(original)
         if key not in self._kept:
             close, write, truncate, sync = (
@@ -209,7 +221,7 @@ def recorded_library(trace: Trace) -> Iterator[None]:
     Raises:
         LibraryHidden: this Python's SQLite cannot be reached.
     """
-    library = _library()
+    library = find_library()
     original = library.sqlite3_vfs_find(None)
     recorder = Recorder(original.contents, trace)
     assert library.sqlite3_vfs_register(ctypes.byref(recorder.vfs), 1) == OK
