@@ -22,7 +22,7 @@ from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged, StoreMissing, StoreUnreachable, ValueNotReadable
+from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreMissing, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
@@ -451,13 +451,13 @@ class Store:
                 await self._database.compute(writer.discard)
 
     async def _write(self, writer: CutWriter) -> bool:
-        """Write a cut, again and again where the connection was lost: a try that was done is recognised."""
+        """Write a cut, again and again where the connection was lost or a lock not given: a try that was done is recognised."""
         deadline = time.monotonic() + self.location.limits.reconnect_seconds
         pause = RECONNECT_PAUSE
         while True:
             try:
                 return await self._group.write(writer)
-            except StoreUnreachable:
+            except (StoreBusy, StoreUnreachable):
                 if time.monotonic() + pause > deadline:
                     raise
             await asyncio.sleep(pause)

@@ -201,12 +201,15 @@ async def test_a_lock_that_others_keep_is_told(postgres_url: str) -> None:
 async def test_a_lock_that_is_given_back_meanwhile_is_waited_for(postgres_url: str) -> None:
     store = Store(locate(f"{postgres_url}&lock_seconds=0.05"), create=True)
     await store.insert_job("r", definition())
+    await store.insert_job("s", definition())
     other = await asyncpg.connect(postgres_url)
     transaction = other.transaction()
     await transaction.start()
     await other.execute("SELECT * FROM lease FOR UPDATE")
-    asyncio.get_running_loop().call_later(0.5, lambda: asyncio.ensure_future(transaction.rollback()))
-    await store.begin_attempt("r", 2, HOLDER)
+    releases: list[asyncio.Task[None]] = []
+    asyncio.get_running_loop().call_later(0.5, lambda: releases.append(asyncio.create_task(transaction.rollback())))
+    await asyncio.gather(store.begin_attempt("r", 2, HOLDER), store.save(RunHistory("s", 1, 1), a("x", "s"), "1"))
+    assert await numbers(store, "s") == [1]
     await other.close()
     await store.close()
 

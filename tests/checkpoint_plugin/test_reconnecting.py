@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from checkpoint_plugin import EventLogger
 from checkpoint_plugin.errors import StoreUnreachable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
@@ -18,7 +19,7 @@ from workflow_runner import Context, Graph, Stream, node
 
 GUARD_SECONDS = 120
 ITEMS = 60
-KILLED = 5
+EVERY = 3
 RESTARTS = 3
 BREATH_SECONDS = 0.02
 THROW_OUT = (
@@ -114,25 +115,33 @@ async def test_a_run_outlives_a_server_that_is_killed_and_started_again(server: 
     await is_whole(url)
 
 
-async def test_a_run_outlives_a_server_that_throws_it_out_again_and_again(postgres_url: str) -> None:
+@pytest.mark.parametrize("events", [False, True])
+async def test_a_run_outlives_a_server_that_throws_it_out_again_and_again(postgres_url: str, events: bool) -> None:
     thrown = 0
     connection = await asyncpg.connect(postgres_url)
     async with asyncio.timeout(GUARD_SECONDS):
-        run = asyncio.create_task(runner(postgres_url).run(graph(), enable={"checkpoint": {"every_firing": True}}, run_id="r"))
-        await called(1)
-        while not run.done():
+        options = {"every_firing": True, "events": events}
+        run = asyncio.create_task(runner(postgres_url).run(graph(), enable={"checkpoint": options}, run_id="r"))
+        for count in range(1, 2 * ITEMS, EVERY):  # each time after some progress, so that the slowest machine gets on
+            await called(count)
             thrown += len(await connection.fetch(THROW_OUT))
-            await asyncio.sleep(KILLED * BREATH_SECONDS)
         assert (await run).outputs == WHOLE
     await connection.close()
-    assert thrown > KILLED
+    assert thrown >= ITEMS // EVERY
     await is_whole(postgres_url)
+    if events:
+        log = await EventLogger("r", postgres_url).events()
+        assert [event.seq for event in log] == list(range(len(log)))
+        noted = [(event.kind, event.node_id, event.payload.get("firing", event.payload.get("number"))) for event in log]
+        assert len(noted) == len(set(noted))
+        assert noted[0][0] == "created"
+        assert noted[-1][:2] == ("completed", None)
 
 
 async def test_a_lease_is_renewed_when_the_server_is_back(server: Server) -> None:
     async with asyncio.timeout(GUARD_SECONDS):
         run = asyncio.create_task(runner(server.dsn()).run(graph(), enable={"checkpoint": {"lease_seconds": 3}}, run_id="r"))
-        await called(KILLED)
+        await called(EVERY)
         await asyncio.to_thread(server.restart, 1.5)
         assert (await run).outputs == WHOLE
 
