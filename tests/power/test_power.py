@@ -12,13 +12,15 @@ import pytest
 from checkpoint_plugin import sqlite
 from checkpoint_plugin.blob_folder import FolderPlace
 from hookspecs import StoreError
+from tests.power.by_hand import saving_by_hand
 from tests.power.check import cut_power
 from tests.power.disk import Disk
 from tests.power.library import LibraryHidden, find_library
 from tests.power.trace import Acknowledged
-from tests.power.work import STARTED, WORK, Recording, creating, record, resuming, saving, saving_files, saving_little
+from tests.power.work import STARTED, WORK, Recording, Work, creating, record, resuming, saving, saving_files, saving_little
 
 MANY = 200
+ALL = (*WORK, saving_by_hand)
 
 
 @pytest.fixture
@@ -52,10 +54,10 @@ def some_moments(recording: Recording, count: int, seed: int) -> list[int]:
     return sorted(random.randint(recording.first, recording.trace.position) for _ in range(count))
 
 
-@pytest.mark.parametrize("name", WORK)
-async def test_the_whole_trace_gives_the_very_files(name: str, before: Path) -> None:
+@pytest.mark.parametrize("work", ALL, ids=lambda work: work.__name__)
+async def test_the_whole_trace_gives_the_very_files(work: Work, before: Path) -> None:
     """So nothing that was written has been missed."""
-    recording = await record(before, WORK[name])
+    recording = await record(before, work)
     disk = Disk(recording.trace)
     disk.follow(recording.trace.position)
     image = disk.whole()
@@ -64,9 +66,9 @@ async def test_the_whole_trace_gives_the_very_files(name: str, before: Path) -> 
     assert set(image.folders) == {path for path in there if path.is_dir()}
 
 
-@pytest.mark.parametrize("name", WORK)
-async def test_what_was_acknowledged_is_there(name: str, before: Path, cuts: int, seed: int) -> None:
-    recording = await record(before, WORK[name])
+@pytest.mark.parametrize("work", ALL, ids=lambda work: work.__name__)
+async def test_what_was_acknowledged_is_there(work: Work, before: Path, cuts: int, seed: int) -> None:
+    recording = await record(before, work)
     await cut_power(recording, before.parent, some_moments(recording, cuts, seed), seed)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -35,6 +35,7 @@ __all__ = [
     "STORE",
     "WORK",
     "Recording",
+    "Work",
     "creating",
     "finish",
     "opened",
@@ -43,6 +44,7 @@ __all__ = [
     "saving",
     "saving_files",
     "saving_little",
+    "url_of",
 ]
 
 RUN_ID: Final = "r"
@@ -84,6 +86,7 @@ class Recording:
         cuts: what each checkpoint holds, by its number.
         keys: the master keys of the run before they are rotated, and after.
         noted: a witness is kept.
+        look: compares, instead of the checkpoints of a runner's run.
     """
 
     trace: Trace
@@ -92,10 +95,14 @@ class Recording:
     cuts: dict[int, Snapshot] = field(default_factory=dict)
     keys: tuple[KeyRing | None, KeyRing | None] = (None, None)
     noted: bool = False
+    look: Callable[[Path, list[Acknowledged]], Awaitable[None]] | None = None
 
     def acknowledged(self, position: int) -> list[Acknowledged]:
         """What the program had been told when the power went."""
         return self.known + [found for found in self.trace.operations[:position] if isinstance(found, Acknowledged)]
+
+
+Work: TypeAlias = Callable[[Recording], Awaitable[None]]
 
 
 class Listener:
@@ -242,12 +249,10 @@ async def resuming(recording: Recording) -> None:
     await read_cuts(recording)
 
 
-WORK: Final[Mapping[str, Callable[[Recording], Awaitable[None]]]] = {
-    work.__name__: work for work in (creating, saving, saving_behind, saving_files, upgrading, pruning, pruning_files, rotating)
-}
+WORK: Final[Sequence[Work]] = (creating, saving, saving_behind, saving_files, upgrading, pruning, pruning_files, rotating)
 
 
-async def record(root: Path, work: Callable[[Recording], Awaitable[None]], known: list[Acknowledged] | None = None) -> Recording:
+async def record(root: Path, work: Work, known: list[Acknowledged] | None = None) -> Recording:
     """Do a piece of work, and record it.
 
     Args:
