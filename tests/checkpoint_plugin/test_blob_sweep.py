@@ -64,10 +64,11 @@ async def test_files_go_with_the_checkpoints_that_need_them(shelf: Shelf) -> Non
         assert done.freed == told.freed > sizes(shelf.files) // 2
         assert set(shelf.files) < files and len(shelf.files) == 2
         assert await states(store) == [stays, comes]
-        # The writer knows of it: what is gone is written anew, what is there is not.
-        await save(store, goes, comes, known=known)
-        assert await states(store) == [goes, comes]
-        assert len(shelf.files) == 3
+        # The writer learns of it: what is gone is written anew, what is there is not, and its first try leaves nothing.
+        new = value()
+        await save(store, goes, comes, new, known=known)
+        assert await states(store) == [goes, comes, new]
+        assert len(shelf.files) == 4
         await store.end_attempt("r", 1, JobEnd("completed", None, LONG_AGO))
         await prune_runs(store, Retention(drop_finished=0))
         assert shelf.files == []
