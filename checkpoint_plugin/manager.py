@@ -151,6 +151,8 @@ class CheckpointManager:
         written = await store.write(save)
         self._record = record
         if not written:
+            if blobs is not None:
+                await store.compute(save.discard)
             return False
         save.note()
         self._saved_last = True

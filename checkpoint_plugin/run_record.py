@@ -309,6 +309,10 @@ class RunSave:
             connection.execute(update(JOB).where(JOB.c.id == self._run_id).values(**kept))
         return True
 
+    def discard(self) -> None:
+        """Delete the files of a save that was not written."""
+        self._cut.discard()
+
     def note(self) -> None:
         """Bring the record up to what is durable now."""
         record, history = self._record, self._record.history

@@ -510,6 +510,9 @@ async def test_checkpoints_by_hand(folder_shelf: Shelf) -> None:
         assert await manager.save_checkpoint(completed_nodes=["a"], outputs={"a": {"out": LARGE}})
         assert len(folder_shelf.files) == 1
         again = CheckpointManager("r", enabled=True, store=store)
+        assert await again.save_checkpoint(completed_nodes=["b"], outputs={"b": {"out": OTHER}})
+        assert await manager.save_checkpoint(completed_nodes=["c"], outputs={"c": {"out": TEXT}})  # it looks, and tries again
+        assert len(folder_shelf.files) == 3
         found = await again.restore_checkpoint()
         assert found is not None and found.node_states["a"].outputs == {"out": LARGE}
         assert await again.clear_checkpoint()
