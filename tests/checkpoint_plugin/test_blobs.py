@@ -292,6 +292,73 @@ async def test_a_hostile_row_reads_no_other_file(store_url: str, tmp_path: Path)
                 await states(store)
 
 
+HOSTILE = """
+import asyncio, random, sys
+from sqlalchemy import update
+from checkpoint_plugin.blob_name import folder_of, make_name
+from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import PAYLOAD
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot
+from tests.checkpoint_plugin.test_store import cut, definition
+
+WATCHED = ("open", "import", "exec", "compile", "os.", "socket.", "subprocess.", "shutil.", "pathlib.", "urllib.", "ctypes.")
+seen = []
+armed = [False]
+dice = random.Random(int(sys.argv[2]))
+
+def names():
+    yield from ("../../../etc/passwd", "/etc/passwd", "http://127.0.0.1:1/x", "s3://bucket/x", "file:///etc/passwd", "")
+    yield "os:system"
+    yield str(make_name("url", "r", 5))
+    yield str(make_name("beside", "other", 5))
+    good = str(make_name("beside", "r", 5))
+    for _ in range(100):
+        text = list(good)
+        while "".join(text) == good:
+            text[dice.randrange(len(text))] = dice.choice("/.:\\\\g\\u0660~%zA\\n ")
+        yield "".join(text)
+
+async def main():
+    location = locate(f"sqlite:///{sys.argv[1]}/c.db")
+    store = Store(location, create=True, blobs=Blobs(location, True, 100))
+    await store.insert_job("r", definition())
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("n", "running", state=b"x" * 1000)), "test")
+    await store.restore(RunHistory("r", 1), None)
+    found = 0
+    for name in names():
+        await store.transact(lambda connection: connection.execute(update(PAYLOAD).values(blob=name)))
+        armed[0] = True
+        try:
+            await store.restore(RunHistory("r", 1), None)
+            raise AssertionError(name)
+        except Exception as error:
+            assert type(error).__name__ in ("StoreDamaged", "BlobsUnusable"), error
+        finally:
+            armed[0] = False
+        found += 1
+    await store.close()
+    print(found, seen[:5])
+
+def watch(event, arguments):
+    if armed[0] and event.startswith(WATCHED):
+        seen.append((event, str(arguments)[:200]))
+
+sys.addaudithook(watch)
+asyncio.run(main())
+"""
+
+
+def test_hostile_names_open_nothing(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    command = [sys.executable, "-c", HOSTILE, str(tmp_path), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"seed {seed}: {done.stderr[-3000:]}"
+    assert done.stdout == "109 []\n", f"seed {seed}"
+
+
 async def test_a_hostile_name_of_the_store_leads_nowhere(store_url: str, tmp_path: Path) -> None:
     shelf = Shelf(store_url, f"file://{tmp_path}/kept", tmp_path / "kept")
     async with shelf.open() as store:
