@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Final
 
 __all__ = ["make_folder", "sync_folder"]
+
+NOT_SYNCABLE: Final = (errno.EBADF, errno.EINVAL)
+"""How file systems say that they know no sync of folders."""
 
 
 def make_folder(path: Path) -> None:
@@ -22,13 +27,19 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk.
+    """Wait until the names in a folder are on the disk; where the system lets nobody wait for that, do not.
 
     Raises:
-        OSError: it cannot be read or synced.
+        OSError: they cannot be brought there.
     """
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return  # one may write into a folder that one may not read, and then this cannot be had: SQLite goes on, too
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NOT_SYNCABLE:
+            raise
     finally:
         os.close(handle)
