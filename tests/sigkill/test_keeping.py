@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 from sqlalchemy import select
@@ -37,6 +37,16 @@ def keeper(verb: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def opened(url: str, *keys: bytes) -> AsyncIterator[Store]:
+    """A store that is closed at the end."""
+    store = open_store(url, *keys)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def lines(process: subprocess.Popen[str]) -> list[str]:
@@ -86,11 +96,10 @@ def test_processes_that_save_and_prune_at_once(store_url: str, pytestconfig: pyt
         pruned = len(lines(pruner)) + len(lines(another))
 
     async def look() -> None:
-        store = open_store(store_url)
-        numbers = await check(store)
+        async with opened(store_url) as store:
+            numbers = await check(store)
         assert numbers[-1] == last
         assert len(numbers) < last
-        await store.close()
 
     asyncio.run(look())
     assert pruned > 2
@@ -110,11 +119,11 @@ def test_killed_while_it_prunes(store_url: str, pytestconfig: pytest.Config) -> 
             assert saver.returncode == 0
 
         async def look(last: int = last) -> None:
-            store = open_store(store_url)
-            assert (await check(store))[-1] == last, f"seed {seed}"
-            await prune_runs(store, Retention(keep_last=2), [RUN])
-            assert await check(store) == [last - 1, last]
-            await store.close()
+            async with opened(store_url) as store:
+                kept = await check(store)
+                assert kept[-1] == last, f"seed {seed}"
+                await prune_runs(store, Retention(keep_last=2), [RUN])
+                assert await check(store) == kept[-2:], f"seed {seed}"
 
         asyncio.run(look())
 
@@ -131,17 +140,14 @@ def test_killed_while_it_rotates_keys(store_url: str, pytestconfig: pytest.Confi
         await store.close()
 
     async def look(*keys: bytes) -> None:
-        store = open_store(store_url, *keys)
-        for run_id in run_ids:
-            assert await check(store, run_id) == [1, 2], f"seed {seed}"
-        await store.close()
+        async with opened(store_url, *keys) as store:
+            for run_id in run_ids:
+                assert await check(store, run_id) == [1, 2], f"seed {seed}"
 
     async def finish() -> set[str]:
-        store = open_store(store_url, *KEYS)
-        await rotate_keys(store, ring(*KEYS))
-        found = await store.transact(lambda c: set(c.execute(select(RUN_KEY.c.key_id)).scalars()), write=False)
-        await store.close()
-        return found
+        async with opened(store_url, *KEYS) as store:
+            await rotate_keys(store, ring(*KEYS))
+            return await store.transact(lambda c: set(c.execute(select(RUN_KEY.c.key_id)).scalars()), write=False)
 
     asyncio.run(begin_runs())
     for _ in range(max(3, pytestconfig.getoption("--killed-runs") // 8)):
