@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import Connection
@@ -38,6 +39,7 @@ LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # of a server that has become a standby: another may have taken its place
     *BROKEN,
     OSError,
     TimeoutError,
@@ -47,6 +49,7 @@ CACHE: Final = "statement_cache_size"
 """A part of the url that asyncpg knows as an argument only; 0 suits a pooler that gives each transaction another server."""
 CLIENT_GRACE: Final = 5.0
 """The server ends a statement that takes too long, and says so; so much later the client gives up on one that is silent."""
+CLOSE_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 POOLED_CHECK: Final = "SELECT pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_schema()"
@@ -80,6 +83,7 @@ class PostgresDatabase:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
         self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=2)
         self._saving: AsyncConnection | None = None
+        self._open: WeakSet[Any] = WeakSet()
 
     def _settings(self, query: Mapping[str, str]) -> dict[str, str]:
         """What a connection asks of the server. A pooler would refuse it, or give it to others."""
@@ -119,6 +123,7 @@ class PostgresDatabase:
             except BaseException:
                 connection.terminate()
                 raise
+        self._open.add(connection)
         return connection
 
     async def _check_pooled(self, connection: Any) -> None:
@@ -241,6 +246,12 @@ class PostgresDatabase:
             raise self._told(error, undone=not committing) from error
 
     async def close(self) -> None:
-        if self._saving is not None:
-            await self._saving.close()
-        await self._engine.dispose()
+        saving, self._saving = self._saving, None
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if saving is not None:
+                    await saving.close()
+                await self._engine.dispose()
+        except TimeoutError:  # a server that is silent says no farewell, either
+            for connection in self._open:
+                connection.terminate()

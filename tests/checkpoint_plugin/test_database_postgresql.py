@@ -22,6 +22,9 @@ from tests.checkpoint_plugin.test_store import cut, definition
 from tests.postgres import execute
 
 HOLDER = Holder("first:worker")
+THROW_OUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 GUARD_SECONDS = 60
 """A test that hangs is a failure, not a wait."""
 
@@ -174,6 +177,35 @@ async def test_a_server_that_says_nothing_is_given_up(proxy: Proxy) -> None:
     proxy.silent = False
     await store.save(RunHistory("r", 1, 1), a("x"), "1")
     assert await numbers(store) == [1]
+    await store.close()
+
+
+async def test_a_store_is_closed_though_the_server_says_nothing(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint_plugin.postgresql.CLOSE_SECONDS", 0.2)
+    store = Store(locate(proxy.url), create=True)
+    lease = await store.insert_job("r", definition(), HOLDER)
+    assert lease is not None
+    await store.save(RunHistory("r", 1, 1), a("x"), "1")
+    await store.renew(lease, 30)
+    proxy.silent = True
+    async with asyncio.timeout(GUARD_SECONDS / 4):
+        await store.close()
+
+
+async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(postgres_url: str) -> None:
+    name = postgres_url.partition("?")[0].rpartition("/")[2]
+    store = Store(locate(postgres_url), create=True)
+    await store.insert_job("r", definition())
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await admin.execute(THROW_OUT)
+    back = f"ALTER DATABASE {name} RESET default_transaction_read_only"
+    releases: list[asyncio.Task[str]] = []
+    asyncio.get_running_loop().call_later(0.5, lambda: releases.append(asyncio.create_task(admin.execute(back))))
+    await store.save(RunHistory("r", 1, 1), a("x"), "1")
+    assert len(releases) == 1
+    assert await numbers(store) == [1]
+    await admin.close()
     await store.close()
 
 
