@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -19,6 +19,7 @@ from checkpoint_plugin.errors import BlobsUnusable, PolicyInvalid
 __all__ = ["UrlPlace", "check_url", "open_url", "shown_url"]
 
 LOCAL: Final = ("file", "local")
+TIMES: Final = ("mtime", "LastModified", "last_modified", "updated", "modified")
 
 
 def check_url(url: str) -> None:
@@ -116,13 +117,21 @@ class UrlPlace:
     def age(self, found: BlobFile) -> float | None:
         with self._telling("read"):
             try:
-                written = self._fs.modified(f"{self._root}/{found.folder}/{found.file}")
-            except (FileNotFoundError, NotImplementedError):
+                written = self._written(f"{self._root}/{found.folder}/{found.file}")
+            except FileNotFoundError:
                 return None
-        if written.tzinfo is None:
-            written = written.replace(tzinfo=UTC)
-        age: float = time.time() - written.timestamp()
-        return age
+        return None if written is None else time.time() - written
+
+    def _written(self, path: str) -> float | None:
+        """When a file was written, as the file system tells it: not all have the method, and each has its own name for it."""
+        try:
+            found = self._fs.modified(path)
+        except NotImplementedError:
+            entry = self._fs.info(path)
+            found = next((entry[name] for name in TIMES if entry.get(name) is not None), None)
+        if isinstance(found, datetime):
+            return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+        return float(found) if type(found) in (int, float) else None
 
     def _found(self, root: str) -> Iterator[BlobFile]:
         try:

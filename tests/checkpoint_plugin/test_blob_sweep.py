@@ -161,6 +161,10 @@ async def test_a_place_that_tells_no_age_is_not_swept(store_url: str, tmp_path: 
 
         monkeypatch.setattr(memory, "modified", untold)
         assert await sweep_blobs(store) == Swept()
+        info = memory.info
+        for told in ({"mtime": LONG_AGO.timestamp()}, {"LastModified": LONG_AGO}):
+            monkeypatch.setattr(memory, "info", lambda self, path, told=told, **more: {**info(self, path), **told})
+            assert await sweep_blobs(store, dry_run=True) == Swept(1, 2 * LIMIT)
         monkeypatch.undo()
         await save(store, value(), known=known)
         assert len(await prune_runs(store, LAST)) == 1
