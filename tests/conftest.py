@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 PLUGIN_IS_HERE = all(importlib.util.find_spec(name) for name in ("checkpoint_plugin", "sqlmodel"))
-ITS_TESTS = Path(__file__).parent / "checkpoint_plugin"
+ITS_TESTS = tuple(Path(__file__).parent / name for name in ("checkpoint_plugin", "damage", "power", "races", "sigkill"))
 NEEDS_PLUGIN = re.compile(r"^\s*(from|import) (checkpoint_plugin|sqlmodel|sqlalchemy|asyncpg)\b", re.MULTILINE)
 
 pytest_plugins = [
@@ -25,7 +25,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Without the plugin, leave out its tests, and the other test modules that import it or its databases."""
     if PLUGIN_IS_HERE:
         return None
-    if collection_path == ITS_TESTS:
+    if collection_path in ITS_TESTS:
         return True
     if collection_path.suffix != ".py":
         return None
