@@ -586,6 +586,15 @@ async def test_checkpoints_by_hand(folder_shelf: Shelf) -> None:
         assert folder_shelf.files == []
 
 
+async def test_a_manager_goes_by_the_environment(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT, f"file://{tmp_path}/kept")
+    huge = BITS.randbytes(1 << 20)
+    assert await CheckpointManager("r", True, store_url).save_checkpoint(completed_nodes=["a"], outputs={"a": {"out": huge}})
+    assert [path.stat().st_size // 1_000 for path in (tmp_path / "kept").rglob("*.*")] == [1_048]
+    found = await CheckpointManager("r", True, store_url).restore_checkpoint()
+    assert found is not None and found.node_states["a"].outputs == {"out": huge}
+
+
 def test_options_that_make_no_sense() -> None:
     from checkpoint_plugin.policy import Policy
 
