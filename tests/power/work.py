@@ -23,7 +23,7 @@ from tests.checkpoint_plugin.test_migrations import make_older
 from tests.power import nodes
 from tests.power.calls import recorded_calls
 from tests.power.library import recorded_library
-from tests.power.trace import Acknowledged, Trace
+from tests.power.trace import Acknowledged, Created, Synced, Trace
 from workflow_runner import WorkflowRunner
 
 __all__ = [
@@ -177,6 +177,7 @@ async def creating(recording: Recording) -> None:
 async def saving(recording: Recording) -> None:
     """A run saves each firing, and waits for it; the log is moved into the database."""
     await run(recording, 60)
+    assert _moves(recording)
 
 
 async def saving_little(recording: Recording) -> None:
@@ -186,7 +187,8 @@ async def saving_little(recording: Recording) -> None:
 
 async def saving_behind(recording: Recording) -> None:
     """The same, but nobody waits more than for three checkpoints."""
-    await run(recording, 60, durability="async", max_lag_steps=3)
+    await run(recording, 100, durability="async", max_lag_steps=3)
+    assert _moves(recording)
 
 
 async def saving_files(recording: Recording) -> None:
@@ -220,6 +222,15 @@ async def pruning_files(recording: Recording) -> None:
     """Of a run with files the same."""
     await run(recording, 8, blobs=True, blob_bytes=4_096)
     await _prune(recording)
+
+
+def _moves(recording: Recording) -> int:
+    """How often the log was moved into the database while the run was going on: the file is written at no other time."""
+    operations = recording.trace.operations
+    path = recording.trace.root / STORE
+    file = next(found.file for found in operations if isinstance(found, Created) and found.path == path)
+    going_on = operations[operations.index(Acknowledged(STARTED, 0)) : operations.index(Acknowledged(FINISHED, 0))]
+    return sum(isinstance(found, Synced) and found.file == file for found in going_on)
 
 
 async def _prune(recording: Recording) -> None:
