@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class Member:
     sync_mode: SyncMode = "on_any"
     observed: bool = True
     """Whether every output also feeds a `workflow.Output` of its own."""
+    failure: dict[str, Any] = field(default_factory=dict)
+    """What the graph says about its failures."""
 
     @property
     def slots(self) -> list[Port]:
@@ -64,13 +66,17 @@ class Case:
     crashes: int = 0
     troubles: int = 0
     """How often it is stopped, or a body or save fails, over all worlds."""
+    failures: int = 1
+    """How many bodies fail in a world where bodies fail."""
+    independent: bool = False
+    """Whether nodes that do not need a failed one come to their end."""
     previews: list[Port] = field(default_factory=list)
     overflows: str | None = None
     """The node whose log must not hold all that it takes."""
 
     def graph(self) -> Graph:
         """The graph to run."""
-        graph = Graph()
+        graph = Graph(on_failure="finish_independent" if self.independent else None)
         for member in self.members:
             kind = KINDS[member.kind]
             inputs: dict[str, Any] = {
@@ -79,7 +85,7 @@ class Case:
             for handle, ports in member.sources.items():
                 outputs = [NodeRef(node_id)[name] for node_id, name in ports]
                 inputs[handle] = outputs if kind.collects else outputs[0]
-            graph.add(kind.node, member.node_id, sync_mode=member.sync_mode, **inputs)
+            graph.add(kind.node, member.node_id, sync_mode=member.sync_mode, failure=member.failure or None, **inputs)
         for member in self.members:
             if member.observed:
                 for handle in KINDS[member.kind].outputs:
@@ -87,6 +93,19 @@ class Case:
         for node_id, handle in self.previews:
             graph.add("workflow.Preview", f"{node_id}.{handle}.preview", value=NodeRef(node_id)[handle])
         return graph
+
+    @property
+    def careful(self) -> set[str]:
+        """Nodes that must not be repeated unasked."""
+        return {member.node_id for member in self.members if not member.failure.get("replayable", True)}
+
+    def needing(self, node_ids: Iterable[str]) -> set[str]:
+        """These nodes, and those that need what comes from them."""
+        found = set(node_ids)
+        for member in self.members:
+            if any(source in found for source, _ in member.slots):
+                found.add(member.node_id)
+        return found
 
     def inputs(self) -> dict[str, Any]:
         """Values of the inputs of the run."""
@@ -96,11 +115,12 @@ class Case:
         """For a person who looks for the bug."""
         lines = [
             f"seed {self.seed} ({self.shape}): capacity {self.edge_capacity}, max_log {self.max_log}, policy {self.policy}, "
-            f"listens {self.listens}, save_at {self.save_at}, crashes {self.crashes}, troubles {self.troubles}"
+            f"listens {self.listens}, save_at {self.save_at}, crashes {self.crashes}, troubles {self.troubles}, "
+            f"failures {self.failures}, independent {self.independent}"
         ]
         for m in self.members:
             sources = ", ".join(f"{handle}={['.'.join(port) for port in ports]}" for handle, ports in m.sources.items())
-            hidden = "" if m.observed else " unobserved"
+            hidden = ("" if m.observed else " unobserved") + (f" {m.failure}" if m.failure else "")
             lines.append(f"  {m.node_id}: {m.kind} {dict(m.data)} {sources} {m.sync_mode if len(m.slots) > 1 else ''}{hidden}")
         return "\n".join(lines)
 

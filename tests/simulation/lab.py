@@ -39,6 +39,8 @@ class Journal:
     """Which firing, as node and key, returned a text."""
     seen: set[tuple[str, str]] = field(default_factory=set)
     """Firings that returned something that another body was given."""
+    acted: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The attempt in which a node that must not be repeated unasked last began a step, by node and key."""
     violations: list[str] = field(default_factory=list)
 
 
@@ -54,8 +56,11 @@ class Lab:
         pure: nodes whose every step must be the same whenever it is run.
         gated: whether nothing may be seen before it is durable.
         failures: how many bodies may still fail in this world.
-    stopping: whether the run was stopped, so that nothing more may begin.
-    durable_node: the last durable cut of a node.
+        failure_rate: how likely one does, each time that it could.
+        careful: nodes that must not be repeated unasked.
+        decided: those of them of which it is known, or was decided, that they may be.
+        stopping: whether the run was stopped, so that nothing more may begin.
+        durable_node: the last durable cut of a node.
     """
 
     random: Random
@@ -67,9 +72,14 @@ class Lab:
     told: set[str] | None = None
     """Texts whose `after_node` has returned, where the plugin listens to it."""
     failures: int = 0
+    failure_rate: float = 0.02
+    careful: Collection[str] = ()
+    decided: Collection[str] = ()
     stopping: Callable[[], bool] = lambda: False
     durable_node: Callable[[str], NodeSnapshot | None] = field(default=lambda node_id: None)
     alive: bool = True
+    retried: Counter[str] = field(default_factory=Counter)
+    """How often a step of a node was announced to be tried again."""
     made_here: set[str] = field(default_factory=set)
     """Texts that plain bodies returned in this world."""
     owed: dict[str, int] = field(default_factory=dict)
@@ -96,6 +106,8 @@ class Lab:
             self.violate(f"node {node_id} ran again although it was completed in the restored cut")
         if self.gated and (node_id, key) in self.journal.seen:
             self.violate(f"node {node_id} ran a firing again whose output another node had been given")
+        if node_id in self.careful:
+            self._act(node_id, key, seen)
         self._see(node_id, seen)
         if seen:
             self._same_key(node_id, key, f"begin {seen!r}")
@@ -130,7 +142,7 @@ class Lab:
 
     def fail(self) -> None:
         """Fail, if the seed says so."""
-        if self.failures and self.alive and self.random.random() < 0.02:
+        if self.failures and self.alive and self.random.random() < self.failure_rate:
             self.failures -= 1
             raise Injected("the seed says so")
 
@@ -154,6 +166,16 @@ class Lab:
                 self.journal.seen.add(self.journal.makers[value])
                 if self.told is not None and value in self.made_here and value not in self.told:
                     self.violate(f"{value} was handed on before after_node had returned")
+
+    def _act(self, node_id: str, key: str, seen: tuple[Any, ...]) -> None:
+        durable = self.durable_node(node_id)
+        held = durable.arguments if durable is not None else None
+        if held is None or any(value not in _held(durable) for value in seen):
+            self.violate(f"node {node_id} was called before it was durable that its step had begun")
+        before = self.journal.acted.setdefault((node_id, key), self.attempt)
+        if before != self.attempt and node_id not in self.decided:
+            self.violate(f"node {node_id} repeated a step of attempt {before}, and nobody had decided that")
+        self.journal.acted[node_id, key] = self.attempt
 
     def _same_key(self, node_id: str, key: str, content: str) -> None:
         if node_id not in self.pure:

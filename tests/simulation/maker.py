@@ -39,6 +39,10 @@ GROWTH: Final = (
 )
 
 
+CAREFUL: Final = ("mix_one", "mix_two", "mix_list", "thread_mix")
+"""Kinds of which some must not be repeated unasked; what they return follows from their arguments alone."""
+
+
 class Maker:
     """Adds nodes to a case; what is not said is left to chance.
 
@@ -156,6 +160,22 @@ class Maker:
                 member.observed = False
             if self.random.random() < 0.05 and member.kind != "endless":
                 self.case.previews.append((member.node_id, KINDS[member.kind].outputs[0]))
+
+    def endanger(self) -> None:
+        """Let nodes of some cases be tried again, be independent of those that failed, or not be repeated unasked."""
+        case, random = self.case, Random(self.case.seed ^ 0xFA11)
+        if random.random() < 0.6:
+            return
+        case.failures, case.troubles = 4, max(case.troubles, 2)
+        kinds = {member.kind for member in case.members}
+        case.independent = random.random() < 0.5 and "endless" not in kinds  # which ends only with its consumer
+        for member in case.members:
+            if isinstance(KINDS[member.kind].node, str):
+                continue
+            if random.random() < 0.5:
+                member.failure = {"retries": random.choice((1, 2)), "backoff": [random.choice((0, 0.5, 3))]}
+            if member.kind in CAREFUL and random.random() < 0.5:
+                member.failure["replayable"] = False
 
     def any_source(self, **given: Any) -> Port:
         kinds = ["count_up", "commit_up", "random_up"] + (["thread_up"] if self.threads else [])

@@ -11,6 +11,7 @@ from typing import Any
 
 from hookspecs import (
     CheckpointRef,
+    Failed,
     LeaseLost,
     NodeInfo,
     NodeSnapshot,
@@ -32,7 +33,7 @@ from workflow_runner.run import Run
 __all__ = ["ListeningPlugin", "MemoryPlugin"]
 
 
-ENDS = ("end", "error", "signal", "cancel", "asked")
+ENDS = ("end", "error", "signal", "cancel", "asked", "not replayable")
 REASONS: Mapping[Policy, Sequence[str]] = {
     "times": ("time", *ENDS),
     "every_firing": ("every_firing", *ENDS),
@@ -213,6 +214,8 @@ class ListeningPlugin(MemoryPlugin):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.firing: dict[str, NodeInfo] = {}
+        self.tried: dict[str, NodeInfo] = {}
+        """Tries that failed, of steps that are to be tried again."""
 
     @hookimpl
     async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
@@ -222,7 +225,11 @@ class ListeningPlugin(MemoryPlugin):
             raise BrokenPromise(f"node {node.node_id} began {node} inside {self.firing[node.node_id]}")
         before = self.restored.get(node.node_id)
         again = before is not None and before.arguments is not None and before.firing == node.firing
-        if node.attempt != (before.attempt + 1 if before is not None and again else 1):
+        tried = self.tried.pop(node.node_id, None)
+        if tried is not None:
+            if (node.firing, node.attempt) != (tried.firing, tried.attempt + 1):
+                raise BrokenPromise(f"node {node.node_id} began {node} after {tried}, which was to be tried again")
+        elif node.attempt != (before.attempt + 1 if before is not None and again else 1):
             raise BrokenPromise(f"node {node.node_id} began {node} after {before}")
         self.firing[node.node_id] = node
 
@@ -231,6 +238,8 @@ class ListeningPlugin(MemoryPlugin):
         """Exactly one for every `before_node`; what was returned may be seen only from now on."""
         if self.firing.pop(node.node_id, None) != node:
             raise BrokenPromise(f"node {node.node_id} ended {node}, which had not begun")
+        if isinstance(outcome, Failed) and outcome.retry_seconds is not None:
+            self.tried[node.node_id] = node
         await self._take_time(may_fail=True)
         assert self.lab.told is not None
         self.lab.told.update(value for value in getattr(outcome, "outputs", {}).values() if isinstance(value, str))

@@ -242,4 +242,59 @@ MUTANTS: Sequence[Mutant] = (
             ),
         ),
     ),
+    # What happens when a node fails.
+    Mutant(
+        0,
+        "a step that is tried again sends again",
+        (Edit("firing", "        self.attempt += 1\n        self.rewind()\n", "        self.attempt += 1\n"),),
+    ),
+    Mutant(
+        0,
+        "a wait for the next try is a standstill",
+        (
+            Edit(
+                "firing",
+                "        await asyncio.sleep(delay)\n",
+                "        self.waits += 1\n        run.enter_wait(self)\n"
+                "        await asyncio.sleep(delay)\n        self.leave_wait()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        0,
+        "what came for a node that failed is dropped",
+        (
+            Edit(
+                "actor",
+                "        self.frozen = True\n        self.choose_publish()\n\n    def check_alive",
+                "        self.freeze()\n\n    def check_alive",
+            ),
+        ),
+    ),
+    Mutant(
+        0,
+        "a node that failed ends those that do not need it",
+        (Edit("run", 'if self.independent and actor.status == "failed":', "if False:"),),
+    ),
+    Mutant(
+        0,
+        "a step that must not be repeated begins before that is durable",
+        (
+            Edit(
+                "firing",
+                'await self.run.saver.request("not replayable")',
+                'self.run.saver.request("not replayable")',
+            ),
+        ),
+    ),
+    Mutant(
+        0,
+        "a step of unknown outcome is repeated unasked",
+        (Edit("decisions", "            raise OutcomeUnknown(run_id, undecided)\n", "            pass\n"),),
+    ),
+    Mutant(
+        0,
+        "a step whose result is given is run all the same",
+        (Edit("firing", "if self.given is not None:", "if False:"),),
+    ),
 )

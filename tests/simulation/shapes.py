@@ -168,4 +168,5 @@ def make_case(seed: int) -> Case:
     maker.choose_circumstances()
     SHAPES[shape](maker)
     maker.fill()
+    maker.endanger()
     return maker.case

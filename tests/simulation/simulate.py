@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log
 from random import Random
 from typing import Any
 
-from hookspecs import HookError, LeaseLost, PluginHost, RunStatus, StoreError
+from hookspecs import HookError, LeaseLost, NodeSnapshot, PluginHost, RunStatus, StoreError
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
-from tests.simulation.cases import Case
+from tests.simulation.cases import Case, Member
 from tests.simulation.check import expected_firings, known_items, problems_of
 from tests.simulation.database import BrokenPromise, Database
 from tests.simulation.lab import LAB, Injected, Journal, Lab
@@ -21,11 +22,23 @@ from tests.simulation.memory import ListeningPlugin, MemoryPlugin
 from tests.simulation.models import KINDS
 from tests.simulation.shapes import make_case
 from tests.simulation.witness import Witness
-from workflow_runner import EdgeChanged, Event, LogOverflow, NodeFailed, ReplayDiverged, RunStopped, WorkflowRunner
+from workflow_runner import (
+    EdgeChanged,
+    Event,
+    LogOverflow,
+    NodeFailed,
+    NodeNotWaiting,
+    NodeRetried,
+    OutcomeUnknown,
+    ReplayDiverged,
+    RunStopped,
+    WorkflowRunner,
+)
 
 __all__ = ["SimulationFailed", "Tally", "simulate"]
 
 RUN_ID = "simulated"
+TROUBLES = ("stop", "stop", "cancel", "fail", "fail", "save", "hook")
 MAX_WORLDS = 60
 
 
@@ -52,6 +65,11 @@ class Tally:
     failures: int = 0
     grown: int = 0
     replays: int = 0
+    retries: int = 0
+    unknown: int = 0
+    replayed: int = 0
+    given: int = 0
+    independent: int = 0
     ghosts: int = 0
     shapes: set[str] = field(default_factory=set)
 
@@ -80,6 +98,10 @@ class Simulation:
         self.troubles_left = case.troubles
         self.tally = tally
         self.history: list[str] = []
+        self.given: Counter[str] = Counter()
+        """How often a step of a node was taken to have returned what somebody said."""
+        self.unknown: tuple[str, ...] = ()
+        """Nodes of which the last world said that somebody must decide."""
         self.ghosts: list[World] = []
         """Worlds that were thought dead, and will go on."""
 
@@ -132,12 +154,16 @@ class World:
             gated=case.policy == "every_firing",
             told=set() if case.listens else None,
             owed={node.node_id: node.emitted for node in self.restored.values() if node.emitted},
+            failure_rate=0.02 if case.failures == 1 else 0.08,
+            careful=case.careful,
+            decided={node.node_id for node in self.restored.values() if node.status == "failed"},
             stopping=lambda: self.plugin is not None and self.plugin.control is not None and self.plugin.control.stopping,
             durable_node=database.nodes.get,
             durable_commits={node.node_id: node.commits for node in self.restored.values()},
         )
         simulation.tally.replays += bool(self.lab.owed)
         simulation.tally.restores += bool(self.restored)
+        self.replay, self.updates = self._decide()
         crash_after = None
         if simulation.crashes_left:
             simulation.crashes_left -= 1
@@ -149,6 +175,22 @@ class World:
         self.main: asyncio.Task[Mapping[str, Sequence[Any]]] | None = None
         self.plugin: MemoryPlugin | None = None
         self.attempt = database.attempt + 1
+
+    def _decide(self) -> tuple[set[str], dict[str, Any]]:
+        """What a person says about the nodes of unknown outcome: which are run again, and what the others returned."""
+        case, replay, updates = self.case, set(), {}
+        members = {member.node_id: member for member in case.members}
+        for node_id in self.simulation.unknown:
+            if self.random.random() < 0.5:
+                replay.add(node_id)
+            else:
+                updates[node_id] = _returned(members[node_id], self.restored[node_id])
+        self.simulation.unknown = ()
+        self.lab.decided = {*self.lab.decided, *replay}
+        self.simulation.tally.replayed += len(replay)
+        self.simulation.tally.given += len(updates)
+        self.simulation.given.update(updates.keys())
+        return replay, updates
 
     def run(self) -> bool:
         """Run it; whether the case is done."""
@@ -190,8 +232,8 @@ class World:
         before = dict(self.database.nodes), self.database.number, self.database.status
         try:
             self.loop.run_until_complete(self.main)
-        except LeaseLost:
-            pass
+        except (LeaseLost, OutcomeUnknown, NodeNotWaiting):
+            pass  # the two last of one that fell asleep before it restored, and finds what the newer attempt has saved
         except (Exception, asyncio.CancelledError) as error:
             self._judge(error)  # what goes wrong by the seed may have done so before it fell asleep
         else:
@@ -213,6 +255,8 @@ class World:
         except (Exception, asyncio.CancelledError) as error:
             outcome = self._judge(error)
             self._check_last_cut(outcome)
+            if isinstance(error, NodeFailed):
+                self._check_independent(error)
         else:
             outcome = "done"
             self._check_end(outputs)
@@ -224,9 +268,9 @@ class World:
         failing_saves = failing_hooks = 0
         if simulation.troubles_left and random.random() < 0.6:
             simulation.troubles_left -= 1
-            self.trouble = random.choice(("stop", "stop", "cancel", "fail", "fail", "save", "hook"))
+            self.trouble = random.choice(TROUBLES if case.failures == 1 else (*TROUBLES, "fail", "fail", "fail", "fail"))
             if self.trouble == "fail":
-                self.lab.failures = 1
+                self.lab.failures = case.failures
             failing_saves = int(self.trouble == "save")
             failing_hooks = int(self.trouble == "hook")
         kind = ListeningPlugin if case.listens else MemoryPlugin
@@ -234,9 +278,12 @@ class World:
         host = PluginHost().register(plugin, "memory", store=lambda url: self.database)
 
         def watch(event: Event) -> None:
+            if isinstance(event, NodeRetried):
+                simulation.tally.retries += 1
+                self.lab.retried[event.node_id] += 1
             if isinstance(event, EdgeChanged) and event.status == "grown":
                 simulation.tally.grown += 1
-                if all(len(member.slots) < 2 for member in case.members):
+                if not case.independent and all(len(member.slots) < 2 for member in case.members):
                     self.lab.violate(f"edge {event.edge_id} grew, and no node waits for more than one edge")
 
         runner = WorkflowRunner(
@@ -246,7 +293,7 @@ class World:
             max_log=case.max_log,
             grace_seconds=1_000.0,
             threads=self.batons.make,
-            on_event=watch if case.watched else None,
+            on_event=watch if case.watched or case.failures > 1 else None,
         )
         if self.trouble in ("stop", "cancel"):
             at = int(exp(random.uniform(log(3), log(400))))
@@ -265,7 +312,7 @@ class World:
             result = await runner.run(self.case.graph(), self.case.inputs(), run_id=RUN_ID)
         else:
             graph = self.case.graph() if self.random.random() < 0.2 else None
-            result = await runner.resume(RUN_ID, graph=graph)
+            result = await runner.resume(RUN_ID, graph=graph, updates=self.updates, replay=self.replay)
         return result.outputs
 
     def _judge(self, error: BaseException) -> str:
@@ -281,6 +328,11 @@ class World:
                 return "save failed"
             case HookError() if isinstance(cause, Injected) and self.trouble == "hook":
                 return "hook failed"
+            case OutcomeUnknown():
+                self._check_unknown(error)
+                return "unknown"
+            case NodeFailed() if self.case.independent and not self._is_alone(error):
+                return "failed"
             case NodeFailed() if isinstance(cause, Injected) or (
                 isinstance(cause, ExceptionGroup) and cause.subgroup(Injected) is not None
             ):
@@ -293,6 +345,36 @@ class World:
         if isinstance(error, HookError) and isinstance(cause, BrokenPromise):
             raise self.simulation.failed(f"broken promise: {cause}") from error
         raise self.simulation.failed(f"it ended with {type(error).__name__}: {error}{notes}, from {cause!r}") from error
+
+    def _is_alone(self, error: NodeFailed) -> bool:
+        """Whether nothing but one node failed; otherwise each must have failed as it may."""
+        for other in error.others:
+            self._judge(other)
+        return not error.others
+
+    def _check_unknown(self, error: OutcomeUnknown) -> None:
+        """The run stopped before anything began, at those nodes that were in progress and must not be repeated unasked."""
+        nodes = [self.restored[node_id] for node_id in self.case.careful if node_id in self.restored]
+        unknown = {node.node_id for node in nodes if node.arguments is not None and node.status == "running"}
+        undecided = unknown - self.replay - self.updates.keys()
+        if not undecided or set(error.node_ids) != undecided:
+            raise self.simulation.failed(f"of unknown outcome are {sorted(undecided)}, told were {sorted(error.node_ids)}")
+        if any(attempt == self.number for attempt, _ in self.simulation.journal.begun):
+            raise self.simulation.failed("bodies were called though somebody had to decide")
+        self.simulation.tally.unknown += 1
+        self.simulation.unknown = error.node_ids
+
+    def _check_independent(self, error: NodeFailed) -> None:
+        """All that did not need the nodes that failed came to its end, and that is saved."""
+        if not self.case.independent or "error" not in self.case.save_at:
+            return
+        stuck = self.case.needing(failure.node_id for failure in (error, *error.others))
+        left = {m.node_id for m in self.case.members if m.node_id not in stuck} - {
+            node.node_id for node in self.database.nodes.values() if node.status == "completed"
+        }
+        if left:
+            raise self.simulation.failed(f"nodes {sorted(left)} did not need {sorted(stuck)}, and are not completed")
+        self.simulation.tally.independent += 1
 
     def _check_end(self, outputs: Mapping[str, Sequence[Any]]) -> None:
         """The run is completed: its outputs, and how often each body was called."""
@@ -316,15 +398,18 @@ class World:
             begun = simulation.journal.begun[self.number, member.node_id]
             keys = sum(node_id == member.node_id for node_id, _ in simulation.journal.contents)
             one_step_a_firing = KINDS[member.kind].role == "plain" and "fan" not in member.kind
+            # Of a step whose result was given, nobody knows whether it had begun.
+            one_step_a_firing = one_step_a_firing and not simulation.given[member.node_id]
             if one_step_a_firing and member.node_id in case.pure and keys != total[member.node_id]:
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
                 )
-            left = total[member.node_id] - final
+            again = self.lab.retried[member.node_id] - (member.node_id in self.updates)
+            left = total[member.node_id] - final + again
             if begun > left or (begun < left and member.observed):  # without consumers a generator is closed
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, {final} firings were final in the restored cut, "
-                    f"and {begun} ran after it"
+                    f"and {begun} ran after it, which retries and decisions change by {again}"
                 )
 
     def _check_last_cut(self, outcome: str) -> None:
@@ -353,3 +438,12 @@ class World:
             raise simulation.failed(f"the loop heard: {self.loop.unheard}")
         if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.error, StoreError):
             raise simulation.failed("after_run was not called")
+
+
+def _returned(member: Member, node: NodeSnapshot) -> Any:
+    """What the unfinished firing of a cut would return."""
+    step = KINDS[member.kind].step
+    assert step is not None and node.arguments is not None
+    arguments = [node.arguments[handle] for handle in KINDS[member.kind].handles]
+    _, (emission,) = step(member.node_id, member.data, None, arguments[0] if KINDS[member.kind].collects else arguments)
+    return emission["output"]

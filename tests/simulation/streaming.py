@@ -38,8 +38,8 @@ async def gather_state(items: Stream[Any], every: int, context: Context) -> Asyn
         await lab.pause()
         yield mix(context.node_id, state["items"])
         if len(state["items"]) % every == 0:
+            lab.promise(context, len(state["items"]) // every)  # in the step that is repeated, so that a retry asks again
             context.commit(state)
-            lab.promise(context, len(state["items"]) // every + 1)
 
 
 @node(stateless=True)

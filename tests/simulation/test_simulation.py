@@ -21,6 +21,9 @@ def test_every_seed_ends_as_if_nothing_had_happened(seeds: range) -> None:
         assert tally.stops
         assert tally.ghosts
         assert tally.failures
+        assert tally.retries
+        assert tally.unknown
+        assert tally.replayed + tally.given
         assert len(tally.shapes) > len(SHAPES) * 3 // 4
 
 
