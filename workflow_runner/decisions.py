@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import NodeSnapshot, NodeStatus
-from workflow_runner.errors import InputInvalid, NodeNotWaiting, OutcomeUnknown
+from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
@@ -70,9 +70,11 @@ NO_DECISIONS = Decisions()
 def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     """Whether the cut has a firing of it in progress that must not be repeated unasked.
 
-    One that failed is known: it raised. One that is suspended stands at a commit point.
+    One that failed is known: it raised, unless it was cut short by its timeout. One that is suspended stands at a commit point.
     """
-    return not planned.failure.replayable and node.arguments is not None and node.status not in ("failed", "suspended")
+    if planned.failure.replayable or node.arguments is None or node.status == "suspended":
+        return False
+    return node.status != "failed" or (node.error or "").startswith(f"{NodeTimeout.__name__}:")
 
 
 def _status(node: NodeSnapshot | None) -> NodeStatus:

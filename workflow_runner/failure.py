@@ -14,6 +14,7 @@ from workflow_runner.errors import (
     LogOverflow,
     NodeDefinitionError,
     NodeProtocolError,
+    NodeTimeout,
     ReplayDiverged,
     StateNotCopyable,
 )
@@ -126,6 +127,8 @@ class FailurePolicy:
             tries: made so far.
         """
         if tries > self.retries or not isinstance(error, self.retry_on):
+            return False
+        if isinstance(error, NodeTimeout) and not self.replayable:  # cut short, not failed: it may have done its work
             return False
         never = (*NEVER_RETRIED, HookError, Refusal)
         if isinstance(error, BaseExceptionGroup):

@@ -10,7 +10,17 @@ import pytest
 
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
 from tests.checkpoint_plugin.test_policy import look_at
-from workflow_runner import Context, Graph, InputInvalid, NodeFailed, NodeNotWaiting, OutcomeUnknown, WorkflowRunner, node
+from workflow_runner import (
+    Context,
+    Graph,
+    InputInvalid,
+    NodeFailed,
+    NodeNotWaiting,
+    NodeTimeout,
+    OutcomeUnknown,
+    WorkflowRunner,
+    node,
+)
 
 CALLS: list[Any] = []
 HANG: set[str] = set()
@@ -131,6 +141,19 @@ async def test_a_body_that_raised_is_known(store_url: str) -> None:
     HANG.clear()
     result = await runner(store_url).resume("r", graph=graph())
     assert result.outputs == {"out": [11]}
+
+
+async def test_a_body_cut_short_by_its_timeout_is_not_known(store_url: str) -> None:
+    HANG.add("charge")
+    made = graph(failure={"retries": 1, "backoff": 0, "timeout": 0.01})
+    with pytest.raises(NodeFailed) as failed:
+        await runner(store_url).run(made, enable={"checkpoint": True}, run_id="r")
+    assert isinstance(failed.value.__cause__, NodeTimeout)
+    HANG.clear()
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=graph())
+    assert [call[0] for call in CALLS if call[0] == "charge"] == ["charge"]
+    assert (await runner(store_url).resume("r", graph=graph(), updates={"it": 500})).outputs == {"out": [501]}
 
 
 async def test_outputs_of_several_handles_are_checked_before_anything_runs(store_url: str) -> None:
