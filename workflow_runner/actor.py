@@ -96,6 +96,15 @@ class Actor(Outbox):
         """Arrival order over its edges; `None` where there are less than two."""
         return self.in_edges[0].order if self.in_edges else None
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a restored actor can go on before anything new arrives."""
+        if self.asleep:
+            return False
+        if not self.in_edges or self.arguments is not None or self.planned.reads_at_once:
+            return True
+        return any(edge.items or edge.ended for edge in self.in_edges)
+
     # Its life.
 
     def wake(self) -> None:

@@ -176,7 +176,7 @@ class BodyActor(Actor):
         run = self.run
         stopping = run.stopping
         if self.status == "failed":  # told by somebody else than its body, which was cancelled for it
-            error = run.failure_of(self) or error
+            error = run.ending.failure_of(self.node_id) or error
         suspended = self.status == "suspended" and not stopping
         if suspended and not only_suspends(error, (asyncio.CancelledError,)):
             self.suspension, self.status, suspended = None, "running", False  # it failed after all
@@ -190,7 +190,7 @@ class BodyActor(Actor):
         await self._close(error)
         delay = self.planned.failure.delay(tries) if again else None
         if info is not None and (after_node := run.hooks.after_node) is not None:
-            outcome: Outcome = CancelledOutcome(run.stop_reason) if stopping else Failed(error, self.node_id, delay)
+            outcome: Outcome = CancelledOutcome(run.ending.reason) if stopping else Failed(error, self.node_id, delay)
             if suspended and self.suspension is not None:
                 outcome = Suspended({self.node_id: self.suspension})
             await after_node(run.info, info, outcome)

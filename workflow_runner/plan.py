@@ -62,6 +62,11 @@ class PlannedNode:
     lists: frozenset[str] = frozenset()
     failure: FailurePolicy = NO_POLICY
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether it is a streaming node with nothing to wait for before its body starts."""
+        return self.type.streams and all(self.type.handles[edge.target_handle].stream for edge in self.in_edges)
+
     def exact(self, handle: str) -> builtins.type | None:
         """A class whose own instances need no check at a handle."""
         return self.type.handles[handle].exact if self.checks is self.type.checks else None

@@ -5,61 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hookspecs import (
-    Cancelled,
     CheckpointChoice,
     CheckpointRef,
-    Completed,
-    Failed,
     HookError,
-    Outcome,
     Refusal,
     RunHooks,
     RunInfo,
     RunStatus,
     Snapshot,
-    Suspended,
-    Suspension,
 )
 from workflow_runner.actor import Actor
 from workflow_runner.decisions import NO_DECISIONS, Decisions
+from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
-from workflow_runner.failure import OnFailure
-from workflow_runner.plan import Plan, PlannedNode
+from workflow_runner.plan import Plan
 from workflow_runner.saver import Saver
-from workflow_runner.threads import BodyThread
+from workflow_runner.settings import Settings
 from workflow_runner.wiring import Wiring
 
-__all__ = ["Run", "Settings"]
+__all__ = ["Run"]
 
 logger = logging.getLogger("workflow_runner")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a runner decides for all its runs.
-
-    Args:
-        edge_capacity: items that an edge holds before its producer waits.
-        max_edge_capacity: items to which an edge may grow to resolve a stall.
-        max_log: stream items that a body may take without a commit while a plugin saves.
-        max_threads: bodies written with plain `def` that run at once; streams and generators have threads of their own.
-        grace_seconds: how long a stopped run waits for its bodies.
-        threads: makes the thread of a `def` body.
-        on_failure: what happens to the others when a node fails; `None` for what the graph says.
-    """
-
-    edge_capacity: int = 64
-    max_edge_capacity: int = 65_536
-    max_log: int = 10_000
-    max_threads: int = 64
-    grace_seconds: float = 5.0
-    threads: Callable[[], BodyThread] = BodyThread
-    on_failure: OnFailure | None = None
 
 
 class Run:
@@ -85,8 +55,6 @@ class Run:
         self.accept_changed = accept_changed
         self.checkpoint = checkpoint
         self.decisions = decisions
-        self.suspensions: dict[str, Suspension] = {}
-        """What nodes wait for in a run that can go on no further."""
         self.loop = asyncio.get_running_loop()
         self.saver = Saver(self) if hooks.save_checkpoint is not None else None
         self.wiring = Wiring(self)
@@ -97,12 +65,8 @@ class Run:
         self.collected: dict[str, Sequence[Any]] = {}
         self.gate_reason: str | None = None
         self.follows = False
-        self.degraded: str | None = None
         self.stopping = False
-        self.stop_reason = ""
-        self.error: BaseException | None = None
-        self.failures: list[NodeFailed] = []
-        """Of nodes without which the others go on."""
+        self.ending = Ending()
         self.independent = (settings.on_failure or plan.graph.on_failure) == "finish_independent"
         self.abandoned: tuple[str, ...] = ()
         self.thread_slots = asyncio.Semaphore(settings.max_threads)
@@ -139,7 +103,7 @@ class Run:
 
     def degrade(self, reason: str) -> None:
         """Go on without the promised durability; see `RunControl`."""
-        self.degraded = self.degraded or reason
+        self.ending.degraded = self.ending.degraded or reason
 
     def fail(self, error: Refusal) -> None:
         """Stop at once and save nothing more; see `RunControl`."""
@@ -162,20 +126,18 @@ class Run:
         try:
             await self._drive()
         except Exception as error:
-            if self.error is None:
-                self.error = error
-        outcome = self._outcome()
+            self.ending.add(error)
+        outcome = self.ending.outcome(self.outputs())
         if self.hooks.after_run is not None:
             try:
                 await self.hooks.after_run(self.info, outcome)
             except Exception as error:
-                if self.error is None:
-                    self.error = error
-                    outcome = self._outcome()
+                self.ending.add(error)
+                outcome = self.ending.outcome(self.outputs())
         if self.listeners:
-            self.notify(RunEnded(self.run_id, _status(outcome), self.error))
-        if self.error is not None:
-            raise self.error
+            self.notify(RunEnded(self.run_id, status_of(outcome), self.ending.error))
+        if self.ending.error is not None:
+            raise self.ending.error
         return self.outputs()
 
     def outputs(self) -> dict[str, list[Any]]:
@@ -185,19 +147,6 @@ class Run:
     def stop(self, reason: str) -> None:
         """Stop from outside: take the cut now, let nothing more count, then cancel."""
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused")
-
-    def _outcome(self) -> Outcome:
-        match self.error:
-            case None if self.suspensions:
-                return Suspended(self.suspensions)
-            case None:
-                return Completed(self.outputs())
-            case RunStopped(reason=reason):
-                return Cancelled(reason)
-            case NodeFailed(node_id=node_id) as error:
-                return Failed(error.__cause__ or error, node_id)
-            case error:
-                return Failed(error)
 
     async def _drive(self) -> None:
         snapshot: Snapshot | None = None
@@ -231,7 +180,7 @@ class Run:
                 self.settings.grace_seconds,
                 ", ".join(self.abandoned),
             )
-        elif (failed := scope.exception()) is not None and self.error is None:
+        elif (failed := scope.exception()) is not None and self.ending.error is None:
             raise failed
 
     async def _scope(self) -> None:
@@ -266,10 +215,10 @@ class Run:
         for planned in self.plan.nodes.values():
             actor = self.actors.get(planned.node_id)
             if actor is None:
-                if planned.node_id in completed or (planned.in_edges and not _reads_at_once(planned)):
+                if planned.node_id in completed or (planned.in_edges and not planned.reads_at_once):
                     continue
                 actor = self.wiring.bear(planned)
-            elif not _has_work(actor, planned):
+            elif not actor.has_work:
                 continue
             actor.wake()
         if not self._unfinished:
@@ -331,17 +280,13 @@ class Run:
         if self.listeners:
             self.node_changed(actor)
 
-    def failure_of(self, actor: Actor) -> BaseException | None:
-        """Why a node has failed without which the others go on."""
-        return next((failure.__cause__ for failure in self.failures if failure.node_id == actor.node_id), None)
-
     def _go_on_without(self, actor: Actor, error: NodeFailed) -> None:
         """Let the others go on until nothing can move any more.
 
         The failed actor stays: it counts as one that waits, and its inbox grows as in any stall, so that those who
         send to it and to others come to their end.
         """
-        self.failures.append(error)
+        self.ending.failures.append(error)
         actor.fail()
         if actor.task is not None and actor.task is not asyncio.current_task():
             actor.task.cancel()
@@ -361,21 +306,14 @@ class Run:
 
     def save_failed(self, error: Exception) -> None:
         """A cut could not be saved: the run ends, and nothing is saved any more."""
-        if self.error is None or isinstance(self.error, RunStopped):
-            self.error = error
-        else:
-            self.error.add_note(f"and the last cut could not be saved: {type(error).__name__}: {error}")
+        self.ending.save_failed(error)
         self._stop(error, "error", "failed")
 
     def _stop(self, error: BaseException | None, reason: str, status: RunStatus, actor: Actor | None = None) -> None:
         if self.stopping or self._over.done():  # what comes after the end of the last node stops nothing
             return
         self.stopping = True
-        self.stop_reason = "failure" if reason == "error" else reason
-        self.error = error
-        for failure in self.failures:
-            if error is not None and failure is not error:
-                error.add_note(f"and {failure}")
+        self.ending.stop(error, reason)
         if self.saver is not None:
             wanted = reason in self._final_moments or status == "suspended"
             text = actor.error if actor is not None else str(error)
@@ -393,12 +331,6 @@ class Run:
         if not self._over.done():
             self._over.set_result(None)
 
-    def _end_failed(self) -> None:
-        """All that could be done without the failed nodes is done."""
-        first, *others = self.failures
-        first.others = tuple(others)
-        self._stop(first, "error", "failed", self.actors[first.node_id])
-
     def _stalled(self) -> None:
         """Every unfinished actor waits at an edge: let the smallest full edge grow, so that one of them goes on.
 
@@ -410,12 +342,13 @@ class Run:
         full.sort(key=lambda edge: edge.capacity)
         limit = self.settings.max_edge_capacity
         if not full or full[0].capacity >= limit:
-            if self.failures:
-                self._end_failed()
+            if self.ending.failures:  # all that could be done without the failed nodes is done
+                first = self.ending.first_failure()
+                self._stop(first, "error", "failed", self.actors[first.node_id])
                 return
             waiting = (actor for actor in self.actors.values() if actor.status == "suspended")
-            self.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
-            if self.suspensions:
+            self.ending.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
+            if self.ending.suspensions:
                 self._stop(None, "suspend", "suspended")
                 return
             names = [edge.edge_id for edge in full] or list(self.actors)
@@ -443,29 +376,3 @@ class Run:
     def progressed(self, actor: Actor, done: float, total: float | None) -> None:
         """Tell a body's progress."""
         self.notify(Progressed(self.run_id, actor.node_id, done, total))
-
-
-def _status(outcome: Outcome) -> Literal["completed", "failed", "paused", "suspended"]:
-    match outcome:
-        case Completed():
-            return "completed"
-        case Failed():
-            return "failed"
-        case Cancelled():
-            return "paused"
-        case Suspended():
-            return "suspended"
-
-
-def _has_work(actor: Actor, planned: PlannedNode) -> bool:
-    """Whether a restored actor can go on before anything new arrives."""
-    if actor.asleep:
-        return False
-    if not planned.in_edges or actor.arguments is not None or _reads_at_once(planned):
-        return True
-    return any(edge.items or edge.ended for edge in actor.in_edges)
-
-
-def _reads_at_once(planned: PlannedNode) -> bool:
-    """Whether it is a streaming node with nothing to wait for before its body starts."""
-    return planned.type.streams and all(planned.type.handles[edge.target_handle].stream for edge in planned.in_edges)

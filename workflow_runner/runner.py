@@ -18,7 +18,8 @@ from workflow_runner.graph import Graph
 from workflow_runner.identity import check_run_id, new_run_id
 from workflow_runner.plan import Plan, make_plan
 from workflow_runner.registry import NodeRegistry
-from workflow_runner.run import Run, Settings
+from workflow_runner.run import Run
+from workflow_runner.settings import Settings
 from workflow_runner.threads import BodyThread
 
 __all__ = ["Result", "WorkflowRunner", "resume_workflow", "run_workflow"]
@@ -276,8 +277,8 @@ class WorkflowRunner:
             if not task.cancelled():
                 task.exception()  # told by the cancellation
             raise cancelled
-        status: Literal["completed", "suspended"] = "suspended" if run.suspensions else "completed"
-        return Result(info.run_id, status, task.result(), run.degraded, run.suspensions)
+        status: Literal["completed", "suspended"] = "suspended" if run.ending.suspensions else "completed"
+        return Result(info.run_id, status, task.result(), run.ending.degraded, run.ending.suspensions)
 
 
 Chosen = dict[str, dict[str, Any] | Literal[False]]

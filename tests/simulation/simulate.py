@@ -436,7 +436,7 @@ class World:
             raise simulation.failed(f"left behind: {', '.join(remains)}")
         if self.loop.unheard:
             raise simulation.failed(f"the loop heard: {self.loop.unheard}")
-        if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.error, StoreError):
+        if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.ending.error, StoreError):
             raise simulation.failed("after_run was not called")
 
 
