@@ -52,6 +52,11 @@ class Context:
         return step_key(actor.run.run_id, actor.node_id, actor.firing, actor.commits, actor.reads)
 
     @property
+    def attempt(self) -> int:
+        """Which try of the firing this is, from 1: retries, and resumes of one that was not over, count on."""
+        return self._actor.attempt
+
+    @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that knows run and node."""
         return logging.LoggerAdapter(logging.getLogger("workflow_runner.node"), {"run_id": self.run_id, "node_id": self.node_id})

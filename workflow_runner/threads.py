@@ -260,6 +260,11 @@ class ThreadContext(Context):
         key: str = self._body.ask(lambda: self._actor.context.idempotency_key)
         return key
 
+    @property
+    def attempt(self) -> int:
+        number: int = self._body.ask(lambda: self._actor.attempt)
+        return number
+
     def commit(self, state: Any = None) -> None:
         self._body.ask(lambda: self._actor.context.commit(state))
 

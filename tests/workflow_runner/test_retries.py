@@ -379,3 +379,25 @@ def test_a_wrong_override_is_a_problem_of_the_graph(node_id: int, failure: Any, 
     document["nodes"][node_id]["failure"] = failure
     with pytest.raises(GraphInvalid, match=message):
         WorkflowRunner(nodes=[sys.modules[__name__]]).validate(document)
+
+
+@node(retries=2, backoff=0)
+async def counts_tries(x: int, context: Context) -> list[int]:
+    LOG.append(context.attempt)
+    fail()
+    return [x, context.attempt]
+
+
+@node(retries=2, backoff=0)
+def counts_tries_in_a_thread(x: int, context: Context) -> list[int]:
+    LOG.append(context.attempt)
+    fail()
+    return [x, context.attempt]
+
+
+@pytest.mark.parametrize("target", [counts_tries, counts_tries_in_a_thread], ids=["coroutine", "thread"])
+async def test_a_body_is_told_which_try_it_is(target: Any) -> None:
+    FAILURES[:] = [ValueError(), ValueError()]
+    graph = graph_of(target, n=2)
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [[0, 3], [1, 1]]}
+    assert LOG == [1, 2, 3, 1]
