@@ -17,7 +17,7 @@ from tests.power.check import cut_power
 from tests.power.disk import Disk
 from tests.power.library import LibraryHidden, find_library
 from tests.power.trace import Acknowledged
-from tests.power.work import STARTED, WORK, Recording, Work, creating, record, resuming, saving, saving_files, saving_little
+from tests.power.work import STARTED, WORK, Recording, Work, creating, record, resuming, saving_files, saving_little
 
 MANY = 200
 ALL = (*WORK, saving_by_hand)
@@ -97,7 +97,7 @@ async def test_the_power_goes_again_while_the_run_goes_on(before: Path, cuts: in
 async def test_a_disk_that_is_not_waited_for_loses_saves(level: int, before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So the cuts above cut deep enough."""
     monkeypatch.setattr(sqlite, "SAFE", {**sqlite.SAFE, "synchronous": level})
-    recording = await record(before, saving)
+    recording = await record(before, saving_little)
     with pytest.raises(AssertionError, match=r"seed 0, cut \d+ at") as caught:
         await cut_power(recording, before.parent, some_moments(recording, MANY, 0), 0)
     assert isinstance(caught.value.__cause__, AssertionError | StoreError)
