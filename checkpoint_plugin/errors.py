@@ -168,7 +168,7 @@ class StoreDamaged(CheckpointError):
 
     def __init__(self, run_id: str, what: str, number: int | None = None) -> None:
         which = f"checkpoint {number} of run {run_id!r}" if number is not None else f"run {run_id!r}"
-        other = "" if number is None else f", or go on from another checkpoint: `workflow resume {run_id} --latest-intact`"
+        other = "" if number is None else f", or go on from another checkpoint: `workflow resume {quote(run_id)} --latest-intact`"
         super().__init__(f"{which} is damaged: {what}; nothing was changed. Restore the database from a copy{other}.")
         self.run_id = run_id
         self.what = what

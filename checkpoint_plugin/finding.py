@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Final
 
 __all__ = ["RESTORE", "Finding", "RunReport", "StoreReport", "Unverified", "go_on", "newest_intact"]
@@ -104,4 +105,5 @@ def go_on(run_id: str, number: int | None) -> str:
     """
     if number is None:
         return RESTORE
-    return f"Go on from checkpoint {number}: workflow resume {run_id} --checkpoint {number}, or --latest-intact. Or: {RESTORE}"
+    command = f"workflow resume {quote(run_id)} --checkpoint {number}"
+    return f"Go on from checkpoint {number}: {command}, or --latest-intact. Or: {RESTORE}"

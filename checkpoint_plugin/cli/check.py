@@ -59,7 +59,8 @@ def check(run_ids: Sequence[str], witness: Path | None, url: str | None, as_json
         for each in report.unverified:
             click.echo(f"Not verified: run {one_line(each.run_id)}: {one_line(each.what)}", err=True)
         count = sum(len(run.checkpoints) for run in report.runs)
-        click.echo(f"{len(report.runs)} runs, {count} checkpoints: {len(findings) or 'no'} findings")
+        told = "nothing is damaged" if not findings else f"{len(findings)} findings"
+        click.echo(f"{len(report.runs)} runs, {count} checkpoints: {told}")
     print_listing(_document(report), (), (), as_json, quiet or not as_json)
     if findings:
         click.get_current_context().exit(DAMAGED)
