@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun, Suspension
 from workflow_runner.decisions import NO_DECISIONS, Decisions
+from workflow_runner.enabling import enabled, merge_enable
 from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
@@ -146,7 +147,7 @@ class WorkflowRunner:
         if document and self._settings.on_failure is not None:
             document["on_failure"] = self._settings.on_failure
         teach = self._host.teacher(hooks) if hooks.before_run is not None else None
-        info = RunInfo(run_id, 1, document, given, _enabled(chosen), teach)
+        info = RunInfo(run_id, 1, document, given, enabled(chosen), teach)
         return await self._execute(plan, info, hooks)
 
     async def resume(
@@ -210,7 +211,7 @@ class WorkflowRunner:
         hooks = self._host.bind(chosen)
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
-        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, _enabled(chosen), self._host.teacher(hooks), steal)
+        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, enabled(chosen), self._host.teacher(hooks), steal)
         decisions = Decisions(frozenset(replay), dict(updates or {}))
         return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions)
 
@@ -279,30 +280,6 @@ class WorkflowRunner:
             raise cancelled
         status: Literal["completed", "suspended"] = "suspended" if run.ending.suspensions else "completed"
         return Result(info.run_id, status, task.result(), run.ending.degraded, run.ending.suspensions)
-
-
-Chosen = dict[str, dict[str, Any] | Literal[False]]
-
-
-def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> Chosen:
-    """The options of every plugin that is named, `False` for off: those of the graph and of the caller, who wins."""
-    merged: Chosen = {}
-    for name in {**document, **given}:
-        own, wanted = document.get(name), given.get(name, document.get(name))
-        if wanted is True and isinstance(own, Mapping):
-            wanted = own
-        if wanted is None or wanted is False:
-            merged[name] = False
-            continue
-        if wanted is not True and not isinstance(wanted, Mapping):
-            raise InputInvalid(f"enable {name!r}: give true, false or an object of options, not {wanted!r}.")
-        merged[name] = {} if wanted is True else dict(wanted)
-    return merged
-
-
-def _enabled(chosen: Chosen) -> dict[str, Any]:
-    """The options of the plugins that are on."""
-    return {name: options for name, options in chosen.items() if options is not False}
 
 
 def _give_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Taken
+from workflow_runner.body import BodyActor
 from workflow_runner.edge import Edge
 from workflow_runner.errors import LogOverflow, NodeProtocolError
-from workflow_runner.firing import BodyActor
 from workflow_runner.stream import open_stream
 
 if TYPE_CHECKING:

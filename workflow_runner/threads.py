@@ -21,7 +21,7 @@ from workflow_runner.stream import Arrivals, Stream
 from workflow_runner.suspension import WorkflowSuspended
 
 if TYPE_CHECKING:
-    from workflow_runner.firing import BodyActor
+    from workflow_runner.body import BodyActor
 
 __all__ = ["BodyThread", "ThreadBody", "ThreadContext"]
 

@@ -59,7 +59,7 @@ MUTANTS: Sequence[Mutant] = (
         "what a body returned waits for the others before it is final",
         (
             Edit(
-                "firing",
+                "body",
                 "        return value, self.publish(value)\n",
                 "        must_settle = self.publish(value)\n"
                 "        if must_settle or self.holds:\n"
@@ -171,7 +171,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         8,
         "a generator goes on although nobody is left to hear it",
-        (Edit("firing", "            if self.orphaned:\n", "            if False:\n"),),
+        (Edit("body", "            if self.orphaned:\n", "            if False:\n"),),
     ),
     Mutant(
         9,
@@ -246,14 +246,14 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a step that is tried again sends again",
-        (Edit("firing", "        self.attempt += 1\n        self.rewind()\n", "        self.attempt += 1\n"),),
+        (Edit("body", "        self.attempt += 1\n        self.rewind()\n", "        self.attempt += 1\n"),),
     ),
     Mutant(
         0,
         "a wait for the next try is a standstill",
         (
             Edit(
-                "firing",
+                "body",
                 "        await asyncio.sleep(delay)\n",
                 "        self.waits += 1\n        run.enter_wait(self)\n"
                 "        await asyncio.sleep(delay)\n        self.leave_wait()\n",
@@ -281,7 +281,7 @@ MUTANTS: Sequence[Mutant] = (
         "a step that must not be repeated begins before that is durable",
         (
             Edit(
-                "firing",
+                "body",
                 'await self.run.saver.request("not replayable")',
                 'self.run.saver.request("not replayable")',
             ),
@@ -295,6 +295,6 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a step whose result is given is run all the same",
-        (Edit("firing", "if self.given is not None:", "if False:"),),
+        (Edit("body", "if self.given is not None:", "if False:"),),
     ),
 )

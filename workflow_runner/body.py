@@ -1,0 +1,286 @@
+"""An actor that calls a body: one firing, from its arguments to its commit, with its retries and its suspension."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from hookspecs import Cancelled as CancelledOutcome
+from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension
+from workflow_runner.actor import Actor, Interrupted
+from workflow_runner.context import Context
+from workflow_runner.errors import NodeTimeout, SuspensionUnavailable
+from workflow_runner.events import NodeRetried
+from workflow_runner.suspension import Resumption, WorkflowSuspended, only_suspends
+from workflow_runner.threads import ThreadBody
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["BodyActor"]
+
+logger = logging.getLogger("workflow_runner")
+
+YIELDS_A_TURN = 64
+"""A generator without consumers never waits for one, so it lets the others run after this many yields."""
+
+
+class BodyActor(Actor):
+    """One that calls a body and emits what it gives."""
+
+    _context: Context | None = None
+    _body: AsyncGenerator[Any, None] | None = None
+    _deadline: asyncio.Timeout | None = None
+
+    @property
+    def context(self) -> Context:
+        """What the body is told and may ask for; made for the first who asks."""
+        if self._context is None:
+            self._context = Context(self)
+        return self._context
+
+    def retire(self) -> None:
+        super().retire()
+        self._context = None
+
+    def over(self) -> bool:
+        """Whether the firing that just ended was the last."""
+        raise AssertionError
+
+    def values(self) -> Mapping[str, Any]:
+        """The plain arguments of the firing: those of its edges, checked, over properties and defaults."""
+        planned = self.planned
+        arguments = self.arguments
+        if not arguments:
+            return planned.constants
+        checks = planned.checks
+        if not checks and not planned.constants:
+            return arguments
+        values = {**planned.constants, **arguments}
+        if checks:
+            for handle in arguments:
+                check = checks.get(handle)
+                if check is not None and handle not in planned.lists:
+                    values[handle] = self.checked(handle, check, values[handle])
+        return values
+
+    def body_values(self) -> Mapping[str, Any]:
+        """What the body is called with."""
+        return self.values()
+
+    async def fire(self, arguments: Mapping[str, Any] | None) -> None:
+        """Call the body once.
+
+        Args:
+            arguments: those that came over edges; `None` to call it again for the interrupted firing.
+        """
+        if arguments is not None:
+            self.arguments = arguments  # from here on they are part of every cut
+            self.firing += 1
+            self.attempt = self.first_attempt = 1
+            if self.run.listeners:
+                self.run.node_changed(self)
+        hooks = self.run.hooks
+        info: NodeInfo | None = None
+        while True:
+            if hooks.before_node is not None or hooks.after_node is not None:
+                info = NodeInfo(self.node_id, self.type.name, self.firing, self.attempt)
+                if hooks.before_node is not None:
+                    await hooks.before_node(self.run.info, info, self.values())
+            value: Any = None
+            closed = must_settle = False
+            try:
+                if self.frozen:  # stopped since it was woken: its body is not even called
+                    self.check_alive()
+                if self.given is not None:
+                    (value,), self.given = self.given, None
+                    must_settle = self.publish(value)
+                    break
+                if not self.planned.failure.replayable:
+                    await self._save_beginning()
+                if self.planned.failure.timeout is not None:
+                    value, closed, must_settle = await self._call_in_time(self.planned.failure.timeout)
+                elif self.type.generates:
+                    closed = await self._iterate()
+                else:
+                    value, must_settle = await self._call()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever ends a body early, a cancellation too, must be told to the hooks
+                await self._interrupt(info, error)
+            else:
+                break
+        # From the emission above to the first await this is one synchronous step: the firing becomes final.
+        if self._context is not None:
+            self._context.take_staged()
+        if self.suspension is not None:
+            self.suspension = self.resumption = None
+        self.arguments = None
+        self.pass_commit()
+        if closed or self.over():
+            self.complete()
+        if info is not None and hooks.after_node is not None:
+            await hooks.after_node(self.run.info, info, Completed(self._outputs(value)))
+        if must_settle or self.holds:
+            await self.settle()
+
+    async def _save_beginning(self) -> None:
+        """Make it durable that the step began: only so a resume can know that nobody knows how it ended."""
+        if self.run.saver is not None:
+            await self.run.saver.request("not replayable")
+            self.check_alive()
+
+    async def _call(self) -> tuple[Any, bool]:
+        """Emit what the body returns; it, and whether the actor must settle."""
+        if self.type.kind == "coroutine":
+            value = await self.type.call(self.body_values(), self.context if self.type.wants_context else None)
+        else:
+            value = await ThreadBody(self).result(self.body_values())
+        return value, self.publish(value)
+
+    async def _call_in_time(self, seconds: float) -> tuple[Any, bool, bool]:
+        """Call the body, which is interrupted when it takes longer."""
+        self._deadline = asyncio.timeout(seconds)
+        try:
+            async with self._deadline:
+                if self.type.generates:
+                    return None, await self._iterate(), False
+                value, must_settle = await self._call()
+                return value, False, must_settle
+        except TimeoutError as error:
+            if not self._deadline.expired():
+                raise
+            raise NodeTimeout(self.node_id, seconds, self.type.threaded) from error
+
+    @property
+    def too_late(self) -> bool:
+        """Whether the present try has taken too long."""
+        return self._deadline is not None and self._deadline.expired()
+
+    def _outputs(self, value: Any) -> Mapping[str, Any]:
+        if self.type.generates:
+            return {}
+        return value if self.type.emits_mapping else dict.fromkeys(self.type.outputs, value)
+
+    async def _interrupt(self, info: NodeInfo | None, error: BaseException) -> None:
+        """A firing ended early: take the cut first, then let the body clean up, then tell.
+
+        Returns when the step is to be run again, after its backoff; otherwise the actor ends.
+        """
+        run = self.run
+        stopping = run.stopping
+        if self.status == "failed":  # told by somebody else than its body, which was cancelled for it
+            error = run.ending.failure_of(self.node_id) or error
+        suspended = self.status == "suspended" and not stopping
+        if suspended and not only_suspends(error, (asyncio.CancelledError,)):
+            self.suspension, self.status, suspended = None, "running", False  # it failed after all
+        tries = self.attempt - self.first_attempt + 1
+        again = not stopping and not suspended and self.planned.failure.tries_again(error, tries)
+        if again:
+            self.frozen = True  # what the body does while it cleans up does not count
+            self.choose_publish()
+        elif not stopping and not suspended:
+            run.node_failed(self, error)
+        await self._close(error)
+        delay = self.planned.failure.delay(tries) if again else None
+        if info is not None and (after_node := run.hooks.after_node) is not None:
+            outcome: Outcome = CancelledOutcome(run.ending.reason) if stopping else Failed(error, self.node_id, delay)
+            if suspended and self.suspension is not None:
+                outcome = Suspended({self.node_id: self.suspension})
+            await after_node(run.info, info, outcome)
+        if suspended and not run.stopping:
+            self.waits += 1
+            run.enter_wait(self)
+        if delay is None or run.stopping:
+            raise Interrupted from error
+        await self._wait_to_retry(error, delay)
+
+    async def _close(self, error: BaseException) -> None:
+        """Let a body that was interrupted where it yields clean up."""
+        body, self._body = self._body, None
+        if body is None:
+            return
+        try:
+            await body.aclose()
+        except asyncio.CancelledError:
+            pass  # the body tried to emit or commit while it was cleaning up
+        except Exception as second:
+            error.add_note(f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {second}")
+
+    async def _wait_to_retry(self, error: BaseException, delay: float) -> None:
+        """Wait, and begin the next try. A cut that is taken meanwhile holds the try that failed as the last one."""
+        run = self.run
+        logger.warning(
+            "run %s: node %s failed and is tried again in %.3g s (try %d of %d): %s: %s",
+            run.run_id,
+            self.node_id,
+            delay,
+            self.attempt - self.first_attempt + 2,
+            self.planned.failure.retries + 1,
+            type(error).__name__,
+            error,
+        )
+        if run.listeners:
+            run.notify(NodeRetried(run.run_id, self.node_id, self.attempt + 1, delay, error))
+        self._context = None
+        await asyncio.sleep(delay)
+        if run.stopping:
+            raise Interrupted from error
+        self.frozen = False
+        self.attempt += 1
+        self.rewind()
+        if self.resumption is not None:
+            self.resumption = Resumption(self.resumption.suspension)
+        if self.holds:  # what was emitted and is not seen yet: the try that repeats it does not send it
+            await self.settle()
+
+    async def suspend(self, reason: str, state: Any, metadata: Mapping[str, Any] | None, wake_at: datetime | None) -> Any:
+        """End the firing here, to go on in a later attempt; see `Context.suspend`."""
+        self.check_alive()
+        resumption = self.resumption
+        if resumption is not None:
+            answered, answer = resumption.next_answer(reason)
+            if answered:
+                return self.private(answer)
+        if self.run.saver is None:
+            raise SuspensionUnavailable(self.node_id)
+        earlier = () if resumption is None else resumption.earlier
+        kept = Suspension(reason, datetime.now(UTC), self.private(state), dict(metadata or {}), wake_at, earlier=earlier)
+        self.check_replayed()
+        if self._context is not None:
+            self._context.take_staged()
+        self.pass_commit()
+        self.suspension, self.resumption = kept, None
+        self.status = "suspended"
+        self.frozen = True  # of this call nothing counts any more
+        self.choose_publish()
+        self.touched()
+        if self.run.listeners:
+            self.run.node_changed(self)
+        raise WorkflowSuspended(self.node_id, reason, state, metadata, wake_at)
+
+    async def _iterate(self) -> bool:
+        """Emit what the body yields; whether it was closed because nobody is left to hear it."""
+        values = self.body_values()
+        body = ThreadBody(self).items(values) if self.type.threaded else self.type.call(values, self.context)
+        self._body = body
+        alone = 0 if self.planned.out_edges else 1
+        async for value in body:
+            if self.orphaned:
+                self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
+                await body.aclose()
+                self._body = None
+                return True
+            if self.publish(value):
+                await self.settle()
+            if alone:
+                alone += 1
+                if not alone % YIELDS_A_TURN:
+                    await asyncio.sleep(0)
+        self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
+        self.check_replayed()
+        self._body = None
+        return False

@@ -1,0 +1,33 @@
+"""Which plugins a run enables, and with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from workflow_runner.errors import InputInvalid
+
+__all__ = ["Chosen", "enabled", "merge_enable"]
+
+Chosen = dict[str, dict[str, Any] | Literal[False]]
+
+
+def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> Chosen:
+    """The options of every plugin that is named, `False` for off: those of the graph and of the caller, who wins."""
+    merged: Chosen = {}
+    for name in {**document, **given}:
+        own, wanted = document.get(name), given.get(name, document.get(name))
+        if wanted is True and isinstance(own, Mapping):
+            wanted = own
+        if wanted is None or wanted is False:
+            merged[name] = False
+            continue
+        if wanted is not True and not isinstance(wanted, Mapping):
+            raise InputInvalid(f"enable {name!r}: give true, false or an object of options, not {wanted!r}.")
+        merged[name] = {} if wanted is True else dict(wanted)
+    return merged
+
+
+def enabled(chosen: Chosen) -> dict[str, Any]:
+    """The options of the plugins that are on."""
+    return {name: options for name, options in chosen.items() if options is not False}
