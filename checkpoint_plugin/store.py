@@ -46,6 +46,7 @@ from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
 from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, shown_row
 from checkpoint_plugin.sealing import PLAIN, Seal
+from checkpoint_plugin.status import NODE_STATUSES
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.transaction import Database, finish
 from checkpoint_plugin.witness import Witness
@@ -244,12 +245,17 @@ class Store:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
 
-    async def _read_rows(self, run_id: str, query: Any, sealed: Sequence[str] = ()) -> Sequence[Any]:
+    async def _read_rows(
+        self, run_id: str, query: Any, sealed: Sequence[str] = (), statuses: frozenset[str] = STATUSES
+    ) -> Sequence[Any]:
         """Rows of a run, or with an empty id of several that name theirs; texts that are sealed opened for people to read."""
 
         def work(connection: Connection) -> Sequence[Any]:
             with telling_damage(run_id, "a row of it"):
                 rows = connection.execute(query).all()
+                for row in rows:
+                    if row.status not in statuses:
+                        raise StoreDamaged(run_id or row.id, f"a status of it, {row.status!r}, is not one")
                 return [shown_row(self.keys, connection, run_id or row.id, row, sealed) for row in rows] if sealed else rows
 
         return await self._read(work)
@@ -608,7 +614,8 @@ class Store:
 
     async def node_states(self, run_id: str) -> Sequence[Any]:
         """The rows of `run_node_state` of a run."""
-        return await self._read_rows(run_id, select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id), NODE_TEXTS)
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
+        return await self._read_rows(run_id, query, NODE_TEXTS, NODE_STATUSES)
 
     async def checkpoints(self, run_id: str) -> Sequence[Any]:
         """The checkpoints of a run, oldest first."""

@@ -21,7 +21,7 @@ from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
 from hookspecs import RunNotFound
-from tests.damage.stored import CHECKPOINTS, RUN_ID, Refused, look, store_run
+from tests.damage.stored import CHECKPOINTS, RUN_ID, Refused, compare, look, store_run
 from tests.damage.test_rows import NEEDED, bent, change, is_row, read_rows, wrong_numbers
 
 KEY = "0" * 63 + "1"
@@ -132,6 +132,7 @@ async def test_rows_of_two_runs_that_changed_places_are_found(stored: str, name:
             update(table).where(is_row(table, two)).values(values[0]),
         )
         assert (await compare_with_restore(stored)).findings, f"nobody saw that {one} and {two} changed places"
+        compare(await look(stored), reference)  # what is not refused is as it was written
         await change(
             stored,
             update(table).where(is_row(table, one)).values(values[0]),

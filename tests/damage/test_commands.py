@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, delete, update
 
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, RUN_NODE_STATE
+from checkpoint_plugin.status import NODE_STATUSES
 from hookspecs import CheckpointChoice
 from tests.cli.command import workflow
 from tests.damage.test_rows import change, is_row, read_rows
@@ -153,6 +154,15 @@ def test_a_lost_tail_is_refused_until_the_user_says_so(folder: Folder, caplog: p
     assert f"checkpoint {last} is passed over: the checkpoint itself is missing" in caplog.text
 
 
+@pytest.mark.parametrize("table", [JOB, RUN_NODE_STATE])
+def test_a_status_that_is_none_is_not_shown(folder: Folder, table: Table, capfd: pytest.CaptureFixture[str]) -> None:
+    row = asyncio.run(read_rows(folder.url, table))[0]
+    asyncio.run(change(folder.url, update(table).where(is_row(table, row)).values(status="gailed")))
+    assert main(["show", "r", "--url", folder.url, "--json"]) == 5
+    assert "run 'r' is damaged: a status of it, 'gailed', is not one" in capfd.readouterr().err
+    assert main(["runs", "--url", folder.url]) == (5 if table is JOB else 0)
+
+
 def test_where_every_checkpoint_is_damaged_nothing_begins(folder: Folder) -> None:
     for number in numbers(folder.url):
         bend(folder.url, CHECKPOINT, number=number)
@@ -191,6 +201,10 @@ def test_flipped_bits(tmp_path: Path, request: pytest.FixtureRequest, capfd: pyt
                 captured = capfd.readouterr()
                 assert code in (0, 5), (told, code, arguments, captured.err)
                 assert len(captured.out.splitlines()) == 1, told
+                if not code:
+                    document = json.loads(captured.out)
+                    listed = [*document.get("runs", ()), *document.get("nodes", ()), document]
+                    assert all(each.get("status", "idle") in NODE_STATUSES for each in listed), told
             for choice in CHOICES:
                 code, found = folder.resume(choice, url)
                 assert (code == 0 and found == EXPECTED) or code in REFUSED, (told, code, choice, found)
