@@ -191,3 +191,64 @@ async def test_decisions_must_fit(store_url: str, decision: dict[str, Any], mess
 
 async def test_without_a_plugin_nothing_is_saved() -> None:
     assert (await WorkflowRunner().run(graph())).outputs == {"out": [11]}
+
+
+@node(replayable=False)
+async def asks_first(x: int, context: Context) -> int:
+    if not context.is_resuming:
+        await context.suspend("may I?")
+    await act("asks_first", context)
+    return x * int(context.answer)
+
+
+@node
+async def breaks(x: int) -> int:
+    await HANGING[0].wait()
+    raise ValueError("broken")
+
+
+async def test_a_run_that_was_stopped_and_saved_its_last_cut_asks_too(store_url: str) -> None:
+    await crash(store_url, options={"on_signal": True})
+    assert (await checkpoints(store_url))[-1] == "cancel"
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=graph())
+    assert [name for name, *_ in CALLS if name == "charge"] == ["charge"]
+
+
+async def test_what_the_failure_of_another_node_cut_short_is_unknown(store_url: str) -> None:
+    HANG.add("charge")
+    made = graph()
+    made.add(breaks, x=1)
+    with pytest.raises(NodeFailed, match="broken"):
+        await runner(store_url).run(made, enable={"checkpoint": True}, run_id="r")
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await runner(store_url).resume("r", graph=made)
+    assert unknown.value.node_ids == ("it",)
+
+
+async def test_an_answered_node_that_dies_is_unknown_and_its_value_is_not_its_answer(store_url: str) -> None:
+    made = graph(asks_first)
+    assert (await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")).status == "suspended"
+    HANG.add("asks_first")
+    task = asyncio.ensure_future(runner(store_url).resume("r", graph=made, updates={"it": 5}))
+    await HANGING[0].wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=made)
+    assert (await runner(store_url).resume("r", graph=made, updates={"it": 500})).outputs == {"out": [501]}
+    assert [name for name, *_ in CALLS if name == "asks_first"] == ["asks_first"]
+
+
+async def test_a_replay_after_an_answer_has_the_answer(store_url: str) -> None:
+    made = graph(asks_first)
+    await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")
+    HANG.add("asks_first")
+    task = asyncio.ensure_future(runner(store_url).resume("r", graph=made, updates={"it": 5}))
+    await HANGING[0].wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    HANG.clear()
+    assert (await runner(store_url).resume("r", graph=made, replay=["it"])).outputs == {"out": [6]}
