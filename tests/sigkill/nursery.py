@@ -31,7 +31,7 @@ from tests.simulation.cases import Case
 from tests.simulation.lab import LAB
 from tests.simulation.models import KINDS
 from tests.simulation.shapes import make_case
-from workflow_runner import Result, WorkflowRunner
+from workflow_runner import OutcomeUnknown, Result, WorkflowRunner
 from workflow_runner.node import node_type_of
 
 __all__ = ["KILLED", "Nursery", "Order", "reap"]
@@ -219,17 +219,21 @@ async def _live(order: Order, works: int) -> dict[str, list[Any]]:
     LAB.set(lab)
     host = PluginHost().register(Notary(order, lab), "notary")
     runner = WorkflowRunner(plugins=host, nodes=node_modules(), edge_capacity=case.edge_capacity, max_log=case.max_log)
+    replay: set[str] = set()
     while True:
         try:
-            result = await _go_on(order, case, runner)
+            result = await _go_on(order, case, runner, replay)
         except (RunHeld, RunExists):
             continue  # the attempt that was killed became visible just now
+        except OutcomeUnknown as error:
+            replay.update(case.careful.intersection(error.node_ids))  # here a body may begin again: the journal tells
+            continue
         return result.outputs
 
 
-async def _go_on(order: Order, case: Case, runner: WorkflowRunner) -> Result:
+async def _go_on(order: Order, case: Case, runner: WorkflowRunner, replay: set[str]) -> Result:
     try:
-        return await runner.resume(order.run_id, url=order.url)
+        return await runner.resume(order.run_id, url=order.url, replay=replay)
     except (RunNotFound, StoreMissing):  # killed before the run's row was durable
         options = {**order.options, "url": order.url}
         return await runner.run(case.graph(), case.inputs(), enable={"checkpoint": options}, run_id=order.run_id)
