@@ -63,6 +63,7 @@ class SqliteDatabase:
         self._begin = "BEGIN"
         self._may_write = False
         self._raw: sqlite3.Connection | None = None
+        self._place: tuple[int, int] | None = None
 
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
@@ -85,6 +86,7 @@ class SqliteDatabase:
                 if connection.in_transaction:  # some errors have ended it already
                     connection.execute("ROLLBACK")
                 raise
+            self._check_place()
         except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
         return held
@@ -130,7 +132,10 @@ class SqliteDatabase:
 
     def _try(self, work: Callable[[Connection], T], write: bool) -> T:
         with self._opened(write).begin() as connection:
-            return work(connection)
+            found = work(connection)
+        if write:
+            self._check_place()
+        return found
 
     def _roll_back(self) -> None:
         """Undo what a crash left half done while the file was made, before it had a log: who only reads may not."""
@@ -153,8 +158,16 @@ class SqliteDatabase:
         except BaseException:
             engine.dispose()
             raise
-        self._engine, self._may_write = engine, write
+        self._engine, self._may_write, self._place = engine, write, _place(self._path)
         return engine
+
+    def _check_place(self) -> None:
+        """SQLite goes on writing to a file that was moved or deleted: what is acknowledged would be found by nobody."""
+        if self._place != _place(self._path):
+            raise StoreUnreadable(
+                f"the store at {self._location.shown} was moved or deleted while it was written, and what was saved last is not "
+                "there. Put the file and its -wal back, and resume the run."
+            )
 
     def _dispose(self) -> None:
         if self._engine is not None:
@@ -228,6 +241,15 @@ class SqliteDatabase:
             await self.compute(self._dispose)
         finally:
             self._thread.shutdown()  # it has nothing left to do: this waits for no work
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another that has taken its name; `None` where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def create_file(path: Path) -> None:

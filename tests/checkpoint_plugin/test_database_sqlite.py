@@ -190,6 +190,30 @@ async def test_a_commit_that_fails_ends_its_transaction(url: str, monkeypatch: p
     assert await restored(url) == "y"
 
 
+@pytest.mark.parametrize("instead", [False, True])
+async def test_a_file_that_is_moved_while_it_is_written_is_told(url: str, path: Path, instead: bool) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    await store.save(history, cut(NodeSnapshot("a", "running", state="x")), "1")
+    names = [path.name, f"{path.name}-wal", f"{path.name}-shm"]
+    away = path.parent / "away"
+    away.mkdir()
+    for name in names:
+        (path.parent / name).rename(away / name)
+    if instead:
+        path.touch()
+    with pytest.raises(StoreUnreadable, match=r"c\.db was moved or deleted while it was written"):
+        await store.save(history, cut(NodeSnapshot("a", "running", state="y")), "2")
+    with pytest.raises(StoreUnreadable, match="was moved or deleted"):
+        await store.insert_job("another", definition())
+    for name in names:
+        (away / name).rename(path.parent / name)
+    await store.insert_job("third", definition())
+    await store.close()
+    assert await restored(url) == "y"
+
+
 async def test_a_disk_that_keeps_no_log_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connect: Any = sqlite3.connect
 
