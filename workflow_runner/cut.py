@@ -26,7 +26,7 @@ def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
             consumer = run.actors.get(planned_edge.target.node_id)
             if consumer is not None:
                 visited[consumer] = None
-    run.changed = {actor: None for actor in run.changed if not actor.waits and actor.status in ("idle", "running")}
+    run.changed = {actor: None for actor in run.changed if not actor.waits and actor.status != "completed"}
     snapshots = []
     for actor in visited:
         signature = _signature(actor)

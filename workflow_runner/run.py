@@ -161,7 +161,11 @@ class Run:
         if self.saver is not None:
             self.saver.start()
             if self._answered:
-                await self.saver.request("answer")  # whoever brought it need not bring it again
+                try:
+                    await self.saver.request("answer")  # whoever brought it need not bring it again
+                except asyncio.CancelledError:
+                    if not self.stopping:
+                        raise
         scope = self.loop.create_task(self._scope(), name="workflow-run")
         try:
             await asyncio.wait((self._over, scope), return_when=asyncio.FIRST_COMPLETED)

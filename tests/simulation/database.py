@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hookspecs import EdgeSnapshot, NodeSnapshot, RunInfo, RunNotFound, RunStatus, StoredRun
+from hookspecs import EdgeSnapshot, NodeSnapshot, RunInfo, RunNotFound, RunStatus, StoredRun, Suspension
 
 __all__ = ["BrokenPromise", "Database", "copied", "encoded"]
 
@@ -58,6 +58,13 @@ def copied(value: Any) -> Any:
     raise BrokenPromise(f"{kind.__name__} {value!r} is no plain value")
 
 
+def _kept(waits: Suspension) -> Suspension:
+    earlier = tuple([(reason, copied(answer)) for reason, answer in waits.earlier])
+    return replace(
+        waits, state=copied(waits.state), metadata=copied(waits.metadata), answer=copied(waits.answer), earlier=earlier
+    )
+
+
 def encoded(node: NodeSnapshot) -> NodeSnapshot:
     """A node's cut that shares nothing with the live run."""
     return NodeSnapshot(
@@ -78,4 +85,5 @@ def encoded(node: NodeSnapshot) -> NodeSnapshot:
         node.error,
         node.started_at,
         node.ended_at,
+        None if node.suspension is None else _kept(node.suspension),
     )

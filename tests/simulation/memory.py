@@ -33,7 +33,7 @@ from workflow_runner.run import Run
 __all__ = ["ListeningPlugin", "MemoryPlugin"]
 
 
-ENDS = ("end", "error", "signal", "cancel", "asked", "not replayable")
+ENDS = ("end", "error", "signal", "cancel", "asked", "not replayable", "suspend", "answer")
 REASONS: Mapping[Policy, Sequence[str]] = {
     "times": ("time", *ENDS),
     "every_firing": ("every_firing", *ENDS),
@@ -229,7 +229,8 @@ class ListeningPlugin(MemoryPlugin):
         if tried is not None:
             if (node.firing, node.attempt) != (tried.firing, tried.attempt + 1):
                 raise BrokenPromise(f"node {node.node_id} began {node} after {tried}, which was to be tried again")
-        elif node.attempt != (before.attempt + 1 if before is not None and again else 1):
+        # A step that was suspended was not cut short: it goes on.
+        elif node.attempt != (before.attempt + (before.status != "suspended") if before is not None and again else 1):
             raise BrokenPromise(f"node {node.node_id} began {node} after {before}")
         self.firing[node.node_id] = node
 

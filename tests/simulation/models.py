@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.lab import mix, shape
 
-__all__ = ["KINDS", "Columns", "Data", "Emissions", "Kind", "Streams"]
+__all__ = ["KINDS", "Columns", "Data", "Emissions", "Kind", "Streams", "answer_to"]
 
 Data = Mapping[str, Any]
 Streams = Mapping[str, Sequence[Any]]
@@ -101,6 +101,16 @@ def thread_fan_step(node_id: str, data: Data, state: Any, arguments: Sequence[An
     return state, [e for i in range(data["k"]) for e in only(shape(data["form"], mix(node_id, *arguments, i)))]
 
 
+def answer_to(node_id: str, item: Any) -> str:
+    """What the person says whom a node asks about an item."""
+    return mix("answer", node_id, item)
+
+
+def consult_step(node_id: str, data: Data, state: Any, arguments: Sequence[Any]) -> tuple[Any, Emissions]:
+    (item,) = arguments
+    return state, only(shape(data["form"], mix(node_id, item, answer_to(node_id, item))))
+
+
 def forget_step(node_id: str, data: Data, state: Any, arguments: Sequence[Any]) -> tuple[Any, Emissions]:
     return state, only(None)
 
@@ -186,6 +196,11 @@ def relay_model(node_id: str, data: Data, streams: Streams) -> Columns:
     return column([shape(data["form"], mix(node_id, item)) for item in streams["items"]])
 
 
+def consult_model(node_id: str, data: Data, streams: Streams) -> Columns:
+    items = enumerate(streams["items"])
+    return column([mix(node_id, item, answer_to(node_id, item)) if i % 2 else mix(node_id, item) for i, item in items])
+
+
 def scale_model(node_id: str, data: Data, streams: Streams) -> Columns:
     (by,) = streams["by"]
     return column([mix(node_id, by, item) for item in streams["items"]])
@@ -233,6 +248,8 @@ KINDS: Mapping[str, Kind] = {
     "split": Kind(plain.split, ("a",), outputs=("left", "right"), step=split_step),
     "fan": Kind(plain.fan, ("a",), properties=("k", "form"), step=fan_step),
     "thread_fan": Kind(plain.thread_fan, ("a",), properties=("k", "form"), step=thread_fan_step),
+    "consult": Kind(plain.consult, ("a",), properties=("form",), step=consult_step),
+    "consult_stream": Kind(streaming.consult_stream, ONE, model=consult_model, streaming=True),
     "forget": Kind(plain.forget, ("a",), step=forget_step),
     "running": Kind(streaming.running, ONE, properties=("form", "every"), model=running_model, streaming=True),
     "gather_state": Kind(streaming.gather_state, ONE, properties=("every",), model=gather_model, streaming=True),

@@ -106,6 +106,19 @@ def thread_fan(a: Any, k: int, form: str, context: Context) -> Iterator[Any]:
 
 
 @node
+async def consult(a: Any, form: str, context: Context) -> Any:
+    """Waits for a person, who answers in a later world."""
+    lab = LAB.get()
+    lab.begin(context, a)
+    await lab.pause()
+    answer = await context.suspend("what of it?", state=[a])
+    await lab.pause()
+    value = shape(form, mix(context.node_id, a, answer))
+    lab.made(context, value)
+    return value
+
+
+@node
 async def forget(a: Any, context: Context) -> None:
     """Nobody reads what it returns."""
     lab = LAB.get()

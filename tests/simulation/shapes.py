@@ -117,6 +117,15 @@ def fans(maker: Maker) -> None:
     maker.out("chain", a=maker.out("thread_fan" if maker.threads else "fan", a=source))
 
 
+def consults(maker: Maker) -> None:
+    """Nodes wait for people, and those beside them come to their end."""
+    source = maker.any_source(n=maker.random.choice((1, 2, 3)))
+    maker.out("mix_one", a=maker.out("consult", a=source))
+    if maker.random.random() < 0.7:
+        maker.out("chain", a=maker.out("consult_stream", items=maker.any_source(n=maker.random.choice((2, 4)))))
+    maker.out("running", items=source)
+
+
 def divergent(maker: Maker) -> None:
     case = maker.case
     case.policy, case.interval, case.slow_saves = "times", 0.5, 0.0
@@ -154,6 +163,7 @@ SHAPES: Final[Mapping[str, Callable[[Maker], None]]] = {
         states,
         splits,
         fans,
+        consults,
         divergent,
         log_bound,
     )

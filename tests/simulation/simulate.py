@@ -10,7 +10,7 @@ from math import exp, log
 from random import Random
 from typing import Any
 
-from hookspecs import HookError, LeaseLost, NodeSnapshot, PluginHost, RunStatus, StoreError
+from hookspecs import HookError, LeaseLost, NodeSnapshot, PluginHost, RunStatus, StoreError, Suspension
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, Member
@@ -19,7 +19,7 @@ from tests.simulation.database import BrokenPromise, Database
 from tests.simulation.lab import LAB, Injected, Journal, Lab
 from tests.simulation.loop import Crash, SeededLoop
 from tests.simulation.memory import ListeningPlugin, MemoryPlugin
-from tests.simulation.models import KINDS
+from tests.simulation.models import KINDS, answer_to
 from tests.simulation.shapes import make_case
 from tests.simulation.witness import Witness
 from workflow_runner import (
@@ -31,6 +31,7 @@ from workflow_runner import (
     NodeRetried,
     OutcomeUnknown,
     ReplayDiverged,
+    Result,
     RunStopped,
     WorkflowRunner,
 )
@@ -39,6 +40,10 @@ __all__ = ["SimulationFailed", "Tally", "simulate"]
 
 RUN_ID = "simulated"
 TROUBLES = ("stop", "stop", "cancel", "fail", "fail", "save", "hook")
+SEVERAL_STEPS = ("fan", "thread_fan", "consult")
+"""Kinds of plain nodes of which a firing may have more than one step."""
+CONSULTING = ("consult", "consult_stream")
+"""Kinds that suspend."""
 MAX_WORLDS = 60
 
 
@@ -71,6 +76,8 @@ class Tally:
     given: int = 0
     independent: int = 0
     ghosts: int = 0
+    suspended: int = 0
+    answered: int = 0
     shapes: set[str] = field(default_factory=set)
 
 
@@ -172,7 +179,7 @@ class World:
         self.batons = Batons()
         self.number = number
         self.trouble = ""
-        self.main: asyncio.Task[Mapping[str, Sequence[Any]]] | None = None
+        self.main: asyncio.Task[Result] | None = None
         self.plugin: MemoryPlugin | None = None
         self.attempt = database.attempt + 1
 
@@ -186,11 +193,16 @@ class World:
             else:
                 updates[node_id] = _returned(members[node_id], self.restored[node_id])
         self.simulation.unknown = ()
+        self.asked = _waiting(self.restored)
+        answers = {
+            node_id: answer_to(node_id, waits.state[0]) for node_id, waits in self.asked.items() if self.random.random() < 0.7
+        }
+        self.simulation.tally.answered += len(answers)
         self.lab.decided = {*self.lab.decided, *replay}
         self.simulation.tally.replayed += len(replay)
         self.simulation.tally.given += len(updates)
         self.simulation.given.update(updates.keys())
-        return replay, updates
+        return replay, {**updates, **answers}
 
     def run(self) -> bool:
         """Run it; whether the case is done."""
@@ -231,13 +243,14 @@ class World:
         self.loop.at_handle.clear()
         before = dict(self.database.nodes), self.database.number, self.database.status
         try:
-            self.loop.run_until_complete(self.main)
+            result = self.loop.run_until_complete(self.main)
         except (LeaseLost, OutcomeUnknown, NodeNotWaiting):
             pass  # the two last of one that fell asleep before it restored, and finds what the newer attempt has saved
         except (Exception, asyncio.CancelledError) as error:
             self._judge(error)  # what goes wrong by the seed may have done so before it fell asleep
         else:
-            raise self.simulation.failed("an older attempt completed a run that it had lost")
+            if result.status != "suspended":  # its last cut may have been durable before it fell asleep
+                raise self.simulation.failed("an older attempt completed a run that it had lost")
         if before != (self.database.nodes, self.database.number, self.database.status):
             raise self.simulation.failed("an older attempt wrote to the store")
         self._check_clean(self.plugin)
@@ -248,7 +261,7 @@ class World:
         self.plugin = plugin
         self.main = self.loop.create_task(self._main(runner), name="main")
         try:
-            outputs = self.loop.run_until_complete(self.main)
+            result = self.loop.run_until_complete(self.main)
         except Crash:
             simulation.tally.crashes += 1
             return "crash"
@@ -258,8 +271,11 @@ class World:
             if isinstance(error, NodeFailed):
                 self._check_independent(error)
         else:
-            outcome = "done"
-            self._check_end(outputs)
+            outcome = "done" if result.status == "completed" else result.status
+            if outcome == "suspended":
+                self._check_suspended(result)
+            else:
+                self._check_end(result.outputs)
         self._check_clean(plugin)
         return outcome
 
@@ -283,7 +299,8 @@ class World:
                 self.lab.retried[event.node_id] += 1
             if isinstance(event, EdgeChanged) and event.status == "grown":
                 simulation.tally.grown += 1
-                if not case.independent and all(len(member.slots) < 2 for member in case.members):
+                waits = case.independent or any(member.kind in CONSULTING for member in case.members)
+                if not waits and all(len(member.slots) < 2 for member in case.members):
                     self.lab.violate(f"edge {event.edge_id} grew, and no node waits for more than one edge")
 
         runner = WorkflowRunner(
@@ -307,13 +324,11 @@ class World:
         elif self.main is not None:
             self.main.cancel()
 
-    async def _main(self, runner: WorkflowRunner) -> Mapping[str, Sequence[Any]]:
+    async def _main(self, runner: WorkflowRunner) -> Result:
         if self.database.run is None:
-            result = await runner.run(self.case.graph(), self.case.inputs(), run_id=RUN_ID)
-        else:
-            graph = self.case.graph() if self.random.random() < 0.2 else None
-            result = await runner.resume(RUN_ID, graph=graph, updates=self.updates, replay=self.replay)
-        return result.outputs
+            return await runner.run(self.case.graph(), self.case.inputs(), run_id=RUN_ID)
+        graph = self.case.graph() if self.random.random() < 0.2 else None
+        return await runner.resume(RUN_ID, graph=graph, updates=self.updates, replay=self.replay)
 
     def _judge(self, error: BaseException) -> str:
         """Whether a run may end like this."""
@@ -368,13 +383,30 @@ class World:
         """All that did not need the nodes that failed came to its end, and that is saved."""
         if not self.case.independent or "error" not in self.case.save_at:
             return
-        stuck = self.case.needing(failure.node_id for failure in (error, *error.others))
+        failed = [failure.node_id for failure in (error, *error.others)]
+        stuck = self.case.needing([*failed, *_waiting(self.database.nodes)])
         left = {m.node_id for m in self.case.members if m.node_id not in stuck} - {
             node.node_id for node in self.database.nodes.values() if node.status == "completed"
         }
         if left:
             raise self.simulation.failed(f"nodes {sorted(left)} did not need {sorted(stuck)}, and are not completed")
         self.simulation.tally.independent += 1
+
+    def _check_suspended(self, result: Result) -> None:
+        """All that did not need the nodes that wait came to its end, and that is saved; who was not answered was not called."""
+        simulation, nodes = self.simulation, self.database.nodes
+        waiting = _waiting(nodes)
+        if not waiting or set(result.suspensions) != set(waiting) or self.database.status != "suspended":
+            told, kept = sorted(result.suspensions), sorted(waiting)
+            raise simulation.failed(f"told as waiting: {told}, stored: {kept}, the store has the run as {self.database.status}")
+        stuck = self.case.needing(waiting)
+        completed = {node.node_id for node in nodes.values() if node.status == "completed"}
+        if left := {member.node_id for member in self.case.members} - stuck - completed:
+            raise simulation.failed(f"nodes {sorted(left)} did not need {sorted(waiting)}, and are not completed")
+        for node_id in self.asked.keys() - self.updates.keys():
+            if simulation.journal.begun[self.number, node_id]:
+                raise simulation.failed(f"node {node_id} was called, and nobody had answered it")
+        simulation.tally.suspended += 1
 
     def _check_end(self, outputs: Mapping[str, Sequence[Any]]) -> None:
         """The run is completed: its outputs, and how often each body was called."""
@@ -397,14 +429,14 @@ class World:
             final = 0 if node is None else node.firing - (node.arguments is not None)
             begun = simulation.journal.begun[self.number, member.node_id]
             keys = sum(node_id == member.node_id for node_id, _ in simulation.journal.contents)
-            one_step_a_firing = KINDS[member.kind].role == "plain" and "fan" not in member.kind
+            one_step_a_firing = KINDS[member.kind].role == "plain" and member.kind not in SEVERAL_STEPS
             # Of a step whose result was given, nobody knows whether it had begun.
             one_step_a_firing = one_step_a_firing and not simulation.given[member.node_id]
             if one_step_a_firing and member.node_id in case.pure and keys != total[member.node_id]:
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
                 )
-            again = self.lab.retried[member.node_id] - (member.node_id in self.updates)
+            again = self.lab.retried[member.node_id] - (member.node_id in self.updates.keys() - self.asked.keys())
             left = total[member.node_id] - final + again
             if begun > left or (begun < left and member.observed):  # without consumers a generator is closed
                 raise simulation.failed(
@@ -438,6 +470,12 @@ class World:
             raise simulation.failed(f"the loop heard: {self.loop.unheard}")
         if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.ending.error, StoreError):
             raise simulation.failed("after_run was not called")
+
+
+def _waiting(nodes: Mapping[str, NodeSnapshot]) -> dict[str, Suspension]:
+    """What the nodes of a cut wait for."""
+    found = {node.node_id: node.suspension for node in nodes.values() if node.status == "suspended"}
+    return {node_id: waits for node_id, waits in found.items() if waits is not None and not waits.answered}
 
 
 def _returned(member: Member, node: NodeSnapshot) -> Any:

@@ -160,6 +160,27 @@ async def two_readers(a: Stream[Any], b: Stream[Any], context: Context) -> Async
 
 
 @node
+async def consult_stream(items: Stream[Any], context: Context) -> AsyncIterator[Any]:
+    """Waits for a person at every second item."""
+    lab = LAB.get()
+    lab.begin(context)
+    count = context.state or 0
+    if context.is_resuming:
+        (item,) = context.saved_state
+        yield mix(context.node_id, item, context.answer)
+        count += 1
+        context.commit(count)
+    async for item in items:
+        lab.step(context, count, item)
+        await lab.pause()
+        if count % 2:
+            await context.suspend("what of this one?", state=[item])
+        yield mix(context.node_id, item)
+        count += 1
+        context.commit(count)
+
+
+@node
 async def relay(items: Stream[Any], form: str, context: Context) -> AsyncIterator[Any]:
     """Reads ahead in a task of its own while it yields."""
     lab = LAB.get()

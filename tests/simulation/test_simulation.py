@@ -24,6 +24,8 @@ def test_every_seed_ends_as_if_nothing_had_happened(seeds: range) -> None:
         assert tally.retries
         assert tally.unknown
         assert tally.replayed + tally.given
+        assert tally.suspended
+        assert tally.answered
         assert len(tally.shapes) > len(SHAPES) * 3 // 4
 
 
