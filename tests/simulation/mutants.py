@@ -193,7 +193,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a cut forgets who was woken and has not begun",
-        (Edit("cut", 'actor.status in ("idle", "running")', 'actor.status == "running"'),),
+        (Edit("cut", 'actor.status != "completed"}', 'actor.status == "running"}'),),
     ),
     Mutant(
         0,
@@ -296,5 +296,43 @@ MUTANTS: Sequence[Mutant] = (
         0,
         "a step whose result is given is run all the same",
         (Edit("body", "if self.given is not None:", "if False:"),),
+    ),
+    Mutant(
+        0,
+        "a cut forgets a node that was answered and is about to run",
+        (
+            Edit(
+                "cut",
+                'if not actor.waits and actor.status != "completed"',
+                'if not actor.waits and actor.status in ("idle", "running")',
+            ),
+        ),
+    ),
+    Mutant(
+        0,
+        "an answer goes on before it is durable",
+        (
+            Edit(
+                "run",
+                'await self.saver.request("answer")',
+                'self.saver.request("answer")',
+            ),
+        ),
+    ),
+    Mutant(
+        6,
+        "a node that waits is called again before it is answered",
+        (Edit("wiring", "actor.asleep = not is_awake(suspension)", "actor.asleep = False"),),
+    ),
+    Mutant(
+        6,
+        "what was taken before a suspension is fed again",
+        (
+            Edit(
+                "body",
+                "        self.pass_commit()\n        self.suspension, self.resumption = kept, None\n",
+                "        self.suspension, self.resumption = kept, None\n",
+            ),
+        ),
     ),
 )
