@@ -33,13 +33,16 @@ class Tally:
     gated: int = 0
 
 
+ON_PURPOSE = ("diverge", "consult", "consult_stream")
+
+
 def usable_seeds(first: int, count: int) -> list[int]:
-    """Seeds whose runs can only end well: no node that fails or diverges on purpose."""
+    """Seeds whose runs can only end well, with nobody asked: no node that fails, diverges or waits on purpose."""
     seeds: list[int] = []
     seed = first
     while len(seeds) < count:
         case = make_case(seed)
-        if case.overflows is None and not any(member.kind == "diverge" for member in case.members):
+        if case.overflows is None and not any(member.kind in ON_PURPOSE for member in case.members):
             seeds.append(seed)
         seed += 1
     return seeds
