@@ -1,38 +1,30 @@
-"""One store: a run's row, its saves, and how a cut is read back. One transaction each."""
+"""One store: how runs begin and end in it, how cuts are saved, and how they are read back. One transaction each."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, update
 
 from checkpoint_plugin.blob_name import BlobName
-from checkpoint_plugin.blobs import Blobs
-from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.digests import digest_of
-from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreMissing, StoreUnreachable, ValueNotReadable
-from checkpoint_plugin.group import GroupWriter, Write
+from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
-from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.lease import (
     Lease,
-    database_now,
-    holder_of,
-    is_held,
     is_own,
     lock_lease,
     make_lease,
@@ -40,34 +32,23 @@ from checkpoint_plugin.lease import (
     renew_lease,
     take_lease,
 )
-from checkpoint_plugin.location import Location
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE, SCHEMA
+from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
+from checkpoint_plugin.models import CHECKPOINT, JOB
+from checkpoint_plugin.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
-from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
-from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, shown_row
 from checkpoint_plugin.sealing import PLAIN, Seal
-from checkpoint_plugin.status import NODE_STATUSES
 from checkpoint_plugin.suspensions import NO_SUSPENSION
-from checkpoint_plugin.transaction import Database, finish
-from checkpoint_plugin.witness import Witness
+from checkpoint_plugin.transaction import finish
 from checkpoint_plugin.writing import CutWriter, insert_new
-from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, RunStatus, Snapshot
+from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
 
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
 logger = logging.getLogger("checkpoint_plugin")
-T = TypeVar("T")
-RECONNECT_PAUSE: Final = 0.05
 LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
-SHOWN: Final = tuple(
-    JOB.c[name]
-    for name in ("id", "status", "attempt", "created_at", "updated_at", "finished_at", "error", "set_aside", "degraded")
-)
-"""What is told of a run in a list."""
-STATUSES: Final = frozenset(get_args(RunStatus))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,183 +63,8 @@ class StoredJob:
     enable: Mapping[str, Any]
 
 
-class Store:
-    """One store, open.
-
-    Args:
-        location: where it is.
-        create: make it where there is none.
-        codec: how values are written and read; default: with the types of installed packages, looked up when first needed.
-        ring: the master keys of encrypted runs; default those of `WORKFLOW_CHECKPOINT_KEY`.
-        witness: remembers the newest checkpoints elsewhere.
-        auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
-        blobs: where large values become files; default: where `WORKFLOW_CHECKPOINT_BLOBS` says, and not at all without it.
-
-    Raises:
-        StoreMissing: there is none, and `create` is off.
-    """
-
-    def __init__(
-        self,
-        location: Location,
-        *,
-        create: bool,
-        codec: Codec | None = None,
-        ring: KeyRing | None = None,
-        witness: Witness | None = None,
-        auto_migrate: bool = False,
-        blobs: Blobs | None = None,
-    ) -> None:
-        self.location = location
-        self.blobs = blobs if blobs is not None else Blobs(location)
-        self._auto_migrate = auto_migrate
-        self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
-        self._witness = witness
-        self._codec = codec
-        self._create = create
-        self._ready = False
-        self._database: Database = open_database(location, create=create)
-        self._group = GroupWriter(self._database)
-        self._pulse: Database | None = None
-
-    @property
-    def codec(self) -> Codec:
-        """How values are written and read."""
-        if self._codec is None:
-            self._codec = Codec.taught()  # imports what installed packages bring: not for a store whose values nobody asks for
-        return self._codec
-
-    async def close(self) -> None:
-        """Write what was handed over, and close every connection."""
-        await self._group.finish()
-        if self._pulse is not None and self._pulse is not self._database:
-            await self._pulse.close()
-        await self._database.close()
-
-    async def transact(
-        self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
-    ) -> T:
-        """Run a function in one transaction, after the schema was made or checked once; as `Database.transact`.
-
-        Raises:
-            StoreError: the store cannot be used, or the function refuses.
-        """
-        await self._get_ready()
-        return await self._database.transact(work, write=write, before=before)
-
-    async def write(self, write: Write[T]) -> T:
-        """Hand something to the writer, which shares its transactions among all that wait; as `GroupWriter.write`.
-
-        Raises:
-            StoreError: the store cannot be used.
-        """
-        await self._get_ready()
-        return await finish(self._group.write(write))
-
-    async def compute(self, work: Callable[[], T]) -> T:
-        """Run a function that takes long off the event loop."""
-        return await self._database.compute(work)
-
-    async def seal(self, run_id: str) -> Seal:
-        """What seals and opens the bytes of a run.
-
-        Raises:
-            KeyMissing: the run is encrypted and its key is not given, or it is not and one is given.
-        """
-        known = self.keys.known(run_id)
-        return known if known is not None else await self._read(lambda connection: self.keys.find(connection, run_id))
-
-    async def _get_ready(self) -> None:
-        if not self._ready:
-            shown = self.location.shown
-            may = self._auto_migrate or self.location.kind == "sqlite"
-            # Reads: what is refused here is not touched.
-            current = await self._database.transact(lambda c: is_current(c, shown, may_upgrade=may), write=False)
-            if current is None and not self._create:
-                raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
-            if current is not True:
-                make = create_schema if current is None else upgrade_schema
-                await self._unhurried(lambda connection: make(connection, shown, self.location.schema))
-            if self.blobs.has_url:
-                name = select(SCHEMA.c.store_id)
-                self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
-            self._ready = True
-
-    async def _unhurried(self, work: Callable[[Connection], T]) -> T:
-        """A transaction that may take long, or wait long for another that does the same."""
-        database = self._database.unhurried()
-        try:
-            return await database.transact(work)
-        finally:
-            await database.close()
-
-    async def layout(self) -> tuple[int | None, int]:
-        """The version of the tables, `None` without any, and the one that this program writes; nothing is touched.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        shown = self.location.shown
-        return await self._database.transact(lambda c: read_version(c, shown), write=False), SCHEMA_VERSION
-
-    async def upgrade(self) -> tuple[int, int]:
-        """Bring the tables up to date.
-
-        Returns:
-            The versions before and after.
-
-        Raises:
-            StoreError: there are none, they are newer, or the store cannot be written.
-        """
-        shown, schema = self.location.shown, self.location.schema
-        return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        return await self.transact(work, write=False)
-
-    async def _surely(self, work: Callable[[Connection], T], is_done: Callable[[Connection], bool]) -> T:
-        """A transaction, again where the answer to its commit was lost and it was not done.
-
-        Args:
-            work: the transaction.
-            is_done: whether it was done after all; called first in a transaction that repeats it, and locks what that writes.
-        """
-        deadline = time.monotonic() + self.location.limits.reconnect_seconds
-        pause = RECONNECT_PAUSE
-        last: list[T] = []
-
-        def first(connection: Connection) -> T:
-            last[:] = [work(connection)]
-            return last[0]
-
-        def again(connection: Connection) -> T:
-            return last[0] if last and is_done(connection) else first(connection)
-
-        attempt = first
-        while True:
-            try:
-                return await self.transact(attempt)
-            except StoreUnreachable as error:
-                if error.undone or time.monotonic() + pause > deadline:
-                    raise
-            attempt = again
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
-    async def _read_rows(
-        self, run_id: str, query: Any, sealed: Sequence[str] = (), statuses: frozenset[str] = STATUSES
-    ) -> Sequence[Any]:
-        """Rows of a run, or with an empty id of several that name theirs; texts that are sealed opened for people to read."""
-
-        def work(connection: Connection) -> Sequence[Any]:
-            with telling_damage(run_id, "a row of it"):
-                rows = connection.execute(query).all()
-                for row in rows:
-                    if row.status not in statuses:
-                        raise StoreDamaged(run_id or row.id, f"a status of it, {row.status!r}, is not one")
-                return [shown_row(self.keys, connection, run_id or row.id, row, sealed) for row in rows] if sealed else rows
-
-        return await self._read(work)
+class Store(ListedRuns):
+    """One store, open: runs begin and end in it, are saved and restored; see `OpenStore` for its arguments."""
 
     # A run's row.
 
@@ -569,55 +375,3 @@ class Store:
         if damage is not None:
             raise damage
         return None
-
-    async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
-        """Every run, newest first, or so many of those with such a status."""
-        newest_first = (JOB.c.created_at.desc(), JOB.c.id.desc())
-        query = select(*SHOWN).order_by(*newest_first).limit(limit)
-        if statuses:
-            query = query.where(JOB.c.status.in_(statuses))
-        try:
-            return await self._read_rows("", query, JOB_TEXTS)
-        except StoreDamaged as error:
-            if error.run_id:
-                raise
-            for run_id in await self._read(lambda connection: connection.execute(select(JOB.c.id)).scalars().all()):
-                await self.job(run_id)  # names the one that is
-            raise
-
-    async def job(self, run_id: str) -> Any:
-        """One run's row, without its definition.
-
-        Raises:
-            RunNotFound: there is none.
-        """
-        query = select(*SHOWN).where(JOB.c.id == run_id)
-        rows: Sequence[Any] = ()
-        if is_storable_text(run_id):
-            rows = await self._read_rows(run_id, query, JOB_TEXTS)
-        if not rows:
-            raise RunNotFound(run_id, self.location.shown)
-        return rows[0]
-
-    async def holder(self, run_id: str) -> tuple[Holder, datetime] | None:
-        """Who holds a run now, and until when unless it gives another sign of life; `None` for nobody."""
-
-        def work(connection: Connection) -> tuple[Holder, datetime] | None:
-            with telling_damage(run_id, "the row of its lease"):
-                row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
-                holder = None if row is None else holder_of(row)
-                if row is None or holder is None or not is_held(row, database_now(connection)):
-                    return None
-                return holder, row.expires_at
-
-        return await self._read(work)
-
-    async def node_states(self, run_id: str) -> Sequence[Any]:
-        """The rows of `run_node_state` of a run."""
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
-        return await self._read_rows(run_id, query, NODE_TEXTS, NODE_STATUSES)
-
-    async def checkpoints(self, run_id: str) -> Sequence[Any]:
-        """The checkpoints of a run, oldest first."""
-        query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number)
-        return await self._read_rows(run_id, query)

@@ -1,0 +1,100 @@
+"""What people and commands are told of the runs of a store: rows as they are, in lists; nothing is restored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final, get_args
+
+from sqlalchemy import Connection, select
+
+from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.definition import is_storable_text
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.lease import database_now, holder_of, is_held
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.open_store import OpenStore
+from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, shown_row
+from checkpoint_plugin.status import NODE_STATUSES
+from hookspecs import RunNotFound, RunStatus
+
+__all__ = ["STATUSES", "ListedRuns"]
+
+SHOWN: Final = tuple(
+    JOB.c[name]
+    for name in ("id", "status", "attempt", "created_at", "updated_at", "finished_at", "error", "set_aside", "degraded")
+)
+"""What is told of a run in a list."""
+STATUSES: Final = frozenset(get_args(RunStatus))
+
+
+class ListedRuns(OpenStore):
+    """An open store whose runs can be listed."""
+
+    async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
+        """Every run, newest first, or so many of those with such a status."""
+        newest_first = (JOB.c.created_at.desc(), JOB.c.id.desc())
+        query = select(*SHOWN).order_by(*newest_first).limit(limit)
+        if statuses:
+            query = query.where(JOB.c.status.in_(statuses))
+        try:
+            return await self._read_rows("", query, JOB_TEXTS)
+        except StoreDamaged as error:
+            if error.run_id:
+                raise
+            for run_id in await self._read(lambda connection: connection.execute(select(JOB.c.id)).scalars().all()):
+                await self.job(run_id)  # names the one that is
+            raise
+
+    async def job(self, run_id: str) -> Any:
+        """One run's row, without its definition.
+
+        Raises:
+            RunNotFound: there is none.
+        """
+        query = select(*SHOWN).where(JOB.c.id == run_id)
+        rows: Sequence[Any] = ()
+        if is_storable_text(run_id):
+            rows = await self._read_rows(run_id, query, JOB_TEXTS)
+        if not rows:
+            raise RunNotFound(run_id, self.location.shown)
+        return rows[0]
+
+    async def holder(self, run_id: str) -> tuple[Holder, datetime] | None:
+        """Who holds a run now, and until when unless it gives another sign of life; `None` for nobody."""
+
+        def work(connection: Connection) -> tuple[Holder, datetime] | None:
+            with telling_damage(run_id, "the row of its lease"):
+                row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
+                holder = None if row is None else holder_of(row)
+                if row is None or holder is None or not is_held(row, database_now(connection)):
+                    return None
+                return holder, row.expires_at
+
+        return await self._read(work)
+
+    async def node_states(self, run_id: str) -> Sequence[Any]:
+        """The rows of `run_node_state` of a run."""
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
+        return await self._read_rows(run_id, query, NODE_TEXTS, NODE_STATUSES)
+
+    async def checkpoints(self, run_id: str) -> Sequence[Any]:
+        """The checkpoints of a run, oldest first."""
+        query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number)
+        return await self._read_rows(run_id, query)
+
+    async def _read_rows(
+        self, run_id: str, query: Any, sealed: Sequence[str] = (), statuses: frozenset[str] = STATUSES
+    ) -> Sequence[Any]:
+        """Rows of a run, or with an empty id of several that name theirs; texts that are sealed opened for people to read."""
+
+        def work(connection: Connection) -> Sequence[Any]:
+            with telling_damage(run_id, "a row of it"):
+                rows = connection.execute(query).all()
+                for row in rows:
+                    if row.status not in statuses:
+                        raise StoreDamaged(run_id or row.id, f"a status of it, {row.status!r}, is not one")
+                return [shown_row(self.keys, connection, run_id or row.id, row, sealed) for row in rows] if sealed else rows
+
+        return await self._read(work)

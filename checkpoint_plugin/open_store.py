@@ -1,0 +1,194 @@
+"""An open store: its connections, its writer, and tables that are up to date when the first transaction begins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, select
+
+from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database import open_database
+from checkpoint_plugin.encryption import KeyRing
+from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
+from checkpoint_plugin.group import GroupWriter, Write
+from checkpoint_plugin.keys import RunKeys
+from checkpoint_plugin.location import Location
+from checkpoint_plugin.models import SCHEMA
+from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
+from checkpoint_plugin.sealing import Seal
+from checkpoint_plugin.transaction import Database, finish
+from checkpoint_plugin.witness import Witness
+
+__all__ = ["RECONNECT_PAUSE", "OpenStore"]
+
+T = TypeVar("T")
+RECONNECT_PAUSE: Final = 0.05
+"""Seconds before a server that went away is tried again for the first time."""
+
+
+class OpenStore:
+    """One store, open.
+
+    Args:
+        location: where it is.
+        create: make it where there is none.
+        codec: how values are written and read; default: with the types of installed packages, looked up when first needed.
+        ring: the master keys of encrypted runs; default those of `WORKFLOW_CHECKPOINT_KEY`.
+        witness: remembers the newest checkpoints elsewhere.
+        auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
+        blobs: where large values become files; default: where `WORKFLOW_CHECKPOINT_BLOBS` says, and not at all without it.
+
+    Raises:
+        StoreMissing: there is none, and `create` is off.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        create: bool,
+        codec: Codec | None = None,
+        ring: KeyRing | None = None,
+        witness: Witness | None = None,
+        auto_migrate: bool = False,
+        blobs: Blobs | None = None,
+    ) -> None:
+        self.location = location
+        self.blobs = blobs if blobs is not None else Blobs(location)
+        self._auto_migrate = auto_migrate
+        self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
+        self._witness = witness
+        self._codec = codec
+        self._create = create
+        self._ready = False
+        self._database: Database = open_database(location, create=create)
+        self._group = GroupWriter(self._database)
+        self._pulse: Database | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """How values are written and read."""
+        if self._codec is None:
+            self._codec = Codec.taught()  # imports what installed packages bring: not for a store whose values nobody asks for
+        return self._codec
+
+    async def close(self) -> None:
+        """Write what was handed over, and close every connection."""
+        await self._group.finish()
+        if self._pulse is not None and self._pulse is not self._database:
+            await self._pulse.close()
+        await self._database.close()
+
+    async def transact(
+        self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
+    ) -> T:
+        """Run a function in one transaction, after the schema was made or checked once; as `Database.transact`.
+
+        Raises:
+            StoreError: the store cannot be used, or the function refuses.
+        """
+        await self._get_ready()
+        return await self._database.transact(work, write=write, before=before)
+
+    async def write(self, write: Write[T]) -> T:
+        """Hand something to the writer, which shares its transactions among all that wait; as `GroupWriter.write`.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        await self._get_ready()
+        return await finish(self._group.write(write))
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Run a function that takes long off the event loop."""
+        return await self._database.compute(work)
+
+    async def seal(self, run_id: str) -> Seal:
+        """What seals and opens the bytes of a run.
+
+        Raises:
+            KeyMissing: the run is encrypted and its key is not given, or it is not and one is given.
+        """
+        known = self.keys.known(run_id)
+        return known if known is not None else await self._read(lambda connection: self.keys.find(connection, run_id))
+
+    async def _get_ready(self) -> None:
+        if not self._ready:
+            shown = self.location.shown
+            may = self._auto_migrate or self.location.kind == "sqlite"
+            # Reads: what is refused here is not touched.
+            current = await self._database.transact(lambda c: is_current(c, shown, may_upgrade=may), write=False)
+            if current is None and not self._create:
+                raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
+            if current is not True:
+                make = create_schema if current is None else upgrade_schema
+                await self._unhurried(lambda connection: make(connection, shown, self.location.schema))
+            if self.blobs.has_url:
+                name = select(SCHEMA.c.store_id)
+                self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
+            self._ready = True
+
+    async def _unhurried(self, work: Callable[[Connection], T]) -> T:
+        """A transaction that may take long, or wait long for another that does the same."""
+        database = self._database.unhurried()
+        try:
+            return await database.transact(work)
+        finally:
+            await database.close()
+
+    async def layout(self) -> tuple[int | None, int]:
+        """The version of the tables, `None` without any, and the one that this program writes; nothing is touched.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        shown = self.location.shown
+        return await self._database.transact(lambda c: read_version(c, shown), write=False), SCHEMA_VERSION
+
+    async def upgrade(self) -> tuple[int, int]:
+        """Bring the tables up to date.
+
+        Returns:
+            The versions before and after.
+
+        Raises:
+            StoreError: there are none, they are newer, or the store cannot be written.
+        """
+        shown, schema = self.location.shown, self.location.schema
+        return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self.transact(work, write=False)
+
+    async def _surely(self, work: Callable[[Connection], T], is_done: Callable[[Connection], bool]) -> T:
+        """A transaction, again where the answer to its commit was lost and it was not done.
+
+        Args:
+            work: the transaction.
+            is_done: whether it was done after all; called first in a transaction that repeats it, and locks what that writes.
+        """
+        deadline = time.monotonic() + self.location.limits.reconnect_seconds
+        pause = RECONNECT_PAUSE
+        last: list[T] = []
+
+        def first(connection: Connection) -> T:
+            last[:] = [work(connection)]
+            return last[0]
+
+        def again(connection: Connection) -> T:
+            return last[0] if last and is_done(connection) else first(connection)
+
+        attempt = first
+        while True:
+            try:
+                return await self.transact(attempt)
+            except StoreUnreachable as error:
+                if error.undone or time.monotonic() + pause > deadline:
+                    raise
+            attempt = again
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
