@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
-__all__ = ["add_digests", "digest_of", "number_bytes", "row_digest", "segment_digest", "text_bytes"]
+__all__ = ["MODULUS", "add_digests", "digest_of", "number_bytes", "row_digest", "row_digester", "segment_digest", "text_bytes"]
 
 HASH_SIZE: Final = 32
 MODULUS: Final = 1 << (8 * HASH_SIZE)
@@ -30,6 +31,20 @@ def digest_of(*parts: bytes) -> bytes:
 def row_digest(run_id: str, node_id: str, number: int, body: bytes) -> bytes:
     """What binds a node's row to its run, node and checkpoint."""
     return digest_of(text_bytes(run_id), text_bytes(node_id), number.to_bytes(8, "big"), body)
+
+
+def row_digester(run_id: str) -> Callable[[str, int, bytes], bytes]:
+    """`row_digest` for the many rows of one run: called with node, number and body."""
+    run = text_bytes(run_id)
+    start, eight = len(run).to_bytes(8, "big") + run, (8).to_bytes(8, "big")
+
+    def digest(node_id: str, number: int, body: bytes) -> bytes:
+        node = text_bytes(node_id)
+        sizes = len(node).to_bytes(8, "big"), len(body).to_bytes(8, "big")
+        framed = b"".join((start, sizes[0], node, eight, number.to_bytes(8, "big"), sizes[1], body))
+        return hashlib.blake2b(framed, digest_size=HASH_SIZE).digest()
+
+    return digest
 
 
 def segment_digest(run_id: str, node_id: str, log: int, first: int, body: bytes) -> bytes:

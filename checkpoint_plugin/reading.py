@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, func, select
 from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest, text_bytes
+from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
@@ -106,13 +106,13 @@ def _fetch_rows(connection: Connection, run_id: str, head: Any, codec: Codec, se
     segments = connection.execute(_segments(run_id, head)).all()
     total = _check_cut(run_id, head, rows)
     reader = RowReader(run_id, head.number, codec, seal)
-    unpacked = {row.node_id: reader.unpack(row.node_id, row.body, row.number) for row in rows}
+    unpacked = {node_id: reader.unpack(node_id, body, number) for node_id, number, body, _ in rows}
     _check_segments(run_id, head.number, segments)
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
     reader.payloads = load_payloads(connection, run_id, mentioned, seal, blobs)
-    return StoredCut(head, total, {row.node_id: row.digest for row in rows}, unpacked, items, mentioned, reader)
+    return StoredCut(head, total, {row[0]: row[3] for row in rows}, unpacked, items, mentioned, reader)
 
 
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
@@ -160,7 +160,8 @@ def _newest_rows(run_id: str, number: int) -> Any:
     newest = select(NODE_VERSION.c.node_id, func.max(NODE_VERSION.c.number).label("number")).where(of_run)
     found = newest.group_by(NODE_VERSION.c.node_id).subquery()
     same = and_(NODE_VERSION.c.node_id == found.c.node_id, NODE_VERSION.c.number == found.c.number)
-    return select(NODE_VERSION).join(found, same).where(NODE_VERSION.c.run_id == run_id)
+    columns = [NODE_VERSION.c[name] for name in ("node_id", "number", "body", "digest")]
+    return select(*columns).join(found, same).where(NODE_VERSION.c.run_id == run_id)
 
 
 def _segments(run_id: str, head: Any) -> Any:
@@ -200,14 +201,14 @@ def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> int:
     """Compare the rows with the checkpoint; their hash."""
     if head_digest(head._mapping) != head.digest:
         raise StoreDamaged(run_id, "the row of the checkpoint was changed", head.number)
-    total = 0
-    for row in rows:
-        if row_digest(run_id, row.node_id, row.number, row.body) != row.digest:
-            raise StoreDamaged(run_id, f"the row of node {row.node_id!r} was changed", head.number)
-        total = add_digests(total, added=row.digest)
+    digest_row = row_digester(run_id)
+    for node_id, number, body, digest in rows:
+        if digest_row(node_id, number, body) != digest:
+            raise StoreDamaged(run_id, f"the row of node {node_id!r} was changed", head.number)
+    total = sum(int.from_bytes(row[3], "big") for row in rows) % MODULUS
     if len(rows) != head.row_count:
         raise StoreDamaged(run_id, f"{len(rows)} of {head.row_count} node rows are there", head.number)
-    if cut_hash_of(head, total, ((row.node_id, row.digest) for row in rows)) != head.cut_hash:
+    if cut_hash_of(head, total, ((row[0], row[3]) for row in rows)) != head.cut_hash:
         raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
     return total
 
@@ -221,9 +222,8 @@ def cut_hash_of(head: Any, total: int, rows: Iterable[tuple[str, bytes]]) -> byt
         rows: node ids and digests; layout 1 summed something else.
     """
     if head.written_at is None:
-        total = sum(int.from_bytes(digest_of(b"cut", text_bytes(node_id), digest), "big") for node_id, digest in rows) % (
-            1 << 256
-        )
+        digests = (digest_of(b"cut", text_bytes(node_id), digest) for node_id, digest in rows)
+        total = sum(int.from_bytes(digest, "big") for digest in digests) % MODULUS
     return total.to_bytes(32, "big")
 
 

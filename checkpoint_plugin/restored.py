@@ -12,7 +12,7 @@ import ormsgpack
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
-from checkpoint_plugin.row_shape import are_refs, is_row
+from checkpoint_plugin.row_shape import are_refs, is_bare, is_row
 from checkpoint_plugin.rows import FIELDS
 from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place
 from checkpoint_plugin.suspensions import mentioned_in, read_suspension
@@ -60,7 +60,8 @@ class RowReader:
 
     def unpack(self, node_id: str, body: bytes, number: int) -> list[Any]:
         """A node row's fields in the order of `FIELDS`, values still as references."""
-        body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
+        if self.seal is not PLAIN:
+            body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
         try:
             row = ormsgpack.unpackb(body)
         except ValueError as error:
@@ -69,7 +70,7 @@ class RowReader:
             row = [row[name] for name in FIELDS[:16]]
         if not is_row(row):
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
-        return list(row)
+        return row  # type: ignore[no-any-return]  # a list, as was just seen
 
     def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
         """An output segment's references."""
@@ -84,6 +85,8 @@ class RowReader:
 
     def mentioned(self, row: Sequence[Any]) -> Iterable[bytes]:
         """The digests of the payloads that a row mentions."""
+        if is_bare(row):
+            return ()
         _, _, _, _, state, arguments, taken, _, latest, inbox, *_ = row
         refs = [state]
         for named in (arguments, taken, latest):
@@ -127,6 +130,12 @@ class RowReader:
             raise StoreDamaged(self.run_id, what, self.number)
         status, attempt, firing, commits, state, arguments, taken, emitted, latest, inbox, order, _, source, error, *rest = row
         started_at, ended_at, *more = rest
+        if is_bare(row):
+            told = None if error is None else error.decode("utf-8", "surrogatepass")
+            times = _read_time(started_at), _read_time(ended_at)
+            return NodeSnapshot(
+                node_id, status, attempt, firing, commits, None, None, (), emitted, None, (), (), items, source, told, *times
+            )
         waits = more[0] if more else None
         return NodeSnapshot(
             node_id=node_id,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, get_args
 
 from checkpoint_plugin.rows import FIELDS
 from hookspecs import NodeStatus
 
-__all__ = ["are_refs", "is_row"]
+__all__ = ["are_refs", "is_bare", "is_row"]
 
 NONE: Final = type(None)
 STATUSES: Final = frozenset(get_args(NodeStatus))
@@ -34,20 +35,22 @@ KINDS: Final[dict[str, frozenset[type]]] = {
     "suspension": frozenset({NONE, list}),
 }
 BY_PLACE: Final = tuple(KINDS[name] for name in FIELDS)
+STATE: Final = FIELDS.index("state")
+ARGUMENTS: Final = FIELDS.index("arguments")
+TAKEN: Final = FIELDS.index("taken")
+LATEST: Final = FIELDS.index("latest")
 INBOX: Final = FIELDS.index("inbox")
 ORDER: Final = FIELDS.index("order")
 WAITS: Final = FIELDS.index("suspension")
-NAMED: Final = tuple(FIELDS.index(name) for name in ("arguments", "taken", "latest"))
+NAMED: Final = (ARGUMENTS, TAKEN, LATEST)
 
 
 def is_row(row: Any) -> bool:
     """Whether it lists what `rows.RowWriter` lists, each of its type."""
-    return (
-        type(row) is list
-        and FEWEST <= len(row) <= len(FIELDS)
-        and all(type(value) in kinds for value, kinds in zip(row, BY_PLACE, strict=False))
-        and row[0] in STATUSES
-        and _is_ref(row[FIELDS.index("state")])
+    if type(row) is not list or not _are_kinds(tuple(map(type, row))) or row[0] not in STATUSES:
+        return False
+    return is_bare(row) or (
+        _is_ref(row[STATE])
         and all(not row[place] or all(map(_is_named, row[place])) for place in NAMED)
         and all(map(_is_edge, row[INBOX]))
         and _are(str, row[ORDER])
@@ -55,9 +58,24 @@ def is_row(row: Any) -> bool:
     )
 
 
+def is_bare(row: Sequence[Any]) -> bool:
+    """Whether a row whose fields are of their types holds no value and nothing waits in it, as with nodes that have completed."""
+    return (
+        row[STATE] is row[ARGUMENTS] is row[LATEST] is None
+        and not (row[INBOX] or row[TAKEN] or row[ORDER])
+        and (len(row) <= WAITS or row[WAITS] is None)
+    )
+
+
 def are_refs(refs: Any) -> bool:
     """Whether it is a list of references to values."""
     return type(refs) is list and all(map(_is_ref, refs))
+
+
+@lru_cache(4_096)
+def _are_kinds(kinds: tuple[type, ...]) -> bool:
+    """Whether these are the types of the fields; a run has thousands of rows and few combinations of types."""
+    return FEWEST <= len(kinds) <= len(FIELDS) and all(map(frozenset.__contains__, BY_PLACE, kinds))
 
 
 def _is_ref(ref: Any) -> bool:
