@@ -106,6 +106,9 @@ class Lab:
             self.violate(f"node {node_id} ran again although it was completed in the restored cut")
         if self.gated and (node_id, key) in self.journal.seen:
             self.violate(f"node {node_id} ran a firing again whose output another node had been given")
+        durable = self.durable_node(node_id)
+        if durable is not None and durable.suspension is not None and not durable.suspension.answered:
+            self.violate(f"node {node_id} went on before it was durable that it had been answered")
         if node_id in self.careful:
             self._act(node_id, key, seen)
         self._see(node_id, seen)

@@ -455,6 +455,8 @@ class World:
         begun = any(attempt == self.number for attempt, _ in self.simulation.journal.begun)
         if self.database.status == "completed" or not begun:
             return  # nothing had begun, or all was over
+        if outcome in ("stopped", "cancelled") and self.case.overflows is not None and self.database.status == "failed":
+            return  # its log had overflowed before
         if moment in self.case.save_at and (self.database.reasons[-1:], self.database.status) != ([moment], status):
             raise self.simulation.failed(
                 f"{outcome}, and the newest checkpoint is {self.database.reasons[-1:]} with status {self.database.status}"
