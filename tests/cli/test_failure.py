@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.command import workflow
+
+pytestmark = pytest.mark.plugin
 
 NODES = """
 import os
