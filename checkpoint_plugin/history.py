@@ -69,6 +69,7 @@ class RunHistory:
     def forget(self, generation: int) -> None:
         """Rows were pruned: what is remembered of payloads counts no more."""
         self.generation = generation
+        self.status = None
         self.payloads.clear()
         self.large.clear()
         self.bases.clear()

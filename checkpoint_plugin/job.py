@@ -19,9 +19,7 @@ __all__ = ["JobEnd", "lock_job", "update_job"]
 FINAL: Final = ("completed", "failed", "cancelled", "paused")
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
 LOCK_JOB: Final = (
-    select(JOB.c.attempt, JOB.c.newest_number, JOB.c.status, JOB.c.error, JOB.c.finished_at)
-    .where(JOB.c.id == bindparam("of_run"))
-    .with_for_update()
+    select(JOB.c.attempt, JOB.c.status, JOB.c.error, JOB.c.finished_at).where(JOB.c.id == bindparam("of_run")).with_for_update()
 )
 UPDATE_JOB: Final = update(JOB).where(JOB.c.id == bindparam("of_run")).values(version=JOB.c.version + 1)
 

@@ -27,7 +27,7 @@ from hookspecs import RunExists, RunNotFound, loads_tagged
 __all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job", "seal_definition"]
 
 T = TypeVar("T")
-KEPT: Final = frozenset({"id", "attempt", "newest_number", "definition", "definition_digest", "created_at", "version"})
+KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "definition", "definition_digest", "created_at", "version"})
 """Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
 CHANGES: Final = 10
 BATCH: Final = 10_000
@@ -216,7 +216,7 @@ class JobRepository:
 
     async def resumable(self, *, limit: int = 50, offset: int = 0) -> Page:
         """Runs that can be resumed: `can_be_resumed` as a question to the database."""
-        return await self._page([JOB.c.status.in_(sorted(RESUMABLE)), JOB.c.newest_number > 0], limit, offset)
+        return await self._page([JOB.c.status.in_(sorted(RESUMABLE)), JOB.c.has_checkpoint], limit, offset)
 
     async def _page(self, wanted: Sequence[ColumnElement[bool]], limit: int, offset: int) -> Page:
         if limit < 1 or offset < 0:

@@ -19,7 +19,7 @@ __all__ = ["JobLife", "NodeLife"]
 class _JobFields(Protocol):
     id: str
     status: str
-    newest_number: int
+    has_checkpoint: bool
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime
@@ -146,7 +146,7 @@ class JobLife:
     @property
     def is_resumable(self: _JobFields) -> bool:
         """Whether it can be resumed: its status allows it and it has a checkpoint."""
-        return can_be_resumed(self.status, self.newest_number)
+        return can_be_resumed(self.status, self.has_checkpoint)
 
     @property
     def is_retryable(self: _JobFields) -> bool:

@@ -76,14 +76,14 @@ class SchemaVersion(Base, table=True):
 class Job(JobLife, Base, table=True):
     """One run. `definition` is what a resume reads; the JSON columns show the same to people.
 
-    `newest_number` is that of the newest checkpoint, 0 before the first: one that is gone is seen, and no older one taken.
+    What every save changes stands in `lease`: on SQLite a change of this row costs as much as its graph is large.
     """
 
     __tablename__: ClassVar[str] = "job"
 
     id: str = Field(primary_key=True, sa_type=Text)
     attempt: int = 1
-    newest_number: int = 0
+    has_checkpoint: bool = False
     status: str = Field(default="scheduled", index=True)
     user_id: str | None = Field(default=None, index=True)
     job_type: str = "workflow"
@@ -120,8 +120,9 @@ class Job(JobLife, Base, table=True):
 
 
 class Lease(Base, table=True):
-    """The right to execute a run. Every save locks this row and writes only under the current epoch.
+    """The right to execute a run, and where it stands. Every save moves this row on, and only under the current epoch.
 
+    `newest_number` is that of the newest checkpoint, 0 before the first: one that is gone is seen, and no older one taken.
     `epoch` grows at every taking and never shrinks: the fencing token. `owner` is empty where nobody holds it.
     `generation` grows when rows of the run are pruned: what a writer remembers of them counts no more.
     Times are those of the database's clock.
@@ -132,6 +133,7 @@ class Lease(Base, table=True):
     run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
     epoch: int = Field(default=0, sa_type=BigInteger)
     generation: int = Field(default=0, sa_type=BigInteger)
+    newest_number: int = 0
     owner: str | None = Field(default=None, sa_type=Text)
     host: str | None = Field(default=None, sa_type=Text)
     pid: int | None = None

@@ -15,7 +15,7 @@ from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.sealing import PLAIN, Seal
@@ -116,14 +116,20 @@ def _fetch_rows(connection: Connection, run_id: str, head: Any, codec: Codec, se
 
 
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
-    wanted = JOB.c.newest_number if number is None else number
-    joined = JOB.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
+    wanted = LEASE.c.newest_number if number is None else number
+    joined = JOB.outerjoin(LEASE, LEASE.c.run_id == JOB.c.id)
+    joined = joined.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
     last = select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id).scalar_subquery().label("last_number")
-    head = connection.execute(select(JOB.c.newest_number, last, CHECKPOINT).select_from(joined).where(JOB.c.id == run_id)).first()
+    query = select(LEASE.c.newest_number, last, CHECKPOINT).select_from(joined)
+    head = connection.execute(query.where(JOB.c.id == run_id)).first()
+    if head is not None and head.newest_number is None:
+        raise StoreDamaged(run_id, "it has no row in lease")
+    if head is not None and head.newest_number is None:
+        raise StoreDamaged(run_id, "it has no row in lease")
     if head is not None and head.number is not None:
         if number is None and head.last_number != head.newest_number:
             raise StoreDamaged(
-                run_id, f"its row names {head.newest_number} as the newest checkpoint, which is {head.last_number}"
+                run_id, f"its lease names {head.newest_number} as the newest checkpoint, which is {head.last_number}"
             )
         return head
     if number is not None:

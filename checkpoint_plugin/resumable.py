@@ -30,8 +30,8 @@ HISTORY: Final = (CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEG
 
 def fetch_resumable(connection: Connection, run_id: str) -> bool:
     """Whether a run can be resumed; not when it has no row."""
-    row = connection.execute(select(JOB.c.status, JOB.c.newest_number).where(JOB.c.id == run_id)).first()
-    return row is not None and can_be_resumed(row.status, row.newest_number)
+    row = connection.execute(select(JOB.c.status, JOB.c.has_checkpoint).where(JOB.c.id == run_id)).first()
+    return row is not None and can_be_resumed(row.status, row.has_checkpoint)
 
 
 def delete_history(connection: Connection, run_id: str, blobs: Blobs) -> Sequence[BlobName] | None:
@@ -56,6 +56,6 @@ def delete_history(connection: Connection, run_id: str, blobs: Blobs) -> Sequenc
     deleted = sum(connection.execute(delete(table).where(table.c.run_id == run_id)).rowcount for table in HISTORY)
     if not deleted:
         return None
-    connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1))
-    connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=0, version=JOB.c.version + 1))
+    connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1, newest_number=0))
+    connection.execute(update(JOB).where(JOB.c.id == run_id).values(has_checkpoint=False, version=JOB.c.version + 1))
     return files

@@ -94,7 +94,6 @@ class RunCheck:
         self._ring = ring
         self._seal: Seal | None = PLAIN
         self._options: Mapping[str, Any] = {}
-        self._newest: Any = 0
         self._status: Any = None
         self._is_runs = False
         self._heads: dict[int, Any] = {}
@@ -158,9 +157,9 @@ class RunCheck:
         self._notes.leave(f"its values are encrypted with the master key {row.key_id}; only rows and digests were checked. {why}")
 
     def _look_at_job(self) -> None:
-        names = ("status", "attempt", "newest_number", "definition", "definition_digest", "execution_strategy")
+        names = ("status", "attempt", "definition", "definition_digest", "execution_strategy")
         row = self._connection.execute(select(*(raw(JOB.c[name]) for name in names)).where(JOB.c.id == self._notes.run_id)).one()
-        self._newest, self._status = row.newest_number, row.status
+        self._status = row.status
         self._is_runs = row.execution_strategy == "runner"  # what others write into the rows of a run saved by hand counts
         if row.status not in STATUSES or type(row.attempt) is not int or row.attempt < 1:
             self._notes.condemn(f"its row says status {row.status!r}, attempt {row.attempt!r}")
@@ -192,9 +191,7 @@ class RunCheck:
             except ValueNotReadable as error:
                 self._notes.leave(f"values that cannot be read here: {error.why}")
         newest = self._numbers[-1] if self._numbers else 0
-        if newest != self._newest:
-            self._notes.note(f"its row names {self._newest} as the newest checkpoint, which is {newest}")
-        elif newest in self._heads and self._is_runs and self._status == "completed" != self._heads[newest].status:
+        if newest in self._heads and self._is_runs and self._status == "completed" != self._heads[newest].status:
             self._notes.note(f"its row says that it is completed, and checkpoint {newest} says {self._heads[newest].status}")
 
     def _look_at_head(self, row: Any) -> None:
@@ -228,11 +225,15 @@ class RunCheck:
                     self._notes.note(what, row.number, node_id, LATER)
 
     def _look_at_lease(self) -> None:
-        query = select(LEASE.c.epoch, LEASE.c.generation).where(LEASE.c.run_id == self._notes.run_id)
+        query = select(LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number).where(LEASE.c.run_id == self._notes.run_id)
         row = self._connection.execute(query).first()
         if row is None or row.epoch < 0:
             self._notes.condemn("its row in lease is missing or was changed")
-        elif row.generation == 0:  # nothing was ever pruned
+            return
+        newest = self._numbers[-1] if self._numbers else 0
+        if newest != row.newest_number:
+            self._notes.note(f"its lease names {row.newest_number} as the newest checkpoint, which is {newest}")
+        if row.generation == 0:  # nothing was ever pruned
             for number in sorted(set(range(1, (self._numbers or (0,))[-1])).difference(self._numbers)):
                 self._notes.note("the checkpoint itself is missing", number)
 

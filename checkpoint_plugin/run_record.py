@@ -37,7 +37,7 @@ BARE: Final = "manager"
 BATCH: Final = 10_000
 LOADS: Final = 10
 ENDS: Final = ("finished_at", "completed_at", "failed_at", "error", "error_message")
-JOB_PARTS: Final = ("attempt", "status", "newest_number", "execution_strategy", *ENDS, *SUSPENSION)
+JOB_PARTS: Final = ("attempt", "status", "execution_strategy", *ENDS, *SUSPENSION)
 Mark = tuple[int | None, str, int, Any]
 """What changes whenever a node's row does."""
 
@@ -50,12 +50,14 @@ class Standing:
         job: of the run's row what a save must keep.
         epoch: of its lease.
         generation: of its rows.
+        number: of its newest checkpoint.
         marks: of its nodes' rows.
     """
 
     job: Mapping[str, Any]
     epoch: int
     generation: int
+    number: int
     marks: Mapping[str, Mark]
 
 
@@ -92,7 +94,7 @@ def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
         return None
     marks = connection.execute(_MARKS, {"of_run": run_id}).all()
     job = {name: row._mapping[name] for name in JOB_PARTS}
-    return Standing(job, row.epoch, row.generation, {mark[0]: mark[1:] for mark in marks})
+    return Standing(job, row.epoch, row.generation, row.newest_number, {mark[0]: mark[1:] for mark in marks})
 
 
 async def load_record(store: Store, run_id: str) -> RunRecord | None:
@@ -184,7 +186,7 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
     if standing is None or known is None:
         return None if standing is None else await load_record(store, run_id)
     history = record.history
-    if (standing.job["newest_number"], standing.generation) != (history.number, history.generation):
+    if (standing.number, standing.generation) != (history.number, history.generation):
         return await load_record(store, run_id)
     changed = [node_id for node_id, mark in standing.marks.items() if known.marks.get(node_id) != mark]
     if changed or known.marks.keys() - standing.marks.keys():
@@ -299,8 +301,9 @@ class RunSave:
         if self._extras:
             connection.execute(_EXTRAS, [{"of_run": self._run_id, **row} for row in self._extras])
         stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
-        kept = {} if standing is None else {name: standing.job[name] for name in stays}
+        kept: dict[str, Any] = {} if standing is None else {name: standing.job[name] for name in stays}
         if standing is not None:
+            kept["updated_at"] = self._at  # nobody beats for it: this is its sign of life
             seal = self._record.history.seal
             kept.update(seal_texts(self._graph, ("graph",), seal))
             if self._graph:
@@ -322,12 +325,12 @@ class RunSave:
         if self._shape is not None and self._graph:
             record.shape = self._shape
         old = record.standing
-        job = {**(dict.fromkeys(JOB_PARTS) if old is None else old.job), "newest_number": history.number}
+        job = dict.fromkeys(JOB_PARTS) if old is None else dict(old.job)
         if old is None:
             job.update(attempt=1, status="running", execution_strategy=BARE)
         marks = {} if old is None else dict(old.marks)
         marks.update({n: (history.number, node.status, node.attempt, self._marked_at) for n, node in self._changed.items()})
-        record.standing = Standing(job, history.epoch, history.generation, marks)
+        record.standing = Standing(job, history.epoch, history.generation, history.number, marks)
 
     def _new_job(self) -> dict[str, Any]:
         job = Job(id=self._run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
@@ -337,7 +340,7 @@ class RunSave:
 
 # Made once: SQLAlchemy remembers what it compiled of them.
 _STANDING: Final = (
-    select(*(JOB.c[name] for name in JOB_PARTS), LEASE.c.epoch, LEASE.c.generation)
+    select(*(JOB.c[name] for name in JOB_PARTS), LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number)
     .select_from(JOB.join(LEASE, LEASE.c.run_id == JOB.c.id))
     .where(JOB.c.id == bindparam("of_run"))
 )

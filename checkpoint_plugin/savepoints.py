@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, select, update
 
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.job import lock_job
-from checkpoint_plugin.models import CHECKPOINT
+from checkpoint_plugin.models import CHECKPOINT, LEASE
 from checkpoint_plugin.store import Store
 from hookspecs import StoreError
 
@@ -37,8 +37,9 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
         raise StoreError(f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another.")
 
     def work(connection: Connection) -> int:
-        newest = lock_job(connection, run_id, store.location.shown).newest_number
-        wanted = newest if number is None else number
+        lock_job(connection, run_id, store.location.shown)
+        newest = select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)
+        wanted = connection.execute(newest).scalar_one() if number is None else number
         of_run = CHECKPOINT.c.run_id == run_id
         named = connection.execute(select(CHECKPOINT.c.number).where(of_run, CHECKPOINT.c.label == name)).scalar()
         if named is not None and named != wanted:

@@ -77,7 +77,7 @@ MANY: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
 ONE: Final = tuple(column.name for column in CHECKPOINT.columns)
 """The columns of the checkpoint's own row."""
 JOB_COLUMNS: Final = (
-    "newest_number",
+    "has_checkpoint",
     "status",
     "updated_at",
     "finished_at",
@@ -87,7 +87,7 @@ JOB_COLUMNS: Final = (
     "error_message",
     *SUSPENSION_COLUMNS,
 )
-"""What a save changes in the run's row."""
+"""What a save changes in the run's row, where the run does not just go on: then it changes nothing there."""
 KEPT: Final = frozenset({"run_id", "node_id", "retryable"})
 
 
@@ -136,43 +136,38 @@ class SqliteStatements:
 
     def __init__(self) -> None:
         dialect = pysqlite.dialect()
-        held = select(LEASE.c.epoch, LEASE.c.generation, JOB.c.newest_number).join(JOB, JOB.c.id == LEASE.c.run_id)
-        self.held = Compiled(held.where(LEASE.c.run_id == bindparam("run_id")), dialect)
+        self.advance = Compiled(_advance(), dialect)
         self.many = {
             name: Compiled(_adding(sqlite.insert(table).values({c: bindparam(c) for c in ("run_id", *columns)}), table), dialect)
             for name, (table, columns) in MANY.items()
         }
         self.checkpoint = Compiled(insert(CHECKPOINT).values({name: bindparam(name) for name in ONE}), dialect)
-        of_run = JOB.c.id == bindparam("of_run")
-        self.job = Compiled(_job_update(JOB_COLUMNS).where(of_run), dialect)
-        # SQLite writes an index again when its column is named, though the value is the same.
-        self.running_job = Compiled(_job_update(("newest_number", "updated_at")).where(of_run), dialect)
+        self.job = Compiled(_job_update().where(JOB.c.id == bindparam("of_run")), dialect)
 
 
 class PostgresStatements:
-    """A whole save as one statement, which locks the lease first and writes nothing where it is not held."""
+    """A whole save as one statement, which moves the lease on first and writes nothing where it is not held."""
 
     def __init__(self) -> None:
         dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-        held = (
-            select(LEASE.c.run_id)
-            .join(JOB, JOB.c.id == LEASE.c.run_id)
-            .where(
-                LEASE.c.run_id == bindparam("of_run", type_=Text),
-                LEASE.c.epoch == bindparam("epoch", type_=BigInteger),
-                LEASE.c.generation == bindparam("generation", type_=BigInteger),
-                JOB.c.newest_number == bindparam("previous", type_=BigInteger),
-            )
-            .with_for_update(of=LEASE)
-            .cte("held")
-        )
+        held = _advance().returning(LEASE.c.run_id).cte("held")
         parts = [_unnested(name, table, columns, held).cte(f"new_{name}") for name, (table, columns) in MANY.items()]
         head = {name: bindparam(f"head_{name}", type_=CHECKPOINT.c[name].type) for name in ONE}
         parts.append(insert(CHECKPOINT).from_select(list(head), select(*head.values()).select_from(held)).cte("new_checkpoint"))
-        parts.append(_job_update(JOB_COLUMNS).where(JOB.c.id == held.c.run_id).cte("new_job"))
-        self.save = Compiled(select(func.count()).select_from(held).add_cte(*parts), dialect)
-        self.held = Compiled(select(func.count()).select_from(held), dialect)
+        done = select(func.count()).select_from(held)
+        self.running = Compiled(done.add_cte(*parts), dialect)
+        job = _job_update().where(JOB.c.id == held.c.run_id).cte("new_job")
+        self.save = Compiled(done.add_cte(*parts, job), dialect)
         self.payloads = Compiled(_unnested("payloads", *MANY["payloads"], None), dialect)
+
+
+def _advance() -> Any:
+    """The fence: one row where the lease is held and nobody else took a checkpoint, else none."""
+    numbers = ("epoch", "generation", "previous")
+    epoch, generation, previous = (bindparam(name, type_=BigInteger) for name in numbers)
+    held = (LEASE.c.epoch == epoch, LEASE.c.generation == generation, LEASE.c.newest_number == previous)
+    of_run = LEASE.c.run_id == bindparam("of_run", type_=Text)
+    return update(LEASE).where(of_run, *held).values(newest_number=bindparam("number", type_=BigInteger))
 
 
 def _adding(statement: Any, table: Table) -> Any:
@@ -200,8 +195,8 @@ def _unnested(name: str, table: Table, columns: Sequence[str], held: Any) -> Any
     return _adding(postgresql.insert(table).from_select(["run_id", *columns], rows), table)
 
 
-def _job_update(columns: Iterable[str]) -> Any:
-    values = {name: bindparam(f"job_{name}", type_=JOB.c[name].type) for name in columns}
+def _job_update() -> Any:
+    values = {name: bindparam(f"job_{name}", type_=JOB.c[name].type) for name in JOB_COLUMNS}
     return update(JOB).values(**values, version=JOB.c.version + 1)
 
 

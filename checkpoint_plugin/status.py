@@ -49,11 +49,11 @@ NODE_STEPS: Final[Mapping[str, frozenset[str]]] = {
 """What a node may become. A completed one can only be scheduled anew, never go on."""
 
 
-def can_be_resumed(status: str, newest_number: int) -> bool:
+def can_be_resumed(status: str, has_checkpoint: bool) -> bool:
     """Whether a run of this status can be resumed.
 
     Args:
         status: of the run.
-        newest_number: of its newest checkpoint; 0 without one.
+        has_checkpoint: whether there is one to go on from.
     """
-    return status in RESUMABLE and newest_number > 0
+    return status in RESUMABLE and has_checkpoint

@@ -33,7 +33,7 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
-from checkpoint_plugin.models import CHECKPOINT, JOB
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
 from checkpoint_plugin.sealing import PLAIN, Seal
@@ -94,7 +94,6 @@ class Store(ListedRuns):
                 insert_new(connection.dialect.name, JOB).values(
                     id=run_id,
                     attempt=1,
-                    newest_number=0,
                     status="running",
                     definition=b"",
                     definition_digest=b"",
@@ -291,16 +290,16 @@ class Store(ListedRuns):
         run_id, number = history.run_id, history.number
 
         def read(connection: Connection) -> tuple[int, int, set[str]]:
-            newest = connection.execute(select(JOB.c.newest_number).where(JOB.c.id == run_id)).scalar_one()
+            newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one()
             last = connection.execute(select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id)).scalar_one()
             return newest, last or 0, fetch_node_ids(connection, run_id)
 
         def mend(connection: Connection) -> None:
             lock_lease(connection, run_id, history.epoch)
-            connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=last))
+            connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(newest_number=last))
 
         newest, last, node_ids = await self._read(read)
-        if last > newest:  # the run's row is damaged, and whoever names a checkpoint wants to go on all the same
+        if last > newest:  # the run's lease is damaged, and whoever names a checkpoint wants to go on all the same
             await self.transact(mend)
             newest = last
         if newest == number:
@@ -357,7 +356,7 @@ class Store(ListedRuns):
         run_id = history.run_id
 
         def read(connection: Connection) -> tuple[int, Sequence[int]]:
-            newest = connection.execute(select(JOB.c.newest_number).where(JOB.c.id == run_id)).scalar_one_or_none()
+            newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one_or_none()
             query = select(CHECKPOINT.c.number).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc())
             return newest or 0, connection.execute(query).scalars().all()
 

@@ -17,7 +17,7 @@ from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segmen
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.lease import lease_lost
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, PAYLOAD
+from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
@@ -143,7 +143,7 @@ class CutWriter:
         self._suspended.update((node.node_id, node.suspension) for node in snapshot.nodes if node.suspension is not None)
         end = JobEnd(snapshot.status, snapshot.error, at).columns(at, seal)
         waits = job_columns(self._suspended if snapshot.status == "suspended" else {}, seal)
-        rows.job = {f"job_{name}": value for name, value in {**end, **waits, "newest_number": number}.items()}
+        rows.job = {f"job_{name}": value for name, value in {**end, **waits, "has_checkpoint": True}.items()}
         self.rows = rows
 
     def _filed(self, row: PayloadRow) -> PayloadRow:
@@ -168,8 +168,7 @@ class CutWriter:
     def write_sqlite(self, connection: Any) -> bool:
         """As `write`, on a connection of the standard library, in whose transaction nobody else can write."""
         history, rows, statements = self.history, self.rows, sqlite_statements()
-        found = connection.execute(statements.held.sql, (history.run_id,)).fetchone()
-        if found != (history.epoch, history.generation, history.number):
+        if connection.execute(statements.advance.sql, statements.advance.parameters(self.fence())).rowcount != 1:
             return False
         for name in MANY:
             many = getattr(rows, name)
@@ -177,9 +176,8 @@ class CutWriter:
                 statement = statements.many[name]
                 connection.executemany(statement.sql, statement.rows(history.run_id, many))
         connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head))
-        goes_on = history.status == self._snapshot.status == "running"
-        job = statements.running_job if goes_on else statements.job
-        connection.execute(job.sql, job.parameters({**rows.job, "of_run": history.run_id}))
+        if not self._goes_on:
+            connection.execute(statements.job.sql, statements.job.parameters({**rows.job, "of_run": history.run_id}))
         return True
 
     def statement(self, *, payloads: bool = True) -> tuple[str, tuple[Any, ...]]:
@@ -194,18 +192,24 @@ class CutWriter:
             many = getattr(rows, name) if payloads or name != "payloads" else ()
             arrays = zip(*many, strict=True) if many else ((),) * len(columns)
             values.update(zip((f"{name}_{column}" for column in columns), map(list, arrays), strict=True))
-        save = postgres_statements().save
+        save = postgres_statements().running if self._goes_on else postgres_statements().save
         return save.sql, save.parameters(values)
 
     def fence(self) -> dict[str, Any]:
-        """What must be so for anything to be written."""
+        """What must be so for anything to be written, and the number that comes of it."""
         history = self.history
         return {
             "of_run": history.run_id,
             "epoch": history.epoch,
             "generation": history.generation,
             "previous": history.number,
+            "number": self.number,
         }
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the run's row stays as the checkpoint before left it."""
+        return self.history.status == self._snapshot.status == "running"
 
     @property
     def cut_hash(self) -> bytes:
@@ -254,9 +258,7 @@ class CutWriter:
             StoreError: the history is not that of the newest checkpoint.
         """
         history = self.history
-        query = select(JOB.c.newest_number, LEASE)
-        query = query.join(LEASE, LEASE.c.run_id == JOB.c.id)
-        row = connection.execute(query.where(JOB.c.id == history.run_id)).first()
+        row = connection.execute(select(LEASE).where(LEASE.c.run_id == history.run_id)).first()
         if row is None or row.epoch != history.epoch:
             raise lease_lost(history.run_id, history.epoch, row)
         if row.newest_number == self.number:

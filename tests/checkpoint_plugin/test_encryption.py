@@ -18,7 +18,7 @@ from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, Stor
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.keys import rotate_keys
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_KEY, Base
+from checkpoint_plugin.models import CHECKPOINT, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, Base
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.witness import Witness
 from hookspecs import NodeSnapshot
@@ -250,7 +250,7 @@ async def test_the_witness_shows_a_tail_that_was_lost(store_url: str, tmp_path: 
         """What a disk does that lost its newest pages: an older state that is whole."""
         connection.execute(delete(NODE_VERSION).where(NODE_VERSION.c.number == 3))
         connection.execute(delete(CHECKPOINT).where(CHECKPOINT.c.number == 3))
-        connection.execute(update(JOB).values(newest_number=2))
+        connection.execute(update(LEASE).values(newest_number=2))
 
     await store.transact(lose)
     with pytest.raises(StoreDamaged, match="checkpoint 3 was durable, and the newest that is there is 2"):

@@ -147,9 +147,9 @@ def test_what_has_no_json_form_changes_nothing() -> None:
 
 @pytest.mark.parametrize("status", sorted(RUN_STATUSES))
 def test_a_run_can_be_resumed_by_its_status_and_a_checkpoint(status: str) -> None:
-    assert Job(id="r", status=status, newest_number=1).is_resumable is (status not in ("completed", "cancelled"))
+    assert Job(id="r", status=status, has_checkpoint=True).is_resumable is (status not in ("completed", "cancelled"))
     assert not Job(id="r", status=status).is_resumable
-    assert can_be_resumed(status, 1) is (status in RESUMABLE)
+    assert can_be_resumed(status, True) is (status in RESUMABLE)
 
 
 async def test_a_run_comes_back_as_it_was(jobs: JobRepository) -> None:
@@ -239,10 +239,10 @@ async def test_a_change_is_tried_again_when_somebody_was_faster(jobs: JobReposit
 async def test_a_save_leaves_alone_what_belongs_to_the_checkpoints(jobs: JobRepository, store_url: str) -> None:
     await jobs.add(Job(id="r"))
     job = await jobs.get("r")
-    job.newest_number, job.attempt, job.definition = 7, 9, b"x"
+    job.has_checkpoint, job.attempt, job.definition = True, 9, b"x"
     await jobs.save(job)
     found = await jobs.get("r")
-    assert (found.newest_number, found.attempt, found.version) == (0, 1, 1)
+    assert (found.has_checkpoint, found.attempt, found.version) == (False, 1, 1)
     assert found.definition != b"x"
 
 
@@ -286,16 +286,16 @@ async def test_a_run_is_retryable_until_its_retries_are_used(jobs: JobRepository
     assert not (await jobs.get("r")).is_retryable
 
 
-def _set_number(connection: Connection, run_id: str, number: int) -> None:
-    connection.execute(update(JOB).where(JOB.c.id == run_id).values(newest_number=number))
+def _set_has_checkpoint(connection: Connection, run_id: str, it_has: bool) -> None:
+    connection.execute(update(JOB).where(JOB.c.id == run_id).values(has_checkpoint=it_has))
 
 
 async def test_the_definition_of_resumable_is_the_same_for_the_database(jobs: JobRepository, store_url: str) -> None:
     store = Store(locate(store_url), create=False)
-    for status, number in itertools.product(sorted(RUN_STATUSES), (0, 1)):
-        name = f"{status}{number}"
+    for status, it_has in itertools.product(sorted(RUN_STATUSES), (False, True)):
+        name = f"{status} {it_has}"
         await jobs.add(Job(id=name, status=status))
-        await store.transact(partial(_set_number, run_id=name, number=number))
+        await store.transact(partial(_set_has_checkpoint, run_id=name, it_has=it_has))
     found = {job.id for job in (await jobs.resumable()).items}
     everything = (await jobs.find(limit=100)).items
     assert found == {job.id for job in everything if job.is_resumable}

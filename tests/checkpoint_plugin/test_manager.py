@@ -32,6 +32,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
 from hookspecs import LeaseLost, StoreError
+from tests.checkpoint_plugin.newest import newest_number
 from tests.checkpoint_plugin.test_plugin import Host, pipeline
 from workflow_runner import Graph, WorkflowRunner, node
 
@@ -164,7 +165,7 @@ async def test_what_is_saved_can_be_selected(manager: CheckpointManager, store: 
     await manager.save_checkpoint(GRAPH, {"a"}, {"b"}, {"c"}, outputs={"a": {"out": (1, 2)}})
     jobs = JobRepository(store=store)
     job = await jobs.get("r")
-    assert (job.status, job.newest_number, job.attempt) == ("running", 1, 1)
+    assert (job.status, job.has_checkpoint, job.attempt) == ("running", True, 1)
     states = {state.node_id: state for state in await jobs.node_states("r")}
     assert {name: state.status for name, state in states.items()} == {"a": "completed", "b": "running", "c": "scheduled"}
     assert states["a"].outputs == {"out": (1, 2)}
@@ -286,7 +287,7 @@ async def test_two_managers_of_one_run_take_turns(store_url: str) -> None:
         await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": place}})
         assert (await restored(first)).node_states["a"].outputs == {"out": place}
     await asyncio.gather(*(m.save_checkpoint(GRAPH, {"b"}) for m in (first, second) for _ in range(3)))
-    assert (await JobRepository(store_url).get("r")).newest_number == 11
+    assert await newest_number(store_url) == 11
 
 
 async def test_a_manager_keeps_the_store_open_when_it_is_entered(store_url: str) -> None:
@@ -336,7 +337,7 @@ async def test_the_status_of_the_run_decides_with_the_checkpoint(manager: Checkp
     assert (job.status, job.is_resumable) == (status, await manager.can_resume()), "a save leaves the run's status alone"
     await manager.save_checkpoint(GRAPH, {"b"})
     job = await jobs.get("r")
-    assert (job.status, job.error, job.newest_number) == (status, "why", 2)
+    assert (job.status, job.error, await newest_number(store)) == (status, "why", 2)
     assert (await restore_checkpoint_hook(manager, GRAPH) is not None) is job.is_resumable
 
 
@@ -347,7 +348,8 @@ async def test_clear_deletes_and_keeps_the_row(manager: CheckpointManager, store
     assert await manager.clear_checkpoint() is True
     assert await manager.can_resume() is False
     assert await manager.restore_checkpoint(GRAPH) is None
-    assert (await JobRepository(store=store).get("r")).newest_number == 0
+    assert await newest_number(store) == 0
+    assert not (await JobRepository(store=store).get("r")).is_resumable
     for table, left in ((CHECKPOINT, 1), (NODE_VERSION, 2), (RUN_NODE_STATE, 2), (PAYLOAD, 1), (JOB, 2)):
         assert await count(store, table) == left
     assert await manager.clear_checkpoint() is False, "nothing was there"

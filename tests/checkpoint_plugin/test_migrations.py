@@ -29,7 +29,12 @@ BODIES = ("payload", "payload_segment", "node_version", "output_segment")
 
 
 def make_older(connection: Connection) -> None:
-    """Undo what `layout_3` and `layout_4` do."""
+    """Undo what the steps do, from the last to the first."""
+    connection.execute(text("ALTER TABLE job ADD COLUMN newest_number INTEGER NOT NULL DEFAULT 0"))
+    numbers = "SELECT newest_number FROM lease WHERE lease.run_id = job.id"
+    connection.execute(text(f"UPDATE job SET newest_number = ({numbers})"))
+    connection.execute(text("ALTER TABLE lease DROP COLUMN newest_number"))
+    connection.execute(text("ALTER TABLE job DROP COLUMN has_checkpoint"))
     connection.execute(text("ALTER TABLE checkpoint_schema DROP COLUMN store_id"))
     connection.execute(text("DROP INDEX ix_run_node_state_wake_at"))
     if connection.dialect.name == "postgresql":
@@ -97,7 +102,9 @@ async def test_a_new_store_is_of_the_newest_layout(store_url: str) -> None:
 async def test_an_older_store_is_upgraded_or_refused_with_the_command(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await older_store(store_url)
     if on_postgres(store_url):
-        with pytest.raises(SchemaOutdated, match=r"layout 2, .* layout 4; it was not touched\. .*workflow db upgrade --url post"):
+        with pytest.raises(
+            SchemaOutdated, match=rf"layout 2, .* layout {SCHEMA_VERSION}; it was not touched\. .*workflow db upgrade --url post"
+        ):
             await state_of(store_url)
         assert await look(store_url, version_of) == 2
         monkeypatch.setenv(AUTO_MIGRATE, "1")
@@ -159,7 +166,7 @@ UPGRADE = """
 import asyncio, sys
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
-import checkpoint_plugin.migrations.layout_3, checkpoint_plugin.migrations.layout_4, alembic.migration, alembic.operations
+import alembic.migration, alembic.operations
 async def main():
     store = Store(locate(sys.argv[1]), create=False)
     print("ready", flush=True)

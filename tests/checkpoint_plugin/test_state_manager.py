@@ -322,7 +322,7 @@ async def test_it_makes_the_row_of_the_run_and_keeps_one_that_is_there(store: Co
     async with StateManager("r", store=store) as manager:
         await manager.update_node_state("a", status="running")
     job = await JobRepository(store=store).get("r")
-    assert (job.status, job.newest_number) == ("scheduled", 0)
+    assert (job.status, job.has_checkpoint) == ("scheduled", False)
     async with StateManager("r", store=store) as manager:
         await manager.update_node_state("a", status="completed")
     assert (await JobRepository(store=store).get("r")).version == job.version

@@ -27,6 +27,7 @@ from checkpoint_plugin.digests import row_digest
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
+from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
@@ -52,6 +53,7 @@ from hookspecs import (
     Snapshot,
     StoreError,
 )
+from tests.checkpoint_plugin.newest import newest_number
 
 HOLDER = Holder("another")
 BIG = "x" * 1000
@@ -181,6 +183,17 @@ async def test_a_value_is_stored_once_whoever_mentions_it(store: Store) -> None:
     await store.save(history, cut(*nodes), "1")
     await store.save(history, cut(NodeSnapshot("n0", "running", state=BIG, firing=1)), "2")
     assert await rows(store, PAYLOAD) == 1
+
+
+async def test_a_save_of_a_run_that_goes_on_leaves_its_row_alone(store: Store) -> None:
+    """On SQLite a change of that row costs as much as its graph is large."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    await store.save(history, cut(NodeSnapshot("a", "running")), "1")
+    before = await JobRepository(store=store).get("r")
+    await store.save(history, cut(NodeSnapshot("a", "running", firing=1)), "2")
+    assert await JobRepository(store=store).get("r") == before
+    assert (before.has_checkpoint, await newest_number(store)) == (True, 2)
 
 
 async def test_the_statements_of_a_save_do_not_grow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,6 +609,7 @@ CREATE = """
 import asyncio, sys
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
 

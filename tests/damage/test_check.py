@@ -239,8 +239,7 @@ async def test_the_witness_is_asked(store_url: str, tmp_path: Path) -> None:
         for row in await read_rows(store_url, table):
             if row["number"] == CHECKPOINTS:
                 await change(store_url, delete(table).where(is_row(table, row)))
-    job = JOB.c.id == RUN_ID
-    await change(store_url, update(JOB).where(job).values(newest_number=CHECKPOINTS - 1))
+    await change(store_url, update(LEASE).where(LEASE.c.run_id == RUN_ID).values(newest_number=CHECKPOINTS - 1))
     (report,) = (await check(store_url, RUN_ID, witness=tmp_path / "witness")).runs
     assert any("checkpoint 6 was durable, and the newest that is there is 5" in found.what for found in report.findings)
     assert report.newest_intact == CHECKPOINTS - 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, delete, update
 
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, RUN_NODE_STATE
 from checkpoint_plugin.status import NODE_STATUSES
 from hookspecs import CheckpointChoice
 from tests.cli.command import workflow
@@ -137,7 +137,7 @@ def test_a_named_checkpoint_is_gone_on_from_unless_it_is_damaged(folder: Folder,
 
 @pytest.mark.parametrize("newest", [2, 99])
 def test_a_number_of_the_newest_that_was_changed_is_no_silent_rewind(folder: Folder, newest: int) -> None:
-    asyncio.run(change(folder.url, update(JOB).where(JOB.c.id == "r").values(newest_number=newest)))
+    asyncio.run(change(folder.url, update(LEASE).where(LEASE.c.run_id == "r").values(newest_number=newest)))
     assert folder.resume()[0] == 5
     assert folder.resume("latest-intact") == (0, EXPECTED)
     assert folder.resume() == (0, EXPECTED)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 
 from checkpoint_plugin.digests import row_digest
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.rows import FIELDS
 from checkpoint_plugin.store import Store
 from tests.damage.stored import RUN_ID, Refused, Seen, compare, look, store_run
@@ -26,7 +26,8 @@ NEEDED: dict[str, tuple[Table, tuple[str, ...]]] = {
         CHECKPOINT,
         ("cut_hash", "status", "row_count", "log", "context", "error", "attempt", "created_at", "number", "digest"),
     ),
-    "job": (JOB, ("definition", "definition_digest", "newest_number")),
+    "job": (JOB, ("definition", "definition_digest")),
+    "lease": (LEASE, ("newest_number",)),
 }
 """The tables that a restore reads, with columns whose change nobody may miss."""
 
