@@ -50,7 +50,7 @@ class GroupWriter:
         self._task: asyncio.Task[None] | None = None
 
     async def write(self, write: Write[T]) -> T:
-        """Write something; who calls it must not be cancelled (`transaction.finish`): others may wait with it.
+        """Write something; who calls it must not be cancelled (`Unbroken`): others may wait with it.
 
         Returns:
             What its `write` gave, once it is durable.

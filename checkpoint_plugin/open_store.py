@@ -20,7 +20,8 @@ from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealing import Seal
-from checkpoint_plugin.transaction import Database, finish
+from checkpoint_plugin.transaction import Database
+from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.witness import Witness
 
 __all__ = ["RECONNECT_PAUSE", "OpenStore"]
@@ -101,7 +102,7 @@ class OpenStore:
             StoreError: the store cannot be used.
         """
         await self._get_ready()
-        return await finish(self._group.write(write))
+        return await Unbroken(self._group.write(write))
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop."""

@@ -20,7 +20,7 @@ from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadabl
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.refusal import driver_error, told_by, unreadable
-from checkpoint_plugin.transaction import finish
+from checkpoint_plugin.unbroken import finish
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
@@ -83,6 +83,7 @@ class PostgresDatabase:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
         self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=2)
         self._saving: AsyncConnection | None = None
+        self._raw: Any = None
         self._open: WeakSet[Any] = WeakSet()
 
     def _settings(self, query: Mapping[str, str]) -> dict[str, str]:
@@ -152,9 +153,7 @@ class PostgresDatabase:
         else:
             await asyncio.to_thread(writer.encode)
         try:
-            if self._saving is None:
-                self._saving = await self._engine.connect()
-            raw: Any = (await self._saving.get_raw_connection()).driver_connection
+            raw = self._raw if self._raw is not None else await finish(self._connect_for_saves())
             if not writer.is_large:
                 return await self._write(raw, *writer.statement())
             # One message holds it all in memory twice and stops the event loop while it is made: better several.
@@ -163,11 +162,20 @@ class PostgresDatabase:
                     await raw.execute(sql, *arguments)
                 return await self._write(raw, *writer.statement(payloads=False))
         except DRIVER_ERRORS as error:
-            saving, self._saving = self._saving, None
-            if saving is not None:
-                await saving.invalidate()
-                await saving.close()
+            await finish(self._let_go())
             raise self._told(error, undone=False) from error
+
+    async def _connect_for_saves(self) -> Any:
+        if self._saving is None:
+            self._saving = await self._engine.connect()
+        self._raw = (await self._saving.get_raw_connection()).driver_connection
+        return self._raw
+
+    async def _let_go(self) -> None:
+        saving, self._saving, self._raw = self._saving, None, None
+        if saving is not None:
+            await saving.invalidate()
+            await saving.close()
 
     async def _write(self, raw: Any, sql: str, arguments: tuple[Any, ...]) -> bool:
         return bool(await raw.fetchval(sql, *arguments))
@@ -246,7 +254,7 @@ class PostgresDatabase:
             raise self._told(error, undone=not committing) from error
 
     async def close(self) -> None:
-        saving, self._saving = self._saving, None
+        saving, self._saving, self._raw = self._saving, None, None
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if saving is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,7 +18,8 @@ from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.refusal import driver_error, not_created, unreadable
-from checkpoint_plugin.transaction import finish
+from checkpoint_plugin.unbroken import Unbroken
+from checkpoint_plugin.worker import Worker
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
@@ -58,7 +58,7 @@ class SqliteDatabase:
         self._busy = location.limits.busy_seconds if busy_seconds is None else busy_seconds
         self._checkpoints = checkpoints
         self._path = location.path
-        self._thread = ThreadPoolExecutor(1, "workflow-checkpoint")
+        self._worker = Worker("workflow-checkpoint")
         self._engine: Engine | None = None
         self._begin = "BEGIN"
         self._may_write = False
@@ -71,8 +71,7 @@ class SqliteDatabase:
         return await self.compute(lambda: self._run(work, write, before))
 
     async def save(self, writer: CutWriter) -> bool:
-        # The caller finishes it whatever happens, and a save is too frequent for another task to see to that.
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._save, writer)
+        return await self._worker.call(partial(self._save, writer))
 
     def _save(self, writer: CutWriter) -> bool:
         writer.encode()
@@ -112,7 +111,10 @@ class SqliteDatabase:
         await self.compute(work)
 
     async def compute(self, work: Callable[[], T]) -> T:
-        return await finish(asyncio.get_running_loop().run_in_executor(self._thread, work))
+        return await Unbroken(self._call(work))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await self._worker.call(work)
 
     def _run(self, work: Callable[[Connection], T], write: bool, before: Callable[[], object] | None) -> T:
         if before is not None:
@@ -240,7 +242,7 @@ class SqliteDatabase:
         try:
             await self.compute(self._dispose)
         finally:
-            self._thread.shutdown()  # it has nothing left to do: this waits for no work
+            self._worker.close()  # it has nothing left to do: this waits for no work
 
 
 def _place(path: Path) -> tuple[int, int] | None:

@@ -38,7 +38,7 @@ from checkpoint_plugin.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
-from checkpoint_plugin.transaction import finish
+from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.writing import CutWriter, insert_new
 from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
 
@@ -246,7 +246,7 @@ class Store(ListedRuns):
             StoreError: the store cannot be used; nothing was written.
         """
         await self._get_ready()
-        return await finish(self._save(history, snapshot, reason))
+        return await Unbroken(self._save(history, snapshot, reason))
 
     async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
         history.seal = await self.seal(history.run_id)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -11,7 +10,7 @@ from sqlalchemy import Connection
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
 
-__all__ = ["Database", "finish"]
+__all__ = ["Database"]
 
 T = TypeVar("T")
 
@@ -66,24 +65,3 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
-
-
-async def finish(work: Awaitable[T]) -> T:
-    """Wait for what must not be torn apart, also when cancelled meanwhile: a cancelled COMMIT may have been done.
-
-    Args:
-        work: runs in a task of its own.
-
-    Raises:
-        asyncio.CancelledError: the caller was cancelled; raised when the work is over, from its error if it has one.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from task.exception()
-    return task.result()

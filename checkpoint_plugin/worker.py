@@ -1,0 +1,64 @@
+"""A thread that does one thing after the other for an event loop: the only one in which a database is touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+from checkpoint_plugin.unbroken import Outcome
+
+__all__ = ["Worker"]
+
+T = TypeVar("T")
+
+
+class Worker:
+    """One thread, from the first call until it is closed.
+
+    An executor of the standard library does the same with a lock, a second future and two more turns of the event loop, which a
+    save a node feels.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Outcome[Any]] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def call(self, work: Callable[[], T]) -> Outcome[T]:
+        """Call a function in the thread, after those that were handed over before.
+
+        Returns:
+            What it gave or raised; to be awaited on the event loop that called this.
+        """
+        if self._thread is None:
+            # A process that ends without closing its stores must not hang, and to a database that is a crash like any other.
+            self._thread = Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        self._calls.put((work, outcome))
+        return outcome
+
+    def close(self) -> None:
+        """Wait until everything is done, and end the thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._calls.put(None)
+            thread.join()
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            work, outcome = call
+            try:
+                tell, found = outcome.set_result, work()
+            except BaseException as error:
+                tell, found = outcome.set_exception, error
+            with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
+                outcome.get_loop().call_soon_threadsafe(tell, found)
+            del call, work, outcome, tell, found  # or they would live until the next call
