@@ -19,12 +19,12 @@ from checkpoint_plugin.compression import Compressor, decompress
 from checkpoint_plugin.sealing import PLAIN, Seal, payload_place, series_place
 from checkpoint_plugin.splice import Piece, splice
 
-__all__ = ["PIECES", "BaseCache", "PayloadReader", "PayloadRow", "PayloadWriter", "SegmentRow"]
+__all__ = ["GROWING", "PIECES", "BaseCache", "PayloadReader", "PayloadRow", "PayloadWriter", "SegmentRow"]
 
 PIECES: Final = 2
 """The encoding of a payload whose body lists extents of a series and bytes of its own."""
-GROWING: Final = 512
-"""Bytes from which on a value is compared with the one before it."""
+GROWING: Final = 2_048
+"""Bytes from which on a value is compared with the one before it: less than half a page is written sooner than compared."""
 LARGEST: Final = 16 << 20
 """Bytes up to which it is: the one before is kept in memory."""
 OWN: Final = 64

@@ -21,7 +21,7 @@ from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
-from checkpoint_plugin.statements import MANY, ONE, postgres_statements, sqlite_statements
+from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, postgres_statements, sqlite_statements
 from checkpoint_plugin.suspensions import job_columns, node_columns
 from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspension
 
@@ -49,7 +49,7 @@ class SaveRows:
     items: list[tuple[Any, ...]] = field(default_factory=list)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     head: dict[str, Any] = field(default_factory=dict)
-    job: dict[str, Any] = field(default_factory=dict)
+    job: tuple[Any, ...] = ()
 
 
 class CutWriter:
@@ -141,9 +141,11 @@ class CutWriter:
         rows.head = self._head()
         self._suspended = {n: waits for n, waits in history.suspended.items() if n not in self._digests}
         self._suspended.update((node.node_id, node.suspension) for node in snapshot.nodes if node.suspension is not None)
-        end = JobEnd(snapshot.status, snapshot.error, at).columns(at, seal)
-        waits = job_columns(self._suspended if snapshot.status == "suspended" else {}, seal)
-        rows.job = {f"job_{name}": value for name, value in {**end, **waits, "has_checkpoint": True}.items()}
+        if not self._goes_on:
+            end = JobEnd(snapshot.status, snapshot.error, at).columns(at, seal)
+            waits = job_columns(self._suspended if snapshot.status == "suspended" else {}, seal)
+            job = {"has_checkpoint": True, **end, **waits}
+            rows.job = tuple(job[name] for name in JOB_COLUMNS)
         self.rows = rows
 
     def _filed(self, row: PayloadRow) -> PayloadRow:
@@ -168,16 +170,16 @@ class CutWriter:
     def write_sqlite(self, connection: Any) -> bool:
         """As `write`, on a connection of the standard library, in whose transaction nobody else can write."""
         history, rows, statements = self.history, self.rows, sqlite_statements()
-        if connection.execute(statements.advance.sql, statements.advance.parameters(self.fence())).rowcount != 1:
+        if connection.execute(statements.advance.sql, statements.advance.parameters(self._fence())).rowcount != 1:
             return False
         for name in MANY:
             many = getattr(rows, name)
             if many:
                 statement = statements.many[name]
                 connection.executemany(statement.sql, statement.rows(history.run_id, many))
-        connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head))
+        connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head[name] for name in ONE))
         if not self._goes_on:
-            connection.execute(statements.job.sql, statements.job.parameters({**rows.job, "of_run": history.run_id}))
+            connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
         return True
 
     def statement(self, *, payloads: bool = True) -> tuple[str, tuple[Any, ...]]:
@@ -187,24 +189,18 @@ class CutWriter:
             payloads: off when these were written before, in the same transaction.
         """
         rows = self.rows
-        values: dict[str, Any] = {**self.fence(), **{f"head_{name}": rows.head[name] for name in ONE}, **rows.job}
+        values: list[Any] = [*self._fence(), *(rows.head[name] for name in ONE)]
         for name, (_, columns) in MANY.items():
             many = getattr(rows, name) if payloads or name != "payloads" else ()
-            arrays = zip(*many, strict=True) if many else ((),) * len(columns)
-            values.update(zip((f"{name}_{column}" for column in columns), map(list, arrays), strict=True))
-        save = postgres_statements().running if self._goes_on else postgres_statements().save
-        return save.sql, save.parameters(values)
+            values += zip(*many, strict=True) if many else ((),) * len(columns)
+        if self._goes_on:
+            return postgres_statements().running.sql, postgres_statements().running.parameters(values)
+        return postgres_statements().save.sql, postgres_statements().save.parameters((*values, *rows.job))
 
-    def fence(self) -> dict[str, Any]:
-        """What must be so for anything to be written, and the number that comes of it."""
+    def _fence(self) -> tuple[Any, ...]:
+        """The values of `statements.FENCE`."""
         history = self.history
-        return {
-            "of_run": history.run_id,
-            "epoch": history.epoch,
-            "generation": history.generation,
-            "previous": history.number,
-            "number": self.number,
-        }
+        return history.run_id, history.epoch, history.generation, history.number, self.number
 
     @property
     def _goes_on(self) -> bool:
@@ -233,15 +229,14 @@ class CutWriter:
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""
-        statement, columns = postgres_statements().payloads, MANY["payloads"][1]
+        statement = postgres_statements().payloads
         part: list[tuple[Any, ...]] = []
         size = 0
         for place, row in enumerate(self.rows.payloads, 1):
             part.append(row)
             size += len(row[3])
             if size >= LARGE_SAVE or place == len(self.rows.payloads):
-                arrays = zip((f"payloads_{column}" for column in columns), map(list, zip(*part, strict=True)), strict=True)
-                yield statement.sql, statement.parameters({"of_run": self.history.run_id, **dict(arrays)})
+                yield statement.sql, statement.parameters((self.history.run_id, *zip(*part, strict=True)))
                 part, size = [], 0
 
     # What comes of it.
