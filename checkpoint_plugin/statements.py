@@ -1,15 +1,16 @@
-"""The statements of a save, compiled once: SQLAlchemy takes longer to make a statement than a database to run it."""
+"""The statements of a save: on SQLite one a table, on PostgreSQL a single one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
-from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    DateTime,
     Dialect,
     Table,
     Text,
@@ -17,8 +18,6 @@ from sqlalchemy import (
     case,
     func,
     insert,
-    literal_column,
-    or_,
     select,
     true,
     update,
@@ -26,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
-from sqlalchemy.sql.compiler import SQLCompiler
 
+from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.models import (
     CHECKPOINT,
     JOB,
@@ -46,38 +45,50 @@ __all__ = [
     "JOB_COLUMNS",
     "MANY",
     "ONE",
-    "Compiled",
-    "PostgresStatements",
+    "SHARED",
+    "USUAL",
     "SqliteStatements",
-    "postgres_statements",
+    "payloads_statement",
+    "save_statement",
     "sqlite_statements",
 ]
 
-MANY: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
-    "payloads": (PAYLOAD, ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
-    "segments": (PAYLOAD_SEGMENT, ("series", "start", "size", "encoding", "body")),
-    "nodes": (NODE_VERSION, ("number", "node_id", "body", "mentions", "digest")),
-    "items": (OUTPUT_SEGMENT, ("node_id", "log", "first", "number", "count", "body", "mentions", "digest")),
-    "states": (
-        RUN_NODE_STATE,
-        (
-            "node_id",
-            "number",
-            "status",
-            "attempt",
-            "started_at",
-            "completed_at",
-            "failed_at",
-            "updated_at",
-            "last_error",
-            "retryable",
-            *NODE_COLUMNS,
-        ),
-    ),
+FENCE: Final = ("run_id", "number", "epoch", "generation", "previous")
+"""The number of the checkpoint, and what must be so for anything to be written."""
+SHARED: Final = ("run_id", "number", "updated_at")
+"""What all rows of a save have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a table that a save writes.
+
+    Args:
+        table: which.
+        shared: columns of `SHARED` that it has.
+        columns: the others, in the order of the rows.
+    """
+
+    table: Table
+    shared: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+STATE: Final = ("node_id", "status", "attempt", "started_at", "completed_at", "failed_at", "last_error")
+MANY: Final[Mapping[str, Rows]] = {
+    "payloads": Rows(PAYLOAD, ("run_id",), ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
+    "segments": Rows(PAYLOAD_SEGMENT, ("run_id",), ("series", "start", "size", "encoding", "body")),
+    "nodes": Rows(NODE_VERSION, ("run_id", "number"), ("node_id", "body", "mentions", "digest")),
+    "items": Rows(OUTPUT_SEGMENT, ("run_id", "number"), ("node_id", "log", "first", "count", "body", "mentions", "digest")),
+    "states": Rows(RUN_NODE_STATE, SHARED, STATE),
+    "waiting": Rows(RUN_NODE_STATE, SHARED, (*STATE, *NODE_COLUMNS)),
 }
-"""The tables of which a save writes any number of rows, with the columns beside `run_id`, in the order of the rows."""
+"""The rows of a save by name: `waiting` are states of nodes that are suspended, of which there is more to tell."""
+USUAL: Final = frozenset({"payloads", "nodes", "states"})
+"""What nearly every save writes."""
 ONE: Final = tuple(column.name for column in CHECKPOINT.columns)
 """The columns of the checkpoint's own row."""
+HEAD: Final = tuple(f"head_{name}" for name in ONE)
 JOB_COLUMNS: Final = (
     "has_checkpoint",
     "status",
@@ -91,135 +102,22 @@ JOB_COLUMNS: Final = (
 )
 """What a save changes in the run's row, where the run does not just go on: then it changes nothing there."""
 JOB_VALUES: Final = tuple(f"job_{name}" for name in JOB_COLUMNS)
-FENCE: Final = ("of_run", "epoch", "generation", "previous", "number")
-"""What must be so for anything to be written, and the number that comes of it."""
-KEPT: Final = frozenset({"run_id", "node_id", "retryable"})
-
-
-class Compiled:
-    """A statement as text, and how values become its parameters.
-
-    Args:
-        statement: any statement of SQLAlchemy.
-        dialect: for which.
-        names: of its parameters, in the order in which values are given.
-    """
-
-    def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str]) -> None:
-        compiled: SQLCompiler = statement.compile(dialect=dialect)
-        self.sql = compiled.string
-        places = tuple(compiled.positiontup or ())
-        self._constants = [value for name, value in compiled.params.items() if name not in names]
-        given = [*names, *(name for name in compiled.params if name not in names)]
-        self._pick = itemgetter(*(given.index(name) for name in places))
-        self._processors: list[tuple[int, Callable[[Any], Any]]] = []
-        for place, name in enumerate(given):
-            kind = compiled.binds[name].type
-            processor = None if isinstance(kind, ARRAY) else kind.dialect_impl(dialect).bind_processor(dialect)
-            if processor is not None:
-                self._processors.append((place, _remembering(processor)))
-
-    def parameters(self, values: Iterable[Any]) -> tuple[Any, ...]:
-        """Values as the statement takes them."""
-        given = [*values, *self._constants]
-        for place, processor in self._processors:
-            given[place] = processor(given[place])
-        found: tuple[Any, ...] = self._pick(given)
-        return found
-
-    def rows(self, first: Any, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """As `parameters` for many rows, whose first value is the same."""
-        return [self.parameters((first, *row)) for row in rows]
-
-
-def _remembering(processor: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same, for a value that often is the one before: all rows of a save have the same time, whose text takes 3 µs."""
-    before: tuple[Any, Any] = (None, processor(None))
-
-    def process(value: Any) -> Any:
-        nonlocal before
-        seen = before  # one object: several threads save
-        if seen[0] is not value:
-            before = seen = value, processor(value)
-        return seen[1]
-
-    return process
 
 
 class SqliteStatements:
-    """One insert a table; the transaction itself is the lock."""
+    """One a table; the transaction itself is the lock."""
 
     def __init__(self) -> None:
         dialect = pysqlite.dialect()
         self.advance = Compiled(_advance(), dialect, FENCE)
-        self.many = {
-            name: Compiled(_adding(_insert(sqlite, table, ("run_id", *columns)), table), dialect, ("run_id", *columns))
-            for name, (table, columns) in MANY.items()
-        }
-        self.checkpoint = Compiled(_insert(sqlite, CHECKPOINT, ONE), dialect, ONE)
-        self.job = Compiled(_job_update().where(JOB.c.id == bindparam("of_run")), dialect, ("of_run", *JOB_VALUES))
-
-
-class PostgresStatements:
-    """A whole save as one statement, which moves the lease on first and writes nothing where it is not held."""
-
-    def __init__(self) -> None:
-        dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-        held = _advance().returning(LEASE.c.run_id).cte("held")
-        parts = [_unnested(name, table, columns, held).cte(f"new_{name}") for name, (table, columns) in MANY.items()]
-        head = {name: f"head_{name}" for name in ONE}
-        row = select(*(bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in head.items())).select_from(held)
-        parts.append(insert(CHECKPOINT).from_select(list(head), row).cte("new_checkpoint"))
-        done = select(func.count()).select_from(held)
-        arrays = [f"{name}_{column}" for name, (_, columns) in MANY.items() for column in columns]
-        names = (*FENCE, *head.values(), *arrays)
-        self.running = Compiled(done.add_cte(*parts), dialect, names)
-        job = _job_update().where(JOB.c.id == held.c.run_id).cte("new_job")
-        self.save = Compiled(done.add_cte(*parts, job), dialect, (*names, *JOB_VALUES))
-        payloads = [f"payloads_{column}" for column in MANY["payloads"][1]]
-        self.payloads = Compiled(_unnested("payloads", *MANY["payloads"], None), dialect, ("of_run", *payloads))
-
-
-def _advance() -> Any:
-    """The fence: one row where the lease is held and nobody else took a checkpoint, else none."""
-    epoch, generation, previous, number = (bindparam(name, type_=BigInteger) for name in FENCE[1:])
-    held = (LEASE.c.epoch == epoch, LEASE.c.generation == generation, LEASE.c.newest_number == previous)
-    of_run = LEASE.c.run_id == bindparam(FENCE[0], type_=Text)
-    return update(LEASE).where(of_run, *held).values(newest_number=number)
-
-
-def _insert(dialect: Any, table: Table, columns: Iterable[str]) -> Any:
-    return dialect.insert(table).values({name: bindparam(name) for name in columns})
-
-
-def _adding(statement: Any, table: Table) -> Any:
-    """What an insert does with rows that are there: the current truth is replaced, a value is the same, else it fails."""
-    if table is PAYLOAD:
-        return statement.on_conflict_do_nothing()
-    if table is RUN_NODE_STATE:
-        new, old = statement.excluded, table.c
-        updates = {name: new[name] for name in MANY["states"][1] if name not in KEPT}
-        # Where a cut tells only that a node is suspended, by whom and why was written by somebody else, and stays.
-        told = or_(new.status != literal_column("'suspended'"), new.suspended_at.is_not(None))
-        updates.update({name: case((told, new[name]), else_=old[name]) for name in NODE_COLUMNS})
-        return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=updates)
-    return statement
-
-
-def _unnested(name: str, table: Table, columns: Sequence[str], held: Any) -> Any:
-    """An insert of rows that come as one array a column."""
-    arrays = [bindparam(f"{name}_{column}", type_=ARRAY(table.c[column].type)) for column in columns]
-    source = func.unnest(*arrays).table_valued(*columns, name=f"{name}_rows").render_derived()
-    if held is None:
-        rows = select(bindparam("of_run", type_=Text), *source.c).select_from(source)
-    else:
-        rows = select(held.c.run_id, *source.c).select_from(held.join(source, true()))
-    return _adding(postgresql.insert(table).from_select(["run_id", *columns], rows), table)
-
-
-def _job_update() -> Any:
-    values = {name: bindparam(given, type_=JOB.c[name].type) for name, given in zip(JOB_COLUMNS, JOB_VALUES, strict=True)}
-    return update(JOB).values(**values, version=JOB.c.version + 1)
+        self.many: dict[str, Compiled] = {}
+        for name, rows in MANY.items():
+            values: dict[str, Any] = {column: bindparam(column) for column in (*rows.shared, *rows.columns)}
+            statement = _adding(sqlite.insert(rows.table).values({**values, **_fixed(rows)}), name)
+            self.many[name] = Compiled(statement, dialect, (*rows.shared, *rows.columns))
+        head: dict[str, Any] = {name: bindparam(given) for name, given in zip(ONE, HEAD, strict=True)}
+        self.checkpoint = Compiled(sqlite.insert(CHECKPOINT).values(head), dialect, HEAD)
+        self.job = Compiled(_job_update().where(JOB.c.id == bindparam("run_id")), dialect, ("run_id", *JOB_VALUES))
 
 
 @cache
@@ -229,6 +127,77 @@ def sqlite_statements() -> SqliteStatements:
 
 
 @cache
-def postgres_statements() -> PostgresStatements:
-    """Those for PostgreSQL."""
-    return PostgresStatements()
+def save_statement(names: frozenset[str], job: bool) -> Compiled:
+    """A whole save for PostgreSQL: it moves the lease on first, and writes nothing where that is not held.
+
+    Its values are those of `FENCE`, the last of `SHARED`, the checkpoint's, an array a column, and the run's. A server takes
+    20 µs for each table of which there is nothing to write, so these are left out.
+
+    Args:
+        names: of `MANY`, what else than the usual is written.
+        job: whether the run's row is written.
+    """
+    dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
+    held = _advance().returning(LEASE.c.run_id).cte("held")
+    many = {name: rows for name, rows in MANY.items() if name in USUAL or name in names}
+    parts = [_unnested(name, rows, held).cte(f"new_{name}") for name, rows in many.items()]
+    head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
+    parts.append(insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held)).cte("new_checkpoint"))
+    if job:
+        parts.append(_job_update().where(JOB.c.id == held.c.run_id).cte("new_job"))
+    arrays = [f"{name}_{column}" for name, rows in many.items() for column in rows.columns]
+    given = (*FENCE, SHARED[-1], *HEAD, *arrays, *(JOB_VALUES if job else ()))
+    return Compiled(select(func.count()).select_from(held).add_cte(*parts), dialect, given)
+
+
+@cache
+def payloads_statement() -> Compiled:
+    """Payloads alone, for PostgreSQL: a run's id and an array a column."""
+    dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
+    rows = MANY["payloads"]
+    return Compiled(_unnested("payloads", rows, None), dialect, ("run_id", *(f"payloads_{column}" for column in rows.columns)))
+
+
+def _advance() -> Any:
+    """The fence: one row where the lease is held and nobody else took a checkpoint, else none."""
+    run_id = bindparam("run_id", type_=Text)
+    number, epoch, generation, previous = (bindparam(name, type_=BigInteger) for name in FENCE[1:])
+    held = (LEASE.c.epoch == epoch, LEASE.c.generation == generation, LEASE.c.newest_number == previous)
+    return update(LEASE).where(LEASE.c.run_id == run_id, *held).values(newest_number=number)
+
+
+def _adding(statement: Any, name: str) -> Any:
+    """What an insert does with rows that are there: the current truth is replaced, a value is the same, else it fails."""
+    if name == "payloads":
+        return statement.on_conflict_do_nothing()
+    if name not in ("states", "waiting"):
+        return statement
+    new, old = statement.excluded, RUN_NODE_STATE.c
+    updates = {column: new[column] for column in (*SHARED[1:], *STATE[1:])}
+    if name == "states":
+        updates.update(dict.fromkeys(NODE_COLUMNS))
+    else:  # where a cut tells only that a node is suspended, by whom and why was written by somebody else, and stays
+        told = new.suspended_at.is_not(None)
+        updates.update({column: case((told, new[column]), else_=old[column]) for column in NODE_COLUMNS})
+    return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=updates)
+
+
+def _fixed(rows: Rows) -> dict[str, Any]:
+    return {"retryable": true()} if rows.table is RUN_NODE_STATE else {}
+
+
+def _unnested(name: str, rows: Rows, held: Any) -> Any:
+    """An insert of rows that come as one array a column."""
+    arrays = [bindparam(f"{name}_{column}", type_=ARRAY(rows.table.c[column].type)) for column in rows.columns]
+    source = func.unnest(*arrays).table_valued(*rows.columns, name=f"{name}_rows").render_derived()
+    kinds: dict[str, Any] = {"run_id": Text, "number": BigInteger, "updated_at": DateTime(timezone=True)}
+    shared: list[Any] = [bindparam(column, type_=kinds[column]) for column in rows.shared]
+    fixed = _fixed(rows)
+    found = select(*shared, *source.c, *fixed.values())
+    found = found.select_from(source if held is None else held.join(source, true()))
+    return _adding(postgresql.insert(rows.table).from_select([*rows.shared, *rows.columns, *fixed], found), name)
+
+
+def _job_update() -> Any:
+    values = {name: bindparam(given, type_=JOB.c[name].type) for name, given in zip(JOB_COLUMNS, JOB_VALUES, strict=True)}
+    return update(JOB).values(**values, version=JOB.c.version + 1)

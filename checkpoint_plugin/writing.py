@@ -21,7 +21,7 @@ from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
 from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
-from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, postgres_statements, sqlite_statements
+from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, USUAL, payloads_statement, save_statement, sqlite_statements
 from checkpoint_plugin.suspensions import job_columns, node_columns
 from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspension
 
@@ -48,6 +48,7 @@ class SaveRows:
     nodes: list[tuple[Any, ...]] = field(default_factory=list)
     items: list[tuple[Any, ...]] = field(default_factory=list)
     states: list[tuple[Any, ...]] = field(default_factory=list)
+    waiting: list[tuple[Any, ...]] = field(default_factory=list)
     head: dict[str, Any] = field(default_factory=dict)
     job: tuple[Any, ...] = ()
 
@@ -128,15 +129,20 @@ class CutWriter:
             body = seal.seal(row.body, *node_place(node_id, number))
             digest = self._digests[node_id] = row_digest(run_id, node_id, number, body)
             total = add_digests(total, added=digest, removed=history.digests.get(node_id))
-            rows.nodes.append((number, node_id, body, row.mentions, digest))
+            rows.nodes.append((node_id, body, row.mentions, digest))
             size += len(body)
         for item in cut.segments:
             body = seal.seal(item.body, *items_place(item.node_id, history.log, item.first))
             digest = segment_digest(run_id, item.node_id, history.log, item.first, body)
-            rows.items.append((item.node_id, history.log, item.first, number, item.count, body, item.mentions, digest))
+            rows.items.append((item.node_id, history.log, item.first, item.count, body, item.mentions, digest))
             self._saved_items[item.node_id] = item.first + item.count
             size += len(body)
-        rows.states = [_node_state(node, number, at, seal) for node in snapshot.nodes]
+        for node in snapshot.nodes:
+            state = _node_state(node, at, seal)
+            if node.suspension is not None or node.status == "suspended":
+                rows.waiting.append((*state, *node_columns(node.suspension, at, seal)))
+            else:
+                rows.states.append(state)
         self._cut_hash, self._size, self._mentioned, self._large = total, size, cut.mentioned, cut.large
         rows.head = self._head()
         self._suspended = {n: waits for n, waits in history.suspended.items() if n not in self._digests}
@@ -172,11 +178,12 @@ class CutWriter:
         history, rows, statements = self.history, self.rows, sqlite_statements()
         if connection.execute(statements.advance.sql, statements.advance.parameters(self._fence())).rowcount != 1:
             return False
-        for name in MANY:
+        shared = self._shared()
+        for name, kind in MANY.items():
             many = getattr(rows, name)
             if many:
                 statement = statements.many[name]
-                connection.executemany(statement.sql, statement.rows(history.run_id, many))
+                connection.executemany(statement.sql, statement.rows(shared[: len(kind.shared)], many))
         connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head[name] for name in ONE))
         if not self._goes_on:
             connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
@@ -189,18 +196,26 @@ class CutWriter:
             payloads: off when these were written before, in the same transaction.
         """
         rows = self.rows
-        values: list[Any] = [*self._fence(), *(rows.head[name] for name in ONE)]
-        for name, (_, columns) in MANY.items():
-            many = getattr(rows, name) if payloads or name != "payloads" else ()
-            values += zip(*many, strict=True) if many else ((),) * len(columns)
-        if self._goes_on:
-            return postgres_statements().running.sql, postgres_statements().running.parameters(values)
-        return postgres_statements().save.sql, postgres_statements().save.parameters((*values, *rows.job))
+        found = {name: getattr(rows, name) for name in MANY}
+        if not payloads:
+            found["payloads"] = ()
+        save = save_statement(frozenset(name for name, many in found.items() if many and name not in USUAL), not self._goes_on)
+        values: list[Any] = [*self._fence(), self._snapshot.taken_at, *(rows.head[name] for name in ONE)]
+        for name, many in found.items():
+            if many:
+                values += zip(*many, strict=True)
+            elif name in USUAL:
+                values += ((),) * len(MANY[name].columns)
+        return save.sql, save.parameters((*values, *rows.job))
 
     def _fence(self) -> tuple[Any, ...]:
         """The values of `statements.FENCE`."""
         history = self.history
-        return history.run_id, history.epoch, history.generation, history.number, self.number
+        return history.run_id, self.number, history.epoch, history.generation, history.number
+
+    def _shared(self) -> tuple[Any, ...]:
+        """The values of `statements.SHARED`."""
+        return self.history.run_id, self.number, self._snapshot.taken_at
 
     @property
     def _goes_on(self) -> bool:
@@ -229,7 +244,7 @@ class CutWriter:
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""
-        statement = postgres_statements().payloads
+        statement = payloads_statement()
         part: list[tuple[Any, ...]] = []
         size = 0
         for place, row in enumerate(self.rows.payloads, 1):
@@ -359,17 +374,13 @@ def _is_light_value(value: Any, depth: int) -> bool:
     return False
 
 
-def _node_state(node: NodeSnapshot, number: int, at: datetime, seal: Seal) -> tuple[Any, ...]:
+def _node_state(node: NodeSnapshot, at: datetime, seal: Seal) -> tuple[Any, ...]:
     return (
         node.node_id,
-        number,
         node.status,
         node.attempt,
         node.started_at,
         node.ended_at if node.status == "completed" else None,
         at if node.status == "failed" else None,
-        at,
         None if node.error is None else seal.seal_text(storable_text(node.error)),
-        True,
-        *node_columns(node.suspension, at, seal),
     )

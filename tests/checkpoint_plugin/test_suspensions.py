@@ -345,10 +345,3 @@ async def test_of_an_encrypted_run_nothing_can_be_read_without_the_key(store_url
     monkeypatch.delenv("WORKFLOW_CHECKPOINT_KEY")
     done = await asyncio.to_thread(CliRunner().invoke, suspended, ["--url", store_url])
     assert "is encrypted" in str(done.exception)
-
-
-async def test_the_columns_of_the_row_are_those_of_the_table() -> None:
-    from checkpoint_plugin.statements import MANY
-
-    wanted = [column.name for column in RUN_NODE_STATE.columns if column.name in MANY["states"][1]]
-    assert list(MANY["states"][1]) == wanted, "rows of a save are written by place"
