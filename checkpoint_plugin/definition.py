@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.codec.shapes import type_name
+from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.policy import NAME
+from checkpoint_plugin.sealing import Seal
 from hookspecs import RunInfo, TaggedValueError, to_tagged
 
-__all__ = ["Definition", "define", "is_storable_text", "storable_text"]
+__all__ = ["Definition", "define", "is_storable_text", "seal_definition", "storable_text"]
 
 NODE_ID_BYTES: Final = 1_000
 """PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
@@ -39,24 +41,46 @@ def define(run: RunInfo, codec: Codec | None = None) -> Definition:
         ValueNotStorable: an id, an input or a property cannot be stored.
     """
     codec = codec or Codec()
-    where = f"run {run.run_id!r}"
-    nodes = run.graph.get("nodes", ())
-    _check_id(where, run.run_id)
-    for node in nodes:
-        _check_id(f"{where}, node id {node['id']!r}", node["id"], NODE_ID_BYTES)
-    for edge in run.graph.get("edges", ()):
-        _check_id(f"{where}, edge id {edge.get('id')!r}", edge.get("id", ""))
-    # One by one before all together: an error then names the input or the property.
-    for name, value in run.inputs.items():
-        codec.encode(value, _place(f"{where}, input {name!r}"))
-    for node in nodes:
-        for key, value in node["data"].items():
-            codec.encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
+    _check_ids(run)
     enable = {
         name: {k: v for k, v in options.items() if not (name == NAME and _is_url(k, v))} for name, options in run.enable.items()
     }
     parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
-    return Definition(codec.encode(parts, _place(f"{where}, definition")), _json(run.graph), _json(run.inputs))
+    try:
+        body = codec.encode(parts, _place(f"run {run.run_id!r}, definition"))
+    except ValueNotStorable:
+        _name_culprit(run, codec)
+        raise
+    return Definition(body, _json(run.graph), _json(run.inputs))
+
+
+def _check_ids(run: RunInfo) -> None:
+    where = f"run {run.run_id!r}"
+    nodes, edges = run.graph.get("nodes", ()), run.graph.get("edges", ())
+    ids = [run.run_id, *(node["id"] for node in nodes), *(edge.get("id", "") for edge in edges)]
+    if "".join(ids).isprintable() and max(map(len, ids)) <= NODE_ID_BYTES // 4:
+        return  # nearly all are so, and are not looked at one by one
+    _check_id(where, run.run_id)
+    for node in nodes:
+        _check_id(f"{where}, node id {node['id']!r}", node["id"], NODE_ID_BYTES)
+    for edge in edges:
+        _check_id(f"{where}, edge id {edge.get('id')!r}", edge.get("id", ""))
+
+
+def _name_culprit(run: RunInfo, codec: Codec) -> None:
+    """Raise the error that names the input or the property that cannot be stored, if it is one."""
+    where = f"run {run.run_id!r}"
+    for name, value in run.inputs.items():
+        codec.encode(value, _place(f"{where}, input {name!r}"))
+    for node in run.graph.get("nodes", ()):
+        for key, value in node["data"].items():
+            codec.encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
+
+
+def seal_definition(run_id: str, body: bytes, seal: Seal) -> dict[str, Any]:
+    """The columns of a run's definition, as they are stored."""
+    sealed = seal.seal(body, b"definition")
+    return {"definition": sealed, "definition_digest": digest_of(run_id.encode(), sealed)}
 
 
 def is_storable_text(text: str) -> bool:

@@ -11,20 +11,19 @@ from sqlalchemy import ColumnElement, Connection, func, select, true, update
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import is_storable_text
+from checkpoint_plugin.definition import is_storable_text, seal_definition
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
-from checkpoint_plugin.sealing import Seal
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new
 from hookspecs import RunExists, RunNotFound, loads_tagged
 
-__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job", "seal_definition"]
+__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
 
 T = TypeVar("T")
 KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "definition", "definition_digest", "created_at", "version"})
@@ -286,12 +285,6 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any], keys: Run
         hidden.update(seal_definition(run_id, values["definition"], seal))
         connection.execute(update(JOB).where(JOB.c.id == run_id).values(**hidden))
     return True
-
-
-def seal_definition(run_id: str, body: bytes, seal: Seal) -> dict[str, Any]:
-    """The columns of a run's definition, as they are stored."""
-    sealed = seal.seal(body, b"definition")
-    return {"definition": sealed, "definition_digest": digest_of(run_id.encode(), sealed)}
 
 
 def bare_definition(job: Job) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.definition import seal_definition
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
-from checkpoint_plugin.jobs import bare_definition, insert_bare_job, seal_definition
+from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select, update
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
+from checkpoint_plugin.definition import Definition, is_storable_text, seal_definition, storable_text
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.history import RunHistory
@@ -95,8 +95,7 @@ class Store(ListedRuns):
                     id=run_id,
                     attempt=1,
                     status="running",
-                    definition=b"",
-                    definition_digest=b"",
+                    **seal_definition(run_id, b"" if hides else definition.body, PLAIN),
                     job_type="workflow",
                     execution_strategy=RUNNER,
                     graph=None if hides else definition.graph,
@@ -116,9 +115,9 @@ class Store(ListedRuns):
                     return Lease(run_id, holder, 1, 0, now)  # the commit whose answer was lost; the first renewal says until when
                 raise RunExists(run_id)
             lease = make_lease(connection, run_id, holder, lease_seconds)
-            body = self.keys.make(connection, run_id).seal(definition.body, b"definition")
-            digest = digest_of(run_id.encode(), body)
-            connection.execute(JOB.update().where(JOB.c.id == run_id).values(definition=body, definition_digest=digest))
+            if hides:  # the row of its keys refers to this one
+                columns = seal_definition(run_id, definition.body, self.keys.make(connection, run_id))
+                connection.execute(JOB.update().where(JOB.c.id == run_id).values(**columns))
             return lease
 
         return await self._surely(work, lambda connection: False)

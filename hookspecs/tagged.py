@@ -33,6 +33,9 @@ MAX_PLAIN_BITS: Final = 14_000
 SURROGATE_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 """Two code points that JSON's escapes would give back as one."""
 
+PLAIN: Final = frozenset({bool, type(None)})
+"""Types whose values are their own form, as are those of ASCII text: most values of a document, so looked at first."""
+
 Place = tuple["Place | None", object]
 
 
@@ -122,18 +125,19 @@ def _encode(value: Any, place: Place | None, depth: int) -> Any:
 
 
 def _encode_items(items: Any, place: Place | None, depth: int) -> list[Any]:
-    encoded = []
-    for index, item in enumerate(items):
-        encoded.append(_encode(item, (place, index), depth))
-    return encoded
+    return [
+        item if type(item) in PLAIN or (type(item) is str and item.isascii()) else _encode(item, (place, index), depth)
+        for index, item in enumerate(items)
+    ]
 
 
 def _encode_dict(value: dict[Any, Any], place: Place | None, depth: int) -> dict[str, Any]:
     encoded: dict[str, Any] = {}
     for key, item in value.items():
-        if type(key) is not str or key == TAG or SURROGATE_PAIR.search(key):
+        if type(key) is not str or key == TAG or not (key.isascii() or SURROGATE_PAIR.search(key) is None):
             return _tag("dict", _encode_pairs(value, place, depth))
-        encoded[key] = _encode(item, (place, key), depth)
+        plain = type(item) in PLAIN or (type(item) is str and item.isascii())
+        encoded[key] = item if plain else _encode(item, (place, key), depth)
     return encoded
 
 
