@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,14 +13,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from checkpoint_plugin.blobs import Blobs, BlobWriter
 from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.definition import storable_text
-from checkpoint_plugin.digests import add_digests, digest_of, row_digest, segment_digest
+from checkpoint_plugin.digests import add_digests, digest_of, row_digester, segment_digest
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.lease import lease_lost
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
-from checkpoint_plugin.sealing import Seal, items_place, node_place, payload_place, series_place
+from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, USUAL, payloads_statement, save_statement, sqlite_statements
 from checkpoint_plugin.suspensions import job_columns, node_columns
 from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspension
@@ -108,6 +108,10 @@ class CutWriter:
         history, snapshot, number, rows = self.history, self._snapshot, self.number, SaveRows()
         run_id, at = history.run_id, snapshot.taken_at
         seal = history.seal
+
+        def sealed(data: bytes, place: Callable[..., tuple[bytes, ...]], *at: Any) -> bytes:
+            return data if seal is PLAIN else seal.seal(data, *place(*at))
+
         known = history.payloads
         writer = RowWriter(run_id, history.saved_items, known, history.related, self._codec, seal, history.large)
         cut = writer.encode(snapshot.nodes)
@@ -118,21 +122,21 @@ class CutWriter:
         rows.payloads = [
             (p.digest, p.encoding, p.size, body, p.series, p.series_end, p.blob)
             for p in payloads.rows
-            for body in [seal.seal(p.body, *payload_place(p.digest)) if p.blob is None else b""]
+            for body in [sealed(p.body, payload_place, p.digest) if p.blob is None else b""]
         ]
         rows.segments = [
-            (part.series, part.start, part.size, part.encoding, seal.seal(part.body, *series_place(part.series, part.start)))
+            (part.series, part.start, part.size, part.encoding, sealed(part.body, series_place, part.series, part.start))
             for part in payloads.segments
         ]
-        total, size = history.total, payloads.row_bytes + payloads.file_bytes
+        total, size, digest_row = history.total, payloads.row_bytes + payloads.file_bytes, row_digester(run_id)
         for node_id, row in cut.rows.items():
-            body = seal.seal(row.body, *node_place(node_id, number))
-            digest = self._digests[node_id] = row_digest(run_id, node_id, number, body)
+            body = sealed(row.body, node_place, node_id, number)
+            digest = self._digests[node_id] = digest_row(node_id, number, body)
             total = add_digests(total, added=digest, removed=history.digests.get(node_id))
             rows.nodes.append((node_id, body, row.mentions, digest))
             size += len(body)
         for item in cut.segments:
-            body = seal.seal(item.body, *items_place(item.node_id, history.log, item.first))
+            body = sealed(item.body, items_place, item.node_id, history.log, item.first)
             digest = segment_digest(run_id, item.node_id, history.log, item.first, body)
             rows.items.append((item.node_id, history.log, item.first, item.count, body, item.mentions, digest))
             self._saved_items[item.node_id] = item.first + item.count
