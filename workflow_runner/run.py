@@ -11,6 +11,7 @@ from hookspecs import (
     CheckpointChoice,
     CheckpointRef,
     HookError,
+    NodeSnapshot,
     Refusal,
     RunHooks,
     RunInfo,
@@ -18,6 +19,7 @@ from hookspecs import (
     Snapshot,
 )
 from workflow_runner.actor import Actor
+from workflow_runner.cut import capture_last
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
@@ -62,6 +64,8 @@ class Run:
         """Those that are born and not over."""
         self.changed: dict[Actor, None] = {}
         """An ordered set: the order of nodes in a cut depends on the run alone."""
+        self.over: list[NodeSnapshot] = []
+        """What the next cut tells of the actors that are over since the last one."""
         self.collected: dict[str, Sequence[Any]] = {}
         self.gate_reason: str | None = None
         self.follows = False
@@ -248,6 +252,8 @@ class Run:
     def completed(self, actor: Actor) -> None:
         """An actor is over, and everybody may see it."""
         self._unfinished -= 1
+        if self.saver is not None:
+            capture_last(self, actor)
         del self.actors[actor.node_id]
         actor.retire()
         if self.listeners:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
@@ -9,12 +10,38 @@ import pytest
 from hookspecs import NodeSnapshot
 from tests.workflow_runner.test_runs import Saving, hosted
 from workflow_runner import Context, Graph, node
+from workflow_runner.actor import Actor
 
 
 @node
 async def asks(x: int, context: Context) -> int:
     await context.checkpoint()
     return x
+
+
+@node
+async def one() -> int:
+    return 1
+
+
+@node
+async def counts_actors(values: list[int], context: Context) -> int:
+    born = [each for each in gc.get_objects() if isinstance(each, Actor) and each.run.run_id == "over"]
+    await context.checkpoint()
+    return len(born)
+
+
+async def test_nodes_that_are_over_wait_for_a_cut_as_snapshots_not_as_actors() -> None:
+    saving = Saving()
+    graph = Graph()
+    ones = [graph.add(one, node_id=f"one{number}") for number in range(50)]
+    graph.output("actors", graph.add(counts_actors, node_id="counts", values=ones))
+    result = await hosted(saving).run(graph, run_id="over")
+    assert result.outputs["actors"] == [1]
+    first = saving.cuts[0][1].nodes
+    assert [each.node_id for each in first] == [*(f"one{number}" for number in range(50)), "counts"]
+    assert {each.status for each in first[:50]} == {"completed"}
+    assert {edge.ended for edge in first[50].inbox} == {True}
 
 
 async def test_captured_nodes_are_frozen_snapshots_like_those_made_by_hand() -> None:
