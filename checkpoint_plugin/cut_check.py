@@ -36,7 +36,7 @@ class InlineReader(RowReader):
     """Reads rows without the payloads that they mention."""
 
     def value(self, ref: Any, where: str) -> Any:
-        return super().value(ref, where) if type(ref) is bytes else None
+        return super().value(ref, where) if type(ref) is not list else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
 from checkpoint_plugin.row_shape import are_refs, is_bare, is_row
-from checkpoint_plugin.rows import FIELDS
+from checkpoint_plugin.rows import FIELDS, THEMSELVES
 from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place
 from checkpoint_plugin.suspensions import mentioned_in, read_suspension
 from hookspecs import EdgeSnapshot, NodeSnapshot
@@ -99,8 +99,8 @@ class RowReader:
 
     def value(self, ref: Any, where: str) -> Any:
         """The value of a reference."""
-        if ref is None:
-            return None
+        if type(ref) in THEMSELVES:
+            return ref
         try:
             return self.codec.decode(ref if type(ref) is bytes else self._data(ref, where))
         except MalformedValue as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, get_args
 
-from checkpoint_plugin.rows import FIELDS
+from checkpoint_plugin.rows import FIELDS, THEMSELVES
 from hookspecs import NodeStatus
 
 __all__ = ["are_refs", "is_bare", "is_row"]
@@ -79,7 +79,7 @@ def _are_kinds(kinds: tuple[type, ...]) -> bool:
 
 
 def _is_ref(ref: Any) -> bool:
-    if ref is None or type(ref) is bytes:
+    if type(ref) is bytes or type(ref) in THEMSELVES:
         return True
     if type(ref) is not list or not ref or type(ref[-1]) is not bytes:
         return False

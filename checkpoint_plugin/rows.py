@@ -15,7 +15,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import pack_suspension
 from hookspecs import NodeSnapshot
 
-__all__ = ["FIELDS", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWriter", "related_places"]
+__all__ = ["FIELDS", "THEMSELVES", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWriter", "related_places"]
 
 INLINE_LIMIT: Final = 128
 """Bytes up to which an encoded value stands in the row itself."""
@@ -24,8 +24,10 @@ LARGE: Final = 65_536
 IMMUTABLE: Final = frozenset({str, bytes})
 FIELDS: Final = tuple(field.name for field in fields(NodeSnapshot) if field.name != "node_id")
 """What a row lists, in this order. Stored: new fields come last."""
-Ref = bytes | list[bytes] | None
-"""A value in a row: its encoding, a list of the digest of its payload, or nothing for `None`."""
+Ref = bytes | list[bytes] | bool | int | float | str | None
+"""A value in a row: its encoding, a list of the digest of its payload, or itself where all of a list are small and plain."""
+THEMSELVES: Final = frozenset({bool, int, float, str, type(None)})
+"""Types of values that are their own references."""
 Place = tuple[str, ...]
 Refer = Callable[[Any, Callable[[], str], Place], Ref]
 """Gives a value's reference; the second argument tells its place to people, the third to `PayloadWriter`."""
@@ -155,9 +157,8 @@ class RowWriter:
             return ref
 
         def several(values: Sequence[Any], what: str, first: int, place: Place) -> Sequence[Ref]:
-            scalars = self._codec.encode_scalars(values)
-            if scalars is not None:  # none of them is worth a payload
-                return scalars
+            if self._codec.are_scalars(values):
+                return values
             return [one(value, f"{what}[{number}]", place) for number, value in enumerate(values, first)]
 
         if len(node.collected) > saved:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from checkpoint_plugin.codec.decoding import decode_value
-from checkpoint_plugin.codec.encoding import encode_scalars, encode_value
+from checkpoint_plugin.codec.encoding import are_scalars, encode_value
 from checkpoint_plugin.codec.registry import REGISTERED, TypeRegistry, register
 from checkpoint_plugin.codec.shapes import TypeRefused
 from checkpoint_plugin.codec.tags import MalformedValue
@@ -58,9 +58,9 @@ class Codec:
         """
         return encode_value(value, place, self.registry, self.max_value_bytes)
 
-    def encode_scalars(self, values: Sequence[Any]) -> list[bytes] | None:
-        """The bytes of each of many small numbers and texts, at once; `None` where one is something else."""
-        return encode_scalars(values)
+    def are_scalars(self, values: Sequence[Any]) -> bool:
+        """Whether many values are small numbers and texts, which need no encoding of their own."""
+        return are_scalars(values)
 
     def decode(self, data: bytes) -> Any:
         """The value of bytes that `encode` gave.

@@ -18,7 +18,7 @@ from checkpoint_plugin.codec.shapes import RegisteredType, type_name
 from checkpoint_plugin.codec.tags import Tag
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 
-__all__ = ["encode_scalars", "encode_value"]
+__all__ = ["are_scalars", "encode_value"]
 
 STEP_LENGTH: Final = 80
 """Characters of a key that an error shows."""
@@ -32,7 +32,7 @@ OPTIONS: Final = (
     | ormsgpack.OPT_PASSTHROUGH_BIG_INT
 )
 LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes})
-SCALARS: Final = frozenset({bool, int, float, str})
+SCALARS: Final = frozenset({bool, int, float, str, type(None)})
 SHORT: Final = 28
 """Characters of a text that takes no more than its row has room for."""
 TEXT_ONLY: Final = frozenset({str})
@@ -66,15 +66,16 @@ def encode_value(value: Any, place: Callable[[], str], registry: TypeRegistry, l
     return data
 
 
-def encode_scalars(values: Sequence[Any]) -> list[bytes] | None:
-    """The bytes of each of many values, as `encode_value` gives them; `None` where they are not all small and plain."""
+def are_scalars(values: Sequence[Any]) -> bool:
+    """Whether values are small numbers and texts that MessagePack has exactly: many of them are packed together at once."""
     kinds = set(map(type, values))
     if not kinds <= SCALARS or (str in kinds and not all(type(v) is not str or len(v) <= SHORT for v in values)):
-        return None
+        return False
     try:
-        return [VERSION + ormsgpack.packb(value, option=OPTIONS) for value in values]
+        ormsgpack.packb(values, option=ormsgpack.OPT_PASSTHROUGH_BIG_INT)
     except TypeError:  # as above
-        return None
+        return False
+    return True
 
 
 def _is_plain(value: Any, depth: int) -> bool:

@@ -722,3 +722,19 @@ async def test_a_value_that_grows_is_stored_as_what_is_new(store: Store, appende
         assert found is not None
         (node,) = found.nodes
         assert node.state == {"step": number, "items": grown[:number], "next": number + 1}
+
+
+@pytest.mark.parametrize("odd", [[], [2**64], ["\ud800"], [b"x"], [(1,)]], ids=["none", "large", "surrogate", "bytes", "tuple"])
+async def test_many_small_values_come_back_exactly(store: Store, odd: list[Any]) -> None:
+    """They are packed together where all of them are numbers, short texts and `None`, and one by one where one is not."""
+    many = [True, 1, 1.0, -0.0, float("nan"), float("-inf"), None, "", "ä" * 28, 2**64 - 1, -(2**63), False, 0, *odd]
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    waiting = NodeSnapshot("a", "running", inbox=(EdgeSnapshot("e", tuple(many), False),))
+    await store.save(history, cut(waiting, NodeSnapshot("o", "running", collected=many)), "1")
+    await store.save(history, cut(NodeSnapshot("o", "running", collected=[*many, *many])), "2")
+    found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None
+    a, o = sorted(found.nodes, key=lambda node: node.node_id)
+    assert list(map(repr, a.inbox[0].items)) == list(map(repr, many))
+    assert list(map(repr, o.collected)) == list(map(repr, many * 2))

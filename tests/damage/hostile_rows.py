@@ -59,8 +59,8 @@ class Forger(Codec):
     def encode(self, value: Any, place: Any) -> bytes:
         return value.data if isinstance(value, Raw) else super().encode(value, place)
 
-    def encode_scalars(self, values: Sequence[Any]) -> list[bytes] | None:
-        return None
+    def are_scalars(self, values: Sequence[Any]) -> bool:
+        return False
 
 
 class Forge(Protocol):
