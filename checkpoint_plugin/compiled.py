@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -43,9 +43,9 @@ class Compiled:
         found: tuple[Any, ...] = self._pick(given)
         return found
 
-    def rows(self, shared: Sequence[Any], rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """As `parameters` for many rows, whose first values are the same."""
-        return [self.parameters((*shared, *row)) for row in rows]
+    def rows(self, shared: Sequence[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """As `parameters` for many rows, whose first values are the same; made one by one, as a driver takes them."""
+        return (self.parameters((*shared, *row)) for row in rows)
 
 
 def _remembering(processor: Callable[[Any], Any]) -> Callable[[Any], Any]:

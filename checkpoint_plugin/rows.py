@@ -15,7 +15,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import pack_suspension
 from hookspecs import NodeSnapshot
 
-__all__ = ["FIELDS", "THEMSELVES", "EncodedCut", "EncodedRow", "EncodedSegment", "Ref", "RowWriter", "related_places"]
+__all__ = ["FIELDS", "THEMSELVES", "EncodedCut", "EncodedSegment", "Ref", "RowWriter", "related_places"]
 
 INLINE_LIMIT: Final = 128
 """Bytes up to which an encoded value stands in the row itself."""
@@ -34,14 +34,6 @@ Refer = Callable[[Any, Callable[[], str], Place], Ref]
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedRow:
-    """A node's row as bytes, and the digests of the payloads it mentions, one after the other."""
-
-    body: bytes
-    mentions: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class EncodedSegment:
     """Items of an output, from the `first` on."""
 
@@ -54,17 +46,19 @@ class EncodedSegment:
 
 @dataclass(slots=True)
 class EncodedCut:
-    """What a cut adds to the store, as bytes.
+    """What a cut adds to the store, as bytes. An object a node would bring the garbage collector in, which stops every thread.
 
     Args:
-        rows: by node id.
+        rows: of the nodes, by node id.
+        mentions: digests of the payloads that a row mentions, one after the other, by node id where there are any.
         segments: of output items.
         payloads: values that are not yet stored, by digest, each with the places where it stands or stood.
         mentioned: digests of all payloads that the cut mentions, in order.
         large: its large texts and bytes by id, with their references.
     """
 
-    rows: dict[str, EncodedRow] = field(default_factory=dict)
+    rows: dict[str, bytes] = field(default_factory=dict)
+    mentions: dict[str, bytes] = field(default_factory=dict)
     segments: list[EncodedSegment] = field(default_factory=list)
     payloads: dict[bytes, tuple[bytes, Sequence[Hashable]]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
@@ -157,6 +151,8 @@ class RowWriter:
             return ref
 
         def several(values: Sequence[Any], what: str, first: int, place: Place) -> Sequence[Ref]:
+            if not values:
+                return ()
             if self._codec.are_scalars(values):
                 return values
             return [one(value, f"{what}[{number}]", place) for number, value in enumerate(values, first)]
@@ -196,8 +192,10 @@ class RowWriter:
         ]
         if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were
             row.append(pack_suspension(node.suspension, lambda value, what: one(value, what, ("suspension", node_id, what))))
-        cut.rows[node_id] = EncodedRow(ormsgpack.packb(row), b"".join(mentioned))
-        cut.mentioned.update(mentioned)
+        cut.rows[node_id] = ormsgpack.packb(row)
+        if mentioned:
+            cut.mentions[node_id] = b"".join(mentioned)
+            cut.mentioned.update(mentioned)
 
 
 def related_places(graph: Mapping[str, Any]) -> Callable[[Place], Sequence[Place]]:

@@ -130,10 +130,10 @@ class CutWriter:
         ]
         total, size, digest_row = history.total, payloads.row_bytes + payloads.file_bytes, row_digester(run_id)
         for node_id, row in cut.rows.items():
-            body = sealed(row.body, node_place, node_id, number)
+            body = sealed(row, node_place, node_id, number)
             digest = self._digests[node_id] = digest_row(node_id, number, body)
             total = add_digests(total, added=digest, removed=history.digests.get(node_id))
-            rows.nodes.append((node_id, body, row.mentions, digest))
+            rows.nodes.append((node_id, body, cut.mentions.get(node_id, b""), digest))
             size += len(body)
         for item in cut.segments:
             body = sealed(item.body, items_place, item.node_id, history.log, item.first)

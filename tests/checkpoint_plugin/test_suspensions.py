@@ -117,7 +117,7 @@ async def test_its_values_survive_pruning(store: Store) -> None:
 def test_rows_without_a_suspension_are_as_they_were() -> None:
     """Rows that an older version wrote have no such place, and what does not wait pays nothing for it."""
     cut = RowWriter("r", {}).encode([NodeSnapshot("a", "running")])
-    row = ormsgpack.unpackb(cut.rows["a"].body)
+    row = ormsgpack.unpackb(cut.rows["a"])
     assert len(row) == FIELDS.index("suspension")
     assert RowReader("r", 1).node("a", row, ()) == NodeSnapshot("a", "running")
 
