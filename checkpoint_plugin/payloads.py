@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import ormsgpack
 
@@ -38,9 +38,8 @@ NEAR: Final = 4_096
 CACHED: Final = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadRow:
-    """A value as it is stored; see `models.Payload`."""
+class PayloadRow(NamedTuple):
+    """A value as it is stored, in the order of `statements.MANY`; see `models.Payload`."""
 
     digest: bytes
     encoding: int
@@ -117,6 +116,7 @@ class PayloadWriter:
     Args:
         cache: the bases of the run.
         number: of the checkpoint; the series that begin in it are numbered after it.
+        related: for a place the places where the value that it grew out of may have stood.
         file: writes a value that becomes a file, of which it gets the row, and gives the row that names it.
         file_bytes: from which on a value becomes one, unless it grew out of another; `None` for none.
     """
@@ -125,9 +125,11 @@ class PayloadWriter:
         self,
         cache: BaseCache,
         number: int,
+        related: Callable[[Any], Sequence[Hashable]] = lambda place: (),
         file: Callable[[PayloadRow], PayloadRow] = lambda row: row,
         file_bytes: int | None = None,
     ) -> None:
+        self._related = related
         self._file = file
         self._file_bytes = file_bytes
         self.rows: list[PayloadRow] = []
@@ -139,18 +141,18 @@ class PayloadWriter:
         self.file_bytes = 0
         """Bytes of the values that became files."""
 
-    def add(self, digest: bytes, data: bytes, places: Sequence[Hashable]) -> None:
+    def add(self, digest: bytes, data: bytes, place: Hashable) -> None:
         """Store a value.
 
         Args:
             digest: of the bytes.
             data: the bytes.
-            places: where it stands, then where the value that it grew out of may have stood.
+            place: where it stands.
         """
-        if not GROWING <= len(data) <= LARGEST or not places:
+        if not GROWING <= len(data) <= LARGEST:
             self.rows.append(self._alone(digest, data))
             return
-        base = self._resembling(data, places)
+        base = self._resembling(data, (place, *self._related(place)))
         grown = None if base is None else self._grown(base, data)
         if grown is None:
             self.rows.append(self._alone(digest, data))
@@ -161,7 +163,7 @@ class PayloadWriter:
             self.rows.append(
                 PayloadRow(digest, PIECES, len(data), ormsgpack.packb(grown.pieces), grown.series, max(ends, default=0))
             )
-        self._bases[places[0]] = grown
+        self._bases[place] = grown
 
     def note(self) -> None:
         """The save is durable: later values may grow out of these."""

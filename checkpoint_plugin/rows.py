@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
@@ -24,7 +24,7 @@ LARGE: Final = 65_536
 IMMUTABLE: Final = frozenset({str, bytes})
 FIELDS: Final = tuple(field.name for field in fields(NodeSnapshot) if field.name != "node_id")
 """What a row lists, in this order. Stored: new fields come last."""
-Ref = bytes | list[bytes] | bool | int | float | str | None
+Ref = bytes | tuple[bytes] | bool | int | float | str | None
 """A value in a row: its encoding, a list of the digest of its payload, or itself where all of a list are small and plain."""
 THEMSELVES: Final = frozenset({bool, int, float, str, type(None)})
 """Types of values that are their own references."""
@@ -52,7 +52,7 @@ class EncodedCut:
         rows: of the nodes, by node id.
         mentions: digests of the payloads that a row mentions, one after the other, by node id where there are any.
         segments: of output items.
-        payloads: values that are not yet stored, by digest, each with the places where it stands or stood.
+        payloads: values that are not yet stored, by digest, each with the place where it stands.
         mentioned: digests of all payloads that the cut mentions, in order.
         large: its large texts and bytes by id, with their references.
     """
@@ -60,7 +60,7 @@ class EncodedCut:
     rows: dict[str, bytes] = field(default_factory=dict)
     mentions: dict[str, bytes] = field(default_factory=dict)
     segments: list[EncodedSegment] = field(default_factory=list)
-    payloads: dict[bytes, tuple[bytes, Sequence[Hashable]]] = field(default_factory=dict)
+    payloads: dict[bytes, tuple[bytes, Place]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
     large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict)
 
@@ -72,7 +72,6 @@ class RowWriter:
         run_id: the run, for errors.
         saved_items: how many items of each output node are durable.
         known: digests of payloads that are stored.
-        related: for a place the places where the value that it grew out of may have stood.
         codec: encodes values; default: without types of plugins.
         seal: gives the addresses of payloads.
         large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
@@ -83,7 +82,6 @@ class RowWriter:
         run_id: str,
         saved_items: Mapping[str, int],
         known: Container[bytes] = (),
-        related: Callable[[Place], Sequence[Place]] = lambda place: (),
         codec: Codec | None = None,
         seal: Seal = PLAIN,
         large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
@@ -94,7 +92,6 @@ class RowWriter:
         self._codec = codec or Codec()
         self._saved_items = saved_items
         self._known = known
-        self._related = related
 
     def encode(self, nodes: Iterable[NodeSnapshot]) -> EncodedCut:
         """Encode what changed.
@@ -121,9 +118,9 @@ class RowWriter:
                     ref = data
                 else:
                     digest = self._seal.address(data)
-                    ref = [digest]
+                    ref = (digest,)
                     if digest not in self._known and digest not in cut.payloads:
-                        cut.payloads[digest] = data, (place, *self._related(place)) if len(data) > 4 * INLINE_LIMIT else ()
+                        cut.payloads[digest] = data, place
                 refs[id(value)] = ref
                 if type(value) in IMMUTABLE and len(value) > LARGE:
                     cut.large[id(value)] = value, ref
@@ -136,7 +133,7 @@ class RowWriter:
     def _again(self, value: str | bytes) -> Ref:
         """The reference of a value that was encoded for the save before and is stored; else `None`."""
         before, ref = self._large.get(id(value), (None, None))
-        return ref if before is value and type(ref) is list and ref[0] in self._known else None
+        return ref if before is value and type(ref) is tuple and ref[0] in self._known else None
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id
@@ -146,7 +143,7 @@ class RowWriter:
 
         def one(value: Any, what: str, place: Place) -> Ref:
             ref = refer(value, lambda: f"{where}, {what}", place)
-            if type(ref) is list:
+            if type(ref) is tuple:
                 mentioned[ref[0]] = None
             return ref
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ def insert_new(dialect: str, table: Any) -> Any:
 class SaveRows:
     """What one save writes: rows by the names of `statements.MANY`, in the order of the columns there."""
 
-    payloads: list[tuple[Any, ...]] = field(default_factory=list)
+    payloads: list[PayloadRow] = field(default_factory=list)
     segments: list[tuple[Any, ...]] = field(default_factory=list)
     nodes: list[tuple[Any, ...]] = field(default_factory=list)
     items: list[tuple[Any, ...]] = field(default_factory=list)
@@ -113,17 +113,17 @@ class CutWriter:
             return data if seal is PLAIN else seal.seal(data, *place(*at))
 
         known = history.payloads
-        writer = RowWriter(run_id, history.saved_items, known, history.related, self._codec, seal, history.large)
+        writer = RowWriter(run_id, history.saved_items, known, self._codec, seal, history.large)
         cut = writer.encode(snapshot.nodes)
         file_bytes = None if self._files is None else self._files.limit
-        payloads = self._payloads = PayloadWriter(history.bases, number, self._filed, file_bytes)
-        for digest, (data, places) in cut.payloads.items():
-            payloads.add(digest, data, places)
-        rows.payloads = [
-            (p.digest, p.encoding, p.size, body, p.series, p.series_end, p.blob)
-            for p in payloads.rows
-            for body in [sealed(p.body, payload_place, p.digest) if p.blob is None else b""]
-        ]
+        payloads = self._payloads = PayloadWriter(history.bases, number, history.related, self._filed, file_bytes)
+        for digest, (data, place) in cut.payloads.items():
+            payloads.add(digest, data, place)
+        rows.payloads = payloads.rows
+        if seal is not PLAIN:
+            rows.payloads = [
+                p if p.blob is not None else p._replace(body=seal.seal(p.body, *payload_place(p.digest))) for p in payloads.rows
+            ]
         rows.segments = [
             (part.series, part.start, part.size, part.encoding, sealed(part.body, series_place, part.series, part.start))
             for part in payloads.segments
@@ -161,7 +161,7 @@ class CutWriter:
     def _filed(self, row: PayloadRow) -> PayloadRow:
         assert self._files is not None
         sealed = self.history.seal.seal(row.body, *payload_place(row.digest))
-        return replace(row, body=b"", blob=self._files.write(sealed))
+        return row._replace(body=b"", blob=self._files.write(sealed))
 
     # Writing.
 

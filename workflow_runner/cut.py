@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix
 from workflow_runner.firing import FiringActor
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from workflow_runner.run import Run
 
 __all__ = ["capture", "capture_last", "take_cut"]
-
-T = TypeVar("T")
 
 
 def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
@@ -57,65 +56,69 @@ def capture_last(run: Run, actor: Actor) -> None:
 
 
 class _Draft:
-    """A `NodeSnapshot` in the making: the same slots, filled by plain assignments, which cost a seventh of a frozen class's."""
+    """A `NodeSnapshot` in the making: plain assignments to the same slots cost a seventh of a frozen class's."""
 
     __slots__ = NodeSnapshot.__slots__
 
-    def __init__(self, actor: Actor, inbox: tuple[EdgeSnapshot, ...]) -> None:
-        over = actor.status == "completed"
-        self.node_id = actor.node_id
-        self.status = actor.status
-        self.attempt = actor.attempt
-        self.firing = actor.firing
-        self.commits = actor.commits
-        self.state = actor.state
-        self.arguments = actor.arguments
-        self.taken = Prefix(actor.taken) if actor.taken and isinstance(actor.taken, list) else ()
-        self.emitted = actor.emitted
-        self.latest = actor.latest() if not over and isinstance(actor, FiringActor) else None
-        self.inbox = inbox
-        self.order = () if over or actor.order is None else tuple(_arrivals(actor))
-        self.collected = Prefix(actor.collected) if actor.collected and isinstance(actor.collected, list) else ()
-        self.source = actor.type.fingerprint if actor.type.role == "body" else ""
-        self.error = actor.error
-        self.started_at = actor.started_at
-        self.ended_at = actor.ended_at
-        self.suspension = actor.suspension
-
 
 class _EdgeDraft:
-    """The same of an `EdgeSnapshot`: a list handle has one an edge."""
+    """The same of an `EdgeSnapshot`."""
 
     __slots__ = EdgeSnapshot.__slots__
-
-    def __init__(self, edge: Edge, hidden: bool) -> None:
-        self.edge_id = edge.planned.edge_id
-        self.items = () if hidden else edge.pending() if edge.items or edge.held else ()
-        self.ended = edge.ended or edge.held_end
 
 
 def capture(actor: Actor) -> NodeSnapshot:
     """One actor as it is now; nothing in it aliases what the actor will change."""
-    inbox: tuple[EdgeSnapshot, ...] = ()
-    if actor.status != "completed":
-        hidden = actor.type.role == "preview"  # what it has not looked at yet is of no use to a resumed run
-        inbox = tuple([_finished(_EdgeDraft(edge, hidden), EdgeSnapshot) for edge in actor.in_edges])
-    return _finished(_Draft(actor, inbox), NodeSnapshot)
+    kind = actor.type
+    draft: Any = _Draft()
+    draft.node_id = actor.node_id
+    draft.status = actor.status
+    draft.attempt = actor.attempt
+    draft.firing = actor.firing
+    draft.commits = actor.commits
+    draft.state = actor.state
+    draft.arguments = actor.arguments
+    taken, collected = actor.taken, actor.collected
+    draft.taken = Prefix(taken) if taken and isinstance(taken, list) else ()
+    draft.emitted = actor.emitted
+    draft.collected = Prefix(collected) if collected and isinstance(collected, list) else ()
+    draft.source = kind.fingerprint if kind.role == "body" else ""
+    draft.error = actor.error
+    draft.started_at = actor.started_at
+    draft.ended_at = actor.ended_at
+    draft.suspension = actor.suspension
+    if actor.status == "completed":
+        draft.latest = None
+        draft.inbox = draft.order = ()
+    else:
+        draft.latest = actor.latest() if isinstance(actor, FiringActor) else None
+        draft.inbox = tuple([_capture_edge(edge, kind.role == "preview") for edge in actor.in_edges])
+        draft.order = _arrivals(actor)
+    draft.__class__ = NodeSnapshot  # a cut of thousands of nodes is one pause of the event loop
+    snapshot: NodeSnapshot = draft
+    return snapshot
 
 
-def _finished(draft: Any, kind: type[T]) -> T:
-    draft.__class__ = kind  # a cut of thousands of nodes is one pause of the event loop
-    made: T = draft
-    return made
+def _capture_edge(edge: Edge, hidden: bool) -> EdgeSnapshot:
+    """One edge; what a preview has not looked at yet is of no use to a resumed run."""
+    draft: Any = _EdgeDraft()
+    draft.edge_id = edge.planned.edge_id
+    draft.items = edge.pending() if (edge.items or edge.held) and not hidden else ()
+    draft.ended = edge.ended or edge.held_end
+    draft.__class__ = EdgeSnapshot
+    snapshot: EdgeSnapshot = draft
+    return snapshot
 
 
-def _arrivals(actor: Actor) -> list[str]:
+def _arrivals(actor: Actor) -> tuple[str, ...]:
     """The arrival order of everything pending; what is held comes after what was sent."""
-    pending = [edge.planned.edge_id for edge in actor.order or ()]
+    if (order := actor.order) is None:
+        return ()
+    pending = [edge.planned.edge_id for edge in order]
     for edge in actor.in_edges:
-        if edge.held:
+        if edge.held is not None:
             pending.extend([edge.planned.edge_id] * len(edge.held))
-    return pending
+    return tuple(pending)
 
 
 def _signature(actor: Actor) -> tuple[Any, ...]:
@@ -123,7 +126,7 @@ def _signature(actor: Actor) -> tuple[Any, ...]:
 
     Of an actor that took, emitted or committed nothing, an edge can only have grown, so its length tells.
     """
-    edges: list[int] | None = None  # an even number while the end is still to come
+    edges: Iterable[int] = ()  # an even number while the end is still to come
     if actor.status != "completed":
         edges = [2 * (len(e.items) + len(e.held) if e.held else len(e.items)) + (e.ended or e.held_end) for e in actor.in_edges]
         if actor.type.role == "preview":
@@ -137,5 +140,5 @@ def _signature(actor: Actor) -> tuple[Any, ...]:
         len(actor.taken),
         actor.emitted,
         len(actor.collected),
-        edges,
+        *edges,
     )

@@ -201,8 +201,8 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit(
                 "cut",
-                "self.taken = Prefix(actor.taken) if actor.taken and isinstance(actor.taken, list) else ()",
-                "self.taken = actor.taken",
+                "draft.taken = Prefix(taken) if taken and isinstance(taken, list) else ()",
+                "draft.taken = taken",
             ),
         ),
     ),
@@ -210,6 +210,11 @@ MUTANTS: Sequence[Mutant] = (
         0,
         "a cut does not look at the consumers of those that moved",
         (Edit("cut", "                visited[consumer] = None\n", "                pass\n"),),
+    ),
+    Mutant(
+        0,
+        "a cut does not look at those who got the last of a node that is over",
+        (Edit("cut", "            run.changed[consumer] = None\n", "            pass\n"),),
     ),
     Mutant(
         0,
