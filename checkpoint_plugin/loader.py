@@ -57,12 +57,12 @@ class CheckpointLoader:
         job = await self._store.load_job(run_id)
         found: dict[str, Sequence[Any]] | None = None
         if outputs and job.status == "completed":
-            cut = await self._store.restore(RunHistory(run_id, job.attempt), None)
+            cut = await self._store.restore(RunHistory(run_id, job.attempt), None, brief=True)
             if cut is None or cut.status != "completed":
                 raise StoreDamaged(run_id, "it is marked as completed, and its last checkpoint is not there")
             collected = {node.node_id: node.collected for node in cut.nodes}
             found = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
-        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found)
+        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found, job.over)
 
     async def close(self) -> None:
         """Close the store."""

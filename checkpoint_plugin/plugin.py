@@ -145,7 +145,7 @@ class CheckpointPlugin:
         if checkpoint_id == "latest-intact":
             snapshot = await store.restore_latest_intact(history)
         else:
-            snapshot = await store.restore(history, checkpoint_id)
+            snapshot = await store.restore(history, checkpoint_id, brief=checkpoint_id is None)
         if snapshot is not None and snapshot.context is not None:
             raise StoreError(
                 f"run {run.run_id!r} was saved by a CheckpointManager, not by a runner: no items on its edges are stored. "

@@ -36,11 +36,12 @@ class StoredCut:
 
     head: Any
     total: int
-    digests: Mapping[str, bytes]
+    digests: dict[str, bytes]
     rows: Mapping[str, Sequence[Any]]
     segments: Sequence[tuple[str, Sequence[Any]]]
     mentioned: Iterable[bytes]
     reader: RowReader
+    over: frozenset[str] = frozenset()
 
     def snapshot(self, history: RunHistory) -> Snapshot:
         """Decode the values, and bring the history up to this checkpoint.
@@ -60,7 +61,7 @@ class StoredCut:
         found = (reader.node(node_id, row, items.get(node_id, ())) for node_id, row in self.rows.items())
         nodes = tuple(node for node in found if not is_as_new(node))
         history.number = head.number
-        history.digests = dict(self.digests)
+        history.digests = self.digests
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
         history.log = head.log
         history.suspended = {node.node_id: node.suspension for node in nodes if node.suspension is not None}
@@ -71,7 +72,7 @@ class StoredCut:
         if head.context is not None:
             context = reader.value(reader.opened(bytes(head.context), "its context", b"context"), "its context")
         error = None if head.error is None else reader.text(head.error)
-        told = (error, head.error_node_id, head.number, context)
+        told = (error, head.error_node_id, head.number, context, self.over)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *told)
 
 
@@ -81,9 +82,25 @@ def is_as_new(node: NodeSnapshot) -> bool:
 
 
 def fetch_cut(
-    connection: Connection, run_id: str, number: int | None, codec: Codec, seal: Seal = PLAIN, blobs: Blobs | None = None
+    connection: Connection,
+    run_id: str,
+    number: int | None,
+    codec: Codec,
+    seal: Seal = PLAIN,
+    blobs: Blobs | None = None,
+    *,
+    brief: bool = False,
 ) -> StoredCut | None:
     """Read a checkpoint's rows, of the newest without a number; a digest is checked before anything is read from its row.
+
+    Args:
+        connection: for reading.
+        run_id: the run.
+        number: of the checkpoint.
+        codec: decodes values.
+        seal: opens what is sealed.
+        blobs: where large values may be files.
+        brief: of nodes that have completed and hold nothing, tell only that, in `over`.
 
     Returns:
         The rows; `None` when the run has no checkpoint.
@@ -97,22 +114,26 @@ def fetch_cut(
     if head is None:
         return None
     with telling_damage(run_id, "a row of it", head.number):
-        return _fetch_rows(connection, run_id, head, codec, seal, blobs)
+        return _fetch_rows(connection, run_id, head, RowReader(run_id, head.number, codec, seal), blobs, brief)
 
 
-def _fetch_rows(connection: Connection, run_id: str, head: Any, codec: Codec, seal: Seal, blobs: Blobs | None) -> StoredCut:
+def _fetch_rows(connection: Connection, run_id: str, head: Any, reader: RowReader, blobs: Blobs | None, brief: bool) -> StoredCut:
     """The rows of a checkpoint."""
     rows = connection.execute(_newest_rows(run_id, head.number)).all()
     segments = connection.execute(_segments(run_id, head)).all()
     total = _check_cut(run_id, head, rows)
-    reader = RowReader(run_id, head.number, codec, seal)
+    digests = {node_id: digest for node_id, _, _, digest in rows}
+    over: frozenset[str] = frozenset()
+    if brief:
+        over = frozenset(node_id for node_id, number, body, _ in rows if reader.is_over(node_id, body, number))
+        rows = [row for row in rows if row[0] not in over]
     unpacked = {node_id: reader.unpack(node_id, body, number) for node_id, number, body, _ in rows}
     _check_segments(run_id, head.number, segments)
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
-    reader.payloads = load_payloads(connection, run_id, mentioned, seal, blobs)
-    return StoredCut(head, total, {row[0]: row[3] for row in rows}, unpacked, items, mentioned, reader)
+    reader.payloads = load_payloads(connection, run_id, mentioned, reader.seal, blobs)
+    return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over)
 
 
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:

@@ -21,6 +21,8 @@ from hookspecs import EdgeSnapshot, NodeSnapshot
 __all__ = ["RowReader", "mentioned_in_refs"]
 
 COLLECTED: Final = FIELDS.index("collected")
+COMPLETED: Final = ormsgpack.packb([None] * 16)[:-16] + ormsgpack.packb("completed")
+"""How the row of a node begins that has completed, and does not wait."""
 SUSPENSION: Final = FIELDS.index("suspension")
 LAYOUT_1: Final = frozenset(FIELDS[:16])
 """The fields of a row in layout 1, which named them."""
@@ -71,6 +73,15 @@ class RowReader:
         if not is_row(row):
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
         return row  # type: ignore[no-any-return]  # a list, as was just seen
+
+    def is_over(self, node_id: str, body: bytes, number: int) -> bool:
+        """Whether a row says no more than that its node has completed."""
+        if self.seal is not PLAIN:
+            body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
+        if not body.startswith(COMPLETED):
+            return False
+        row = ormsgpack.unpackb(body)
+        return not row[COLLECTED] and is_bare(row)
 
     def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
         """An output segment's references."""

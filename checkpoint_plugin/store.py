@@ -33,7 +33,7 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
 from checkpoint_plugin.sealing import PLAIN, Seal
@@ -61,6 +61,7 @@ class StoredJob:
     graph: Mapping[str, Any]
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
+    over: frozenset[str]
 
 
 class Store(ListedRuns):
@@ -208,15 +209,17 @@ class Store(ListedRuns):
             columns = (JOB.c.attempt, JOB.c.status, JOB.c.definition, JOB.c.definition_digest)
             with telling_damage(run_id, "its row"):
                 row = connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
-            return row, self.keys.find(connection, run_id)
+                completed = RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.status == "completed"
+                over = connection.execute(select(RUN_NODE_STATE.c.node_id).where(*completed)).scalars().all()
+            return row, self.keys.find(connection, run_id), frozenset(over)
 
-        row, seal = await self._read(work) if is_storable_text(run_id) else (None, PLAIN)
+        row, seal, over = await self._read(work) if is_storable_text(run_id) else (None, PLAIN, frozenset())
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         with telling_damage(run_id, "its row"):
-            return self._decode_job(run_id, row, seal)
+            return self._decode_job(run_id, row, seal, over)
 
-    def _decode_job(self, run_id: str, row: Any, seal: Seal) -> StoredJob:
+    def _decode_job(self, run_id: str, row: Any, seal: Seal, over: frozenset[str]) -> StoredJob:
         if row.status not in STATUSES:
             raise StoreDamaged(run_id, f"its status {row.status!r} is not one")
         if digest_of(run_id.encode(), row.definition) != row.definition_digest:
@@ -227,10 +230,10 @@ class Store(ListedRuns):
             raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
         except ValueNotReadable as error:
             raise error.within(f"run {run_id!r}, definition") from error
-        parts = [found[name] for name in ("graph", "inputs", "enable")]
-        if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in parts):
+        graph, inputs, enable = (found[name] for name in ("graph", "inputs", "enable"))
+        if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (graph, inputs, enable)):
             raise StoreDamaged(run_id, "its row is not one that was written")
-        return StoredJob(run_id, row.attempt, row.status, *parts)
+        return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, over)
 
     # Saving.
 
@@ -314,19 +317,26 @@ class Store(ListedRuns):
 
     # Reading.
 
-    async def restore(self, history: RunHistory, number: int | None) -> Snapshot | None:
+    async def restore(self, history: RunHistory, number: int | None, *, brief: bool = False) -> Snapshot | None:
         """Read a cut, the newest without a number, and bring the history up to it.
+
+        Args:
+            history: of the run.
+            number: of the checkpoint.
+            brief: tell of nodes that have completed, and hold nothing, only that they have (`Snapshot.over`).
 
         Raises:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        return await read_whole(lambda: self._restore(history, number))
+        return await read_whole(lambda: self._restore(history, number, brief))
 
-    async def _restore(self, history: RunHistory, number: int | None) -> Snapshot | None:
+    async def _restore(self, history: RunHistory, number: int | None, brief: bool) -> Snapshot | None:
         run_id = history.run_id
         seal = history.seal = await self.seal(run_id)
-        cut = await self._read(lambda connection: fetch_cut(connection, run_id, number, self.codec, seal, self.blobs))
+        cut = await self._read(
+            lambda connection: fetch_cut(connection, run_id, number, self.codec, seal, self.blobs, brief=brief)
+        )
         if self._witness is not None and number is None:
             head = None if cut is None else cut.head
             noted = (0, None) if head is None else (head.number, bytes(head.cut_hash))

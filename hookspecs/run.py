@@ -126,6 +126,7 @@ class StoredRun:
         inputs: as in `RunInfo`.
         enable: as in `RunInfo`.
         outputs: the collected items by output name when the run is completed, else `None`.
+        over: nodes that seem to have completed, so that a runner need not prepare them; the restored cut says whether they have.
     """
 
     run_id: str
@@ -135,6 +136,7 @@ class StoredRun:
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
     outputs: Mapping[str, Sequence[Any]] | None = None
+    over: frozenset[str] = frozenset()
 
 
 class RunLoader(Protocol):

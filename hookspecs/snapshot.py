@@ -167,6 +167,7 @@ class Snapshot:
         error_node_id: the node that failed.
         number: of the checkpoint that it was restored from.
         context: what the caller of a store keeps beside the nodes; a runner leaves it empty.
+        over: on restore, nodes that have completed and of which nothing but this is of use; they may be missing in `nodes`.
     """
 
     run_id: str
@@ -178,6 +179,7 @@ class Snapshot:
     error_node_id: str | None = None
     number: int | None = None
     context: Mapping[str, Any] | None = None
+    over: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ class Decisions:
     updates: Mapping[str, Any] = field(default_factory=dict)
 
     def settle(
-        self, run_id: str, plan: Mapping[str, PlannedNode], nodes: Mapping[str, NodeSnapshot]
+        self, run_id: str, plan: Mapping[str, PlannedNode], nodes: Mapping[str, NodeSnapshot], over: Set[str] = frozenset()
     ) -> tuple[dict[str, NodeSnapshot], dict[str, Any]]:
         """See that every unknown outcome is decided, and that nothing is brought for a node that waits for nothing.
 
@@ -36,6 +36,7 @@ class Decisions:
             run_id: the run.
             plan: its nodes.
             nodes: those of the restored cut.
+            over: nodes that have completed, whether they are among these or not.
 
         Returns:
             The suspended nodes that are answered, as they are now; and by node what unfinished firings are taken to have
@@ -50,7 +51,7 @@ class Decisions:
         if both := sorted(self.replay & self.updates.keys()):
             raise InputInvalid(f"node {both[0]!r} is decided twice, by --replay and by --set. Leave out one of the two.")
         for node_id in sorted(self.replay.difference(unknown)):
-            raise NodeNotWaiting(run_id, node_id, _status(nodes.get(node_id)))
+            raise NodeNotWaiting(run_id, node_id, _status(nodes.get(node_id), node_id in over))
         answered: dict[str, NodeSnapshot] = {}
         given: dict[str, Any] = {}
         for node_id, value in self.updates.items():
@@ -58,7 +59,7 @@ class Decisions:
                 _check_value(plan[node_id], value)
                 given[node_id] = value
             else:
-                answered[node_id] = _answer(run_id, node_id, nodes.get(node_id), value)
+                answered[node_id] = _answer(run_id, node_id, nodes.get(node_id), node_id in over, value)
         if undecided := [node_id for node_id in unknown if node_id not in self.replay and node_id not in given]:
             raise OutcomeUnknown(run_id, undecided)
         return answered, given
@@ -77,13 +78,13 @@ def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     return node.status != "failed" or (node.error or "").startswith(f"{NodeTimeout.__name__}:")
 
 
-def _status(node: NodeSnapshot | None) -> NodeStatus:
-    return "idle" if node is None else node.status
+def _status(node: NodeSnapshot | None, is_over: bool) -> NodeStatus:
+    return "completed" if is_over else "idle" if node is None else node.status
 
 
-def _answer(run_id: str, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:
+def _answer(run_id: str, node_id: str, node: NodeSnapshot | None, is_over: bool, value: Any) -> NodeSnapshot:
     if node is None or node.suspension is None or node.status != "suspended":
-        raise NodeNotWaiting(run_id, node_id, _status(node))
+        raise NodeNotWaiting(run_id, node_id, _status(node, is_over))
     if node.suspension.answered:
         raise NodeNotWaiting(run_id, node_id, "answered already")
     return replace(node, suspension=replace(node.suspension, answered=True, answer=value))

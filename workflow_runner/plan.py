@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
 
-__all__ = ["Plan", "PlannedEdge", "PlannedNode", "make_plan"]
+__all__ = ["Plan", "PlannedEdge", "PlannedNode", "make_plan", "name_edge"]
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +98,7 @@ class Plan:
         edges: in the order of the graph.
         inputs: input nodes by the name of their input.
         outputs: output nodes by the name of their output.
+        over: nodes of which only what touches the others is planned, and nothing must be needed any more.
     """
 
     graph: Graph
@@ -105,24 +106,42 @@ class Plan:
     edges: list[PlannedEdge]
     inputs: dict[str, list[PlannedNode]]
     outputs: dict[str, PlannedNode]
+    over: Set[str] = frozenset()
 
 
-def make_plan(graph: Graph, registry: NodeRegistry, validate: Literal["shallow", "deep"] = "shallow") -> Plan:
+def make_plan(
+    graph: Graph, registry: NodeRegistry, validate: Literal["shallow", "deep"] = "shallow", over: Set[str] = frozenset()
+) -> Plan:
     """Resolve and check a graph.
 
     Args:
         graph: the graph; it is not changed.
         registry: where types are looked up that the graph does not bring itself.
         validate: how items are checked against annotations.
+        over: nodes that are over, whose own inputs may be missing (`rest.rest_of`).
 
     Raises:
         GraphInvalid: with every problem found, each naming node, edge or handle and the nearest right name.
     """
-    return _Planner(graph, registry, validate).plan()
+    return _Planner(graph, registry, validate, over).plan()
+
+
+def name_edge(place: int, taken: Container[str]) -> str:
+    """The name of an edge without an id: by its place, which a resume keeps, as it runs the stored graph.
+
+    Args:
+        place: among the edges of the graph.
+        taken: the ids that are given; no other name can be the same.
+    """
+    name = f"e{place}"
+    while name in taken:
+        name = f"{name}'"
+    return name
 
 
 class _Planner:
-    def __init__(self, graph: Graph, registry: NodeRegistry, validate: str) -> None:
+    def __init__(self, graph: Graph, registry: NodeRegistry, validate: str, over: Set[str]) -> None:
+        self.over = over
         self.graph = graph
         self.registry = registry
         self.deep = validate == "deep"
@@ -157,7 +176,7 @@ class _Planner:
         if self.problems:
             raise GraphInvalid(self.problems)
         nodes = {node_id: node for node_id, node in self.nodes.items() if node.type.role != "comment"}
-        return Plan(self.graph, nodes, edges, inputs, outputs)
+        return Plan(self.graph, nodes, edges, inputs, outputs, self.over)
 
     def add_node(self, spec: NodeSpec) -> None:
         if self.specs.setdefault(spec.id, spec) is not spec:
@@ -229,12 +248,7 @@ class _Planner:
                 taken.add(edge.edge_id)
         for number, edge in enumerate(edges):
             if not edge.edge_id:
-                # By its place, which a resume keeps: it runs the stored graph. No given id can be the same.
-                name = f"e{number}"
-                while name in taken:
-                    name = f"{name}'"
-                taken.add(name)
-                edge.edge_id = name
+                edge.edge_id = name_edge(number, taken)
 
     def settle_inputs(self, node: PlannedNode, spec: NodeSpec) -> None:
         node_type = node.type
@@ -243,6 +257,8 @@ class _Planner:
         connected = [edge.target_handle for edge in node.in_edges]
         if spec.data:
             self.set_properties(node, spec, connected)
+        if spec.id in self.over:
+            return
         for name in node_type.required:
             if name in connected or name in spec.data or node_type.role == "input" or (spec.id, name) in self.attempted:
                 continue

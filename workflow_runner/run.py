@@ -47,8 +47,10 @@ class Run:
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
         decisions: Decisions = NO_DECISIONS,
+        whole: Callable[[], Plan] | None = None,
     ) -> None:
         self.plan = plan
+        self.whole = whole
         self.info = info
         self.run_id = info.run_id
         self.hooks = hooks
@@ -76,6 +78,8 @@ class Run:
         self.thread_slots = asyncio.Semaphore(settings.max_threads)
         self.tasks: asyncio.TaskGroup
         self._over: asyncio.Future[None] = self.loop.create_future()
+        self._restored = 0
+        """Nodes that were completed in the restored cut."""
         self._unfinished = 0
         self._waiting = 0
         self._answered: tuple[Actor, ...] = ()
@@ -161,7 +165,9 @@ class Run:
             return
         if self.listeners:
             number = None if snapshot is None else snapshot.number
-            self.notify(RunStarted(self.run_id, self.info.attempt, len(self.plan.nodes), len(self.wiring.completed), number))
+            completed = self._restored
+            total = completed + self._unfinished
+            self.notify(RunStarted(self.run_id, self.info.attempt, total, completed, number))
         if self.saver is not None:
             self.saver.start()
             if self._answered:
@@ -200,19 +206,26 @@ class Run:
         del self.tasks
 
     def _build(self, snapshot: Snapshot | None) -> None:
+        stored = snapshot.nodes if snapshot is not None else ()
+        over = {node.node_id for node in stored if node.status == "completed"}
+        if snapshot is not None:
+            over |= snapshot.over
+        self._restored = len(over)
+        if not self.plan.over <= over:  # what seemed to be over is not: it must be planned, too
+            assert self.whole is not None
+            self.plan = self.whole()
         if self.saver is not None:
             for planned in self.plan.nodes.values():
                 _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
-        nodes = {node.node_id: node for node in snapshot.nodes} if snapshot is not None else {}
-        answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes)
-        self.wiring.restore({**nodes, **answered})
+        nodes = {node.node_id: node for node in stored if node.node_id in self.plan.nodes}
+        answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes, over)
+        self.wiring.restore({**nodes, **answered}, over.intersection(self.plan.nodes))
         self._answered = tuple(self.actors[node_id] for node_id in answered)
         self.changed.update(dict.fromkeys(self._answered))
         for node_id, value in given.items():
             self.actors[node_id].given = (value,)
         completed = self.wiring.completed
-        for node_id in completed:
-            self.collected[node_id] = nodes[node_id].collected
+        self.collected.update({node_id: nodes[node_id].collected for node_id in completed if node_id in nodes})
         self._unfinished = self._waiting = len(self.plan.nodes) - len(completed)
 
     def _start(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +17,10 @@ from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.graph import Graph
 from workflow_runner.identity import check_run_id, new_run_id
+from workflow_runner.nodetype import NodeType
 from workflow_runner.plan import Plan, make_plan
 from workflow_runner.registry import NodeRegistry
+from workflow_runner.rest import rest_of
 from workflow_runner.run import Run
 from workflow_runner.settings import Settings
 from workflow_runner.threads import BodyThread
@@ -191,29 +193,38 @@ class WorkflowRunner:
         """
         check_run_id(run_id)
         name, stored = await self._load(run_id, enable or {}, url, outputs=checkpoint is None)
-        stored_graph = Graph.from_document(stored.graph)
+        types: dict[str, NodeType] = {}
         if graph is not None:
             other = graph if isinstance(graph, Graph) else Graph.from_document(graph)
-            differences = stored_graph.differences(other)
+            differences = Graph.from_document(stored.graph).differences(other)
             if differences:
                 raise GraphChanged(run_id, differences)
-            stored_graph.types = other.types
+            types = other.types
         for node_id in (*(updates or {}), *replay):
-            if stored.status == "completed" or all(node_id != spec.id for spec in stored_graph.nodes):
+            if stored.status == "completed" or all(node_id != node["id"] for node in stored.graph["nodes"]):
                 raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
         if stored.status == "completed" and stored.outputs is not None:
             return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
-        plan = self._plan(stored_graph)
-        given = _give_inputs(plan, stored.inputs)
+
+        def plan_stored(over: Set[str] = frozenset()) -> Plan:
+            left = rest_of(stored.graph, over) if over else Graph.from_document(stored.graph)
+            left.types = types
+            made = make_plan(left, self._registry, self._validate, over)
+            _give_inputs(made, stored.inputs)
+            return made
+
+        plan = plan_stored(stored.over if checkpoint is None else frozenset())
         chosen = merge_enable(stored.enable, enable or {})
         if url is not None and (options := chosen.get(name)) is not None and options is not False:
             chosen[name] = {**options, "url": url}
         hooks = self._host.bind(chosen)
         if hooks.restore_checkpoint is None:
             raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
-        info = RunInfo(run_id, stored.attempt + 1, stored.graph, given, enabled(chosen), self._host.teacher(hooks), steal)
+        info = RunInfo(
+            run_id, stored.attempt + 1, stored.graph, dict(stored.inputs), enabled(chosen), self._host.teacher(hooks), steal
+        )
         decisions = Decisions(frozenset(replay), dict(updates or {}))
-        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions)
+        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
@@ -258,8 +269,9 @@ class WorkflowRunner:
         accept_changed: frozenset[str] = frozenset(),
         checkpoint: CheckpointChoice = None,
         decisions: Decisions = NO_DECISIONS,
+        whole: Callable[[], Plan] | None = None,
     ) -> Result:
-        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint, decisions)
+        run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint, decisions, whole)
         self._running.add(run)
         # A task of its own: cancelling the caller must take the cut first, not tear the run apart.
         task = asyncio.get_running_loop().create_task(run.execute(), name=f"workflow-{info.run_id}")

@@ -90,14 +90,18 @@ class Wiring:
                 targets[planned_edge.source_handle].append(edge)
         actor.connect(targets, single)
 
-    def restore(self, nodes: Mapping[str, NodeSnapshot]) -> None:
+    def restore(self, nodes: Mapping[str, NodeSnapshot], completed: set[str]) -> None:
         """Make the actors of the nodes that had moved and are not completed.
+
+        Args:
+            nodes: those of the cut, as far as they are planned.
+            completed: all that are, of those that are planned.
 
         Raises:
             SourceChanged: a node must repeat what it had emitted, with other code.
         """
         plan = self._run.plan.nodes
-        self.completed = {node_id for node_id, node in nodes.items() if node.status == "completed"}
+        self.completed = completed
         moved = [node for node in nodes.values() if node.status != "completed"]
         for node in moved:
             self._check_source(plan[node.node_id], node)

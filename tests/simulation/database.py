@@ -38,7 +38,20 @@ class Database:
                 if node["type"] == "workflow.Output"
             }
         run = self.run
-        return StoredRun(run_id, self.attempt, self.status, run.graph, run.inputs, {"memory": {}}, found)
+        return StoredRun(run_id, self.attempt, self.status, run.graph, run.inputs, {"memory": {}}, found, self._seem_over(run))
+
+    def _seem_over(self, run: RunInfo) -> frozenset[str]:
+        """All nodes that are over, in turn with a half of them, with one that is not among them, and with none."""
+        over = {node_id for node_id, node in self.nodes.items() if node.status == "completed"}
+        match self.attempt % 4:
+            case 0:
+                return frozenset(sorted(over)[::2])
+            case 1:
+                return frozenset(over)
+            case 2:
+                return frozenset()
+        others = [node["id"] for node in run.graph["nodes"] if node["id"] not in over]
+        return frozenset({*over, *others[:1]})
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -325,6 +325,16 @@ MUTANTS: Sequence[Mutant] = (
         ),
     ),
     Mutant(
+        0,
+        "what seemed to be over is taken to be over",
+        (Edit("run", "if not self.plan.over <= over:", "if False:"),),
+    ),
+    Mutant(
+        0,
+        "an edge of what is left has another name",
+        (Edit("rest", "name_edge(place, taken)", "name_edge(place + 1, taken)"),),
+    ),
+    Mutant(
         6,
         "a node that waits is called again before it is answered",
         (Edit("wiring", "actor.asleep = not is_awake(suspension)", "actor.asleep = False"),),
