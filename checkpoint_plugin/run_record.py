@@ -263,23 +263,26 @@ class RunSave:
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
         snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
         self._cut = CutWriter(record.history, snapshot, reason, codec, blobs)
-        self._extras: list[dict[str, Any]] = []
         self._graph: dict[str, Any] = {}
         self._marked_at: Any = None
 
     def encode(self) -> None:
         """Turn what changed into rows."""
+        self._cut.shown = {node_id: self._shown(node) for node_id, node in self._changed.items()}
         self._cut.encode()
-        self._extras = []
-        for node_id, node in self._changed.items():
-            outputs, state = shown_values(node.values, self._codec)
-            shown = seal_texts({"outputs": outputs, "state": state}, ("outputs", "state"), self._record.history.seal)
-            self._extras.append({"at_node": node_id, **shown, "scheduled": node.scheduled_at})
         standing, shape = self._record.standing, self._shape
         bare = standing is None or standing.job["execution_strategy"] == BARE or not self._record.shape.nodes
         if shape is not None and bare and (standing is None or shape != self._record.shape):
             job = Job(id=self._run_id, graph=dumps_tagged(shape.to_document()))
             self._graph = {"graph": job.graph, **bare_definition(job)}
+
+    def _shown(self, node: NodeRecord) -> tuple[str | None, str | None, datetime | None]:
+        """What people see of a node, as `statements.SHOWN`."""
+        outputs, state = shown_values(node.values, self._codec)
+        seal = self._record.history.seal
+        if seal is not PLAIN:
+            outputs, state = (None if text is None else seal.seal_text(text) for text in (outputs, state))
+        return outputs, state, node.scheduled_at
 
     def write(self, connection: Connection) -> bool:
         """Write it.
@@ -299,8 +302,6 @@ class RunSave:
             return False
         bind = RUN_NODE_STATE.c.updated_at.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
         self._marked_at = self._at if bind is None else bind(self._at)
-        if self._extras:
-            connection.execute(_EXTRAS, [{"of_run": self._run_id, **row} for row in self._extras])
         stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
         kept: dict[str, Any] = {} if standing is None else {name: standing.job[name] for name in stays}
         if standing is not None:
@@ -352,8 +353,3 @@ _MARKS: Final = select(
     RUN_NODE_STATE.c.attempt,
     type_coerce(RUN_NODE_STATE.c.updated_at, NullType()),  # as the driver gives it: only compared, and there are many
 ).where(RUN_NODE_STATE.c.run_id == bindparam("of_run"))
-_EXTRAS: Final = (
-    update(RUN_NODE_STATE)
-    .where(RUN_NODE_STATE.c.run_id == bindparam("of_run"), RUN_NODE_STATE.c.node_id == bindparam("at_node"))
-    .values(outputs_json=bindparam("outputs"), resume_state_json=bindparam("state"), scheduled_at=bindparam("scheduled"))
-)

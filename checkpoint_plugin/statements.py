@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    literal_column,
     select,
     true,
     update,
@@ -46,6 +47,7 @@ __all__ = [
     "MANY",
     "ONE",
     "SHARED",
+    "SHOWN",
     "USUAL",
     "SqliteStatements",
     "payloads_statement",
@@ -75,6 +77,8 @@ class Rows:
 
 
 STATE: Final = ("node_id", "status", "attempt", "started_at", "completed_at", "failed_at", "last_error")
+SHOWN: Final = ("outputs_json", "resume_state_json", "scheduled_at")
+"""What the state of a node of a run that is saved by hand tells beside."""
 MANY: Final[Mapping[str, Rows]] = {
     "payloads": Rows(PAYLOAD, ("run_id",), ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
     "segments": Rows(PAYLOAD_SEGMENT, ("run_id",), ("series", "start", "size", "encoding", "body")),
@@ -82,8 +86,10 @@ MANY: Final[Mapping[str, Rows]] = {
     "items": Rows(OUTPUT_SEGMENT, ("run_id", "number"), ("node_id", "log", "first", "count", "body", "mentions", "digest")),
     "states": Rows(RUN_NODE_STATE, SHARED, STATE),
     "waiting": Rows(RUN_NODE_STATE, SHARED, (*STATE, *NODE_COLUMNS)),
+    "shown": Rows(RUN_NODE_STATE, SHARED, (*STATE, *SHOWN)),
 }
-"""The rows of a save by name: `waiting` are states of nodes that are suspended, of which there is more to tell."""
+"""The rows of a save by name: `waiting` are states of nodes that are suspended, of which there is more to tell, `shown` those of
+runs that are saved by hand."""
 USUAL: Final = frozenset({"payloads", "nodes", "states"})
 """What nearly every save writes."""
 ONE: Final = tuple(column.name for column in CHECKPOINT.columns)
@@ -170,12 +176,16 @@ def _adding(statement: Any, name: str) -> Any:
     """What an insert does with rows that are there: the current truth is replaced, a value is the same, else it fails."""
     if name == "payloads":
         return statement.on_conflict_do_nothing()
-    if name not in ("states", "waiting"):
+    if name not in ("states", "waiting", "shown"):
         return statement
     new, old = statement.excluded, RUN_NODE_STATE.c
     updates = {column: new[column] for column in (*SHARED[1:], *STATE[1:])}
     if name == "states":
         updates.update(dict.fromkeys(NODE_COLUMNS))
+    elif name == "shown":  # by whom and why a node is suspended is never told here, and stays
+        waits = new.status == literal_column("'suspended'")
+        updates.update({column: case((waits, old[column])) for column in NODE_COLUMNS})
+        updates.update({column: new[column] for column in SHOWN})
     else:  # where a cut tells only that a node is suspended, by whom and why was written by somebody else, and stays
         told = new.suspended_at.is_not(None)
         updates.update({column: case((told, new[column]), else_=old[column]) for column in NODE_COLUMNS})

@@ -49,6 +49,7 @@ class SaveRows:
     items: list[tuple[Any, ...]] = field(default_factory=list)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     waiting: list[tuple[Any, ...]] = field(default_factory=list)
+    shown: list[tuple[Any, ...]] = field(default_factory=list)
     head: dict[str, Any] = field(default_factory=dict)
     job: tuple[Any, ...] = ()
 
@@ -71,6 +72,8 @@ class CutWriter:
     ) -> None:
         self.history = history
         self.number = history.number + 1
+        self.shown: Mapping[str, tuple[Any, ...]] = {}
+        """Of nodes that are saved by hand, `statements.SHOWN` as it is stored; set before it is encoded."""
         self.rows = SaveRows()
         self._snapshot = snapshot
         self._reason = reason
@@ -143,7 +146,9 @@ class CutWriter:
             size += len(body)
         for node in snapshot.nodes:
             state = _node_state(node, at, seal)
-            if node.suspension is not None or node.status == "suspended":
+            if node.node_id in self.shown:
+                rows.shown.append((*state, *self.shown[node.node_id]))
+            elif node.suspension is not None or node.status == "suspended":
                 rows.waiting.append((*state, *node_columns(node.suspension, at, seal)))
             else:
                 rows.states.append(state)
