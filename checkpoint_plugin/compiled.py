@@ -27,7 +27,11 @@ class Compiled:
         places = tuple(compiled.positiontup or ())
         self._constants = [value for name, value in compiled.params.items() if name not in names]
         given = [*names, *(name for name in compiled.params if name not in names)]
-        self._pick = itemgetter(*(given.index(name) for name in places))
+        wanted = [given.index(name) for name in places]
+        self._pick: Callable[[list[Any]], tuple[Any, ...]] = itemgetter(*wanted)
+        if len(wanted) == 1:  # which gives no tuple then
+            (only,) = wanted
+            self._pick = lambda given: (given[only],)
         self._processors: list[tuple[int, Callable[[Any], Any]]] = []
         for place, name in enumerate(given):
             kind = compiled.binds[name].type
@@ -40,8 +44,7 @@ class Compiled:
         given = [*values, *self._constants]
         for place, processor in self._processors:
             given[place] = processor(given[place])
-        found: tuple[Any, ...] = self._pick(given)
-        return found
+        return self._pick(given)
 
     def rows(self, shared: Sequence[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         """As `parameters` for many rows, whose first values are the same; made one by one, as a driver takes them."""

@@ -246,12 +246,13 @@ class JobRepository:
             return next(iter(await _read(store, query, _node_state)), None)
 
     async def save_node_state(self, state: RunNodeState) -> RunNodeState:
-        """Write where a node stands, new or changed.
+        """Write where a node stands, new or changed; from then on it was updated now.
 
         Raises:
             RunNotFound: the run has no row.
         """
-        values = state.model_dump()
+        now = datetime.now(UTC)
+        values = {**state.model_dump(), "updated_at": now}
 
         def work(connection: Connection) -> bool:
             if lock_epoch(connection, state.run_id) is None:
@@ -263,6 +264,7 @@ class JobRepository:
         async with self._access.open(create=False) as store:
             if not await store.transact(work):
                 raise RunNotFound(state.run_id, store.location.shown)
+        state.updated_at = now
         return state
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, type_coerce, update
+from sqlalchemy import Connection, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs import Blobs
@@ -20,46 +20,22 @@ from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
 from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
-from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
-from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.reading import fetch_cut, read_whole
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, opened_row, seal_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
+from checkpoint_plugin.standing import ENDS, SUSPENSION, Standing, fetch_standing, has_changed, mark_moment, moment_of, show_life
 from checkpoint_plugin.store import RUNNER, Store
-from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged
 
-__all__ = ["BARE", "RunRecord", "RunSave", "Standing", "catch_up", "fetch_standing", "load_record", "make_record"]
+__all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "load_record", "make_record"]
 
 BARE: Final = "manager"
 """The `execution_strategy` of a run whose row a manager made, not a runner."""
 BATCH: Final = 10_000
 LOADS: Final = 10
-ENDS: Final = ("finished_at", "completed_at", "failed_at", "error", "error_message")
-JOB_PARTS: Final = ("attempt", "status", "execution_strategy", *ENDS, *SUSPENSION)
-Mark = tuple[int | None, str, int, Any]
-"""What changes whenever a node's row does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a run stands, in little: equal to another one exactly when nothing was written between.
-
-    Args:
-        job: of the run's row what a save must keep.
-        epoch: of its lease.
-        generation: of its rows.
-        number: of its newest checkpoint.
-        marks: of its nodes' rows.
-    """
-
-    job: Mapping[str, Any]
-    epoch: int
-    generation: int
-    number: int
-    marks: Mapping[str, Mark]
 
 
 @dataclass(slots=True)
@@ -69,6 +45,7 @@ class RunRecord:
     Args:
         history: for the next save.
         standing: as of the last look.
+        moment: of the database, when the last save was written; see `moment_of`.
         nodes: every node of which something is stored.
         shape: of the graph it was saved with.
         context: beside the nodes.
@@ -80,22 +57,13 @@ class RunRecord:
 
     history: RunHistory
     standing: Standing | None = None
+    moment: Any = None
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     shape: GraphShape = field(default_factory=lambda: GraphShape({}, ()))
     context: Mapping[str, Any] = field(default_factory=dict)
     taken_at: datetime | None = None
     waiting: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     by_runner: bool = False
-
-
-def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
-    """Look how a run stands; `None` when it has no row."""
-    row = connection.execute(_STANDING, {"of_run": run_id}).first()
-    if row is None:
-        return None
-    marks = connection.execute(_MARKS, {"of_run": run_id}).all()
-    job = {name: row._mapping[name] for name in JOB_PARTS}
-    return Standing(job, row.epoch, row.generation, row.newest_number, {mark[0]: mark[1:] for mark in marks})
 
 
 async def load_record(store: Store, run_id: str) -> RunRecord | None:
@@ -133,9 +101,9 @@ async def _load_record(store: Store, run_id: str) -> RunRecord | None:
         return None
 
     def read() -> RunRecord:
-        history = RunHistory(run_id, before.job["attempt"], before.epoch, generation=before.generation, seal=seal)
+        history = RunHistory(run_id, before.job("attempt"), before.epoch, generation=before.generation, seal=seal)
         record = RunRecord(history, before)
-        record.by_runner = before.job["execution_strategy"] == RUNNER
+        record.by_runner = before.job("execution_strategy") == RUNNER
         snapshot: Snapshot | None = None
         if cut is not None:
             snapshot = cut.snapshot(record.history)
@@ -257,21 +225,22 @@ class RunSave:
         self._codec = codec
         self._run_id = record.history.run_id
         standing = record.standing
-        self._status: RunStatus = "running" if standing is None else standing.job["status"]
-        told = None if standing is None else standing.job["error"]
+        self._status: RunStatus = "running" if standing is None else standing.job("status")
+        told = None if standing is None else standing.job("error")
         error = None if told is None else record.history.seal.open_text(told)
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
         snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
         self._cut = CutWriter(record.history, snapshot, reason, codec, blobs)
         self._graph: dict[str, Any] = {}
         self._marked_at: Any = None
+        self._moment: Any = None
 
     def encode(self) -> None:
         """Turn what changed into rows."""
         self._cut.shown = {node_id: self._shown(node) for node_id, node in self._changed.items()}
         self._cut.encode()
         standing, shape = self._record.standing, self._shape
-        bare = standing is None or standing.job["execution_strategy"] == BARE or not self._record.shape.nodes
+        bare = standing is None or standing.job("execution_strategy") == BARE or not self._record.shape.nodes
         if shape is not None and bare and (standing is None or shape != self._record.shape):
             job = Job(id=self._run_id, graph=dumps_tagged(shape.to_document()))
             self._graph = {"graph": job.graph, **bare_definition(job)}
@@ -294,25 +263,32 @@ class RunSave:
         if standing is None:
             if not insert_bare_job(connection, self._new_job(), self._keys):
                 return False
-        else:
-            lock_epoch(connection, self._run_id)
-            if fetch_standing(connection, self._run_id) != standing:
-                return False
+        elif not self._stands_still(connection) and has_changed(connection, self._run_id, standing):
+            return False
         if not self._cut.write(connection):
             return False
-        bind = RUN_NODE_STATE.c.updated_at.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-        self._marked_at = self._at if bind is None else bind(self._at)
-        stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
-        kept: dict[str, Any] = {} if standing is None else {name: standing.job[name] for name in stays}
+        self._marked_at = mark_moment(connection, self._at)
         if standing is not None:
-            kept["updated_at"] = self._at  # nobody beats for it: this is its sign of life
+            self._write_job(connection, standing)
+        self._moment = moment_of(connection)
+        return True
+
+    def _stands_still(self, connection: Connection) -> bool:
+        """Whether nothing at all was written to the database since the save before."""
+        moment = self._record.moment
+        return moment is not None and moment == moment_of(connection)
+
+    def _write_job(self, connection: Connection, standing: Standing) -> None:
+        """Let the run's row say what it said, and that it lives."""
+        stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
+        kept: dict[str, Any] = {name: type_coerce(standing.job(name), NullType()) for name in stays}  # as the driver gave it
+        if self._graph:
             seal = self._record.history.seal
             kept.update(seal_texts(self._graph, ("graph",), seal))
-            if self._graph:
-                kept.update(seal_definition(self._run_id, self._graph["definition"], seal))
+            kept.update(seal_definition(self._run_id, self._graph["definition"], seal))
         if kept:
             connection.execute(update(JOB).where(JOB.c.id == self._run_id).values(**kept))
-        return True
+        show_life(connection, self._run_id, self._at)
 
     def discard(self) -> None:
         """Delete the files of a save that was not written."""
@@ -326,30 +302,11 @@ class RunSave:
         record.context, record.taken_at = self._context, self._at
         if self._shape is not None and self._graph:
             record.shape = self._shape
-        old = record.standing
-        job = dict.fromkeys(JOB_PARTS) if old is None else dict(old.job)
-        if old is None:
-            job.update(attempt=1, status="running", execution_strategy=BARE)
-        marks = {} if old is None else dict(old.marks)
-        marks.update({n: (history.number, node.status, node.attempt, self._marked_at) for n, node in self._changed.items()})
-        record.standing = Standing(job, history.epoch, history.generation, history.number, marks)
+        old = record.standing or Standing.of_new(1, "running", BARE)
+        marks = {n: (history.number, node.status, node.attempt, self._marked_at) for n, node in self._changed.items()}
+        record.standing, record.moment = old.moved(history.number, marks), self._moment
 
     def _new_job(self) -> dict[str, Any]:
         job = Job(id=self._run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
         job.execution_strategy = BARE
         return {**job.model_dump(), **(self._graph or bare_definition(job))}
-
-
-# Made once: SQLAlchemy remembers what it compiled of them.
-_STANDING: Final = (
-    select(*(JOB.c[name] for name in JOB_PARTS), LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number)
-    .select_from(JOB.join(LEASE, LEASE.c.run_id == JOB.c.id))
-    .where(JOB.c.id == bindparam("of_run"))
-)
-_MARKS: Final = select(
-    RUN_NODE_STATE.c.node_id,
-    RUN_NODE_STATE.c.number,
-    RUN_NODE_STATE.c.status,
-    RUN_NODE_STATE.c.attempt,
-    type_coerce(RUN_NODE_STATE.c.updated_at, NullType()),  # as the driver gives it: only compared, and there are many
-).where(RUN_NODE_STATE.c.run_id == bindparam("of_run"))

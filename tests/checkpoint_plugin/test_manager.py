@@ -257,6 +257,23 @@ async def test_what_others_do_to_a_node_counts(manager: CheckpointManager, store
     assert (found.status, found.attempt) == ("failed", 7)
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["one store", "two stores"])
+async def test_an_open_manager_sees_what_others_write_between_its_saves(store_url: str, store: Store, shared: bool) -> None:
+    manager = CheckpointManager("r", enabled=True, store=store) if shared else CheckpointManager("r", enabled=True, url=store_url)
+    async with manager:
+        await manager.save_checkpoint(GRAPH, {"a", "b"})
+        await manager.save_checkpoint()
+        jobs = JobRepository(store=store)
+        state = await jobs.node_state("r", "a")
+        assert state is not None
+        before, state.status = state.updated_at, "failed"
+        await jobs.save_node_state(state)
+        assert state.updated_at > before
+        await manager.save_checkpoint(GRAPH, {"a"})
+        assert (await restored(manager)).completed_nodes == {"a", "b"}
+        assert await newest_number(store_url) == 3
+
+
 async def test_any_number_of_nodes_comes_back(manager: CheckpointManager) -> None:
     names = [f"n{place}" for place in range(1200)]
     graph = {"nodes": [{"id": name} for name in names], "edges": []}
