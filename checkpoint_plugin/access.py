@@ -30,8 +30,9 @@ class StoreAccess:
     @property
     def codec(self) -> Codec:
         """How values are written and read; made once, for it looks for installed packages."""
-        if self._given is not None:
-            return self._given.codec
+        kept = self._given or self._held
+        if kept is not None:
+            return kept.codec
         if self._codec is None:
             from checkpoint_plugin.codec import Codec
 

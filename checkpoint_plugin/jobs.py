@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, func, select, true, update
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
+from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.definition import is_storable_text, seal_definition
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.keys import RunKeys
-from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, RunNodeState
+from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, Lease, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
@@ -276,17 +280,33 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any], keys: Run
         values: of every column.
         keys: of the store; with a master key the run is encrypted.
     """
-    run_id, dialect = values["id"], connection.dialect.name
+    run_id = values["id"]
     shown = values if keys.ring is None else {**values, **dict.fromkeys(JOB_TEXTS), "definition": b"", "definition_digest": b""}
-    if connection.execute(insert_new(dialect, JOB).values(**shown)).rowcount != 1:
+    job, lease = _inserts(connection.dialect.name)
+    made = connection.exec_driver_sql(job.sql, job.parameters(shown[column.name] for column in JOB.columns))
+    if made.rowcount != 1:
         return False
-    connection.execute(insert_new(dialect, LEASE).values(run_id=run_id, epoch=0, generation=0))
+    nobody = Lease(run_id=run_id).model_dump()
+    connection.exec_driver_sql(lease.sql, lease.parameters(nobody[column.name] for column in LEASE.columns))
     if keys.ring is not None:
         seal = keys.make(connection, run_id)
         hidden = seal_texts({name: values.get(name) for name in JOB_TEXTS}, JOB_TEXTS, seal)
         hidden.update(seal_definition(run_id, values["definition"], seal))
         connection.execute(update(JOB).where(JOB.c.id == run_id).values(**hidden))
     return True
+
+
+@cache
+def _inserts(name: str) -> tuple[Compiled, Compiled]:
+    """Those of a run's row and of its lease."""
+    postgres: Any = asyncpg.dialect  # which has no types
+    dialect: Dialect = postgres() if name == "postgresql" else pysqlite.dialect()
+
+    def insert_whole(table: Table) -> Compiled:
+        columns = [column.name for column in table.columns]
+        return Compiled(insert_new(name, table).values({column: bindparam(column) for column in columns}), dialect, columns)
+
+    return insert_whole(JOB), insert_whole(LEASE)
 
 
 def bare_definition(job: Job) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
 from checkpoint_plugin.codec import Codec
@@ -15,6 +15,8 @@ from checkpoint_plugin.node_record import NodeRecord, pack_values, unpack_values
 from checkpoint_plugin.status import NODE_STATUSES
 
 __all__ = ["NodeChanges"]
+
+IDLE: Final = NodeRecord("idle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +104,15 @@ class NodeChanges:
             raise ValueError(f"outputs are given for node {node_id!r}, which is not said to be anything. Name it.")
         for node_id in [*self.statuses, *(n for n in self.outputs if n not in self.statuses)]:
             old = known.get(node_id)
-            new = self._become(node_id, old or NodeRecord("idle"), at)
+            new = self._become(node_id, old or IDLE, at)
             if old is None or new != old:
                 changed[node_id] = new
         for node_id, exact in self.exact.items():
-            old = known.get(node_id, NodeRecord("idle"))
+            old = known.get(node_id, IDLE)
             new = replace(exact, scheduled_at=old.scheduled_at, started_at=old.started_at, ended_at=old.ended_at)
             if node_id not in known or new != old:
-                changed[node_id] = self._timed(new, old, at)
+                scheduled_at, started_at, ended_at = _times(new.status, old, at)
+                changed[node_id] = replace(new, scheduled_at=scheduled_at, started_at=started_at, ended_at=ended_at)
         return changed
 
     def _become(self, node_id: str, old: NodeRecord, at: datetime) -> NodeRecord:
@@ -129,16 +132,18 @@ class NodeChanges:
                 outputs = None
             values = pack_values(_where(self.run_id, node_id), outputs, state if keeps_state else None, self.codec)
         error = old.error if status == old.status else None
-        return self._timed(replace(old, status=status, error=error, values=values), old, at)
+        return NodeRecord(status, old.attempt, error, values, *_times(status, old, at))
 
-    def _timed(self, new: NodeRecord, old: NodeRecord, at: datetime) -> NodeRecord:
-        if new.status == old.status:
-            return new
-        if new.status == "scheduled":
-            return replace(new, scheduled_at=at, ended_at=None)
-        if new.status == "running":
-            return replace(new, started_at=at, ended_at=None)
-        return replace(new, ended_at=at if new.status == "completed" else None)
+
+def _times(status: str, old: NodeRecord, at: datetime) -> tuple[datetime | None, datetime | None, datetime | None]:
+    """When a node that becomes of a status was scheduled, begun and completed."""
+    if status == old.status:
+        return old.scheduled_at, old.started_at, old.ended_at
+    if status == "scheduled":
+        return at, old.started_at, None
+    if status == "running":
+        return old.scheduled_at, at, None
+    return old.scheduled_at, old.started_at, at if status == "completed" else None
 
 
 def _where(run_id: str, node_id: str) -> str:

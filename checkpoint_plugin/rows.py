@@ -137,19 +137,16 @@ class RowWriter:
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id
-        where = f"run {self._run_id!r}, node {node_id!r}"
         saved = self._saved_items.get(node_id, 0)
         mentioned: dict[bytes, None] = {}
 
         def one(value: Any, what: str, place: Place) -> Ref:
-            ref = refer(value, lambda: f"{where}, {what}", place)
+            ref = refer(value, lambda: f"run {self._run_id!r}, node {node_id!r}, {what}", place)
             if type(ref) is tuple:
                 mentioned[ref[0]] = None
             return ref
 
         def several(values: Sequence[Any], what: str, first: int, place: Place) -> Sequence[Ref]:
-            if not values:
-                return ()
             if self._codec.are_scalars(values):
                 return values
             return [one(value, f"{what}[{number}]", place) for number, value in enumerate(values, first)]
@@ -165,7 +162,7 @@ class RowWriter:
             node.attempt,
             node.firing,
             node.commits,
-            one(node.state, "state", ("state", node_id)),
+            None if node.state is None else one(node.state, "state", ("state", node_id)),
             None
             if node.arguments is None
             else [[n, one(v, f"arguments[{n!r}]", ("argument", node_id, n))] for n, v in node.arguments.items()],
@@ -175,7 +172,7 @@ class RowWriter:
             [
                 [
                     edge.edge_id,
-                    several(edge.items, f"inbox of edge {edge.edge_id!r}", 0, ("edge", edge.edge_id)),
+                    several(edge.items, f"inbox of edge {edge.edge_id!r}", 0, ("edge", edge.edge_id)) if edge.items else (),
                     edge.ended,
                 ]
                 for edge in node.inbox

@@ -36,6 +36,8 @@ SURROGATE_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 PLAIN: Final = frozenset({bool, type(None)})
 """Types whose values are their own form, as are those of ASCII text: most values of a document, so looked at first."""
 
+ENCODER: Final = json.JSONEncoder(allow_nan=False)
+
 Place = tuple["Place | None", object]
 
 
@@ -73,7 +75,8 @@ def dumps_tagged(value: object, *, indent: int | None = None) -> str:
     Raises:
         TaggedValueError: as `to_tagged`.
     """
-    return json.dumps(to_tagged(value), allow_nan=False, indent=indent)
+    document = to_tagged(value)
+    return ENCODER.encode(document) if indent is None else json.dumps(document, allow_nan=False, indent=indent)
 
 
 def loads_tagged(text: str) -> Any:
