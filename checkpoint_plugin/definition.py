@@ -9,13 +9,11 @@ from typing import Any, Final
 
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.codec.shapes import type_name
-from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.policy import NAME
-from checkpoint_plugin.sealing import Seal
 from hookspecs import RunInfo, TaggedValueError, to_tagged
 
-__all__ = ["Definition", "define", "is_storable_text", "seal_definition", "storable_text"]
+__all__ = ["Definition", "define", "is_storable_text", "storable_text"]
 
 NODE_ID_BYTES: Final = 1_000
 """PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
@@ -75,12 +73,6 @@ def _name_culprit(run: RunInfo, codec: Codec) -> None:
     for node in run.graph.get("nodes", ()):
         for key, value in node["data"].items():
             codec.encode(value, _place(f"{where}, node {node['id']!r}, property {key!r}"))
-
-
-def seal_definition(run_id: str, body: bytes, seal: Seal) -> dict[str, Any]:
-    """The columns of a run's definition, as they are stored."""
-    sealed = seal.seal(body, b"definition")
-    return {"definition": sealed, "definition_digest": digest_of(run_id.encode(), sealed)}
 
 
 def is_storable_text(text: str) -> bool:

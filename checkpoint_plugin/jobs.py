@@ -15,12 +15,12 @@ from sqlalchemy.dialects.sqlite import pysqlite
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.compiled import Compiled
-from checkpoint_plugin.definition import is_storable_text, seal_definition
-from checkpoint_plugin.digests import digest_of
+from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, Lease, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.run_definition import JOBS, TEXTS, insert_definition, short_texts
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
 from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
@@ -30,7 +30,7 @@ from hookspecs import RunExists, RunNotFound, loads_tagged
 __all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
 
 T = TypeVar("T")
-KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "definition", "definition_digest", "created_at", "version"})
+KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "created_at", "version", *TEXTS})
 """Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
 CHANGES: Final = 10
 BATCH: Final = 10_000
@@ -74,10 +74,10 @@ class JobRepository:
         """
         if not job.id or not is_storable_text(job.id):
             raise ValueError(f"a run id is text of at least one character, not {job.id!r}. Give the run one.")
-        values = {**job.model_dump(), **bare_definition(job)}
+        values, body = job.model_dump(), bare_definition(job)
 
         def work(connection: Connection) -> None:
-            if not insert_bare_job(connection, values, store.keys):
+            if not insert_bare_job(connection, values, body, store.keys):
                 raise RunExists(job.id)
 
         async with self._access.open(create=True) as store:
@@ -91,7 +91,7 @@ class JobRepository:
             RunNotFound: there is none.
         """
         async with self._access.open(create=False) as store:
-            query = select(JOB).where(JOB.c.id == run_id)
+            query = JOBS.where(JOB.c.id == run_id)
             found = await _read(store, query, _job) if is_storable_text(run_id) else ()
             if not found:
                 raise RunNotFound(run_id, store.location.shown)
@@ -102,7 +102,7 @@ class JobRepository:
 
         def work(connection: Connection) -> dict[str, Job]:
             parts = (run_ids[first : first + BATCH] for first in range(0, len(run_ids), BATCH))
-            rows = (row for part in parts for row in connection.execute(select(JOB).where(JOB.c.id.in_(part))))
+            rows = (row for part in parts for row in connection.execute(JOBS.where(JOB.c.id.in_(part))))
             return {row.id: _job(store, connection, row) for row in rows}
 
         async with self._access.open(create=False) as store:
@@ -224,7 +224,7 @@ class JobRepository:
     async def _page(self, wanted: Sequence[ColumnElement[bool]], limit: int, offset: int) -> Page:
         if limit < 1 or offset < 0:
             raise ValueError(f"limit {limit}, offset {offset}: give a limit of 1 or more and an offset of 0 or more.")
-        found = select(JOB).where(true(), *wanted)
+        found = JOBS.where(true(), *wanted)
         ordered = found.order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit).offset(offset)
 
         def work(connection: Connection) -> Page:
@@ -272,27 +272,29 @@ class JobRepository:
         return state
 
 
-def insert_bare_job(connection: Connection, values: Mapping[str, Any], keys: RunKeys) -> bool:
+def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: bytes, keys: RunKeys) -> bool:
     """Write a run's row and its lease, which nobody holds; whether there was none.
 
     Args:
         connection: in a transaction that writes.
         values: of every column.
+        body: what it is started with, as `bare_definition` gives it.
         keys: of the store; with a master key the run is encrypted.
     """
     run_id = values["id"]
-    shown = values if keys.ring is None else {**values, **dict.fromkeys(JOB_TEXTS), "definition": b"", "definition_digest": b""}
+    row = {**values, **short_texts(values)}
+    shown = row if keys.ring is None else {**row, **dict.fromkeys(JOB_TEXTS)}
     job, lease = _inserts(connection.dialect.name)
     made = connection.exec_driver_sql(job.sql, job.parameters(shown[column.name] for column in JOB.columns))
     if made.rowcount != 1:
         return False
     nobody = Lease(run_id=run_id).model_dump()
     connection.exec_driver_sql(lease.sql, lease.parameters(nobody[column.name] for column in LEASE.columns))
+    seal = keys.make(connection, run_id)
     if keys.ring is not None:
-        seal = keys.make(connection, run_id)
-        hidden = seal_texts({name: values.get(name) for name in JOB_TEXTS}, JOB_TEXTS, seal)
-        hidden.update(seal_definition(run_id, values["definition"], seal))
+        hidden = seal_texts({name: row.get(name) for name in JOB_TEXTS}, JOB_TEXTS, seal)
         connection.execute(update(JOB).where(JOB.c.id == run_id).values(**hidden))
+    insert_definition(connection, run_id, body, values, seal)
     return True
 
 
@@ -309,14 +311,11 @@ def _inserts(name: str) -> tuple[Compiled, Compiled]:
     return insert_whole(JOB), insert_whole(LEASE)
 
 
-def bare_definition(job: Job) -> dict[str, Any]:
-    """The columns that a run of this graph and these parameters has, where the job does not bring its own."""
-    if job.definition:
-        return {}
+def bare_definition(job: Job) -> bytes:
+    """What a run of this graph and these parameters is started with."""
     graph = loads_tagged(job.graph) if job.graph else {"nodes": [], "edges": []}
     params = loads_tagged(job.params) if job.params else {}
-    body = encode({"graph": graph, "inputs": params, "enable": {}}, lambda: f"run {job.id!r}, definition")
-    return {"definition": body, "definition_digest": digest_of(job.id.encode(), body)}
+    return encode({"graph": graph, "inputs": params, "enable": {}}, lambda: f"run {job.id!r}, definition")
 
 
 async def _read(store: Store, query: Any, make: Callable[[Store, Connection, Any], T]) -> list[T]:

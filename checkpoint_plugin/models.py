@@ -21,6 +21,7 @@ __all__ = [
     "OUTPUT_SEGMENT",
     "PAYLOAD",
     "PAYLOAD_SEGMENT",
+    "RUN_DEFINITION",
     "RUN_KEY",
     "RUN_NODE_STATE",
     "SCHEMA",
@@ -34,6 +35,7 @@ __all__ = [
     "OutputSegment",
     "Payload",
     "PayloadSegment",
+    "RunDefinition",
     "RunKey",
     "RunNodeState",
     "SchemaVersion",
@@ -74,9 +76,9 @@ class SchemaVersion(Base, table=True):
 
 
 class Job(JobLife, Base, table=True):
-    """One run. `definition` is what a resume reads; the JSON columns show the same to people.
+    """One run. `graph` and `params` show to people what `run_definition` holds; where they are long, they stand there.
 
-    What every save changes stands in `lease`: on SQLite a change of this row costs as much as its graph is large.
+    What every save changes stands in `lease`.
     """
 
     __tablename__: ClassVar[str] = "job"
@@ -111,12 +113,21 @@ class Job(JobLife, Base, table=True):
     degraded: str | None = Field(default=None, sa_type=Text)
     set_aside: str | None = Field(default=None, sa_type=Text)
     version: int = 0
-    # What is large and never changes comes last: on SQLite a save then touches one page of this row.
     logs: str | None = Field(default=None, sa_type=Text)
     graph: str | None = Field(default=None, sa_type=Text)
     params: str | None = Field(default=None, sa_type=Text)
-    definition: bytes = Field(default=b"", sa_type=LargeBinary)
-    definition_digest: bytes = Field(default=b"", sa_type=LargeBinary)
+
+
+class RunDefinition(Base, table=True):
+    """What a run was started with: `body` is what a resume reads, with its digest; the texts are those too long for `job`."""
+
+    __tablename__: ClassVar[str] = "run_definition"
+
+    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    digest: bytes = Field(sa_type=LargeBinary)
+    body: bytes = Field(sa_type=LargeBinary)
+    graph: str | None = Field(default=None, sa_type=Text)
+    params: str | None = Field(default=None, sa_type=Text)
 
 
 class Lease(Base, table=True):
@@ -314,6 +325,7 @@ OUTPUT_SEGMENT: Final = _TABLES["output_segment"]
 PAYLOAD: Final = _TABLES["payload"]
 PAYLOAD_SEGMENT: Final = _TABLES["payload_segment"]
 LEASE: Final = _TABLES["lease"]
+RUN_DEFINITION: Final = _TABLES["run_definition"]
 RUN_KEY: Final = _TABLES["run_key"]
 EVENT: Final = _TABLES["event"]
 EVENT_HEAD: Final = _TABLES["event_head"]

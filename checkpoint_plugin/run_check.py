@@ -14,7 +14,6 @@ from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.cut_check import CutCheck
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, ValueNotReadable
 from checkpoint_plugin.finding import RESTORE, RunReport
@@ -24,12 +23,14 @@ from checkpoint_plugin.models import (
     EVENT_HEAD,
     JOB,
     LEASE,
+    RUN_DEFINITION,
     RUN_KEY,
     RUN_NODE_STATE,
 )
 from checkpoint_plugin.payload_check import PayloadCheck
 from checkpoint_plugin.raw_rows import raw
 from checkpoint_plugin.restored import RowReader
+from checkpoint_plugin.run_definition import opened_definition
 from checkpoint_plugin.run_notes import RunNotes
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
@@ -157,17 +158,22 @@ class RunCheck:
         self._notes.leave(f"its values are encrypted with the master key {row.key_id}; only rows and digests were checked. {why}")
 
     def _look_at_job(self) -> None:
-        names = ("status", "attempt", "definition", "definition_digest", "execution_strategy")
-        row = self._connection.execute(select(*(raw(JOB.c[name]) for name in names)).where(JOB.c.id == self._notes.run_id)).one()
+        columns = [raw(JOB.c[name]) for name in ("status", "attempt", "execution_strategy")]
+        columns += [raw(RUN_DEFINITION.c[name]) for name in ("body", "digest")]
+        joined = JOB.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id)
+        row = self._connection.execute(select(*columns).select_from(joined).where(JOB.c.id == self._notes.run_id)).one()
         self._status = row.status
         self._is_runs = row.execution_strategy == "runner"  # what others write into the rows of a run saved by hand counts
         if row.status not in STATUSES or type(row.attempt) is not int or row.attempt < 1:
             self._notes.condemn(f"its row says status {row.status!r}, attempt {row.attempt!r}")
-        if digest_of(self._notes.run_id.encode(), bytes(row.definition)) != bytes(row.definition_digest):
-            self._notes.condemn("its graph and inputs were changed")
-        elif self._seal is not None:
+        try:
+            body = opened_definition(self._notes.run_id, row, self._seal or PLAIN)
+        except StoreDamaged as error:
+            self._notes.condemn(error.what)
+            return
+        if self._seal is not None:
             try:
-                found = self._codec.decode(self._seal.open(bytes(row.definition), b"definition"))
+                found = self._codec.decode(body)
                 options = dict(found["enable"]).get("checkpoint")
                 self._options = options if isinstance(options, dict) else {}
                 dict(found["graph"]), dict(found["inputs"])

@@ -7,22 +7,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, type_coerce, update
+from sqlalchemy import Connection, bindparam, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.definition import seal_definition
-from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
 from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
-from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job
+from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
 from checkpoint_plugin.reading import fetch_cut, read_whole
+from checkpoint_plugin.run_definition import change_definition, opened_definition, short_texts
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, opened_row, seal_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.standing import ENDS, SUSPENSION, Standing, fetch_standing, has_changed, mark_moment, moment_of, show_life
@@ -88,7 +87,7 @@ async def _load_record(store: Store, run_id: str) -> RunRecord | None:
         seal = store.keys.find(connection, run_id)
         cut = fetch_cut(connection, run_id, None, codec, seal, store.blobs)
         rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
-        definition = connection.execute(select(JOB.c.definition, JOB.c.definition_digest).where(JOB.c.id == run_id)).one()
+        definition = connection.execute(_DEFINITION, {"of_run": run_id}).one()
         return before, cut, rows, definition, fetch_standing(connection, run_id), seal
 
     for _ in range(LOADS):
@@ -123,10 +122,7 @@ async def _load_record(store: Store, run_id: str) -> RunRecord | None:
         for sealed in () if record.by_runner else rows:
             row = opened_row(run_id, sealed, NODE_TEXTS, seal)
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
-        if digest_of(run_id.encode(), definition.definition) != definition.definition_digest:
-            raise StoreDamaged(run_id, "its graph and inputs were changed")
-        opened = seal.open(bytes(definition.definition), b"definition")
-        graph = codec.decode(opened)["graph"]
+        graph = codec.decode(opened_definition(run_id, definition, seal))["graph"]
         record.shape = read_shape(graph)
         if snapshot is not None and record.by_runner:
             record.waiting = _waiting(graph, snapshot.nodes)
@@ -139,8 +135,8 @@ async def make_record(store: Store, run_id: str) -> RunRecord | None:
     """Make the row of a run, with its key, where there is none, and read the run."""
     job = Job(id=run_id, status="running", execution_strategy=BARE)
     job.started_at = job.created_at
-    values = {**job.model_dump(), **bare_definition(job)}
-    await store.transact(lambda connection: insert_bare_job(connection, values, store.keys))
+    values, body = job.model_dump(), bare_definition(job)
+    await store.transact(lambda connection: insert_bare_job(connection, values, body, store.keys))
     return await load_record(store, run_id)
 
 
@@ -231,7 +227,7 @@ class RunSave:
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
         snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
         self._cut = CutWriter(record.history, snapshot, reason, codec, blobs)
-        self._graph: dict[str, Any] = {}
+        self._graph: Job | None = None
         self._marked_at: Any = None
         self._moment: Any = None
 
@@ -242,8 +238,7 @@ class RunSave:
         standing, shape = self._record.standing, self._shape
         bare = standing is None or standing.job("execution_strategy") == BARE or not self._record.shape.nodes
         if shape is not None and bare and (standing is None or shape != self._record.shape):
-            job = Job(id=self._run_id, graph=dumps_tagged(shape.to_document()))
-            self._graph = {"graph": job.graph, **bare_definition(job)}
+            self._graph = Job(id=self._run_id, graph=dumps_tagged(shape.to_document()))
 
     def _shown(self, node: NodeRecord) -> tuple[str | None, str | None, datetime | None]:
         """What people see of a node, as `statements.SHOWN`."""
@@ -261,7 +256,8 @@ class RunSave:
         """
         standing = self._record.standing
         if standing is None:
-            if not insert_bare_job(connection, self._new_job(), self._keys):
+            job = self._new_job()
+            if not insert_bare_job(connection, job.model_dump(), bare_definition(job), self._keys):
                 return False
         elif not self._stands_still(connection) and has_changed(connection, self._run_id, standing):
             return False
@@ -282,10 +278,10 @@ class RunSave:
         """Let the run's row say what it said, and that it lives."""
         stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
         kept: dict[str, Any] = {name: type_coerce(standing.job(name), NullType()) for name in stays}  # as the driver gave it
-        if self._graph:
-            seal = self._record.history.seal
-            kept.update(seal_texts(self._graph, ("graph",), seal))
-            kept.update(seal_definition(self._run_id, self._graph["definition"], seal))
+        if self._graph is not None:
+            seal, texts = self._record.history.seal, {"graph": self._graph.graph}
+            kept.update(seal_texts({"graph": short_texts(texts)["graph"]}, ("graph",), seal))
+            change_definition(connection, self._run_id, bare_definition(self._graph), texts, seal)
         if kept:
             connection.execute(update(JOB).where(JOB.c.id == self._run_id).values(**kept))
         show_life(connection, self._run_id, self._at)
@@ -300,13 +296,22 @@ class RunSave:
         self._cut.note()
         record.nodes.update(self._changed)
         record.context, record.taken_at = self._context, self._at
-        if self._shape is not None and self._graph:
+        if self._shape is not None and self._graph is not None:
             record.shape = self._shape
         old = record.standing or Standing.of_new(1, "running", BARE)
         marks = {n: (history.number, node.status, node.attempt, self._marked_at) for n, node in self._changed.items()}
         record.standing, record.moment = old.moved(history.number, marks), self._moment
 
-    def _new_job(self) -> dict[str, Any]:
+    def _new_job(self) -> Job:
         job = Job(id=self._run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
         job.execution_strategy = BARE
-        return {**job.model_dump(), **(self._graph or bare_definition(job))}
+        job.graph = None if self._graph is None else self._graph.graph
+        return job
+
+
+# Made once: SQLAlchemy remembers what it compiled of it.
+_DEFINITION: Final = (
+    select(RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest)
+    .select_from(JOB.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id))
+    .where(JOB.c.id == bindparam("of_run"))
+)

@@ -20,6 +20,7 @@ from checkpoint_plugin.models import (
     OUTPUT_SEGMENT,
     PAYLOAD,
     PAYLOAD_SEGMENT,
+    RUN_DEFINITION,
     RUN_NODE_STATE,
     Base,
 )
@@ -43,7 +44,8 @@ SUMMED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
     ("checkpoints", CHECKPOINT, ("reason", "cut_hash", "digest", "context", "error")),
     ("states", RUN_NODE_STATE, ("node_id", "last_error", *SEALED)),
     ("events", EVENT, ("kind", "node_id", "payload_json")),
-    ("run", JOB, ("definition", "graph", "params", "logs", "error", "error_message", "suspension_state_json", "metadata_json")),
+    ("run", RUN_DEFINITION, ("body", "graph", "params")),
+    ("run", JOB, ("graph", "params", "logs", "error", "error_message", "suspension_state_json", "metadata_json")),
 )  # fmt: skip
 
 

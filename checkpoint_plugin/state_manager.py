@@ -295,7 +295,7 @@ class StateManager:
         epoch = lock_epoch(connection, self.run_id)
         if epoch is None:
             job = Job(id=self.run_id, execution_strategy=BARE)
-            insert_bare_job(connection, {**job.model_dump(), **bare_definition(job)}, keys)
+            insert_bare_job(connection, job.model_dump(), bare_definition(job), keys)
             epoch = lock_epoch(connection, self.run_id)
         return epoch or 0
 

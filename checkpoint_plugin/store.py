@@ -17,8 +17,7 @@ from sqlalchemy import Connection, func, select, update
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.definition import Definition, is_storable_text, seal_definition, storable_text
-from checkpoint_plugin.digests import digest_of
+from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
@@ -33,9 +32,10 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_DEFINITION, RUN_NODE_STATE
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
+from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.unbroken import Unbroken
@@ -84,7 +84,7 @@ class Store(ListedRuns):
             RunExists: there is one.
         """
         now = datetime.now(UTC)
-        hides = self.keys.ring is not None
+        texts = {} if self.keys.ring is not None else {"graph": definition.graph, "params": definition.params}
         tries = 0
 
         def work(connection: Connection) -> Lease | None:
@@ -96,11 +96,9 @@ class Store(ListedRuns):
                     id=run_id,
                     attempt=1,
                     status="running",
-                    **seal_definition(run_id, b"" if hides else definition.body, PLAIN),
                     job_type="workflow",
                     execution_strategy=RUNNER,
-                    graph=None if hides else definition.graph,
-                    params=None if hides else definition.params,
+                    **short_texts(texts),
                     created_at=now,
                     started_at=now,
                     updated_at=now,
@@ -116,9 +114,7 @@ class Store(ListedRuns):
                     return Lease(run_id, holder, 1, 0, now)  # the commit whose answer was lost; the first renewal says until when
                 raise RunExists(run_id)
             lease = make_lease(connection, run_id, holder, lease_seconds)
-            if hides:  # the row of its keys refers to this one
-                columns = seal_definition(run_id, definition.body, self.keys.make(connection, run_id))
-                connection.execute(JOB.update().where(JOB.c.id == run_id).values(**columns))
+            insert_definition(connection, run_id, definition.body, texts, self.keys.make(connection, run_id))
             return lease
 
         return await self._surely(work, lambda connection: False)
@@ -206,9 +202,10 @@ class Store(ListedRuns):
         """
 
         def work(connection: Connection) -> Any:
-            columns = (JOB.c.attempt, JOB.c.status, JOB.c.definition, JOB.c.definition_digest)
+            query = select(JOB.c.attempt, JOB.c.status, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest).select_from(JOB)
+            query = query.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id)
             with telling_damage(run_id, "its row"):
-                row = connection.execute(select(*columns).where(JOB.c.id == run_id)).first()
+                row = connection.execute(query.where(JOB.c.id == run_id)).first()
                 completed = RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.status == "completed"
                 over = connection.execute(select(RUN_NODE_STATE.c.node_id).where(*completed)).scalars().all()
             return row, self.keys.find(connection, run_id), frozenset(over)
@@ -222,10 +219,8 @@ class Store(ListedRuns):
     def _decode_job(self, run_id: str, row: Any, seal: Seal, over: frozenset[str]) -> StoredJob:
         if row.status not in STATUSES:
             raise StoreDamaged(run_id, f"its status {row.status!r} is not one")
-        if digest_of(run_id.encode(), row.definition) != row.definition_digest:
-            raise StoreDamaged(run_id, "its graph and inputs were changed")
         try:
-            found = self.codec.decode(seal.open(bytes(row.definition), b"definition"))
+            found = self.codec.decode(opened_definition(run_id, row, seal))
         except MalformedValue as error:
             raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
         except ValueNotReadable as error:
