@@ -30,6 +30,14 @@ BODIES = ("payload", "payload_segment", "node_version", "output_segment")
 
 def make_older(connection: Connection) -> None:
     """Undo what the steps do, from the last to the first."""
+    kind = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+    for old, new in (("definition", "body"), ("definition_digest", "digest")):
+        connection.execute(text(f"ALTER TABLE job ADD COLUMN {old} {kind}"))
+        connection.execute(text(f"UPDATE job SET {old} = (SELECT {new} FROM run_definition WHERE run_id = job.id)"))
+    for shown in ("graph", "params"):
+        there = f"SELECT {shown} FROM run_definition WHERE run_id = job.id"
+        connection.execute(text(f"UPDATE job SET {shown} = COALESCE({shown}, ({there}))"))
+    connection.execute(text("DROP TABLE run_definition"))
     connection.execute(text("ALTER TABLE job ADD COLUMN newest_number INTEGER NOT NULL DEFAULT 0"))
     numbers = "SELECT newest_number FROM lease WHERE lease.run_id = job.id"
     connection.execute(text(f"UPDATE job SET newest_number = ({numbers})"))

@@ -36,6 +36,7 @@ from checkpoint_plugin.models import (
     OUTPUT_SEGMENT,
     PAYLOAD,
     PAYLOAD_SEGMENT,
+    RUN_DEFINITION,
     RUN_NODE_STATE,
     SCHEMA,
 )
@@ -466,7 +467,7 @@ async def test_a_file_that_vanishes_is_an_error_and_is_not_made_again(tmp_path: 
 
 async def test_a_changed_definition_is_damage(store: Store) -> None:
     await store.insert_job("r", definition())
-    await store.transact(lambda c: c.execute(update(JOB).values(definition=definition(x=1).body)))
+    await store.transact(lambda c: c.execute(update(RUN_DEFINITION).values(body=definition(x=1).body)))
     with pytest.raises(StoreDamaged, match="graph and inputs"):
         await store.load_job("r")
 

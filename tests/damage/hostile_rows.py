@@ -23,7 +23,7 @@ from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.definition import Definition
 from checkpoint_plugin.digests import row_digest, segment_digest
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_DEFINITION
 from checkpoint_plugin.payloads import PIECES
 from checkpoint_plugin.reading import cut_hash_of
 from checkpoint_plugin.store import RunHistory, Store
@@ -147,7 +147,7 @@ async def prepare(url: str, payloads: Sequence[bytes]) -> dict[str, str]:
     store = Store(locate(url), create=False, codec=Forger())
     kept = await store.restore(RunHistory("honest", 1, 1), None)
     assert kept is not None
-    query = select(JOB.c.definition).where(JOB.c.id == "honest")
+    query = select(RUN_DEFINITION.c.body).where(RUN_DEFINITION.c.run_id == "honest")
     body = await store.transact(lambda connection: bytes(connection.execute(query).scalar_one()), write=False)
     where: dict[str, str] = {}
     for number, data in enumerate(payloads):

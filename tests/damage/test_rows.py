@@ -12,7 +12,16 @@ from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 
 from checkpoint_plugin.digests import row_digest
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import (
+    CHECKPOINT,
+    JOB,
+    LEASE,
+    NODE_VERSION,
+    OUTPUT_SEGMENT,
+    PAYLOAD,
+    PAYLOAD_SEGMENT,
+    RUN_DEFINITION,
+)
 from checkpoint_plugin.rows import FIELDS
 from checkpoint_plugin.store import Store
 from tests.damage.stored import RUN_ID, Refused, Seen, compare, look, store_run
@@ -26,7 +35,7 @@ NEEDED: dict[str, tuple[Table, tuple[str, ...]]] = {
         CHECKPOINT,
         ("cut_hash", "status", "row_count", "log", "context", "error", "attempt", "created_at", "number", "digest"),
     ),
-    "job": (JOB, ("definition", "definition_digest")),
+    "run_definition": (RUN_DEFINITION, ("body", "digest")),
     "lease": (LEASE, ("newest_number",)),
 }
 """The tables that a restore reads, with columns whose change nobody may miss."""
@@ -99,7 +108,7 @@ async def test_a_changed_row(stored: str, name: str) -> None:
     assert compare(await look(stored), reference) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in NEEDED if name != "job"])
+@pytest.mark.parametrize("name", list(NEEDED))
 async def test_a_deleted_row(stored: str, name: str) -> None:
     table, _ = NEEDED[name]
     reference = await look(stored)
