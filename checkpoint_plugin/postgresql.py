@@ -160,7 +160,10 @@ class PostgresDatabase:
             async with raw.transaction():
                 for sql, arguments in writer.payload_statements():
                     await raw.execute(sql, *arguments)
-                return await self._write(raw, *writer.statement(payloads=False))
+                held = await self._write(raw, *writer.statement(whole=False))
+                for sql, arguments in writer.more_statements() if held else ():
+                    await raw.execute(sql, *arguments)
+                return held
         except DRIVER_ERRORS as error:
             await finish(self._let_go())
             raise self._told(error, undone=False) from error

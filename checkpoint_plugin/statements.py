@@ -50,7 +50,7 @@ __all__ = [
     "SHOWN",
     "USUAL",
     "SqliteStatements",
-    "payloads_statement",
+    "rows_statement",
     "save_statement",
     "sqlite_statements",
 ]
@@ -157,11 +157,12 @@ def save_statement(names: frozenset[str], job: bool) -> Compiled:
 
 
 @cache
-def payloads_statement() -> Compiled:
-    """Payloads alone, for PostgreSQL: a run's id and an array a column."""
+def rows_statement(name: str) -> Compiled:
+    """Rows of one name alone, for PostgreSQL: what they share, and an array a column."""
     dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-    rows = MANY["payloads"]
-    return Compiled(_unnested("payloads", rows, None), dialect, ("run_id", *(f"payloads_{column}" for column in rows.columns)))
+    rows = MANY[name]
+    arrays = (f"{name}_{column}" for column in rows.columns)
+    return Compiled(_unnested(name, rows, None), dialect, (*rows.shared, *arrays))
 
 
 def _advance() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,7 +21,7 @@ from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
 from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place, payload_place, series_place
-from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, USUAL, payloads_statement, save_statement, sqlite_statements
+from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, USUAL, rows_statement, save_statement, sqlite_statements
 from checkpoint_plugin.suspensions import job_columns, node_columns
 from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspension
 
@@ -32,6 +32,8 @@ LIGHT_ITEMS: Final = 32
 LIGHT_BYTES: Final = 16_384
 LARGE_SAVE: Final = 1 << 20
 """Bytes of payloads beyond which a save is sent in parts."""
+MANY_ROWS: Final = 1_000
+"""Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
 
 
 def insert_new(dialect: str, table: Any) -> Any:
@@ -198,16 +200,16 @@ class CutWriter:
             connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
         return True
 
-    def statement(self, *, payloads: bool = True) -> tuple[str, tuple[Any, ...]]:
+    def statement(self, *, whole: bool = True) -> tuple[str, tuple[Any, ...]]:
         """The whole save as one statement for PostgreSQL, which gives 1 when it was written, else 0.
 
         Args:
-            payloads: off when these were written before, in the same transaction.
+            whole: off when `payload_statements` went before, and `more_statements` follow, in the same transaction.
         """
         rows = self.rows
-        found = {name: getattr(rows, name) for name in MANY}
-        if not payloads:
-            found["payloads"] = ()
+        found: dict[str, Sequence[Any]] = {name: getattr(rows, name) for name in MANY}
+        if not whole:
+            found = {name: () if name == "payloads" else many[:MANY_ROWS] for name, many in found.items()}
         save = save_statement(frozenset(name for name, many in found.items() if many and name not in USUAL), not self._goes_on)
         values: list[Any] = [*self._fence(), self._snapshot.taken_at, *(rows.head[name] for name in ONE)]
         for name, many in found.items():
@@ -248,20 +250,30 @@ class CutWriter:
 
     @property
     def is_large(self) -> bool:
-        """Whether its payloads are too large for one message."""
-        return self._payloads.row_bytes > LARGE_SAVE
+        """Whether it is too large for one message."""
+        return self._payloads.row_bytes > LARGE_SAVE or len(self.rows.nodes) > MANY_ROWS
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""
-        statement = payloads_statement()
+        statement = rows_statement("payloads")
         part: list[tuple[Any, ...]] = []
         size = 0
         for place, row in enumerate(self.rows.payloads, 1):
             part.append(row)
             size += len(row[3])
-            if size >= LARGE_SAVE or place == len(self.rows.payloads):
+            if size >= LARGE_SAVE or len(part) >= MANY_ROWS or place == len(self.rows.payloads):
                 yield statement.sql, statement.parameters((self.history.run_id, *zip(*part, strict=True)))
                 part, size = [], 0
+
+    def more_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What `statement` leaves out when it is not the whole save; to be written only where that was, for it is the fence."""
+        shared = self._shared()
+        for name, kind in MANY.items():
+            many = () if name == "payloads" else getattr(self.rows, name)
+            for first in range(MANY_ROWS, len(many), MANY_ROWS):
+                statement = rows_statement(name)
+                columns = zip(*many[first : first + MANY_ROWS], strict=True)
+                yield statement.sql, statement.parameters((*shared[: len(kind.shared)], *columns))
 
     # What comes of it.
 

@@ -251,6 +251,29 @@ async def test_of_many_that_start_a_run_at_once_one_does(store: Store, store_url
     assert sorted(type(result).__name__ for result in made) == ["NoneType"] + ["RunExists"] * 5
 
 
+async def test_a_cut_of_thousands_of_nodes_is_whole_or_not_there(store: Store) -> None:
+    await store.insert_job("r", definition())
+    nodes = [
+        NodeSnapshot(f"n{place}", "completed", state=f"{place} {BIG}"[:200], ended_at=datetime.now(UTC)) for place in range(2_500)
+    ]
+    outputs = [NodeSnapshot(f"o{place}", "running", collected=Prefix([place])) for place in range(1_200)]
+    old = RunHistory("r", 1, 1)
+    await store.save(old, cut(*nodes, *outputs), "1")
+    history = RunHistory("r", 1)
+    found = await store.restore(history, None)
+    assert found is not None
+    assert {n.node_id: (n.status, n.state, list(n.collected)) for n in found.nodes} == {
+        n.node_id: (n.status, n.state, list(n.collected)) for n in (*nodes, *outputs)
+    }
+    tables = (CHECKPOINT, NODE_VERSION, PAYLOAD, RUN_NODE_STATE, OUTPUT_SEGMENT)
+    before = [await rows(store, table) for table in tables]
+    assert before == [1, 3_700, 2_500, 3_700, 1_200]
+    await store.begin_attempt("r", 2, HOLDER)
+    with pytest.raises(LeaseLost):
+        await store.save(old, cut(*(NodeSnapshot(n.node_id, "running") for n in nodes)), "2")
+    assert [await rows(store, table) for table in tables] == before
+
+
 async def test_an_older_attempt_writes_nothing(store: Store) -> None:
     await store.insert_job("r", definition())
     old = RunHistory("r", 1, 1)
