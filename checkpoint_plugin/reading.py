@@ -17,6 +17,7 @@ from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
+from checkpoint_plugin.raw_rows import fetch_tuples
 from checkpoint_plugin.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
@@ -119,7 +120,7 @@ def fetch_cut(
 
 def _fetch_rows(connection: Connection, run_id: str, head: Any, reader: RowReader, blobs: Blobs | None, brief: bool) -> StoredCut:
     """The rows of a checkpoint."""
-    rows = connection.execute(_newest_rows(run_id, head.number)).all()
+    rows = fetch_tuples(connection, _newest_rows(run_id, head.number))
     segments = connection.execute(_segments(run_id, head)).all()
     total = _check_cut(run_id, head, rows)
     digests = {node_id: digest for node_id, _, _, digest in rows}

@@ -200,12 +200,16 @@ def related_places(graph: Mapping[str, Any]) -> Callable[[Place], Sequence[Place
     """
     sources: dict[str, str] = {}
     incoming: dict[str, list[str]] = {}
-    for number, edge in enumerate(graph.get("edges", ())):
-        edge_id = edge.get("id") or f"e{number}"  # as a runner names it; where it does not, a value is stored whole
-        sources[edge_id] = edge["source"]
-        incoming.setdefault(edge["target"], []).append(edge_id)
+
+    def look() -> None:
+        for number, edge in enumerate(graph.get("edges", ())):
+            edge_id = edge.get("id") or f"e{number}"  # as a runner names it; where it does not, a value is stored whole
+            sources[edge_id] = edge["source"]
+            incoming.setdefault(edge["target"], []).append(edge_id)
 
     def related(place: Place) -> Sequence[Place]:
+        if not sources:  # when it is first needed: many a run has no value that is large enough
+            look()
         kind, name = place[0], place[1]
         node_id = sources.get(name, "") if kind == "edge" else name
         came: list[Place] = [("edge", edge_id) for edge_id in incoming.get(node_id, ())[:4]]

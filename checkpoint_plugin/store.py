@@ -34,6 +34,7 @@ from checkpoint_plugin.lease import (
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_DEFINITION, RUN_NODE_STATE
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
+from checkpoint_plugin.raw_rows import fetch_tuples
 from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
 from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
@@ -207,8 +208,8 @@ class Store(ListedRuns):
             with telling_damage(run_id, "its row"):
                 row = connection.execute(query.where(JOB.c.id == run_id)).first()
                 completed = RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.status == "completed"
-                over = connection.execute(select(RUN_NODE_STATE.c.node_id).where(*completed)).scalars().all()
-            return row, self.keys.find(connection, run_id), frozenset(over)
+                over = fetch_tuples(connection, select(RUN_NODE_STATE.c.node_id).where(*completed))
+            return row, self.keys.find(connection, run_id), frozenset(node_id for (node_id,) in over)
 
         row, seal, over = await self._read(work) if is_storable_text(run_id) else (None, PLAIN, frozenset())
         if row is None:
