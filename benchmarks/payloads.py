@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import string
 from functools import cache
 
-__all__ = ["MEBIBYTE", "following", "kilobyte", "large"]
+__all__ = ["MEBIBYTE", "following", "kilobyte", "large", "waiting_item"]
 
 MEBIBYTE = 1 << 20
-WORDS = ("node", "graph", "actor", "inbox", "stream", "checkpoint", "resume", "handle", "output", "workflow", "and", "of")
+EVENTS = ("scheduled", "started", "emitted", "committed", "completed", "retried")
+LINE = (
+    '{"time": "2027-03-04T10:11:%02d.%03dZ", "level": "INFO", "logger": "workflow", "run": "%08d", "node": "step_%02d", '
+    '"event": "%s", "attempt": 1, "message": "the node went on"}\n'
+)
 
 
 @cache
@@ -27,23 +32,31 @@ def following(value: dict[str, str]) -> dict[str, str]:
     return {"text": kilobyte(int(value["text"][:8]) + 1)}
 
 
-@cache
-def _pool(kind: str) -> bytes:
-    source = random.Random(11)
-    if kind == "random":
-        return source.randbytes(2 * MEBIBYTE)
-    return " ".join(source.choices(WORDS, k=500_000)).encode()[: 2 * MEBIBYTE]
-
-
 def large(kind: str, number: int, size: int = MEBIBYTE) -> bytes | str:
-    """A value of `size` bytes, another for each number.
+    """A value of `size` bytes, another for each number, which has nothing in common with the others.
 
     Args:
-        kind: `random`, bytes that no one can compress, or `text`, words.
+        kind: `random`, bytes that no one can compress, or `text`, the log of a program as lines of JSON.
         number: of the node.
         size: bytes.
     """
-    start = number * 7_919 % MEBIBYTE
-    head = f"{number:08d}".encode()
-    value = (head + _pool(kind)[start : start + size])[:size]
-    return value if kind == "random" else value.decode()
+    source = random.Random(number)
+    return source.randbytes(size) if kind == "random" else _log(source, number, size)
+
+
+@cache
+def _noise(size: int) -> bytes:
+    return random.Random(11).randbytes(size)
+
+
+def waiting_item(number: int, size: int) -> bytes:
+    """Bytes that no one can compress, made in no time: only their head differs."""
+    return f"{number:08d}".encode() + _noise(size)[8:]
+
+
+def _log(source: random.Random, number: int, size: int) -> str:
+    """What compressible text is in practice: lines alike, with times, names and numbers that are not."""
+    count = size // len(LINE) + 1
+    times = itertools.accumulate(source.choices(range(40), k=count))
+    named = zip(times, source.choices(range(40), k=count), source.choices(EVENTS, k=count), strict=True)
+    return "".join([LINE % (at // 1_000 % 60, at % 1_000, number, step, event) for at, step, event in named])[:size]

@@ -42,11 +42,18 @@ async def save_growing(request: Request) -> dict[str, float]:
 
 
 async def restore(request: Request) -> dict[str, float]:
-    """W4: connect, and a bare SELECT of one row a node: its number, status and digest."""
+    """W4: connect, and a bare SELECT of the rows that are needed: of each node where it stands and a digest, and the graph."""
     if request.action == "fill":
-        rows = [
-            (number, b"completed" + hashlib.blake2b(b"%d" % number, digest_size=32).digest()) for number in range(request.size)
+        rows = [(number, ormsgpack.packb(_standing(number))) for number in range(request.size)]
+        edges = [
+            {"source": f"n{n}", "sourceHandle": "output", "target": f"n{n + 1}", "targetHandle": "value"}
+            for n in range(request.size)
         ]
+        nodes = [
+            {"id": f"n{n}", "type": "benchmarks.ours.nodes.hand_on", "data": {}, "sync_mode": "on_any"}
+            for n in range(request.size)
+        ]
+        rows.append((request.size, ormsgpack.packb({"nodes": nodes, "edges": edges})))
         async with open_writer(request) as writer:
             await writer.write(rows)
         return {"seconds": 0.0}
@@ -56,8 +63,12 @@ async def restore(request: Request) -> dict[str, float]:
             return await writer.fetch("SELECT id, value FROM node")
 
     seconds, rows = await clocked(work)
-    assert len(rows) == request.size
+    assert len(rows) == request.size + 1
     return {"seconds": seconds}
+
+
+def _standing(number: int) -> list[Any]:
+    return [f"n{number}", "completed", 1, 1, 1, "source", 1.7e9, 1.7e9, hashlib.blake2b(b"%d" % number, digest_size=32).digest()]
 
 
 async def save_nodes(request: Request) -> dict[str, float]:

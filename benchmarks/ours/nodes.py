@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from benchmarks.payloads import following, kilobyte, large
+from benchmarks.payloads import following, kilobyte, large, waiting_item
 from workflow_runner import Context, Stream, node
 
 __all__ = ["branch", "count", "fill", "gate", "grow", "hand_item", "hand_on", "last", "make", "pass_on", "source", "step", "take"]
@@ -86,7 +86,7 @@ async def grow(steps: int, context: Context) -> AsyncIterator[int]:
 @node(outputs=("item", "done"))
 async def fill(number: int, size: int) -> dict[str, Any]:
     """W8: an item that waits for the gate."""
-    return {"item": large("random", number, size), "done": True}
+    return {"item": waiting_item(number, size), "done": True}
 
 
 @node
