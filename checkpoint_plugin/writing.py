@@ -17,6 +17,7 @@ from checkpoint_plugin.digests import add_digests, digest_of, row_digester, segm
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.lease import lease_lost
+from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
@@ -27,9 +28,6 @@ from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspens
 
 __all__ = ["CutWriter", "SaveRows", "head_digest", "insert_new"]
 
-LIGHT_NODES: Final = 16
-LIGHT_ITEMS: Final = 32
-LIGHT_BYTES: Final = 16_384
 LARGE_SAVE: Final = 1 << 20
 """Bytes of payloads beyond which a save is sent in parts."""
 MANY_ROWS: Final = 1_000
@@ -114,8 +112,8 @@ class CutWriter:
         run_id, at = history.run_id, snapshot.taken_at
         seal = history.seal
 
-        def sealed(data: bytes, place: Callable[..., tuple[bytes, ...]], *at: Any) -> bytes:
-            return data if seal is PLAIN else seal.seal(data, *place(*at))
+        def sealed(data: bytes, place: Callable[..., tuple[bytes, ...]], *where: Any) -> bytes:
+            return data if seal is PLAIN else seal.seal(data, *place(*where))
 
         known = history.payloads
         writer = RowWriter(run_id, history.saved_items, known, self._codec, seal, history.large)
@@ -241,12 +239,7 @@ class CutWriter:
     @property
     def is_light(self) -> bool:
         """Whether encoding takes so little time that handing it to a thread takes longer."""
-        nodes, saved = self._snapshot.nodes, self.history.saved_items
-        return (
-            self._files is None
-            and len(nodes) <= LIGHT_NODES
-            and all(_is_light(node, saved.get(node.node_id, 0)) for node in nodes)
-        )
+        return self._files is None and is_light(self._snapshot.nodes, self.history.saved_items)
 
     @property
     def is_large(self) -> bool:
@@ -370,29 +363,6 @@ def head_digest(values: Mapping[str, Any]) -> bytes:
     if values["written_at"] is not None:  # as layout 1 had none of these
         parts += [values["written_at"].astimezone(UTC).isoformat(timespec="microseconds"), values["context"], values["log"]]
     return digest_of(encode(parts, lambda: "checkpoint"))
-
-
-def _is_light(node: NodeSnapshot, saved: int) -> bool:
-    if len(node.taken) + len(node.collected) - saved > LIGHT_ITEMS:
-        return False
-    waits = () if node.suspension is None else (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
-    values = [node.state, *waits, *(node.arguments or {}).values(), *(node.latest or {}).values(), *node.collected[saved:]]
-    for edge in node.inbox:
-        if len(edge.items) > LIGHT_ITEMS:
-            return False
-        values += edge.items
-    return all(_is_light_value(value, 2) for value in (*values, *(item for _, item in node.taken)))
-
-
-def _is_light_value(value: Any, depth: int) -> bool:
-    """Whether a value is small, as far as a quick look tells; what is not plain is not light."""
-    if value is None or type(value) in (bool, int, float):
-        return True
-    if type(value) in (str, bytes):
-        return len(value) <= LIGHT_BYTES
-    if depth and type(value) in (dict, list, tuple) and len(value) <= LIGHT_ITEMS:
-        return all(_is_light_value(item, depth - 1) for item in (value.values() if type(value) is dict else value))
-    return False
 
 
 def _node_state(node: NodeSnapshot, at: datetime, seal: Seal) -> tuple[Any, ...]:

@@ -1,0 +1,47 @@
+"""Cuts that are encoded sooner than they are handed to a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hookspecs import NodeSnapshot
+
+__all__ = ["is_light"]
+
+LIGHT_NODES: Final = 16
+LIGHT_ITEMS: Final = 32
+LIGHT_BYTES: Final = 16_384
+
+
+def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int]) -> bool:
+    """Whether encoding takes so little time that it may be done on the event loop.
+
+    Args:
+        nodes: of a cut.
+        saved_items: how many items of each output node are stored.
+    """
+    return len(nodes) <= LIGHT_NODES and all(_is_light_node(node, saved_items.get(node.node_id, 0)) for node in nodes)
+
+
+def _is_light_node(node: NodeSnapshot, saved: int) -> bool:
+    if len(node.taken) + len(node.collected) - saved > LIGHT_ITEMS:
+        return False
+    waits = () if node.suspension is None else (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
+    values = [node.state, *waits, *(node.arguments or {}).values(), *(node.latest or {}).values(), *node.collected[saved:]]
+    for edge in node.inbox:
+        if len(edge.items) > LIGHT_ITEMS:
+            return False
+        values += edge.items
+    return all(_is_light_value(value, 2) for value in (*values, *(item for _, item in node.taken)))
+
+
+def _is_light_value(value: Any, depth: int) -> bool:
+    """Whether a value is small, as far as a quick look tells; what is not plain is not light."""
+    if value is None or type(value) in (bool, int, float):
+        return True
+    if type(value) in (str, bytes):
+        return len(value) <= LIGHT_BYTES
+    if depth and type(value) in (dict, list, tuple) and len(value) <= LIGHT_ITEMS:
+        return all(_is_light_value(item, depth - 1) for item in (value.values() if type(value) is dict else value))
+    return False
