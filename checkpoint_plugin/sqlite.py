@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import StaticPool
 
+from checkpoint_plugin.engines import make_sqlite_engine
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
@@ -152,7 +152,7 @@ class SqliteDatabase:
         if self._engine is not None and (self._may_write or not write):
             return self._engine
         self._dispose()
-        engine = create_engine("sqlite://", creator=lambda: self._open(write), poolclass=StaticPool)
+        engine = make_sqlite_engine(lambda: self._open(write))
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(self._begin))
         try:
             if write:
