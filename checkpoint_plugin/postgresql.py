@@ -14,11 +14,12 @@ from weakref import WeakSet
 import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, StoreUrlInvalid
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import Location
+from checkpoint_plugin.postgresql_engine import make_postgres_engine
 from checkpoint_plugin.refusal import driver_error, told_by, unreadable
 from checkpoint_plugin.unbroken import finish
 
@@ -81,7 +82,7 @@ class PostgresDatabase:
         arguments: dict[str, Any] = {"async_creator_fn": self._connect}
         if not cached:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
-        self._engine = create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_size=1, max_overflow=2)
+        self._engine = make_postgres_engine(repr((self._dsn, location.schema, cached)), arguments)
         self._saving: AsyncConnection | None = None
         self._raw: Any = None
         self._open: WeakSet[Any] = WeakSet()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from checkpoint_plugin.engines import make_sqlite_engine
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.refusal import driver_error, not_created, unreadable
+from checkpoint_plugin.sqlite_engine import make_sqlite_engine
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.worker import Worker
 

@@ -1,6 +1,6 @@
-"""What the engines of one process share: a dialect that has met its database, and the statements that were compiled for it.
+"""Engines over SQLite, which share what was compiled in their process.
 
-A store is opened for every question, and `create_engine` makes both anew: compiling would take longer than the answer.
+A store is opened for every question, and `create_engine` compiles anew for each: that would take longer than the answer.
 """
 
 from __future__ import annotations
