@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-__all__ = ["MODULUS", "add_digests", "digest_of", "number_bytes", "row_digest", "row_digester", "segment_digest", "text_bytes"]
+__all__ = [
+    "HASH_SIZE",
+    "MODULUS",
+    "add_digests",
+    "digest_of",
+    "number_bytes",
+    "row_digest",
+    "row_digester",
+    "segment_digest",
+    "sum_digests",
+    "text_bytes",
+]
 
 HASH_SIZE: Final = 32
 MODULUS: Final = 1 << (8 * HASH_SIZE)
@@ -52,6 +63,11 @@ def segment_digest(run_id: str, node_id: str, log: int, first: int, body: bytes)
     if not log:
         return row_digest(run_id, node_id, first, body)
     return digest_of(text_bytes(run_id), text_bytes(node_id), first.to_bytes(8, "big"), body, log.to_bytes(8, "big"))
+
+
+def sum_digests(digests: Iterable[bytes]) -> int:
+    """The hash of rows: the sum of their digests."""
+    return sum(int.from_bytes(digest, "big") for digest in digests) % MODULUS
 
 
 def add_digests(total: int, *, added: bytes, removed: bytes | None = None) -> int:

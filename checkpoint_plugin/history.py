@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.payloads import BaseCache
 from checkpoint_plugin.rows import Ref
 from checkpoint_plugin.sealing import PLAIN, Seal
@@ -29,7 +30,9 @@ class RunHistory:
         related: see `rows.related_places`.
         generation: of the run's rows: another one means that some were pruned.
         number: of the newest durable checkpoint, 0 without one.
-        digests: of every node's newest row.
+        digests: of the newest rows of nodes.
+        unread: nodes whose rows nobody read, because a block tells that they have completed.
+        tally: what the next block will tell; `None` where none is written.
         saved_items: durable items of each output node.
         log: to which output items are appended; another one after going back to an older checkpoint.
         total: the hash of the newest cut.
@@ -48,6 +51,8 @@ class RunHistory:
     generation: int = 0
     number: int = 0
     digests: dict[str, bytes] = field(default_factory=dict)
+    unread: int = 0
+    tally: Tally | None = None
     saved_items: dict[str, int] = field(default_factory=dict)
     log: int = 0
     total: int = 0

@@ -13,6 +13,7 @@ from checkpoint_plugin.lifecycle import JobLife, NodeLife
 
 __all__ = [
     "CHECKPOINT",
+    "COMPLETED_NODES",
     "EVENT",
     "EVENT_HEAD",
     "JOB",
@@ -27,6 +28,7 @@ __all__ = [
     "SCHEMA",
     "Base",
     "Checkpoint",
+    "CompletedNodes",
     "Event",
     "EventHead",
     "Job",
@@ -227,6 +229,21 @@ class NodeVersion(Base, table=True):
     digest: bytes = Field(sa_type=LargeBinary)
 
 
+class CompletedNodes(Base, table=True):
+    """A block of nodes that have completed, and where the rows of all others stand: it saves a resume to read one a node.
+
+    It is an index, of the newest checkpoint only: where there is none, `node_version` tells the same.
+    """
+
+    __tablename__: ClassVar[str] = "completed_nodes"
+    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+
+    run_id: str = Field(primary_key=True, sa_type=Text)
+    number: int = Field(primary_key=True)
+    body: bytes = Field(sa_type=LargeBinary)
+    digest: bytes = Field(sa_type=LargeBinary)
+
+
 class OutputSegment(Base, table=True):
     """Items that an output node collected between two checkpoints, written once.
 
@@ -321,6 +338,7 @@ JOB: Final = _TABLES["job"]
 RUN_NODE_STATE: Final = _TABLES["run_node_state"]
 CHECKPOINT: Final = _TABLES["checkpoint"]
 NODE_VERSION: Final = _TABLES["node_version"]
+COMPLETED_NODES: Final = _TABLES["completed_nodes"]
 OUTPUT_SEGMENT: Final = _TABLES["output_segment"]
 PAYLOAD: Final = _TABLES["payload"]
 PAYLOAD_SEGMENT: Final = _TABLES["payload_segment"]

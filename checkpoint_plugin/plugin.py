@@ -89,6 +89,7 @@ class CheckpointPlugin:
             check_names(self._policy, run.graph)
         from checkpoint_plugin.blobs import Blobs
         from checkpoint_plugin.codec import Codec
+        from checkpoint_plugin.completed import Tally
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.heartbeat import Heartbeat
@@ -128,7 +129,8 @@ class CheckpointPlugin:
             await store.close()
             raise
         self._heartbeat = Heartbeat(store, lease, seconds, control.fail)
-        self._store, self._history = store, RunHistory(run.run_id, run.attempt, lease.epoch, related_places(run.graph))
+        related = related_places(run.graph)
+        self._store, self._history = store, RunHistory(run.run_id, run.attempt, lease.epoch, related, tally=Tally())
         control.save_at(*self._policy.moments)
         self._control = control
         if self._policy.every_firing and self._policy.durability == "async":

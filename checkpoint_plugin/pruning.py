@@ -18,6 +18,7 @@ from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     EVENT,
     EVENT_HEAD,
     JOB,
@@ -44,6 +45,7 @@ WEIGHED: Final[Sequence[tuple[Table, tuple[str, ...]]]] = (
     (PAYLOAD_SEGMENT, ("body",)),
     (NODE_VERSION, ("body", "mentions")),
     (OUTPUT_SEGMENT, ("body", "mentions")),
+    (COMPLETED_NODES, ("body",)),
     (CHECKPOINT, ("reason", "cut_hash", "digest", "context")),
 )
 """What takes the space."""
@@ -233,8 +235,8 @@ def _digests(mentions: bytes) -> Iterable[bytes]:
 def _drop(connection: Connection, run_id: str) -> None:
     """Delete every row of a run."""
     for table in (
-        PAYLOAD_SEGMENT, PAYLOAD, OUTPUT_SEGMENT, NODE_VERSION, CHECKPOINT, RUN_NODE_STATE, RUN_KEY, EVENT, EVENT_HEAD,
-        RUN_DEFINITION, LEASE,
+        PAYLOAD_SEGMENT, PAYLOAD, OUTPUT_SEGMENT, COMPLETED_NODES, NODE_VERSION, CHECKPOINT, RUN_NODE_STATE, RUN_KEY, EVENT,
+        EVENT_HEAD, RUN_DEFINITION, LEASE,
     ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run_id))
     connection.execute(delete(JOB).where(JOB.c.id == run_id))

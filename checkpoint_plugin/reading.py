@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, func, select, tuple_
 
 from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, text_bytes
+from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import (
+    CHECKPOINT,
+    COMPLETED_NODES,
+    JOB,
+    LEASE,
+    NODE_VERSION,
+    OUTPUT_SEGMENT,
+    PAYLOAD,
+    PAYLOAD_SEGMENT,
+)
 from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.raw_rows import fetch_tuples
 from checkpoint_plugin.restored import RowReader, mentioned_in_refs
@@ -23,7 +33,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["StoredCut", "cut_hash_of", "fetch_cut", "fetch_node_ids", "load_payloads", "read_whole"]
+__all__ = ["StoredCut", "cut_hash_of", "fetch_cut", "fetch_node_ids", "fetch_over", "load_payloads", "read_whole"]
 
 T = TypeVar("T")
 
@@ -43,6 +53,8 @@ class StoredCut:
     mentioned: Iterable[bytes]
     reader: RowReader
     over: frozenset[str] = frozenset()
+    unread: int = 0
+    tally: Tally | None = None
 
     def snapshot(self, history: RunHistory) -> Snapshot:
         """Decode the values, and bring the history up to this checkpoint.
@@ -63,6 +75,7 @@ class StoredCut:
         nodes = tuple(node for node in found if not is_as_new(node))
         history.number = head.number
         history.digests = self.digests
+        history.unread, history.tally = self.unread, self.tally
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
         history.log = head.log
         history.suspended = {node.node_id: node.suspension for node in nodes if node.suspension is not None}
@@ -120,21 +133,28 @@ def fetch_cut(
 
 def _fetch_rows(connection: Connection, run_id: str, head: Any, reader: RowReader, blobs: Blobs | None, brief: bool) -> StoredCut:
     """The rows of a checkpoint."""
-    rows = fetch_tuples(connection, _newest_rows(run_id, head.number))
+    blocks = _fetch_blocks(connection, run_id, head, reader) if brief else NO_BLOCKS
+    rows = _fetch_nodes(connection, run_id, head, blocks)
+    over = frozenset(blocks.node_ids)
+    if len(over) != len(blocks.node_ids) or any(row[0] in over for row in rows):  # a node went on after its block
+        blocks, over = NO_BLOCKS, frozenset()
+        rows = _fetch_nodes(connection, run_id, head, blocks)
     segments = connection.execute(_segments(run_id, head)).all()
-    total = _check_cut(run_id, head, rows)
+    total = _check_cut(run_id, head, rows, blocks)
     digests = {node_id: digest for node_id, _, _, digest in rows}
-    over: frozenset[str] = frozenset()
+    tally: Tally | None = None
     if brief:
-        over = frozenset(node_id for node_id, number, body, _ in rows if reader.is_over(node_id, body, number))
-        rows = [row for row in rows if row[0] not in over]
+        loose = {node_id: digest for node_id, number, body, digest in rows if reader.is_over(node_id, body, number)}
+        rows = [row for row in rows if row[0] not in loose]
+        tally = Tally(loose, {node_id: number for node_id, number, _, _ in rows})
+        over |= loose.keys()
     unpacked = {node_id: reader.unpack(node_id, body, number) for node_id, number, body, _ in rows}
     _check_segments(run_id, head.number, segments)
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
     reader.payloads = load_payloads(connection, run_id, mentioned, reader.seal, blobs)
-    return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over)
+    return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over, len(blocks.node_ids), tally)
 
 
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
@@ -144,8 +164,6 @@ def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
     last = select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id).scalar_subquery().label("last_number")
     query = select(LEASE.c.newest_number, last, CHECKPOINT).select_from(joined)
     head = connection.execute(query.where(JOB.c.id == run_id)).first()
-    if head is not None and head.newest_number is None:
-        raise StoreDamaged(run_id, "it has no row in lease")
     if head is not None and head.newest_number is None:
         raise StoreDamaged(run_id, "it has no row in lease")
     if head is not None and head.number is not None:
@@ -178,13 +196,55 @@ async def read_whole(read: Callable[[], Awaitable[T]]) -> T:
             missing = gone.name
 
 
+def fetch_over(connection: Connection, run_id: str, seal: Seal) -> frozenset[str]:
+    """The nodes that have completed and hold nothing, as far as a quick look tells; a restore tells for sure."""
+    try:
+        with telling_damage(run_id, "a row of it"):
+            head = _fetch_head(connection, run_id, None)
+            if head is None:
+                return frozenset()
+            reader = RowReader(run_id, head.number, seal=seal)
+            blocks = _fetch_blocks(connection, run_id, head, reader)
+            rows = _fetch_nodes(connection, run_id, head, blocks)
+            loose = [node_id for node_id, number, body, _ in rows if reader.is_over(node_id, body, number)]
+    except StoreDamaged:
+        return frozenset()
+    return frozenset((*blocks.node_ids, *loose))
+
+
 def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
     """Every node of which a run has a row, of whatever checkpoint."""
     return set(connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars())
 
 
-def _newest_rows(run_id: str, number: int) -> Any:
-    of_run = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number <= number)
+def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowReader) -> Blocks:
+    """What blocks tell of a checkpoint."""
+    if head.written_at is None:  # layout 1 summed something else
+        return NO_BLOCKS
+    table = COMPLETED_NODES.c
+    query = select(table.number, table.body, table.digest).where(table.run_id == run_id)
+    blocks: list[tuple[int, Sequence[Any]]] = []
+    for number, body, digest in connection.execute(query.order_by(table.number)):
+        if block_digest(run_id, number, body) != digest:
+            raise StoreDamaged(run_id, "the list of its completed nodes was changed", number)
+        blocks.append((number, reader.unpack_block(body, number)))
+    return read_blocks(blocks)
+
+
+def _fetch_nodes(connection: Connection, run_id: str, head: Any, blocks: Blocks) -> Sequence[Any]:
+    """The rows of all nodes but those of which blocks tell."""
+    rows = fetch_tuples(connection, _newest_rows(run_id, head.number, blocks.number))
+    newer = {row[0] for row in rows} if blocks.open else set()
+    older = [(number, node_id) for node_id, number in blocks.open.items() if node_id not in newer]
+    if older:
+        table = NODE_VERSION.c
+        query = select(table.node_id, table.number, table.body, table.digest).where(table.run_id == run_id)
+        return [*rows, *fetch_tuples(connection, query.where(tuple_(table.number, table.node_id).in_(older)))]
+    return rows
+
+
+def _newest_rows(run_id: str, number: int, after: int) -> Any:
+    of_run = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number > after, NODE_VERSION.c.number <= number)
     newest = select(NODE_VERSION.c.node_id, func.max(NODE_VERSION.c.number).label("number")).where(of_run)
     found = newest.group_by(NODE_VERSION.c.node_id).subquery()
     same = and_(NODE_VERSION.c.node_id == found.c.node_id, NODE_VERSION.c.number == found.c.number)
@@ -225,7 +285,7 @@ def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (wanted[first : first + BATCH] for first in range(0, len(wanted), BATCH))
 
 
-def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> int:
+def _check_cut(run_id: str, head: Any, rows: Sequence[Any], blocks: Blocks) -> int:
     """Compare the rows with the checkpoint; their hash."""
     if head_digest(head._mapping) != head.digest:
         raise StoreDamaged(run_id, "the row of the checkpoint was changed", head.number)
@@ -233,9 +293,10 @@ def _check_cut(run_id: str, head: Any, rows: Sequence[Any]) -> int:
     for node_id, number, body, digest in rows:
         if digest_row(node_id, number, body) != digest:
             raise StoreDamaged(run_id, f"the row of node {node_id!r} was changed", head.number)
-    total = sum(int.from_bytes(row[3], "big") for row in rows) % MODULUS
-    if len(rows) != head.row_count:
-        raise StoreDamaged(run_id, f"{len(rows)} of {head.row_count} node rows are there", head.number)
+    total = (blocks.total + sum_digests(row[3] for row in rows)) % MODULUS
+    found = len(blocks.node_ids) + len(rows)
+    if found != head.row_count:
+        raise StoreDamaged(run_id, f"{found} of {head.row_count} node rows are there", head.number)
     if cut_hash_of(head, total, ((row[0], row[3]) for row in rows)) != head.cut_hash:
         raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
     return total
@@ -251,7 +312,7 @@ def cut_hash_of(head: Any, total: int, rows: Iterable[tuple[str, bytes]]) -> byt
     """
     if head.written_at is None:
         digests = (digest_of(b"cut", text_bytes(node_id), digest) for node_id, digest in rows)
-        total = sum(int.from_bytes(digest, "big") for digest in digests) % MODULUS
+        total = sum_digests(digests)
     return total.to_bytes(32, "big")
 
 

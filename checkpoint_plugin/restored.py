@@ -10,11 +10,12 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.completed import is_block
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.payloads import PayloadReader
 from checkpoint_plugin.row_shape import are_refs, is_bare, is_row
 from checkpoint_plugin.rows import FIELDS, THEMSELVES
-from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place
+from checkpoint_plugin.sealing import PLAIN, Seal, completed_place, items_place, node_place
 from checkpoint_plugin.suspensions import mentioned_in, read_suspension
 from hookspecs import EdgeSnapshot, NodeSnapshot
 
@@ -82,6 +83,17 @@ class RowReader:
             return False
         row = ormsgpack.unpackb(body)
         return not row[COLLECTED] and is_bare(row)
+
+    def unpack_block(self, body: bytes, number: int) -> list[Any]:
+        """A block of completed nodes."""
+        body = self.opened(body, "the list of its completed nodes", *completed_place(number))
+        try:
+            block = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, "the list of its completed nodes cannot be read", number) from error
+        if not is_block(block):
+            raise StoreDamaged(self.run_id, "the list of its completed nodes cannot be read", number)
+        return list(block)
 
     def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
         """An output segment's references."""

@@ -12,6 +12,7 @@ from checkpoint_plugin.blob_sweep import fetch_names, named
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     JOB,
     LEASE,
     NODE_VERSION,
@@ -25,7 +26,7 @@ from checkpoint_plugin.status import can_be_resumed
 
 __all__ = ["delete_history", "fetch_resumable"]
 
-HISTORY: Final = (CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_NODE_STATE)
+HISTORY: Final = (CHECKPOINT, NODE_VERSION, COMPLETED_NODES, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_NODE_STATE)
 
 
 def fetch_resumable(connection: Connection, run_id: str) -> bool:

@@ -12,13 +12,16 @@ from sqlalchemy.exc import DBAPIError
 
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.completed import block_digest, read_blocks
 from checkpoint_plugin.cut_check import CutCheck
 from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.digests import sum_digests
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, ValueNotReadable
 from checkpoint_plugin.finding import RESTORE, RunReport
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     EVENT,
     EVENT_HEAD,
     JOB,
@@ -110,6 +113,7 @@ class RunCheck:
         self._step("its payloads", self._payloads.look)
         self._step("the items of its outputs", self._cuts.look_at_items)
         self._step("the rows of its nodes", lambda: self._cuts.look_at_rows(self._numbers, self._heads))
+        self._step("the blocks of its completed nodes", self._look_at_completed)
         self._step("its lease", self._look_at_lease)
         self._step("its run_node_state", self._look_at_states, LATER)
         self._step("its events", self._look_at_events, UNNEEDED)
@@ -210,6 +214,28 @@ class RunCheck:
                 reader.text(row.error)
             if row.context is not None:
                 reader.value(reader.opened(bytes(row.context), "its context", b"context"), "its context")
+
+    def _look_at_completed(self) -> None:
+        of_run = COMPLETED_NODES.c.run_id == self._notes.run_id
+        blocks = []
+        for row in self._connection.execute(select(COMPLETED_NODES).where(of_run).order_by(COMPLETED_NODES.c.number)):
+            body = bytes(row.body)
+            if block_digest(self._notes.run_id, row.number, body) != bytes(row.digest):
+                self._notes.note("the list of its completed nodes was changed", row.number)
+            elif self._seal is not None:
+                reader = RowReader(self._notes.run_id, row.number, self._codec, self._seal)
+                blocks.append((row.number, reader.unpack_block(body, row.number)))
+                told = read_blocks(blocks[-1:])
+                rows = [self._cuts.rows.get(node_id) for node_id in told.node_ids]
+                found = [
+                    found for found in rows if found is not None and found.shape is not None and found.shape[0] == "completed"
+                ]
+                if len(found) != len(rows) or sum_digests(each.digest for each in found) != told.total:
+                    self._notes.note("the list of its completed nodes does not tell what their rows tell", row.number)
+        whole = read_blocks(blocks)
+        newer = (node_id for node_id, row in self._cuts.rows.items() if row.number > whole.number)
+        if blocks and {*whole.node_ids, *whole.open, *newer} != set(self._cuts.rows):
+            self._notes.note("a list of its completed nodes is missing", whole.number)
 
     def _look_at_states(self) -> None:
         newest = self._heads.get(self._numbers[-1]) if self._numbers else None

@@ -70,6 +70,11 @@ def node_place(node_id: str, number: int) -> tuple[bytes, ...]:
     return b"node", text_bytes(node_id), number_bytes(number)
 
 
+def completed_place(number: int) -> tuple[bytes, ...]:
+    """Where a block of completed nodes stands."""
+    return b"completed", number_bytes(number)
+
+
 def items_place(node_id: str, log: int, first: int) -> tuple[bytes, ...]:
     """Where a segment of an output stands."""
     return b"items", text_bytes(node_id), number_bytes(log), number_bytes(first)

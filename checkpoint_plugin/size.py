@@ -14,6 +14,7 @@ from checkpoint_plugin.blob_name import read_name
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     EVENT,
     JOB,
     NODE_VERSION,
@@ -40,6 +41,7 @@ SUMMED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
     ("values", PAYLOAD, ("digest", "body")),
     ("values", PAYLOAD_SEGMENT, ("body",)),
     ("rows", NODE_VERSION, ("node_id", "body", "mentions", "digest")),
+    ("rows", COMPLETED_NODES, ("body", "digest")),
     ("items", OUTPUT_SEGMENT, ("node_id", "body", "mentions", "digest")),
     ("checkpoints", CHECKPOINT, ("reason", "cut_hash", "digest", "context", "error")),
     ("states", RUN_NODE_STATE, ("node_id", "last_error", *SEALED)),

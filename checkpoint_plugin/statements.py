@@ -30,6 +30,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     JOB,
     LEASE,
     NODE_VERSION,
@@ -83,6 +84,7 @@ MANY: Final[Mapping[str, Rows]] = {
     "payloads": Rows(PAYLOAD, ("run_id",), ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
     "segments": Rows(PAYLOAD_SEGMENT, ("run_id",), ("series", "start", "size", "encoding", "body")),
     "nodes": Rows(NODE_VERSION, ("run_id", "number"), ("node_id", "body", "mentions", "digest")),
+    "completed": Rows(COMPLETED_NODES, ("run_id", "number"), ("body", "digest")),
     "items": Rows(OUTPUT_SEGMENT, ("run_id", "number"), ("node_id", "log", "first", "count", "body", "mentions", "digest")),
     "states": Rows(RUN_NODE_STATE, SHARED, STATE),
     "waiting": Rows(RUN_NODE_STATE, SHARED, (*STATE, *NODE_COLUMNS)),

