@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import hashlib
 import math
 import os
@@ -381,3 +382,28 @@ def test_an_unknown_version_is_refused() -> None:
         decode(b"\x07" + encode(1, place)[1:])
     with pytest.raises(MalformedValue):
         decode(b"")
+
+
+def test_the_garbage_collector_waits_for_a_large_value_and_no_longer() -> None:
+    data = encode([[number] for number in range(50_000)], place)
+    runs: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        runs.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        found = decode(data)
+    finally:
+        gc.callbacks.remove(note)
+    assert len(found) == 50_000
+    assert len(runs) <= 4
+    with pytest.raises(MalformedValue):
+        decode(data[:-1])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        decode(data)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
