@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hookspecs.errors import PluginBlocked, PluginConflict, PluginLoadFailed
 
@@ -101,26 +101,34 @@ def find_entries(group: str, blocked: Iterable[str]) -> dict[str, PluginEntry]:
     others: set[tuple[str, str]] = set()
     if blocks and group in (COMMANDS, STORES):
         plugins = _installed(PLUGINS)
-        by_distribution = {_distribution(point): point.name for point in plugins if point.name in blocks}
-        others = {(_distribution(point), point.name) for point in plugins if point.name not in blocks}
-    claims: dict[str, list[EntryPoint]] = {}
-    for point in _installed(group):
-        claims.setdefault(point.name, []).append(point)
+        by_distribution = {found.distribution: found.point.name for found in plugins if found.point.name in blocks}
+        others = {(found.distribution, found.point.name) for found in plugins if found.point.name not in blocks}
+    claims: dict[str, list[_Found]] = {}
+    for found in _installed(group):
+        claims.setdefault(found.point.name, []).append(found)
     return {
         name: PluginEntry(
             name,
             group,
-            _distribution(point),
-            (point.dist.version if point.dist is not None else None) or "unknown",
-            blocks.get(name, None if (_distribution(point), name) in others else by_distribution.get(_distribution(point))),
-            tuple(_distribution(rival) for rival in rivals),
-            point,
+            found.distribution,
+            found.version,
+            blocks.get(name, None if (found.distribution, name) in others else by_distribution.get(found.distribution)),
+            tuple(rival.distribution for rival in rivals),
+            found.point,
         )
-        for name, (point, *rivals) in claims.items()
+        for name, (found, *rivals) in claims.items()
     }
 
 
-def _installed(group: str) -> Sequence[EntryPoint]:
+class _Found(NamedTuple):
+    """An entry, and what brings it: the name and version of a distribution are parsed anew whenever they are asked for."""
+
+    point: EntryPoint
+    distribution: str
+    version: str
+
+
+def _installed(group: str) -> Sequence[_Found]:
     """The entries of one group; read again once anything was installed, or is looked for elsewhere."""
     from importlib.metadata import entry_points  # a twentieth of a second, for runs that enable something
 
@@ -130,9 +138,15 @@ def _installed(group: str) -> Sequence[EntryPoint]:
 @lru_cache(maxsize=4 * len(GROUPS))
 def _read(
     read: Callable[..., Iterable[EntryPoint]], group: str, places: Sequence[tuple[str, int]], finders: Sequence[int]
-) -> Sequence[EntryPoint]:
+) -> Sequence[_Found]:
     """Every run asks for several groups, and for each the entries of all distributions are read: 2 ms with fifty of them."""
-    return tuple(read(group=group))
+    return tuple(map(_find, read(group=group)))
+
+
+def _find(point: EntryPoint) -> _Found:
+    if point.dist is None:
+        return _Found(point, "unknown", "unknown")
+    return _Found(point, point.dist.name or "unknown", point.dist.version or "unknown")
 
 
 def _changed_at(path: str) -> int:
@@ -146,7 +160,3 @@ def _changed_at(path: str) -> int:
 def names_blocked_by_environment(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
     """The names in WORKFLOW_DISABLE_PLUGINS, separated by commas."""
     return frozenset(name.strip() for name in environment.get(DISABLE_VARIABLE, "").split(",") if name.strip())
-
-
-def _distribution(point: EntryPoint) -> str:
-    return (point.dist.name if point.dist is not None else None) or "unknown"

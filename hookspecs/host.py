@@ -108,7 +108,7 @@ class PluginHost:
                 self._check_registered(name, options)
             else:
                 plugins[name] = self.make(name, options)
-        return _bind(plugins) if plugins else NO_HOOKS
+        return _bind(plugins)
 
     def store_factory(self, name: str | None = None) -> tuple[str, StoreFactory]:
         """The store from which runs are resumed.
@@ -242,6 +242,8 @@ def _teach(entry: PluginEntry, registry: CodecRegistry) -> None:
 
 
 def _bind(plugins: Mapping[str, object]) -> RunHooks:
+    if not plugins:
+        return NO_HOOKS
     # A manager a run: runs cannot mix, and a policy pays for its own hooks only. It costs under a millisecond.
     manager = pluggy.PluginManager(PROJECT)
     for specs in SPEC_CLASSES:

@@ -55,3 +55,24 @@ def test_many_hosts_read_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [PluginHost().entries(PLUGINS) for _ in range(3)]
     assert asked == [{"group": PLUGINS}]
     assert found[0] == found[2]
+
+
+def test_what_brings_an_entry_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "parsed", 1)
+    parsed: list[str] = []
+    parse = vars(importlib.metadata.Distribution)["metadata"].fget
+
+    def count(distribution: importlib.metadata.Distribution) -> Any:
+        found = parse(distribution)
+        if found["Name"] == "parsed":
+            parsed.append("parsed")
+        return found
+
+    monkeypatch.setattr(importlib.metadata.Distribution, "metadata", property(count))
+    PluginHost().entries(PLUGINS)
+    asked = len(parsed)
+    assert asked
+    for _ in range(3):
+        assert PluginHost().entries(PLUGINS)["parsed"].distribution == "parsed"
+    assert len(parsed) == asked

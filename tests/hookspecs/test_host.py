@@ -318,3 +318,16 @@ def test_a_store_made_in_code_comes_first(sample: None) -> None:
     host = PluginHost().register(InCode(), "mine", store=lambda url: url)  # type: ignore[arg-type, return-value]
     assert host.store_factory()[0] == "mine"
     assert host.store_factory("sample")[0] == "sample"
+
+
+def test_where_nothing_is_enabled_no_hooks_are_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(project: str) -> None:
+        raise AssertionError("a manager of plugins was made for none")
+
+    monkeypatch.setattr("pluggy.PluginManager", refuse)
+    host = PluginHost()
+    assert host.bind({"checkpoint": False}) is NO_HOOKS
+    registry: Any = object()
+    host.teacher()(registry)
+    with pytest.raises(AssertionError, match="for none"):
+        host.register(object(), "mine").bind({})
