@@ -90,7 +90,7 @@ async def test_a_full_batch_is_written_at_once(store: Counted) -> None:
     await durable(store, 3)
     async with asyncio.timeout(20):
         while not manager.stats.batches_written:  # the rows are there a moment before the writer hears of it
-            await asyncio.sleep(0)
+            await durable(store, 3)
     assert await state(store, "d") is None
     assert (manager.stats.updates_queued, manager.stats.updates_processed, manager.stats.batches_written) == (4, 3, 1)
     await manager.stop()
