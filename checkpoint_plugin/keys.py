@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.errors import KeyMissing
@@ -19,6 +19,7 @@ __all__ = ["RunKeys", "rotate_keys"]
 
 BATCH: Final = 500
 KNOWN: Final = 1_000
+KEY: Final = select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == bindparam("of_run"))
 
 
 class RunKeys:
@@ -61,7 +62,7 @@ class RunKeys:
         return seal
 
     def _open(self, connection: Connection, run_id: str) -> Seal:
-        row = connection.execute(select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == run_id)).first()
+        row = connection.execute(KEY, {"of_run": run_id}).first()
         if row is not None and self.ring is None:
             raise KeyMissing(
                 f"run {run_id!r} is encrypted with the master key {row.key_id}. Set WORKFLOW_CHECKPOINT_KEY to that key."
@@ -102,7 +103,7 @@ async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
             done = 0
             for run_id in part:
                 connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
-                row = connection.execute(select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == run_id)).first()
+                row = connection.execute(KEY, {"of_run": run_id}).first()
                 wrapped = None if row is None else ring.rewrap(run_id, WrappedKeys(row.key_id, bytes(row.wrapped)))
                 if wrapped is not None:
                     values = {"key_id": wrapped.key_id, "wrapped": wrapped.wrapped}

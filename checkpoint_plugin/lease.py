@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.models import JOB, LEASE
@@ -25,6 +25,13 @@ __all__ = [
     "renew_lease",
     "take_lease",
 ]
+
+# Made once, as in `job.py`.
+LOCK_LEASE: Final = select(LEASE).where(LEASE.c.run_id == bindparam("of_run")).with_for_update()
+UPDATE_LEASE: Final = update(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
+RELEASE_LEASE: Final = UPDATE_LEASE.where(LEASE.c.epoch == bindparam("under")).values(
+    owner=None, host=None, pid=None, process_started=None, expires_at=None
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def take_lease(
     if held and not steal:
         raise RunHeld(run_id, str(before), row.expires_at)
     columns = _columns(holder, now, seconds)
-    connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(epoch=row.epoch + 1, **columns))
+    connection.execute(UPDATE_LEASE, {"of_run": run_id, "epoch": row.epoch + 1, **columns})
     return Lease(run_id, holder, row.epoch + 1, row.generation, columns["expires_at"], str(before) if held else None)
 
 
@@ -145,15 +152,14 @@ def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetim
     lock_lease(connection, lease.run_id, lease.epoch)
     now = database_now(connection)
     until = now + timedelta(seconds=seconds)
-    connection.execute(update(LEASE).where(LEASE.c.run_id == lease.run_id).values(expires_at=until))
+    connection.execute(UPDATE_LEASE, {"of_run": lease.run_id, "expires_at": until})
     connection.execute(update(JOB).where(JOB.c.id == lease.run_id).values(heartbeat_at=now))
     return until
 
 
 def release_lease(connection: Connection, run_id: str, epoch: int) -> None:
     """Let a run go; one that another worker took is left to it."""
-    mine = update(LEASE).where(LEASE.c.run_id == run_id, LEASE.c.epoch == epoch)
-    connection.execute(mine.values(owner=None, host=None, pid=None, process_started=None, expires_at=None))
+    connection.execute(RELEASE_LEASE, {"of_run": run_id, "under": epoch})
 
 
 def _columns(holder: Holder, now: datetime, seconds: float) -> dict[str, Any]:
@@ -169,7 +175,7 @@ def _columns(holder: Holder, now: datetime, seconds: float) -> dict[str, Any]:
 
 def _lock(connection: Connection, run_id: str) -> Row[Any] | None:
     # Locked before it is looked at: of two that take a run at once, the second sees what the first has written.
-    return connection.execute(select(LEASE).where(LEASE.c.run_id == run_id).with_for_update()).first()
+    return connection.execute(LOCK_LEASE, {"of_run": run_id}).first()
 
 
 def lease_lost(run_id: str, epoch: int, row: Row[Any] | None) -> LeaseLost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, or_, type_coerce
@@ -18,9 +18,9 @@ def raw(column: Any) -> Any:
     return type_coerce(column, NullType()).label(column.name)
 
 
-def fetch_tuples(connection: Connection, query: Any) -> Sequence[Any]:
+def fetch_tuples(connection: Connection, query: Any, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
     """All rows of a query of texts, numbers and bytes as tuples: for ten thousand, objects of SQLAlchemy take as long again."""
-    result = connection.execute(query)
+    result = connection.execute(query, values)
     rows = result.cursor.fetchall() if result.cursor is not None else ()
     result.close()
     return rows

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, and_, func, select, tuple_
+from sqlalchemy import Connection, Integer, String, and_, bindparam, func, select, tuple_
 
 from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 BATCH: Final = 10_000
 """Values in one IN list: below the limits of both databases."""
+FEW: Final = 8
+"""Numbers of checkpoints among which the rows of nodes are looked for one by one."""
+RUN: Final = bindparam("run", type_=String)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def _fetch_rows(connection: Connection, run_id: str, head: Any, reader: RowReade
     if len(over) != len(blocks.node_ids) or any(row[0] in over for row in rows):  # a node went on after its block
         blocks, over = NO_BLOCKS, frozenset()
         rows = _fetch_nodes(connection, run_id, head, blocks)
-    segments = connection.execute(_segments(run_id, head)).all()
+    segments = connection.execute(_segments(), {"run": run_id, "log": head.log, "upto": head.number}).all()
     total = _check_cut(run_id, head, rows, blocks)
     digests = {node_id: digest for node_id, _, _, digest in rows}
     tally: Tally | None = None
@@ -158,12 +161,7 @@ def _fetch_rows(connection: Connection, run_id: str, head: Any, reader: RowReade
 
 
 def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
-    wanted = LEASE.c.newest_number if number is None else number
-    joined = JOB.outerjoin(LEASE, LEASE.c.run_id == JOB.c.id)
-    joined = joined.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
-    last = select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id).scalar_subquery().label("last_number")
-    query = select(LEASE.c.newest_number, last, CHECKPOINT).select_from(joined)
-    head = connection.execute(query.where(JOB.c.id == run_id)).first()
+    head = connection.execute(_head(number is None), {"run": run_id, "wanted": number}).first()
     if head is not None and head.newest_number is None:
         raise StoreDamaged(run_id, "it has no row in lease")
     if head is not None and head.number is not None:
@@ -177,6 +175,19 @@ def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
     if head is not None and head.newest_number:
         raise StoreDamaged(run_id, "the checkpoint itself is missing", head.newest_number)
     return None
+
+
+@cache
+def _head(newest: bool) -> Any:
+    """Of a run's newest checkpoint, or of one by its number (`wanted`): the checkpoint, the newest by the lease, and the last.
+
+    This statement and those below are made once: SQLAlchemy takes longer to make one anew than SQLite to answer it.
+    """
+    wanted = LEASE.c.newest_number if newest else bindparam("wanted", type_=Integer)
+    joined = JOB.outerjoin(LEASE, LEASE.c.run_id == JOB.c.id)
+    joined = joined.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
+    last = select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == RUN).scalar_subquery().label("last_number")
+    return select(LEASE.c.newest_number, last, CHECKPOINT).select_from(joined).where(JOB.c.id == RUN)
 
 
 async def read_whole(read: Callable[[], Awaitable[T]]) -> T:
@@ -221,10 +232,8 @@ def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowRea
     """What blocks tell of a checkpoint."""
     if head.written_at is None:  # layout 1 summed something else
         return NO_BLOCKS
-    table = COMPLETED_NODES.c
-    query = select(table.number, table.body, table.digest).where(table.run_id == run_id)
     blocks: list[tuple[int, Sequence[Any]]] = []
-    for number, body, digest in connection.execute(query.order_by(table.number)):
+    for number, body, digest in connection.execute(_blocks(), {"run": run_id}):
         if block_digest(run_id, number, body) != digest:
             raise StoreDamaged(run_id, "the list of its completed nodes was changed", number)
         blocks.append((number, reader.unpack_block(body, number)))
@@ -233,28 +242,64 @@ def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowRea
 
 def _fetch_nodes(connection: Connection, run_id: str, head: Any, blocks: Blocks) -> Sequence[Any]:
     """The rows of all nodes but those of which blocks tell."""
-    rows = fetch_tuples(connection, _newest_rows(run_id, head.number, blocks.number))
+    rows: Sequence[Any] = ()
+    if blocks.number < head.number:
+        rows = fetch_tuples(connection, _newest_rows(), {"run": run_id, "after": blocks.number, "upto": head.number})
     newer = {row[0] for row in rows} if blocks.open else set()
-    older = [(number, node_id) for node_id, number in blocks.open.items() if node_id not in newer]
-    if older:
-        table = NODE_VERSION.c
-        query = select(table.node_id, table.number, table.body, table.digest).where(table.run_id == run_id)
-        return [*rows, *fetch_tuples(connection, query.where(tuple_(table.number, table.node_id).in_(older)))]
-    return rows
+    older = {node_id: number for node_id, number in blocks.open.items() if node_id not in newer}
+    return [*rows, *_fetch_older(connection, run_id, older)] if older else rows
 
 
-def _newest_rows(run_id: str, number: int, after: int) -> Any:
-    of_run = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number > after, NODE_VERSION.c.number <= number)
-    newest = select(NODE_VERSION.c.node_id, func.max(NODE_VERSION.c.number).label("number")).where(of_run)
-    found = newest.group_by(NODE_VERSION.c.node_id).subquery()
-    same = and_(NODE_VERSION.c.node_id == found.c.node_id, NODE_VERSION.c.number == found.c.number)
+def _fetch_older(connection: Connection, run_id: str, wanted: Mapping[str, int]) -> Sequence[Any]:
+    """The rows of nodes of which each has the number that is named."""
+    numbers = sorted(set(wanted.values()))
+    if len(numbers) > FEW:
+        return fetch_tuples(
+            connection, _rows_by_pair(), {"run": run_id, "pairs": [(n, node_id) for node_id, n in wanted.items()]}
+        )
+    # SQLite finds each by its key; with pairs it looks at all rows of a number, which may be those of the whole run.
+    found: list[Any] = []
+    for batch in _batches(sorted(wanted)):
+        found += fetch_tuples(connection, _rows_by_parts(), {"run": run_id, "numbers": numbers, "node_ids": batch})
+    return [row for row in found if wanted[row[0]] == row[1]]
+
+
+@cache
+def _blocks() -> Any:
+    table = COMPLETED_NODES.c
+    return select(table.number, table.body, table.digest).where(table.run_id == RUN).order_by(table.number)
+
+
+def _node_rows() -> Any:
     columns = [NODE_VERSION.c[name] for name in ("node_id", "number", "body", "digest")]
-    return select(*columns).join(found, same).where(NODE_VERSION.c.run_id == run_id)
+    return select(*columns).where(NODE_VERSION.c.run_id == RUN)
 
 
-def _segments(run_id: str, head: Any) -> Any:
-    query = select(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id, OUTPUT_SEGMENT.c.log == head.log)
-    return query.where(OUTPUT_SEGMENT.c.number <= head.number).order_by(OUTPUT_SEGMENT.c.node_id, OUTPUT_SEGMENT.c.first)
+@cache
+def _newest_rows() -> Any:
+    number = NODE_VERSION.c.number
+    of_run = and_(NODE_VERSION.c.run_id == RUN, number > bindparam("after"), number <= bindparam("upto"))
+    newest = select(NODE_VERSION.c.node_id, func.max(number).label("number")).where(of_run)
+    found = newest.group_by(NODE_VERSION.c.node_id).subquery()
+    return _node_rows().join(found, and_(NODE_VERSION.c.node_id == found.c.node_id, number == found.c.number))
+
+
+@cache
+def _rows_by_pair() -> Any:
+    return _node_rows().where(tuple_(NODE_VERSION.c.number, NODE_VERSION.c.node_id).in_(bindparam("pairs", expanding=True)))
+
+
+@cache
+def _rows_by_parts() -> Any:
+    of_numbers = NODE_VERSION.c.number.in_(bindparam("numbers", expanding=True))
+    return _node_rows().where(of_numbers, NODE_VERSION.c.node_id.in_(bindparam("node_ids", expanding=True)))
+
+
+@cache
+def _segments() -> Any:
+    table = OUTPUT_SEGMENT.c
+    query = select(OUTPUT_SEGMENT).where(table.run_id == RUN, table.log == bindparam("log"))
+    return query.where(table.number <= bindparam("upto")).order_by(table.node_id, table.first)
 
 
 def load_payloads(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
@@ -50,6 +50,15 @@ LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
+STORED_JOB: Final = (
+    select(JOB.c.attempt, JOB.c.status, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest)
+    .select_from(JOB.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id))
+    .where(JOB.c.id == bindparam("of_run"))
+)
+TAKE_BACK: Final = (
+    update(JOB).where(JOB.c.id == bindparam("of_run"), JOB.c.set_aside.is_not(None)).values(set_aside=None, retry_count=0)
+)
+"""Who resumes a run by hand takes it back among those that are recovered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +161,7 @@ class Store(ListedRuns):
             now = datetime.now(UTC)
             shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": now}
             update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **NO_SUSPENSION, **shown})
-            aside = (JOB.c.id == run_id, JOB.c.set_aside.is_not(None))  # who resumes it by hand takes it back among the others
-            connection.execute(update(JOB).where(*aside).values(set_aside=None, retry_count=0))
+            connection.execute(TAKE_BACK, {"of_run": run_id})
             return lease, JobEnd(row.status, row.error, row.finished_at)
 
         return await self._surely(work, lambda connection: is_own(connection, run_id, holder))
@@ -203,10 +211,8 @@ class Store(ListedRuns):
         """
 
         def work(connection: Connection) -> Any:
-            query = select(JOB.c.attempt, JOB.c.status, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest).select_from(JOB)
-            query = query.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id)
             with telling_damage(run_id, "its row"):
-                row = connection.execute(query.where(JOB.c.id == run_id)).first()
+                row = connection.execute(STORED_JOB, {"of_run": run_id}).first()
             seal = self.keys.find(connection, run_id)
             return row, seal, fetch_over(connection, run_id, seal)
 

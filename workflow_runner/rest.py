@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
 from workflow_runner.builtin import INPUT, OUTPUT
@@ -29,7 +29,13 @@ def rest_of(document: Mapping[str, Any], over: Set[str]) -> Graph:
     edges = document["edges"]
     touching = [(place, edge) for place, edge in enumerate(edges) if not (edge["source"] in over and edge["target"] in over)]
     ends = {end for _, edge in touching for end in (edge["source"], edge["target"])}
-    taken = {edge["id"] for edge in edges if "id" in edge}
     nodes = [n for n in document["nodes"] if n["id"] not in over or n["id"] in ends or n["type"] in NAMED]
-    named = [edge if "id" in edge else {**edge, "id": name_edge(place, taken)} for place, edge in touching]
-    return Graph.from_document({**document, "nodes": nodes, "edges": named})
+    return Graph.from_document({**document, "nodes": nodes, "edges": _named(touching, edges)})
+
+
+def _named(touching: Sequence[tuple[int, Mapping[str, Any]]], edges: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Some of all edges, those without an id under the names that their places give them."""
+    if all("id" in edge for _, edge in touching):
+        return [edge for _, edge in touching]
+    taken = {edge["id"] for edge in edges if "id" in edge}
+    return [edge if "id" in edge else {**edge, "id": name_edge(place, taken)} for place, edge in touching]
