@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 from hookspecs import RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.location import Location
     from checkpoint_plugin.store import Store
+    from checkpoint_plugin.transaction import Database
 
 __all__ = ["CheckpointLoader", "open_loader"]
 
@@ -64,8 +66,23 @@ class CheckpointLoader:
             found = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
         return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found, job.over)
 
+    def take(self, location: Location) -> Database | None:
+        """Hand over the connections to a store, which was just read, to who goes on with the run.
+
+        Args:
+            location: of the store that is wanted.
+
+        Returns:
+            What the caller must close; `None` when it is another store, or none was opened.
+        """
+        store = self._store
+        if store is None or store.location != location:
+            return None
+        self._store = None
+        return store.database
+
     async def close(self) -> None:
-        """Close the store."""
+        """Close the store, unless it was taken."""
         if self._store is not None:
             await self._store.close()
             self._store = None

@@ -42,6 +42,7 @@ class OpenStore:
         witness: remembers the newest checkpoints elsewhere.
         auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
         blobs: where large values become files; default: where `WORKFLOW_CHECKPOINT_BLOBS` says, and not at all without it.
+        database: its connections, of a store at the same place whose tables were found up to date; they are closed with this one.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
@@ -57,6 +58,7 @@ class OpenStore:
         witness: Witness | None = None,
         auto_migrate: bool = False,
         blobs: Blobs | None = None,
+        database: Database | None = None,
     ) -> None:
         self.location = location
         self.blobs = blobs if blobs is not None else Blobs(location)
@@ -65,10 +67,15 @@ class OpenStore:
         self._witness = witness
         self._codec = codec
         self._create = create
-        self._ready = False
-        self._database: Database = open_database(location, create=create)
+        self._ready = database is not None and not self.blobs.has_url
+        self._database = database if database is not None else open_database(location, create=create)
         self._group = GroupWriter(self._database)
         self._pulse: Database | None = None
+
+    @property
+    def database(self) -> Database:
+        """Its connections, for a store that takes its place; this one is then used no more."""
+        return self._database
 
     @property
     def codec(self) -> Codec:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from checkpoint_plugin.loader import CheckpointLoader
 from checkpoint_plugin.policy import Policy
 from hookspecs import (
     Cancelled,
@@ -114,6 +115,7 @@ class CheckpointPlugin:
             witness=witness,
             auto_migrate=self._policy.auto_migrate,
             blobs=blobs,
+            database=run.loader.take(location) if isinstance(run.loader, CheckpointLoader) else None,
         )
         holder, seconds = Holder.here(), self._policy.lease_seconds
         try:

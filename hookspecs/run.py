@@ -25,6 +25,8 @@ class RunInfo:
         enable: the options of the enabled plugins, by plugin name. What a plugin stores of them must not hold a url.
         teach: has everybody register their types with a registry (hook `register_codecs`); `None` without a runner.
         steal: take a run that is resumed from another worker that still holds it.
+        loader: of a run that is resumed, what read it; open until the run is over, so that its plugin can go on with what it
+            holds instead of opening the store once more.
     """
 
     run_id: str
@@ -34,6 +36,7 @@ class RunInfo:
     enable: Mapping[str, Any]
     teach: TeachCodecs | None = field(default=None, repr=False, compare=False)
     steal: bool = False
+    loader: RunLoader | None = field(default=None, repr=False, compare=False)
 
     @property
     def resumed(self) -> bool:
@@ -158,7 +161,7 @@ class RunLoader(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of the store."""
+        """Let go of the store, but for what a plugin took over (`RunInfo.loader`); called when the run is over."""
 
 
 @runtime_checkable

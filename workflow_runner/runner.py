@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, StoredRun, Suspension
+from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, RunLoader, StoredRun, Suspension
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import enabled, merge_enable
 from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
@@ -192,39 +193,48 @@ class WorkflowRunner:
             Exception: else as `run`.
         """
         check_run_id(run_id)
-        name, stored = await self._load(run_id, enable or {}, url, outputs=checkpoint is None)
-        types: dict[str, NodeType] = {}
-        if graph is not None:
-            other = graph if isinstance(graph, Graph) else Graph.from_document(graph)
-            differences = Graph.from_document(stored.graph).differences(other)
-            if differences:
-                raise GraphChanged(run_id, differences)
-            types = other.types
-        for node_id in (*(updates or {}), *replay):
-            if stored.status == "completed" or all(node_id != node["id"] for node in stored.graph["nodes"]):
-                raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
-        if stored.status == "completed" and stored.outputs is not None:
-            return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
+        async with self._loaded(run_id, enable or {}, url, outputs=checkpoint is None) as (name, loader, stored):
+            types: dict[str, NodeType] = {}
+            if graph is not None:
+                other = graph if isinstance(graph, Graph) else Graph.from_document(graph)
+                differences = Graph.from_document(stored.graph).differences(other)
+                if differences:
+                    raise GraphChanged(run_id, differences)
+                types = other.types
+            for node_id in (*(updates or {}), *replay):
+                if stored.status == "completed" or all(node_id != node["id"] for node in stored.graph["nodes"]):
+                    raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
+            if stored.status == "completed" and stored.outputs is not None:
+                return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
 
-        def plan_stored(over: Set[str] = frozenset()) -> Plan:
-            left = rest_of(stored.graph, over) if over else Graph.from_document(stored.graph)
-            left.types = types
-            made = make_plan(left, self._registry, self._validate, over)
-            _give_inputs(made, stored.inputs)
-            return made
+            def plan_stored(over: Set[str] = frozenset()) -> Plan:
+                left = rest_of(stored.graph, over) if over else Graph.from_document(stored.graph)
+                left.types = types
+                made = make_plan(left, self._registry, self._validate, over)
+                _give_inputs(made, stored.inputs)
+                return made
 
-        plan = plan_stored(stored.over if checkpoint is None else frozenset())
-        chosen = merge_enable(stored.enable, enable or {})
-        if url is not None and (options := chosen.get(name)) is not None and options is not False:
-            chosen[name] = {**options, "url": url}
-        hooks = self._host.bind(chosen)
-        if hooks.restore_checkpoint is None:
-            raise StoreUnknown(f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}.")
-        info = RunInfo(
-            run_id, stored.attempt + 1, stored.graph, dict(stored.inputs), enabled(chosen), self._host.teacher(hooks), steal
-        )
-        decisions = Decisions(frozenset(replay), dict(updates or {}))
-        return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions, plan_stored)
+            plan = plan_stored(stored.over if checkpoint is None else frozenset())
+            chosen = merge_enable(stored.enable, enable or {})
+            if url is not None and (options := chosen.get(name)) is not None and options is not False:
+                chosen[name] = {**options, "url": url}
+            hooks = self._host.bind(chosen)
+            if hooks.restore_checkpoint is None:
+                raise StoreUnknown(
+                    f"run {run_id!r} cannot be resumed with plugin {name!r} switched off. Leave out --disable {name}."
+                )
+            info = RunInfo(
+                run_id,
+                stored.attempt + 1,
+                stored.graph,
+                dict(stored.inputs),
+                enabled(chosen),
+                self._host.teacher(hooks),
+                steal,
+                loader,
+            )
+            decisions = Decisions(frozenset(replay), dict(updates or {}))
+            return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
@@ -247,7 +257,11 @@ class WorkflowRunner:
             graph = Graph.from_document(graph)
         return make_plan(graph, self._registry, self._validate)
 
-    async def _load(self, run_id: str, enable: Mapping[str, Any], url: str | None, *, outputs: bool) -> tuple[str, StoredRun]:
+    @asynccontextmanager
+    async def _loaded(
+        self, run_id: str, enable: Mapping[str, Any], url: str | None, *, outputs: bool
+    ) -> AsyncIterator[tuple[str, RunLoader, StoredRun]]:
+        """The name of the plugin that stores runs, what read one, and what it read."""
         name, factory = self._host.store_factory()
         options = enable.get(name)
         if url is None and isinstance(options, Mapping):
@@ -257,7 +271,7 @@ class WorkflowRunner:
         if isinstance(loader, CodecLoader):
             loader.learn(self._host.teacher())
         try:
-            return name, await loader.load(run_id, outputs=outputs)
+            yield name, loader, await loader.load(run_id, outputs=outputs)
         finally:
             await loader.close()
 
