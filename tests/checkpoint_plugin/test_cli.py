@@ -24,6 +24,7 @@ from checkpoint_plugin.errors import StoreMissing, StoreUrlInvalid
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, RunNotFound, Snapshot
+from tests.cli.command import workflow, write_graph
 
 ODD = "b\n\x1b[31mred"
 NODES = [{"id": name, "type": "m.f", "data": {}} for name in ("a", ODD, "never")]
@@ -243,3 +244,12 @@ def test_a_run_that_was_set_aside_says_why(filled: str) -> None:
     assert document(show, "r", "--url", filled)["set_aside"] == "it was resumed 5 times"
     assert "it was resumed 5 times" in call(show, "r", "--url", filled).stdout
     assert [run["set_aside"] for run in document(runs, "--url", filled)["runs"]] == [None, "it was resumed 5 times"]
+
+
+def test_a_suspended_run_says_what_it_waits_for_unless_it_is_quiet(tmp_path: Path) -> None:
+    start = ("run", write_graph(tmp_path, "asks"), "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint")
+    done = workflow(*start, "--run-id", "r", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "Run 'r' is suspended:\n  body waits: may it go on?. Answer: workflow resume r --set 'body=JSON'" in done.stderr
+    quiet = workflow(*start, "--quiet", cwd=tmp_path)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "", "")

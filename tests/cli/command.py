@@ -56,6 +56,10 @@ async def leaves(a: Any) -> Any:
     raise SystemExit(0)
 
 @node
+async def asks(a: Any, context: Context) -> Any:
+    return await context.suspend("may it go on?")
+
+@node
 async def waits(a: Any) -> Any:
     Path("waiting").touch()
     await asyncio.sleep(600)

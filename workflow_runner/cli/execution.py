@@ -63,7 +63,8 @@ class Execution:
                 report, code = RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), 0
                 if result.suspensions:
                     code = SUSPENDED
-                    print(_waiting(result), file=sys.stderr)
+                    if not self._quiet:
+                        print(_waiting(result), file=sys.stderr)
                 if result.degraded is not None:
                     code = DEGRADED
                     print(f"Warning: run {result.run_id!r} completed, but degraded: {result.degraded}", file=sys.stderr)
