@@ -34,18 +34,39 @@ class ListedRuns(OpenStore):
 
     async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
         """Every run, newest first, or so many of those with such a status."""
-        newest_first = (JOB.c.created_at.desc(), JOB.c.id.desc())
-        query = select(*SHOWN).order_by(*newest_first).limit(limit)
-        if statuses:
-            query = query.where(JOB.c.status.in_(statuses))
         try:
-            return await self._read_rows("", query, JOB_TEXTS)
+            return await self._read_rows("", _newest(SHOWN, statuses, limit), JOB_TEXTS)
         except StoreDamaged as error:
             if error.run_id:
                 raise
             for run_id in await self._read(lambda connection: connection.execute(select(JOB.c.id)).scalars().all()):
                 await self.job(run_id)  # names the one that is
             raise
+
+    async def readable_jobs(
+        self, statuses: Collection[str] = (), limit: int | None = None
+    ) -> tuple[Sequence[Any], Sequence[StoreDamaged]]:
+        """As `jobs`, with those whose rows are damaged apart: the others are not hidden by them.
+
+        Returns:
+            The rows that can be read, and an error for each run whose row cannot.
+        """
+        try:
+            return await self.jobs(statuses, limit), ()
+        except StoreDamaged:
+            chosen = _newest([JOB.c.id], statuses, limit)
+            run_ids = await self._read(lambda connection: connection.execute(chosen).scalars().all())
+        rows: list[Any] = []
+        damaged: list[StoreDamaged] = []
+        for run_id in run_ids:
+            try:
+                with telling_damage(run_id, "its row"):
+                    rows.append(await self.job(run_id))
+            except StoreDamaged as error:
+                damaged.append(error)
+            except RunNotFound:
+                continue  # deleted meanwhile
+        return rows, damaged
 
     async def job(self, run_id: str) -> Any:
         """One run's row, without its definition.
@@ -98,3 +119,9 @@ class ListedRuns(OpenStore):
                 return [shown_row(self.keys, connection, run_id or row.id, row, sealed) for row in rows] if sealed else rows
 
         return await self._read(work)
+
+
+def _newest(columns: Sequence[Any], statuses: Collection[str], limit: int | None) -> Any:
+    """Of every run, newest first, or of so many of those with such a status."""
+    query = select(*columns).order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit)
+    return query.where(JOB.c.status.in_(statuses)) if statuses else query

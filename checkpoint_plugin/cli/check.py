@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing
-from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.cli.options import DAMAGED, read_store, store_options
 
 if TYPE_CHECKING:
     from checkpoint_plugin.finding import Finding, StoreReport
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-DAMAGED: Final = 5
 SILENT_SECONDS: Final = 2.0
 
 

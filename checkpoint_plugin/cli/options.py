@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
 
-__all__ = ["read_store", "store_options"]
+__all__ = ["DAMAGED", "read_store", "store_options"]
+
+DAMAGED: Final = 5
+"""The exit code where something stored is damaged."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

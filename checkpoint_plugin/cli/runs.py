@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
-from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.cli.options import DAMAGED, read_store, store_options
 from hookspecs import RunStatus
 
 if TYPE_CHECKING:
@@ -27,18 +27,31 @@ __all__ = ["checkpoints", "runs", "show"]
 def runs(statuses: tuple[str, ...], limit: int | None, url: str | None, as_json: bool, quiet: bool) -> None:
     """List stored runs, newest first.
 
+    Runs whose rows are damaged are named on standard error, and with --json in "damaged"; all others are listed.
+
     \b
     Example:
       workflow runs --status failed --status paused --json
+
+    \b
+    Exit codes:
+      0 every run is listed    5 the row of some run is damaged
     """
     from checkpoint_plugin.errors import StoreMissing
 
     try:
-        rows = read_store(url, lambda store: store.jobs(statuses, limit))
+        rows, damaged = read_store(url, lambda store: store.readable_jobs(statuses, limit))
     except StoreMissing:
-        rows = []
+        rows, damaged = (), ()
     listed = [_run_document(row) for row in rows]
-    print_listing({"runs": listed}, listed, ("run_id", "status", "attempt", "created_at", "updated_at"), as_json, quiet)
+    document: dict[str, Any] = {"runs": listed}
+    if damaged:
+        document["damaged"] = [{"run_id": error.run_id, "what": error.what} for error in damaged]
+    print_listing(document, listed, ("run_id", "status", "attempt", "created_at", "updated_at"), as_json, quiet)
+    for error in damaged:
+        click.echo(f"Error: {one_line(error)}", err=True)
+    if damaged:
+        click.get_current_context().exit(DAMAGED)
 
 
 @click.command()

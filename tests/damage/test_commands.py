@@ -213,3 +213,21 @@ def test_flipped_bits(tmp_path: Path, request: pytest.FixtureRequest, capfd: pyt
             for path in tmp_path.glob("damaged.db*"):
                 path.unlink()
     assert refused
+
+
+def test_a_damaged_row_does_not_hide_the_other_runs(folder: Folder) -> None:
+    url = str(folder.url)
+    graph = json.loads((folder.path / "flow.json").read_text())
+    for run_id in ("before", "after"):
+        asyncio.run(WorkflowRunner(nodes=folder.nodes).run(graph, enable={"checkpoint": {"url": url}}, run_id=run_id))
+    asyncio.run(change(url, update(JOB).where(JOB.c.id == "before").values(status="bent")))
+    done = workflow("runs", "--url", url, "--json", cwd=folder.path)
+    assert done.returncode == 5
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert [run["run_id"] for run in told["runs"]] == ["after", "r"]
+    assert [each["run_id"] for each in told["damaged"]] == ["before"]
+    assert done.stderr.startswith("Error: run 'before' is damaged: a status of it, 'bent', is not one")
+    assert len(done.stderr.splitlines()) == 1
+    only = workflow("runs", "--url", url, "--status", "failed", "--json", cwd=folder.path)
+    assert (only.returncode, [run["run_id"] for run in json.loads(only.stdout)["runs"]]) == (0, ["r"])
