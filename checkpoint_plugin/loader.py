@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from hookspecs import RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
     from checkpoint_plugin.location import Location
+    from checkpoint_plugin.reading import Seen
     from checkpoint_plugin.store import Store
     from checkpoint_plugin.transaction import Database
 
-__all__ = ["CheckpointLoader", "open_loader"]
+__all__ = ["CheckpointLoader", "Taken", "open_loader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a loader hands over to who goes on with the run.
+
+    Args:
+        database: the connections; to be closed by who took them.
+        seen: of the run's newest checkpoint.
+    """
+
+    database: Database
+    seen: Seen | None
 
 
 def open_loader(url: str | None) -> CheckpointLoader:
@@ -31,6 +46,7 @@ class CheckpointLoader:
         self._url = url
         self._store: Store | None = None
         self._teach: TeachCodecs | None = None
+        self._seen: dict[str, Seen | None] = {}
 
     def learn(self, teach: TeachCodecs) -> None:
         """Be told the types of stored values; see `CodecLoader`."""
@@ -57,29 +73,32 @@ class CheckpointLoader:
             codec = Codec.taught(self._teach) if self._teach is not None else None
             self._store = Store(locate(self._url), create=False, codec=codec)
         job = await self._store.load_job(run_id)
+        over = frozenset() if job.seen is None else job.seen.over
+        self._seen[run_id] = job.seen
         found: dict[str, Sequence[Any]] | None = None
         if outputs and job.status == "completed":
-            cut = await self._store.restore(RunHistory(run_id, job.attempt), None, brief=True)
+            cut = await self._store.restore(RunHistory(run_id, job.attempt), None, brief=True, seen=job.seen)
             if cut is None or cut.status != "completed":
                 raise StoreDamaged(run_id, "it is marked as completed, and its last checkpoint is not there")
             collected = {node.node_id: node.collected for node in cut.nodes}
             found = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
-        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found, job.over)
+        return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found, over)
 
-    def take(self, location: Location) -> Database | None:
-        """Hand over the connections to a store, which was just read, to who goes on with the run.
+    def take(self, location: Location, run_id: str) -> Taken | None:
+        """Hand over the connections to a store, and what was read of a run, to who goes on with it.
 
         Args:
             location: of the store that is wanted.
+            run_id: the run.
 
         Returns:
-            What the caller must close; `None` when it is another store, or none was opened.
+            `None` when it is another store, or none was opened.
         """
         store = self._store
         if store is None or store.location != location:
             return None
         self._store = None
-        return store.database
+        return Taken(store.database, self._seen.get(run_id))
 
     async def close(self) -> None:
         """Close the store, unless it was taken."""

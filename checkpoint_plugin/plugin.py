@@ -32,6 +32,7 @@ from hookspecs import (
 if TYPE_CHECKING:
     from checkpoint_plugin.heartbeat import Heartbeat
     from checkpoint_plugin.job import JobEnd
+    from checkpoint_plugin.reading import Seen
     from checkpoint_plugin.store import RunHistory, Store
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
@@ -70,6 +71,7 @@ class CheckpointPlugin:
         self._policy = policy
         self._store: Store | None = None
         self._history: RunHistory | None = None
+        self._seen: Seen | None = None
         self._timer: asyncio.Task[None] | None = None
         self._heartbeat: Heartbeat | None = None
         self._before: JobEnd | None = None
@@ -107,6 +109,8 @@ class CheckpointPlugin:
         witness = None if self._policy.witness is None else Witness(self._policy.witness)
         location = locate(self._policy.url)
         blobs = Blobs(location, self._policy.blobs, self._policy.blob_bytes)
+        taken = run.loader.take(location, run.run_id) if isinstance(run.loader, CheckpointLoader) else None
+        self._seen = None if taken is None else taken.seen
         store = Store(
             location,
             create=not run.resumed,
@@ -115,7 +119,7 @@ class CheckpointPlugin:
             witness=witness,
             auto_migrate=self._policy.auto_migrate,
             blobs=blobs,
-            database=run.loader.take(location) if isinstance(run.loader, CheckpointLoader) else None,
+            database=None if taken is None else taken.database,
         )
         holder, seconds = Holder.here(), self._policy.lease_seconds
         try:
@@ -149,7 +153,8 @@ class CheckpointPlugin:
         if checkpoint_id == "latest-intact":
             snapshot = await store.restore_latest_intact(history)
         else:
-            snapshot = await store.restore(history, checkpoint_id, brief=checkpoint_id is None)
+            snapshot = await store.restore(history, checkpoint_id, brief=checkpoint_id is None, seen=self._seen)
+            self._seen = None
         if snapshot is not None and snapshot.context is not None:
             raise StoreError(
                 f"run {run.run_id!r} was saved by a CheckpointManager, not by a runner: no items on its edges are stored. "

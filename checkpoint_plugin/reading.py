@@ -33,7 +33,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["StoredCut", "cut_hash_of", "fetch_cut", "fetch_node_ids", "fetch_over", "load_payloads", "read_whole"]
+__all__ = ["Seen", "StoredCut", "cut_hash_of", "fetch_cut", "fetch_node_ids", "fetch_seen", "load_payloads", "read_whole"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,25 @@ BATCH: Final = 10_000
 FEW: Final = 8
 """Numbers of checkpoints among which the rows of nodes are looked for one by one."""
 RUN: Final = bindparam("run", type_=String)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was read of a run's newest checkpoint: a restore that finds the same one there checks it, and reads no row again.
+
+    Args:
+        number: of the checkpoint.
+        cut_hash: of all its rows.
+        blocks: what blocks tell of it.
+        rows: those of the nodes of which no block tells.
+        over: the nodes that have completed and hold nothing, of blocks and rows.
+    """
+
+    number: int
+    cut_hash: bytes
+    blocks: Blocks
+    rows: Sequence[Any]
+    over: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +126,7 @@ def fetch_cut(
     blobs: Blobs | None = None,
     *,
     brief: bool = False,
+    seen: Seen | None = None,
 ) -> StoredCut | None:
     """Read a checkpoint's rows, of the newest without a number; a digest is checked before anything is read from its row.
 
@@ -118,6 +138,7 @@ def fetch_cut(
         seal: opens what is sealed.
         blobs: where large values may be files.
         brief: of nodes that have completed and hold nothing, tell only that, in `over`.
+        seen: what was read before; a brief restore of the same checkpoint uses it.
 
     Returns:
         The rows; `None` when the run has no checkpoint.
@@ -131,26 +152,31 @@ def fetch_cut(
     if head is None:
         return None
     with telling_damage(run_id, "a row of it", head.number):
-        return _fetch_rows(connection, run_id, head, RowReader(run_id, head.number, codec, seal), blobs, brief)
+        return _fetch_rows(connection, run_id, head, RowReader(run_id, head.number, codec, seal), blobs, brief, seen)
 
 
-def _fetch_rows(connection: Connection, run_id: str, head: Any, reader: RowReader, blobs: Blobs | None, brief: bool) -> StoredCut:
+def _fetch_rows(
+    connection: Connection, run_id: str, head: Any, reader: RowReader, blobs: Blobs | None, brief: bool, seen: Seen | None
+) -> StoredCut:
     """The rows of a checkpoint."""
-    blocks = _fetch_blocks(connection, run_id, head, reader) if brief else NO_BLOCKS
-    rows = _fetch_nodes(connection, run_id, head, blocks)
-    over = frozenset(blocks.node_ids)
-    if len(over) != len(blocks.node_ids) or any(row[0] in over for row in rows):  # a node went on after its block
-        blocks, over = NO_BLOCKS, frozenset()
-        rows = _fetch_nodes(connection, run_id, head, blocks)
+    if not brief or seen is None or (seen.number, seen.cut_hash) != (head.number, bytes(head.cut_hash)):
+        seen = None
+    if seen is not None:
+        blocks, rows = seen.blocks, seen.rows
+    elif brief:
+        blocks, rows = _look(connection, run_id, head, reader)
+    else:
+        blocks, rows = NO_BLOCKS, _fetch_nodes(connection, run_id, head, NO_BLOCKS)
     segments = connection.execute(_segments(), {"run": run_id, "log": head.log, "upto": head.number}).all()
     total = _check_cut(run_id, head, rows, blocks)
     digests = {node_id: digest for node_id, _, _, digest in rows}
     tally: Tally | None = None
+    over: frozenset[str] = frozenset()
     if brief:
-        loose = {node_id: digest for node_id, number, body, digest in rows if reader.is_over(node_id, body, number)}
+        over = _over(blocks, rows, reader) if seen is None else seen.over
+        loose = {node_id: digest for node_id, _, _, digest in rows if node_id in over}
         rows = [row for row in rows if row[0] not in loose]
         tally = Tally(loose, {node_id: number for node_id, number, _, _ in rows})
-        over |= loose.keys()
     unpacked = {node_id: reader.unpack(node_id, body, number) for node_id, number, body, _ in rows}
     _check_segments(run_id, head.number, segments)
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
@@ -207,25 +233,38 @@ async def read_whole(read: Callable[[], Awaitable[T]]) -> T:
             missing = gone.name
 
 
-def fetch_over(connection: Connection, run_id: str, seal: Seal) -> frozenset[str]:
-    """The nodes that have completed and hold nothing, as far as a quick look tells; a restore tells for sure."""
+def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
+    """What a brief restore reads first, not yet checked; `None` where there is no checkpoint, or it cannot be read."""
     try:
         with telling_damage(run_id, "a row of it"):
             head = _fetch_head(connection, run_id, None)
             if head is None:
-                return frozenset()
+                return None
             reader = RowReader(run_id, head.number, seal=seal)
-            blocks = _fetch_blocks(connection, run_id, head, reader)
-            rows = _fetch_nodes(connection, run_id, head, blocks)
-            loose = [node_id for node_id, number, body, _ in rows if reader.is_over(node_id, body, number)]
+            blocks, rows = _look(connection, run_id, head, reader)
+            return Seen(head.number, bytes(head.cut_hash), blocks, rows, _over(blocks, rows, reader))
     except StoreDamaged:
-        return frozenset()
-    return frozenset((*blocks.node_ids, *loose))
+        return None
 
 
 def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
     """Every node of which a run has a row, of whatever checkpoint."""
     return set(connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars())
+
+
+def _look(connection: Connection, run_id: str, head: Any, reader: RowReader) -> tuple[Blocks, Sequence[Any]]:
+    """What blocks tell of a checkpoint, and the rows of all other nodes."""
+    blocks = _fetch_blocks(connection, run_id, head, reader)
+    rows = _fetch_nodes(connection, run_id, head, blocks)
+    told = set(blocks.node_ids)
+    if len(told) == len(blocks.node_ids) and not any(row[0] in told for row in rows):
+        return blocks, rows
+    return NO_BLOCKS, _fetch_nodes(connection, run_id, head, NO_BLOCKS)  # a node went on after its block
+
+
+def _over(blocks: Blocks, rows: Sequence[Any], reader: RowReader) -> frozenset[str]:
+    """The nodes that have completed and hold nothing."""
+    return frozenset((*blocks.node_ids, *(row[0] for row in rows if reader.is_over(row[0], row[2], row[1]))))
 
 
 def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowReader) -> Blocks:

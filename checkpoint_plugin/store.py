@@ -35,7 +35,7 @@ from checkpoint_plugin.lease import (
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
 from checkpoint_plugin.models import CHECKPOINT, COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
-from checkpoint_plugin.reading import fetch_cut, fetch_node_ids, fetch_over, read_whole
+from checkpoint_plugin.reading import Seen, fetch_cut, fetch_node_ids, fetch_seen, read_whole
 from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
@@ -63,7 +63,7 @@ TAKE_BACK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A run's row, decoded."""
+    """A run's row, decoded, and what was seen of its newest checkpoint."""
 
     run_id: str
     attempt: int
@@ -71,7 +71,7 @@ class StoredJob:
     graph: Mapping[str, Any]
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
-    over: frozenset[str]
+    seen: Seen | None = None
 
 
 class Store(ListedRuns):
@@ -214,15 +214,15 @@ class Store(ListedRuns):
             with telling_damage(run_id, "its row"):
                 row = connection.execute(STORED_JOB, {"of_run": run_id}).first()
             seal = self.keys.find(connection, run_id)
-            return row, seal, fetch_over(connection, run_id, seal)
+            return row, seal, fetch_seen(connection, run_id, seal)
 
-        row, seal, over = await self._read(work) if is_storable_text(run_id) else (None, PLAIN, frozenset())
+        row, seal, seen = await self._read(work) if is_storable_text(run_id) else (None, PLAIN, None)
         if row is None:
             raise RunNotFound(run_id, self.location.shown)
         with telling_damage(run_id, "its row"):
-            return self._decode_job(run_id, row, seal, over)
+            return self._decode_job(run_id, row, seal, seen)
 
-    def _decode_job(self, run_id: str, row: Any, seal: Seal, over: frozenset[str]) -> StoredJob:
+    def _decode_job(self, run_id: str, row: Any, seal: Seal, seen: Seen | None) -> StoredJob:
         if row.status not in STATUSES:
             raise StoreDamaged(run_id, f"its status {row.status!r} is not one")
         try:
@@ -234,7 +234,7 @@ class Store(ListedRuns):
         graph, inputs, enable = (found[name] for name in ("graph", "inputs", "enable"))
         if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (graph, inputs, enable)):
             raise StoreDamaged(run_id, "its row is not one that was written")
-        return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, over)
+        return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, seen)
 
     # Saving.
 
@@ -322,25 +322,28 @@ class Store(ListedRuns):
 
     # Reading.
 
-    async def restore(self, history: RunHistory, number: int | None, *, brief: bool = False) -> Snapshot | None:
+    async def restore(
+        self, history: RunHistory, number: int | None, *, brief: bool = False, seen: Seen | None = None
+    ) -> Snapshot | None:
         """Read a cut, the newest without a number, and bring the history up to it.
 
         Args:
             history: of the run.
             number: of the checkpoint.
             brief: tell of nodes that have completed, and hold nothing, only that they have (`Snapshot.over`).
+            seen: by `load_job`, of this run: what is still so is not read again by a brief restore.
 
         Raises:
             StoreDamaged: it is not what was written.
             StoreError: there is no checkpoint of that number.
         """
-        return await read_whole(lambda: self._restore(history, number, brief))
+        return await read_whole(lambda: self._restore(history, number, brief, seen))
 
-    async def _restore(self, history: RunHistory, number: int | None, brief: bool) -> Snapshot | None:
+    async def _restore(self, history: RunHistory, number: int | None, brief: bool, seen: Seen | None) -> Snapshot | None:
         run_id = history.run_id
         seal = history.seal = await self.seal(run_id)
         cut = await self._read(
-            lambda connection: fetch_cut(connection, run_id, number, self.codec, seal, self.blobs, brief=brief)
+            lambda connection: fetch_cut(connection, run_id, number, self.codec, seal, self.blobs, brief=brief, seen=seen)
         )
         if self._witness is not None and number is None:
             head = None if cut is None else cut.head

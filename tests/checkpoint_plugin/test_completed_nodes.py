@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, event, func, select
 
 from checkpoint_plugin.completed import MOST_OPEN, Tally, is_block, is_over
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import COMPLETED_NODES, NODE_VERSION
 from checkpoint_plugin.pruning import prune_runs
@@ -175,6 +176,57 @@ async def test_a_restore_asks_as_often_for_many_blocks_as_for_few(store: Store) 
         seen.append(len([text for text in asked if text.startswith("SELECT")]))
     assert set(seen) == {4}, seen
     assert await count(store) == 10
+
+
+@pytest.fixture
+async def read(store: Store) -> list[str]:
+    """The statements that read blocks or rows of nodes."""
+    asked: list[str] = []
+
+    def heard(*told: Any) -> None:
+        if told[2].startswith("SELECT") and ("completed_nodes" in told[2] or "node_version" in told[2]):
+            asked.append(told[2])
+
+    await store.transact(lambda connection: event.listen(connection.engine, "before_cursor_execute", heard), write=False)
+    return asked
+
+
+async def test_what_was_seen_is_not_read_again_while_it_is_the_newest(store: Store, read: list[str]) -> None:
+    known = history()
+    for number in range(10):
+        await save(store, known, over(f"n{number}"), running("busy", number + 1))
+    seen = (await store.load_job("r")).seen
+    assert seen is not None and seen.over == {f"n{number}" for number in range(10)}
+    anew, again = history(), history()
+    whole = await store.restore(anew, None, brief=True)
+    read.clear()
+    assert await store.restore(again, None, brief=True, seen=seen) == whole
+    assert (again.digests, again.tally, again.unread, again.total) == (anew.digests, anew.tally, anew.unread, anew.total)
+    assert read == []
+    await save(store, again, running("busy", 11))
+    read.clear()
+    told = await store.restore(history(), None, brief=True, seen=seen)
+    assert told is not None and [node.firing for node in told.nodes] == [11]
+    assert read, "it is not the newest any more"
+
+
+async def test_what_was_seen_is_checked(store: Store) -> None:
+    known = history()
+    for number in range(10):
+        await save(store, known, over(f"n{number}"), running("busy", number + 1))
+    seen = (await store.load_job("r")).seen
+    assert seen is not None
+    (node_id, number, body, digest), *others = seen.rows
+    bent = [
+        replace(seen, rows=[(node_id, number, bytes(body) + b"x", digest), *others]),
+        replace(seen, rows=others),
+        replace(seen, blocks=replace(seen.blocks, total=seen.blocks.total + 1)),
+        replace(seen, blocks=replace(seen.blocks, node_ids=seen.blocks.node_ids[1:])),
+    ]
+    for other in bent:
+        with pytest.raises(StoreDamaged):
+            await store.restore(history(), None, brief=True, seen=other)
+    assert await store.restore(history(), None, brief=True, seen=seen) is not None
 
 
 async def test_they_go_with_the_run(store: Store) -> None:

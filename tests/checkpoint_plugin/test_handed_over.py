@@ -98,12 +98,13 @@ async def test_only_the_same_store_is_handed_over(tmp_path: Path, counted: Count
     url, other = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
     await begin(url, "r", monkeypatch)
     loader = CheckpointLoader(url)
-    assert loader.take(locate(url)) is None  # nothing is open yet
+    assert loader.take(locate(url), "r") is None  # nothing is open yet
     await loader.load("r")
-    assert loader.take(locate(other)) is None
-    database = loader.take(locate(url))
-    assert database is not None and database is counted.opened[-1]
-    assert loader.take(locate(url)) is None
+    assert loader.take(locate(other), "r") is None
+    taken = loader.take(locate(url), "r")
+    assert taken is not None and taken.database is counted.opened[-1]
+    assert taken.seen is not None and taken.seen.number == 1
+    assert loader.take(locate(url), "r") is None
     await loader.close()
-    assert database not in counted.closed
-    await database.close()
+    assert taken.database not in counted.closed
+    await taken.database.close()

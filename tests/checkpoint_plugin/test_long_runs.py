@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from checkpoint_plugin import store as store_module
+from checkpoint_plugin.loader import CheckpointLoader
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import StoredRun
 from workflow_runner import Event, NodeFailed, WorkflowRunner, node
 from workflow_runner import runner as runner_module
 from workflow_runner.events import RunStarted
@@ -118,7 +120,12 @@ async def test_a_look_from_another_moment_changes_nothing(
     await stop_late(store_url)
     planned.clear()
     seen = frozenset(each["id"] for each in chain()["nodes"]) if all_over else frozenset()
-    monkeypatch.setattr(store_module, "fetch_over", lambda *_: seen)
+    load = CheckpointLoader.load
+
+    async def look(loader: CheckpointLoader, run_id: str, *, outputs: bool = True) -> StoredRun:
+        return replace(await load(loader, run_id, outputs=outputs), over=seen)
+
+    monkeypatch.setattr(CheckpointLoader, "load", look)
     assert (await go_on(store_url))[0] == EXPECTED
     assert CALLS == [LENGTH - 3, LENGTH - 2, LENGTH - 1]
     assert len(planned) == (2 if all_over else 1)
