@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.codec.shapes import type_name
 from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.policy import NAME
-from hookspecs import RunInfo, TaggedValueError, to_tagged
+from hookspecs import GraphColumns, RunInfo, TaggedValueError, to_tagged
 
-__all__ = ["Definition", "define", "is_storable_text", "storable_text"]
+__all__ = ["Definition", "define", "graph_of", "is_storable_text", "storable_text"]
 
 NODE_ID_BYTES: Final = 1_000
 """PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
@@ -43,13 +43,35 @@ def define(run: RunInfo, codec: Codec | None = None) -> Definition:
     enable = {
         name: {k: v for k, v in options.items() if not (name == NAME and _is_url(k, v))} for name, options in run.enable.items()
     }
-    parts = {"graph": dict(run.graph), "inputs": dict(run.inputs), "enable": enable}
+    columns = GraphColumns.of(run.graph)
+    graph = {"graph": dict(run.graph)} if columns is None else {"columns": columns.stored()}
+    parts = {**graph, "inputs": dict(run.inputs), "enable": enable}
     try:
         body = codec.encode(parts, _place(f"run {run.run_id!r}, definition"))
     except ValueNotStorable:
         _name_culprit(run, codec)
         raise
     return Definition(body, _json(run.graph), _json(run.inputs))
+
+
+def graph_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The graph of a definition that was decoded: by column, or, before layout 7 and by hand, the document as it is.
+
+    Args:
+        found: what was decoded.
+
+    Raises:
+        MalformedValue: there is none.
+    """
+    if "columns" not in found:
+        graph = found.get("graph")
+        if type(graph) is not dict:
+            raise MalformedValue("it has no graph")
+        return graph
+    try:
+        return GraphColumns.read(found["columns"])
+    except ValueError as error:
+        raise MalformedValue(str(error)) from error
 
 
 def _check_ids(run: RunInfo) -> None:

@@ -15,6 +15,7 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.completed import block_digest, read_blocks
 from checkpoint_plugin.cut_check import CutCheck
 from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.definition import graph_of
 from checkpoint_plugin.digests import sum_digests
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, ValueNotReadable
@@ -180,7 +181,7 @@ class RunCheck:
                 found = self._codec.decode(body)
                 options = dict(found["enable"]).get("checkpoint")
                 self._options = options if isinstance(options, dict) else {}
-                dict(found["graph"]), dict(found["inputs"])
+                graph_of(found), dict(found["inputs"])
             except MalformedValue as error:
                 self._notes.condemn(f"its graph and inputs: {error}")
             except ValueNotReadable as error:

@@ -12,6 +12,7 @@ from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.definition import graph_of
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
@@ -122,7 +123,7 @@ async def _load_record(store: Store, run_id: str) -> RunRecord | None:
         for sealed in () if record.by_runner else rows:
             row = opened_row(run_id, sealed, NODE_TEXTS, seal)
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
-        graph = codec.decode(opened_definition(run_id, definition, seal))["graph"]
+        graph = graph_of(codec.decode(opened_definition(run_id, definition, seal)))
         record.shape = read_shape(graph)
         if snapshot is not None and record.by_runner:
             record.waiting = _waiting(graph, snapshot.nodes)

@@ -18,7 +18,7 @@ from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.definition import Definition, is_storable_text, storable_text
+from checkpoint_plugin.definition import Definition, graph_of, is_storable_text, storable_text
 from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
@@ -227,12 +227,13 @@ class Store(ListedRuns):
             raise StoreDamaged(run_id, f"its status {row.status!r} is not one")
         try:
             found = self.codec.decode(opened_definition(run_id, row, seal))
+            graph = graph_of(found)
         except MalformedValue as error:
             raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
         except ValueNotReadable as error:
             raise error.within(f"run {run_id!r}, definition") from error
-        graph, inputs, enable = (found[name] for name in ("graph", "inputs", "enable"))
-        if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (graph, inputs, enable)):
+        inputs, enable = (found[name] for name in ("inputs", "enable"))
+        if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (inputs, enable)):
             raise StoreDamaged(run_id, "its row is not one that was written")
         return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, seen)
 

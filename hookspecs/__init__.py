@@ -2,6 +2,7 @@
 
 from hookspecs.binding import NO_HOOKS, RunHooks
 from hookspecs.codecs import CodecRegistry, TeachCodecs
+from hookspecs.columns import GraphColumns
 from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
 from hookspecs.description import PluginDescription, describe_plugins
 from hookspecs.entries import CODECS, COMMANDS, NODES, PLUGINS, STORES, PluginEntry
@@ -62,6 +63,7 @@ __all__ = [
     "Completed",
     "EdgeSnapshot",
     "Failed",
+    "GraphColumns",
     "HookError",
     "LeaseLost",
     "NodeHooks",

@@ -125,7 +125,7 @@ class StoredRun:
         run_id: the run.
         attempt: the newest attempt that began.
         status: of the run.
-        graph: the workflow's document, as in `RunInfo`.
+        graph: the workflow's document, as in `RunInfo`; `GraphColumns` are looked through in a fraction of the time.
         inputs: as in `RunInfo`.
         enable: as in `RunInfo`.
         outputs: the collected items by output name when the run is completed, else `None`.

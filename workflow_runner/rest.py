@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
+from hookspecs import GraphColumns
 from workflow_runner.builtin import INPUT, OUTPUT
 from workflow_runner.graph import Graph
 from workflow_runner.plan import name_edge
@@ -24,21 +25,22 @@ def rest_of(document: Mapping[str, Any], over: Set[str]) -> Graph:
 
     Returns:
         A graph with the other nodes, all their edges under the names that they have in the whole graph, and the nodes at
-        the other ends of these, of which edges may be missing.
+        the other ends of these, of which edges may be missing. The whole graph where the document has another form.
     """
-    edges = document["edges"]
-    # Looked for among the few that are left, not among the many that are over: half as long for ten thousand.
-    left = {node["id"] for node in document["nodes"]} - over
-    touching = [place for place, edge in enumerate(edges) if edge["source"] in left or edge["target"] in left]
-    wanted = left.union(*((edges[place]["source"], edges[place]["target"]) for place in touching))
-    nodes = [node for node in document["nodes"] if node["id"] in wanted or node["type"] in NAMED]
-    return Graph.from_document({**document, "nodes": nodes, "edges": _named(touching, edges)})
+    columns = GraphColumns.of(document)
+    if columns is None:
+        return Graph.from_document(document)
+    left = columns.left(over)
+    touching = columns.touching(left)
+    wanted = {*left, *columns.ends(touching), *columns.of_types(NAMED)}
+    nodes = [columns.node(place) for place in sorted(wanted)]
+    return Graph.from_document({**columns.other, "nodes": nodes, "edges": _named(touching, columns)})
 
 
-def _named(places: Sequence[int], edges: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+def _named(places: Sequence[int], columns: GraphColumns) -> list[dict[str, Any]]:
     """The edges at some places, those without an id under the names that their places give them."""
-    if all("id" in edges[place] for place in places):
-        return [edges[place] for place in places]
-    taken = {edge["id"] for edge in edges if "id" in edge}
-    chosen = ((place, edges[place]) for place in places)
-    return [edge if "id" in edge else {**edge, "id": name_edge(place, taken)} for place, edge in chosen]
+    edges = [columns.edge(place) for place in places]
+    if all("id" in edge for edge in edges):
+        return edges
+    taken = frozenset(columns.edge_ids)
+    return [edge if "id" in edge else {**edge, "id": name_edge(place, taken)} for place, edge in zip(places, edges, strict=True)]
