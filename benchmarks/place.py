@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -58,6 +59,9 @@ class Places:
         folder = self._folder / name
         if copy_of:
             shutil.copytree(Path(copy_of.removeprefix("sqlite:///")).parent, folder)
+            for path in folder.iterdir():  # else the first who syncs the file waits for the disk to take all of the copy
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
         else:
             folder.mkdir()
         try:

@@ -35,7 +35,7 @@ from checkpoint_plugin.lease import (
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
 from checkpoint_plugin.models import CHECKPOINT, COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
-from checkpoint_plugin.reading import Seen, fetch_cut, fetch_node_ids, fetch_seen, read_whole
+from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_node_ids, fetch_seen, read_whole
 from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
@@ -342,10 +342,12 @@ class Store(ListedRuns):
 
     async def _restore(self, history: RunHistory, number: int | None, brief: bool, seen: Seen | None) -> Snapshot | None:
         run_id = history.run_id
-        seal = history.seal = await self.seal(run_id)
-        cut = await self._read(
-            lambda connection: fetch_cut(connection, run_id, number, self.codec, seal, self.blobs, brief=brief, seen=seen)
-        )
+
+        def work(connection: Connection) -> tuple[Seal, StoredCut | None]:
+            seal = self.keys.find(connection, run_id)
+            return seal, fetch_cut(connection, run_id, number, self.codec, seal, self.blobs, brief=brief, seen=seen)
+
+        history.seal, cut = await self._read(work)
         if self._witness is not None and number is None:
             head = None if cut is None else cut.head
             noted = (0, None) if head is None else (head.number, bytes(head.cut_hash))

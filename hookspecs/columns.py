@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import compress, count
+from operator import not_
 from typing import Any, Final
 
 __all__ = ["GraphColumns"]
@@ -12,29 +16,34 @@ Item = Mapping[str, Any]
 USUAL: Final[Item] = {"data": {}, "sync_mode": "on_any"}
 """What a node holds besides its id and type, unless it is told."""
 ENDS: Final = ("source", "sourceHandle", "target", "targetHandle")
+NUMBERS: Final = ("type_of", "held_at", "sources", "targets", "handles_of", "named_at")
 TEXTS: Final = ("ids", "types", "names")
-LISTS: Final = (*TEXTS, "type_of", "held_at", "held", "sources", "targets", "handles", "handles_of", "named_at")
+LISTS: Final = (*TEXTS, "held", "handles")
+NUMBER: Final = next(code for code in "IL" if array(code).itemsize == 4)
+"""What four bytes are to `array`."""
 
 
 class GraphColumns(Mapping[str, Any]):
     """A document (`nodes`, `edges` and what else it has) as one list a property.
 
-    It is the document: a mapping that equals it, whose nodes and edges are made when they are asked for. Ten thousand nodes are a
-    dozen lists, where the document is thirty thousand dicts.
+    It is the document: a mapping that equals it, whose nodes and edges are made when they are asked for. Ten thousand nodes are
+    eleven columns, where the document is thirty thousand dicts. An edge names its nodes by their places.
 
     Args:
-        columns: by the names that `stored` gives, checked.
+        lists: the columns of texts and of what nodes hold, by name.
+        numbers: the columns of places, by name.
+        other: the document without nodes and edges.
     """
 
-    __slots__ = ("_built", "_columns", "_held", "_names", "other")
+    __slots__ = ("_built", "_held", "_lists", "_names", "_numbers", "other")
 
-    def __init__(self, columns: Mapping[str, Any]) -> None:
-        self._columns = columns
-        self._held: dict[int, Item] = dict(zip(columns["held_at"], columns["held"], strict=True))
-        self._names: dict[int, str] = dict(zip(columns["named_at"], columns["names"], strict=True))
+    def __init__(self, lists: Mapping[str, list[Any]], numbers: Mapping[str, array[int]], other: Item) -> None:
+        self._lists = lists
+        self._numbers = numbers
+        self._held: dict[int, Item] = dict(zip(numbers["held_at"], lists["held"], strict=True))
+        self._names: dict[int, str] = dict(zip(numbers["named_at"], lists["names"], strict=True))
         self._built: dict[str, Sequence[Item]] = {}
-        self.other: Item = columns["other"]
-        """The document without nodes and edges."""
+        self.other = other
 
     @classmethod
     def of(cls, document: Item) -> GraphColumns | None:
@@ -82,25 +91,31 @@ class GraphColumns(Mapping[str, Any]):
                 if type(edge["id"]) is not str:
                     return None
                 names[place] = edge["id"]
-        columns = {
+        lists: dict[str, list[Any]] = {
             "ids": ids,
             "types": list(types),
-            "type_of": type_of,
-            "held_at": list(held),
+            "names": list(names.values()),
             "held": list(held.values()),
+            "handles": [list(pair) for pair in handles],
+        }
+        numbers = {
+            "type_of": type_of,
+            "held_at": held,
             "sources": sources,
             "targets": targets,
-            "handles": [list(pair) for pair in handles],
             "handles_of": handles_of,
-            "named_at": list(names),
-            "names": list(names.values()),
-            "other": {key: value for key, value in document.items() if key not in ("nodes", "edges")},
+            "named_at": names,
         }
-        return cls(columns)
+        other = {key: value for key, value in document.items() if key not in ("nodes", "edges")}
+        return cls(lists, {name: array(NUMBER, places) for name, places in numbers.items()}, other)
 
     def stored(self) -> dict[str, Any]:
-        """The columns, for a store: lists of texts, of numbers, and of what some nodes hold (`data`)."""
-        return dict(self._columns)
+        """The columns, for a store: lists of texts and of what some nodes hold, and numbers of four bytes, the lowest first."""
+        return {
+            **self._lists,
+            **{name: _swapped(places).tobytes() for name, places in self._numbers.items()},
+            "other": self.other,
+        }
 
     @classmethod
     def read(cls, stored: Any) -> GraphColumns:
@@ -109,26 +124,32 @@ class GraphColumns(Mapping[str, Any]):
         Raises:
             ValueError: it is something else.
         """
-        if type(stored) is not dict or set(stored) != {*LISTS, "other"} or type(stored["other"]) is not dict:
+        if type(stored) is not dict or set(stored) != {*LISTS, *NUMBERS, "other"} or type(stored["other"]) is not dict:
             raise ValueError("its columns are not those of a graph")
-        if any(type(stored[name]) is not list for name in LISTS):
-            raise ValueError("a column is no list")
-        if any(not _are(stored[name], str) for name in TEXTS) or not _are(stored["held"], dict):
+        lists = {name: stored[name] for name in LISTS}
+        if not _are(lists.values(), list) or not _are((stored[name] for name in NUMBERS), bytes):
+            raise ValueError("a column is not of its type")
+        if any(not _are(lists[name], str) for name in TEXTS) or not _are(lists["held"], dict):
             raise ValueError("a column holds what is not of its type")
-        if any(type(pair) is not list or len(pair) != 2 or not _are(pair, str) for pair in stored["handles"]):
-            raise ValueError("the handles of its edges are not pairs of texts")
-        nodes, edges = len(stored["ids"]), len(stored["sources"])
+        if any(type(pair) is not list or len(pair) != 2 or not _are(pair, str) for pair in lists["handles"]):
+            raise ValueError("the handles of its edges are no column of pairs of texts")
+        numbers: dict[str, array[int]] = {}
+        for name in NUMBERS:
+            numbers[name] = array(NUMBER)
+            numbers[name].frombytes(stored[name])  # raises a ValueError itself
+            numbers[name] = _swapped(numbers[name])
+        nodes, edges = len(lists["ids"]), len(numbers["sources"])
         for name, length, most in (
-            ("type_of", nodes, len(stored["types"])),
-            ("held_at", len(stored["held"]), nodes),
+            ("type_of", nodes, len(lists["types"])),
+            ("held_at", len(lists["held"]), nodes),
             ("sources", edges, nodes),
             ("targets", edges, nodes),
-            ("handles_of", edges, len(stored["handles"])),
-            ("named_at", len(stored["names"]), edges),
+            ("handles_of", edges, len(lists["handles"])),
+            ("named_at", len(lists["names"]), edges),
         ):
-            if not _are_places(stored[name], length, most):
+            if len(numbers[name]) != length or max(numbers[name], default=-1) >= most:
                 raise ValueError(f"the column {name} does not fit the others")
-        return cls(stored)
+        return cls(lists, numbers, stored["other"])
 
     # What is left of a graph.
 
@@ -138,22 +159,22 @@ class GraphColumns(Mapping[str, Any]):
         Args:
             over: the ids of those.
         """
-        return [place for place, node_id in enumerate(self._columns["ids"]) if node_id not in over]
+        return list(compress(count(), map(not_, map(over.__contains__, self._lists["ids"]))))
 
     def of_types(self, types: Collection[str]) -> list[int]:
         """The places of the nodes of some types."""
-        wanted = {number for number, name in enumerate(self._columns["types"]) if name in types}
-        return [place for place, number in enumerate(self._columns["type_of"]) if number in wanted] if wanted else []
+        wanted = {number for number, name in enumerate(self._lists["types"]) if name in types}
+        return list(compress(count(), map(wanted.__contains__, self._numbers["type_of"]))) if wanted else []
 
     def touching(self, places: Iterable[int]) -> list[int]:
         """The places of the edges that begin or end at some nodes."""
         some = frozenset(places)
-        ends = zip(self._columns["sources"], self._columns["targets"], strict=True)
+        ends = zip(self._numbers["sources"], self._numbers["targets"], strict=True)
         return [place for place, (source, target) in enumerate(ends) if source in some or target in some]
 
     def ends(self, edges: Iterable[int]) -> set[int]:
         """The places of the nodes at which some edges begin and end."""
-        sources, targets = self._columns["sources"], self._columns["targets"]
+        sources, targets = self._numbers["sources"], self._numbers["targets"]
         return {end for edge in edges for end in (sources[edge], targets[edge])}
 
     @property
@@ -165,21 +186,21 @@ class GraphColumns(Mapping[str, Any]):
 
     def node(self, place: int) -> dict[str, Any]:
         """The node at a place."""
-        columns = self._columns
-        named = {"id": columns["ids"][place], "type": columns["types"][columns["type_of"][place]]}
+        lists = self._lists
+        named = {"id": lists["ids"][place], "type": lists["types"][self._numbers["type_of"][place]]}
         held = self._held.get(place)
         return {**named, "data": {}, "sync_mode": "on_any"} if held is None else {**named, **held}
 
     def edge(self, place: int) -> dict[str, Any]:
         """The edge at a place."""
-        columns = self._columns
-        source_handle, target_handle = columns["handles"][columns["handles_of"][place]]
+        ids, numbers = self._lists["ids"], self._numbers
+        source_handle, target_handle = self._lists["handles"][numbers["handles_of"][place]]
         name = self._names.get(place)
         return {
             **({} if name is None else {"id": name}),
-            "source": columns["ids"][columns["sources"][place]],
+            "source": ids[numbers["sources"][place]],
             "sourceHandle": source_handle,
-            "target": columns["ids"][columns["targets"][place]],
+            "target": ids[numbers["targets"][place]],
             "targetHandle": target_handle,
         }
 
@@ -187,8 +208,8 @@ class GraphColumns(Mapping[str, Any]):
         if key not in ("nodes", "edges"):
             return self.other[key]
         if key not in self._built:
-            make, counted = (self.node, "ids") if key == "nodes" else (self.edge, "sources")
-            self._built[key] = [make(place) for place in range(len(self._columns[counted]))]
+            make, of = (self.node, "type_of") if key == "nodes" else (self.edge, "handles_of")
+            self._built[key] = [make(place) for place in range(len(self._numbers[of]))]
         return self._built[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -198,13 +219,17 @@ class GraphColumns(Mapping[str, Any]):
         return 2 + len(self.other)
 
     def __repr__(self) -> str:
-        return f"GraphColumns({len(self._columns['ids'])} nodes, {len(self._columns['sources'])} edges)"
+        return f"GraphColumns({len(self._numbers['type_of'])} nodes, {len(self._numbers['handles_of'])} edges)"
 
 
 def _are(values: Iterable[Any], kind: type) -> bool:
     return set(map(type, values)) <= {kind}
 
 
-def _are_places(numbers: Sequence[Any], length: int, most: int) -> bool:
-    """Whether they are so many, and each stands for one of `most`."""
-    return len(numbers) == length and _are(numbers, int) and (not numbers or (min(numbers) >= 0 and max(numbers) < most))
+def _swapped(numbers: array[int]) -> array[int]:
+    """The numbers with their lowest byte first, or from that; itself where they are so by nature."""
+    if sys.byteorder == "little":
+        return numbers
+    swapped = array(NUMBER, numbers)
+    swapped.byteswap()
+    return swapped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any
 
 from hookspecs import (
@@ -207,9 +207,9 @@ class Run:
 
     def _build(self, snapshot: Snapshot | None) -> None:
         stored = snapshot.nodes if snapshot is not None else ()
-        over = {node.node_id for node in stored if node.status == "completed"}
-        if snapshot is not None:
-            over |= snapshot.over
+        over: Set[str] = snapshot.over if snapshot is not None else frozenset()
+        if told := {node.node_id for node in stored if node.status == "completed"}:
+            over = told | over
         self._restored = len(over)
         if not self.plan.over <= over:  # what seemed to be over is not: it must be planned, too
             assert self.whole is not None
@@ -219,7 +219,7 @@ class Run:
                 _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
         nodes = {node.node_id: node for node in stored if node.node_id in self.plan.nodes}
         answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes, over)
-        self.wiring.restore({**nodes, **answered}, over.intersection(self.plan.nodes))
+        self.wiring.restore({**nodes, **answered}, {node_id for node_id in self.plan.nodes if node_id in over})
         self._answered = tuple(self.actors[node_id] for node_id in answered)
         self.changed.update(dict.fromkeys(self._answered))
         for node_id, value in given.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Wiring:
         self._half: dict[PlannedEdge, Edge] = {}
         """Edges of which one end has an actor and the other has none yet."""
         self._capacity = run.settings.edge_capacity
-        self.completed: set[str] = set()
+        self.completed: Set[str] = frozenset()
         """Nodes that were completed in the restored cut."""
 
     def bear(self, planned: PlannedNode) -> Actor:
@@ -90,7 +90,7 @@ class Wiring:
                 targets[planned_edge.source_handle].append(edge)
         actor.connect(targets, single)
 
-    def restore(self, nodes: Mapping[str, NodeSnapshot], completed: set[str]) -> None:
+    def restore(self, nodes: Mapping[str, NodeSnapshot], completed: Set[str]) -> None:
         """Make the actors of the nodes that had moved and are not completed.
 
         Args:

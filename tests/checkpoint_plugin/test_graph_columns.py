@@ -98,7 +98,8 @@ async def test_a_run_of_before_goes_on(stopped: str) -> None:
 @pytest.mark.parametrize(
     "bend",
     [
-        lambda found: found["columns"]["sources"].__setitem__(3, 10_000),
+        lambda found: found["columns"].update(sources=b"\xff" * len(found["columns"]["sources"])),
+        lambda found: found["columns"].update(sources=b"123"),
         lambda found: found["columns"]["ids"].pop(),
         lambda found: found["columns"].pop("handles"),
         lambda found: found.update(columns=None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,23 @@ def test_what_most_nodes_hold_is_not_stored() -> None:
     assert found.stored()["held"] == [] and found.stored()["types"] == ["a"]
 
 
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_numbers_are_stored_with_the_lowest_byte_first(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"id": f"n{n}", "type": "a", "data": {}, "sync_mode": "on_any"} for n in range(3)]
+    edge = {"source": "n1", "sourceHandle": "o", "target": "n2", "targetHandle": "i"}
+    found = GraphColumns.of({"nodes": nodes, "edges": [edge]})
+    assert found is not None
+    natural = sys.byteorder
+    monkeypatch.setattr("hookspecs.columns.sys.byteorder", order)
+    assert found.stored()["targets"] == (2).to_bytes(4, "little" if order == natural else "big")
+    assert GraphColumns.read(found.stored())["edges"] == [edge]
+
+
+def number(place: int) -> bytes:
+    """As a column of places has it."""
+    return place.to_bytes(4, "little")
+
+
 NODE = {"id": "n", "type": "a", "data": {}, "sync_mode": "on_any"}
 EDGE = {"source": "n", "sourceHandle": "o", "target": "n", "targetHandle": "i"}
 
@@ -113,18 +131,19 @@ def test_a_document_of_another_form_has_no_columns(whole: dict[str, Any]) -> Non
         lambda stored: stored["ids"].append("more"),
         lambda stored: stored["ids"].__setitem__(0, 7),
         lambda stored: stored["types"].clear(),
-        lambda stored: stored["type_of"].__setitem__(0, True),
-        lambda stored: stored["type_of"].__setitem__(0, -1),
-        lambda stored: stored["sources"].__setitem__(0, len(stored["ids"])),
-        lambda stored: stored["targets"].__setitem__(0, 0.0),
-        lambda stored: stored["targets"].pop(),
+        lambda stored: stored.update(type_of=list(stored["type_of"])),
+        lambda stored: stored.update(type_of=stored["type_of"][:-1]),
+        lambda stored: stored.update(type_of=stored["type_of"][4:]),
+        lambda stored: stored.update(sources=number(len(stored["ids"])) + stored["sources"][4:]),
+        lambda stored: stored.update(targets=number(2**32 - 1) + stored["targets"][4:]),
+        lambda stored: stored.update(targets=stored["targets"] + number(0)),
         lambda stored: stored["handles"].__setitem__(0, ["a"]),
         lambda stored: stored["handles"].__setitem__(0, "ab"),
         lambda stored: stored["handles"].__setitem__(0, ["a", 1]),
-        lambda stored: stored["handles_of"].__setitem__(0, len(stored["handles"])),
+        lambda stored: stored.update(handles_of=number(len(stored["handles"])) + stored["handles_of"][4:]),
         lambda stored: stored["held"].__setitem__(0, 1),
-        lambda stored: stored["held_at"].pop(),
-        lambda stored: stored["named_at"].__setitem__(0, len(stored["sources"])),
+        lambda stored: stored["held"].pop(),
+        lambda stored: stored.update(named_at=number(len(stored["sources"])) + stored["named_at"][4:]),
         lambda stored: stored["names"].__setitem__(0, None),
     ],
 )
@@ -133,7 +152,7 @@ def test_bent_columns_are_refused(bend: Callable[[dict[str, Any]], object]) -> N
     assert stored["held"] and stored["names"], "there is something to bend"
     GraphColumns.read(copy.deepcopy(stored))
     bend(stored)
-    with pytest.raises(ValueError, match=r"column|handles"):
+    with pytest.raises(ValueError, match=r"column|bytes"):
         GraphColumns.read(stored)
 
 
