@@ -85,6 +85,8 @@ class PostgresDatabase:
         self._engine = make_postgres_engine(repr((self._dsn, location.schema, cached)), arguments)
         self._saving: AsyncConnection | None = None
         self._raw: Any = None
+        self._saves = 0
+        """Those under way."""
         self._open: WeakSet[Any] = WeakSet()
 
     def _settings(self, query: Mapping[str, str]) -> dict[str, str]:
@@ -153,6 +155,7 @@ class PostgresDatabase:
             writer.encode()
         else:
             await asyncio.to_thread(writer.encode)
+        self._saves += 1
         try:
             raw = self._raw if self._raw is not None else await finish(self._connect_for_saves())
             if not writer.is_large:
@@ -168,12 +171,21 @@ class PostgresDatabase:
         except DRIVER_ERRORS as error:
             await finish(self._let_go())
             raise self._told(error, undone=False) from error
+        finally:
+            self._saves -= 1
 
     async def _connect_for_saves(self) -> Any:
         if self._saving is None:
             self._saving = await self._engine.connect()
         self._raw = (await self._saving.get_raw_connection()).driver_connection
         return self._raw
+
+    async def _lend(self) -> None:
+        """Give the connection of the saves back while there is none: the transaction that comes needs no other then."""
+        saving = self._saving
+        if saving is not None and not self._saves:
+            self._saving = self._raw = None
+            await saving.close()
 
     async def _let_go(self) -> None:
         saving, self._saving, self._raw = self._saving, None, None
@@ -242,6 +254,7 @@ class PostgresDatabase:
     async def _once(self, work: Callable[[Connection], T], options: Mapping[str, Any]) -> T:
         committing = False
         try:
+            await self._lend()
             async with self._engine.connect() as connection:
                 try:
                     if options:

@@ -108,10 +108,10 @@ def read_version(connection: Connection, shown: str) -> int | None:
     Raises:
         StoreUnreadable: tables of these names are not ours.
     """
-    present = set(inspect(connection).get_table_names())
-    if SCHEMA.name not in present:
+    found = inspect(connection)
+    if not found.has_table(SCHEMA.name):
         ours = {table.name for table in Base.metadata.sorted_tables}
-        if taken := sorted(ours & present):
+        if taken := sorted(ours.intersection(found.get_table_names())):
             raise StoreUnreadable(f"the database {shown} has a table {taken[0]!r} that is not ours. Use a database of its own.")
         return None
     version = connection.execute(select(SCHEMA.c.version)).scalar_one_or_none()

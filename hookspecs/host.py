@@ -12,7 +12,7 @@ import pluggy
 
 from hookspecs.binding import NO_HOOKS, RunHooks, bind_hooks
 from hookspecs.codecs import CodecRegistry, TeachCodecs
-from hookspecs.contract import SPEC_CLASSES, check_plugin
+from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
 from hookspecs.entries import CODECS, NODES, PLUGINS, STORES, PluginEntry, find_entries, names_blocked_by_environment
 from hookspecs.errors import (
     PluginBlocked,
@@ -241,11 +241,21 @@ def _teach(entry: PluginEntry, registry: CodecRegistry) -> None:
         logger.warning("value types of %s are left out: %s: %s", entry.distribution, type(error).__name__, error)
 
 
+class _Manager(pluggy.PluginManager):
+    """Looks at attributes that may be hooks: pluggy looks at all that a plugin and `object` have, which takes longer."""
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
+        return super().parse_hookspec_opts(module_or_class, name) if name in HOOK_ARGUMENTS else None
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+
 def _bind(plugins: Mapping[str, object]) -> RunHooks:
     if not plugins:
         return NO_HOOKS
     # A manager a run: runs cannot mix, and a policy pays for its own hooks only. It costs under a millisecond.
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     for specs in SPEC_CLASSES:
         manager.add_hookspecs(specs)
     for name, plugin in plugins.items():

@@ -51,6 +51,32 @@ async def numbers(store: Store, run_id: str = "r") -> list[int]:
     return [row.number for row in await store.checkpoints(run_id)]
 
 
+async def test_saves_and_transactions_share_a_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, made = asyncpg.connect, []
+
+    async def counted(*arguments: Any, **more: Any) -> Any:
+        made.append(1)
+        return await connect(*arguments, **more)
+
+    monkeypatch.setattr("checkpoint_plugin.postgresql.asyncpg.connect", counted)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for number in range(1, 5):
+        await store.save(history, a(number), "1")
+        assert await numbers(store) == list(range(1, number + 1))
+    assert made == [], "the first was made with the store"
+
+    async def save_all() -> None:
+        for number in range(20):
+            await store.save(history, a([number]), "1")
+
+    saving = asyncio.create_task(save_all())
+    while not saving.done():
+        await numbers(store)  # a transaction beside a save has a connection of its own
+    await saving
+    assert await numbers(store) == list(range(1, 25)) and made
+
+
 # A commit whose answer is lost.
 
 

@@ -324,7 +324,7 @@ def test_where_nothing_is_enabled_no_hooks_are_declared(monkeypatch: pytest.Monk
     def refuse(project: str) -> None:
         raise AssertionError("a manager of plugins was made for none")
 
-    monkeypatch.setattr("pluggy.PluginManager", refuse)
+    monkeypatch.setattr("hookspecs.host._Manager", refuse)
     host = PluginHost()
     assert host.bind({"checkpoint": False}) is NO_HOOKS
     registry: Any = object()
