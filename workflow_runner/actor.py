@@ -223,6 +223,10 @@ class Actor(Outbox):
         if self.waits:
             self.touched()
 
+    def stage(self, call: Callable[[], object]) -> None:
+        """Call this when the step is durable."""
+        self.durable_calls = [*self.durable_calls, call]
+
     def rewind(self) -> None:
         """Let the next call of the body run the unfinished step again, from its last commit point."""
         self.swallow_left = self.emitted

@@ -182,7 +182,7 @@ class Context:
             call: takes nothing; what it raises fails the node.
         """
         self._actor.check_alive()
-        self._actor.durable_calls = [*self._actor.durable_calls, call]
+        self._actor.stage(call)
 
     def arrivals(self, *streams: Stream[Any]) -> Arrivals:
         """Read several streams in arrival order: `async for handle, item in context.arrivals(a, b)`.

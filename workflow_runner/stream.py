@@ -100,19 +100,17 @@ class StatelessStream(LoggedStream[T]):
     async def __anext__(self) -> T:
         actor, edge = self._actor, self._edge
         items = edge.items
-        if not items or not actor.direct or actor.script_left or actor.waits or actor.durable_calls or edge.order is not None:
-            return await super().__anext__()
+        if not items or not actor.hastens or actor.waits:
+            given = await super().__anext__()
+            actor.hasten()
+            return given
         # A commit point and a read in one step: nothing here can wait, and nobody waits for this commit.
-        if actor.taken or actor.emitted:
-            actor.commits += 1
-            actor.emitted = 0
-        item = items.popleft()
-        actor.taken = [(edge.planned.edge_id, item)]  # a new list: cuts hold a prefix of the old one
-        actor.reads = 1
+        actor.commits += 1
+        actor.emitted = 0
+        item = actor.last = items.popleft()
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
-        given: T = item if self._check is None or type(item) is self._exact else actor.checked(self.handle, self._check, item)
-        return given
+        return item if self._check is None or type(item) is self._exact else self._give(item)
 
 
 class Arrivals:
