@@ -51,7 +51,7 @@ def define(run: RunInfo, codec: Codec | None = None) -> Definition:
     except ValueNotStorable:
         _name_culprit(run, codec)
         raise
-    return Definition(body, _json(run.graph), _json(run.inputs))
+    return Definition(body, _json(run.graph) if columns is None else _graph_json(run.graph, columns), _json(run.inputs))
 
 
 def graph_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -113,6 +113,13 @@ def _is_url(option: str, value: Any) -> bool:
 
 def _json(value: Any) -> str:
     return json.dumps(_shown(value), allow_nan=False)
+
+
+def _graph_json(graph: Mapping[str, Any], columns: GraphColumns) -> str:
+    """As `_json`, which looks at every value, where nearly all are texts."""
+    told = columns.told
+    nodes = [_shown(node) if place in told else node for place, node in enumerate(graph["nodes"])]
+    return json.dumps({"nodes": nodes, "edges": graph["edges"], **_shown(columns.other)}, allow_nan=False)
 
 
 def _shown(value: Any) -> Any:

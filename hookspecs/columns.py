@@ -15,7 +15,6 @@ Item = Mapping[str, Any]
 
 USUAL: Final[Item] = {"data": {}, "sync_mode": "on_any"}
 """What a node holds besides its id and type, unless it is told."""
-ENDS: Final = ("source", "sourceHandle", "target", "targetHandle")
 NUMBERS: Final = ("type_of", "held_at", "sources", "targets", "handles_of", "named_at")
 TEXTS: Final = ("ids", "types", "names")
 LISTS: Final = (*TEXTS, "held", "handles")
@@ -79,14 +78,17 @@ class GraphColumns(Mapping[str, Any]):
         handles_of: list[int] = []
         names: dict[int, str] = {}
         for place, edge in enumerate(edges):
-            if type(edge) is not dict or any(type(edge.get(end)) is not str for end in ENDS):
+            if type(edge) is not dict or len(edge) - ("id" in edge) != 4:
                 return None
-            source, target = places.get(edge["source"]), places.get(edge["target"])
-            if source is None or target is None or len(edge) - ("id" in edge) != len(ENDS):
+            source, target = edge.get("source"), edge.get("target")
+            source_handle, target_handle = edge.get("sourceHandle"), edge.get("targetHandle")
+            if not type(source) is type(target) is type(source_handle) is type(target_handle) is str:
                 return None
-            sources.append(source)
-            targets.append(target)
-            handles_of.append(handles.setdefault((edge["sourceHandle"], edge["targetHandle"]), len(handles)))
+            if source not in places or target not in places:
+                return None
+            sources.append(places[source])
+            targets.append(places[target])
+            handles_of.append(handles.setdefault((source_handle, target_handle), len(handles)))
             if "id" in edge:
                 if type(edge["id"]) is not str:
                     return None
@@ -176,6 +178,11 @@ class GraphColumns(Mapping[str, Any]):
         """The places of the nodes at which some edges begin and end."""
         sources, targets = self._numbers["sources"], self._numbers["targets"]
         return {end for edge in edges for end in (sources[edge], targets[edge])}
+
+    @property
+    def told(self) -> Collection[int]:
+        """The places of the nodes that hold what most do not: of the others there is nothing but the id and the type."""
+        return self._held.keys()
 
     @property
     def edge_ids(self) -> Collection[str]:

@@ -16,8 +16,9 @@ from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_DEFINITION
+from checkpoint_plugin.run_definition import JOBS
 from checkpoint_plugin.store import Store
-from hookspecs import GraphColumns
+from hookspecs import GraphColumns, dumps_tagged
 from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
 
 FAILS = "GRAPH_COLUMNS_FAILS"
@@ -86,6 +87,13 @@ async def test_a_new_run_is_stored_by_column(stopped: str) -> None:
     found = await stored_graph(stopped)
     assert type(found) is GraphColumns and found == chain().to_document()
     assert (await runner().resume("r", url=stopped)).outputs == {"end": [LENGTH]}
+
+
+async def test_people_read_the_document(stopped: str) -> None:
+    store = Store(locate(stopped), create=False)
+    row = await store.transact(lambda connection: connection.execute(JOBS).one(), write=False)
+    await store.close()
+    assert row.graph == dumps_tagged(chain().to_document())
 
 
 async def test_a_run_of_before_goes_on(stopped: str) -> None:

@@ -68,6 +68,12 @@ def test_parts_of_it(seed: int) -> None:
     assert {whole["nodes"][place]["id"] for place in found.ends(touching)} == ends
     some = {"c", "workflow.Output", "unknown"}
     assert [found.node(place) for place in found.of_types(some)] == [node for node in whole["nodes"] if node["type"] in some]
+    usual = [
+        place
+        for place, node in enumerate(whole["nodes"])
+        if len(node) == 4 and not node["data"] and node["sync_mode"] == "on_any"
+    ]
+    assert sorted({*range(len(whole["nodes"]))}.difference(found.told)) == usual
     assert list(found.edge_ids) == [edge["id"] for edge in whole["edges"] if "id" in edge]
 
 
@@ -111,6 +117,9 @@ EDGE = {"source": "n", "sourceHandle": "o", "target": "n", "targetHandle": "i"}
         {"nodes": [NODE], "edges": [{**EDGE, "target": "other"}]},
         {"nodes": [NODE], "edges": [{**EDGE, "color": "red"}]},
         {"nodes": [NODE], "edges": [{**EDGE, "id": None}]},
+        {"nodes": [NODE], "edges": [{**EDGE, "source": 1}]},
+        {"nodes": [NODE], "edges": [{**EDGE, "target": []}]},
+        {"nodes": [NODE], "edges": [{**EDGE, "targetHandle": 1}]},
         {"nodes": [NODE], "edges": [{"source": "n", "target": "n", "targetHandle": "i"}]},
         {"nodes": [NODE], "edges": ["n"]},
     ],
