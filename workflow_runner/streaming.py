@@ -119,15 +119,12 @@ class StreamingActor(BodyActor):
     @property  # type: ignore[override]
     def taken(self) -> list[Taken]:
         """What was handed to the body since its last commit."""
-        if self.hastens:
-            self.hastens = False
-            self._taken = [(self._taken[0][0], self.last)]
-            self.last = None
+        self._slow_down()
         return self._taken
 
     @taken.setter
     def taken(self, taken: list[Taken]) -> None:
-        self.hastens = False
+        self._slow_down()
         self._taken = taken
 
     def hasten(self) -> None:
@@ -136,12 +133,19 @@ class StreamingActor(BodyActor):
             self.hastens = True
             self.last = self._taken[0][1]
 
+    def _slow_down(self) -> None:
+        """Somebody asks for the log, or something else is to be done at the next commit point: the next read is a slow one."""
+        if self.hastens:
+            self.hastens = False
+            self._taken = [(self._taken[0][0], self.last)]  # a new list: cuts hold a prefix of the old one
+            self.last = None
+
     def choose_publish(self) -> None:
-        self.taken = self.taken
+        self._slow_down()
         super().choose_publish()
 
     def stage(self, call: Callable[[], object]) -> None:
-        self.taken = self.taken
+        self._slow_down()
         super().stage(call)
 
     def pass_commit(self) -> None:

@@ -150,6 +150,38 @@ async def test_a_step_is_run_again_and_what_it_had_emitted_is_swallowed() -> Non
     assert again == [call for call in before if call.startswith("running 3")], "the key of the step is the same"
 
 
+KEYS: list[tuple[int, str]] = []
+DURABLE: list[int] = []
+
+
+@node(stateless=True)
+async def keyed(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    async for item in items:
+        KEYS.append((item, context.idempotency_key))
+        if item == 1:
+            context.on_durable(lambda: DURABLE.append(1))
+        if item == 3 and "keyed" in BROKEN:
+            raise RuntimeError("broken")
+        yield item
+
+
+async def test_every_read_of_a_stateless_node_is_a_step_of_its_own() -> None:
+    KEYS.clear()
+    DURABLE.clear()
+    BROKEN.add("keyed")
+    memory = Memory()
+    await interrupted(memory, graph(keyed))
+    stored = memory.nodes["s"]
+    assert [item for _, item in stored.taken] == [3] and (stored.commits, stored.emitted) == (3, 0)
+    assert len({key for _, key in KEYS}) == 4
+    assert DURABLE == [1]
+    BROKEN.clear()
+    assert (await hosted(memory).resume("r", graph=graph(keyed))).outputs == {"out": [0, 1, 2, 3, 4]}
+    assert [item for item, _ in KEYS] == [0, 1, 2, 3, 3, 4]
+    assert KEYS[4] == KEYS[3], "the step that is run again has its key"
+    assert len({key for _, key in KEYS}) == 5
+
+
 async def test_a_completed_run_gives_its_outputs() -> None:
     memory = Memory()
     await hosted(memory).run(graph(), run_id="r")
