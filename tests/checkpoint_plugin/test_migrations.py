@@ -49,6 +49,12 @@ def make_older(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         for table in BODIES:
             connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN body SET STORAGE EXTENDED"))
+    else:
+        made = table_text(connection, "run_node_state")
+        connection.execute(text("ALTER TABLE run_node_state RENAME TO states"))
+        connection.execute(text(f"{made} WITHOUT ROWID"))
+        connection.execute(text("INSERT INTO run_node_state SELECT * FROM states"))
+        connection.execute(text("DROP TABLE states"))
     connection.execute(update(SCHEMA).values(version=2))
 
 
@@ -90,6 +96,16 @@ def differences(connection: Connection) -> list[Any]:
     return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
 
 
+def table_text(connection: Connection, table: str) -> str:
+    """The statement that made a table of SQLite."""
+    query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :name"
+    return str(connection.execute(text(query), {"name": table}).scalar_one())
+
+
+def rows_of(connection: Connection, table: str) -> list[Any]:
+    return [dict(row) for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()]
+
+
 def storage(connection: Connection) -> set[str]:
     query = "SELECT attstorage::text FROM pg_attribute WHERE attname = 'body' AND attrelid = ANY(CAST(:tables AS regclass[]))"
     return set(connection.execute(text(query), {"tables": list(BODIES)}).scalars())
@@ -121,6 +137,24 @@ async def test_an_older_store_is_upgraded_or_refused_with_the_command(store_url:
     assert await look(store_url, differences) == []
     if on_postgres(store_url):
         assert await look(store_url, storage) == {"e"}
+
+
+async def test_on_sqlite_states_of_nodes_move_to_a_table_beside_their_key(tmp_path: Path) -> None:
+    old, new = f"sqlite:///{tmp_path}/old.db", Store(locate(f"sqlite:///{tmp_path}/new.db"), create=True)
+    await older_store(old)
+
+    def table(connection: Connection) -> tuple[list[Any], str]:
+        return rows_of(connection, "run_node_state"), " ".join(table_text(connection, "run_node_state").split())
+
+    before, made = await look(old, table)
+    assert len(before) == 1
+    assert "WITHOUT ROWID" in made
+    assert await upgraded(old) == (2, SCHEMA_VERSION)
+    after, made = await look(old, table)
+    assert after == before
+    await new.insert_job("r", definition())
+    assert made == (await new.transact(table))[1]
+    await new.close()
 
 
 async def test_a_policy_may_allow_it(store_url: str) -> None:
