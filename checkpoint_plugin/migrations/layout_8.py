@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic.operations import Operations
 from sqlalchemy import (
     Boolean,
@@ -29,7 +31,7 @@ def upgrade(operations: Operations) -> None:
     """Take the step: SQLite can change the form of a table only by copying it."""
     if operations.get_context().dialect.name != "sqlite":
         return
-    columns: list[Column[object]] = [
+    columns: list[Column[Any]] = [
         Column("run_id", Text(), nullable=False),
         Column("node_id", Text(), nullable=False),
         Column("number", Integer()),
@@ -40,7 +42,8 @@ def upgrade(operations: Operations) -> None:
         Column("last_error", Text()),
         Column("retryable", Boolean(), nullable=False),
         *(Column(f"{name}_at", DateTime()) for name in ("suspended", "wake")),
-        *(Column(name, Text()) for name in ("suspension_reason", "suspension_metadata_json", "resume_state_json", "outputs_json")),
+        *(Column(name, Text()) for name in ("suspension_reason", "suspension_metadata_json")),
+        *(Column(name, Text()) for name in ("resume_state_json", "outputs_json")),
     ]
     names = [column.name for column in columns]
     operations.rename_table(NAME, OLD)
