@@ -111,26 +111,45 @@ class Actor(Outbox):
         """Start it; what an edge calls when the first item (or end of stream) comes."""
         if self.task is None and not self.run.stopping and not self.asleep:
             self.leave_wait()
-            self.task = self.run.tasks.create_task(self._main(), name=self.node_id)
+            run = self.run
+            self.task = task = run.loop.create_task(self._main(), name=self.node_id)
+            run.tasks.add(task)
 
     async def _main(self) -> None:
+        run, task = self.run, self.task
+        assert task is not None
         try:
             goes_on = self.status in ("running", "suspended")
             self.status = "running"
-            if self.run.saver is not None and self.started_at is None:
+            if run.saver is not None and self.started_at is None:
                 self.started_at = datetime.now(UTC)
-            if self.run.listeners:
-                self.run.node_changed(self)
+            if run.listeners:
+                run.node_changed(self)
             if goes_on:  # it was stopped where it waited for room, or its edges were longer then
                 await self.flush()
             await self.live()
         except Interrupted:
             pass
-        except asyncio.CancelledError as error:
-            if not self.run.stopping:
-                self.run.node_failed(self, error)
-        except Exception as error:  # a fault outside every body: the aligner, a hook, a type check
-            self.run.actor_failed(self, error)
+        except BaseException as error:
+            self._ended_by(error)
+        finally:
+            run.tasks.discard(task)
+
+    def _ended_by(self, error: BaseException) -> None:
+        """Its task ends with an error that was told to nobody."""
+        run = self.run
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                if not run.stopping:
+                    run.node_failed(self, error)
+            elif isinstance(error, Exception):  # a fault outside every body: the aligner, a hook, a type check
+                run.actor_failed(self, error)
+            else:
+                raise error
+        except BaseException as fault:  # of the runner itself, or of who listens to it; or the process is to end
+            run.crashed(fault)
+            if not isinstance(fault, Exception):
+                raise
 
     async def live(self) -> None:
         """From the first item to the last."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
-from workflow_runner.aligner import OnAny, Once, make_aligner
+from workflow_runner.aligner import Aligner, OnAny, Once, make_aligner
 from workflow_runner.body import BodyActor
-from workflow_runner.edge import Edge
-
-if TYPE_CHECKING:
-    from workflow_runner.plan import PlannedNode
-    from workflow_runner.run import Run
 
 __all__ = ["FiringActor"]
 
@@ -19,9 +15,10 @@ __all__ = ["FiringActor"]
 class FiringActor(BodyActor):
     """Fires once for each aligned set of inputs; without inputs, once."""
 
-    def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
-        super().__init__(run, planned, in_edges)
-        self.aligner = make_aligner(in_edges, planned.sync_mode, planned.node_id)
+    @cached_property
+    def aligner(self) -> Aligner:
+        """What makes sets of its inputs."""
+        return make_aligner(self.in_edges, self.planned.sync_mode, self.node_id)
 
     def over(self) -> bool:
         return self.aligner.over()

@@ -76,7 +76,8 @@ class Run:
         self.independent = (settings.on_failure or plan.graph.on_failure) == "finish_independent"
         self.abandoned: tuple[str, ...] = ()
         self.thread_slots = asyncio.Semaphore(settings.max_threads)
-        self.tasks: asyncio.TaskGroup
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Those of actors that have not ended: none can outlive the run unseen."""
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
         """Nodes that were completed in the restored cut."""
@@ -176,34 +177,34 @@ class Run:
                 except asyncio.CancelledError:
                     if not self.stopping:
                         raise
-        scope = self.loop.create_task(self._scope(), name="workflow-run")
         try:
-            await asyncio.wait((self._over, scope), return_when=asyncio.FIRST_COMPLETED)
-            if self.saver is not None and self._over.done():
+            try:
+                self._start()
+            except Exception as error:
+                self.crashed(error)
+            await asyncio.wait((self._over,))
+            if self.saver is not None:
                 await self.saver.finish()
         finally:
             for actor in self.actors.values():
                 if actor.task is not None and not actor.task.done():
                     actor.task.cancel()
-            await asyncio.wait((scope,), timeout=self.settings.grace_seconds if self.stopping else None)
-        if not scope.done():
-            self.abandoned = tuple(a.node_id for a in self.actors.values() if a.task is not None and not a.task.done())
+            await self._wait_for_tasks()
+
+    async def _wait_for_tasks(self) -> None:
+        """Wait for what still runs; where the run was stopped, not for ever: a body may not end when it is cancelled."""
+        left = [task for task in self.tasks if not task.done()]  # one cancelled before its first step is done, and stays
+        if not left:
+            return
+        await asyncio.wait(left, timeout=self.settings.grace_seconds if self.stopping else None)
+        self.abandoned = tuple(a.node_id for a in self.actors.values() if a.task is not None and not a.task.done())
+        if self.abandoned:
             logger.warning(
                 "run %s: left after %s s of grace, still running: %s",
                 self.run_id,
                 self.settings.grace_seconds,
                 ", ".join(self.abandoned),
             )
-        elif (failed := scope.exception()) is not None and self.ending.error is None:
-            raise failed
-
-    async def _scope(self) -> None:
-        """Every actor's task lives in this group; none can outlive it unseen."""
-        async with asyncio.TaskGroup() as self.tasks:
-            self._start()
-            await asyncio.wait((self._over,))
-        # The group knows this task, and the run knows the group: without this, both wait for the garbage collector.
-        del self.tasks
 
     def _build(self, snapshot: Snapshot | None) -> None:
         stored = snapshot.nodes if snapshot is not None else ()
@@ -326,6 +327,13 @@ class Run:
             self._stop(error, "error", "failed")
         else:
             self.node_failed(actor, error)
+
+    def crashed(self, error: BaseException) -> None:
+        """A fault of the runner, or of who listens to it: the run ends."""
+        if self.stopping:
+            self.ending.add(error)
+        else:
+            self._stop(error, "error", "failed")
 
     def save_failed(self, error: Exception) -> None:
         """A cut could not be saved: the run ends, and nothing is saved any more."""

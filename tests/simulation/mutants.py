@@ -138,14 +138,14 @@ MUTANTS: Sequence[Mutant] = (
             ),
             Edit(
                 "run",
-                "            if self.saver is not None and self._over.done():\n",
+                "            if self.saver is not None:\n                await self.saver.finish()\n",
                 "            for actor in [*self.actors.values()]:\n"
                 "                if actor.task is not None:\n"
                 "                    actor.task.cancel()\n"
-                "            await asyncio.wait((scope,))\n"
+                "            await self._wait_for_tasks()\n"
                 "            if hasattr(self, 'late'):\n"
                 "                self.late()\n"
-                "            if self.saver is not None and self._over.done():\n",
+                "            if self.saver is not None:\n                await self.saver.finish()\n",
             ),
         ),
     ),

@@ -10,6 +10,8 @@ import pytest
 
 from hookspecs import Cancelled, Completed, Failed, HookError, NodeInfo, Outcome, PluginHost, RunInfo, hookimpl
 from workflow_runner import Context, Graph, GraphInvalid, NodeChanged, NodeFailed, Stream, WorkflowRunner, node
+from workflow_runner.actor import Actor
+from workflow_runner.run import Run
 
 LOG: list[Any] = []
 
@@ -90,6 +92,18 @@ async def test_the_others_come_to_their_end_and_all_failures_are_told() -> None:
     assert str(first.others[0]) in first.__notes__[0]
     assert watcher.ends == {"count": Completed, "slow": Completed, "bad": Failed, "bad_stream": Failed}
     assert isinstance(watcher.run_end, Failed) and watcher.run_end.node_id == first.node_id
+
+
+async def test_a_fault_of_the_runner_itself_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(self: Run, actor: Actor, cause: BaseException) -> None:
+        raise LookupError("a fault of the runner") from cause
+
+    monkeypatch.setattr(Run, "node_failed", fault)
+    async with asyncio.timeout(30):
+        with pytest.raises(LookupError, match="a fault of the runner"):
+            await WorkflowRunner(edge_capacity=2).run(fork(10_000))
+    assert len(LOG) < 10_000, "the others went on"
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 async def test_fail_fast_is_the_default_and_the_runner_wins_over_the_graph() -> None:
