@@ -56,10 +56,14 @@ class RunKeys:
             seal = self._open(connection, run_id)
             if seal is PLAIN and self.ring is not None:
                 return seal  # the run is not there, and may be made, encrypted, at any moment
-            self._seals[run_id] = seal
-            while len(self._seals) > KNOWN:
-                del self._seals[next(iter(self._seals))]
+            self.remember(run_id, seal)
         return seal
+
+    def remember(self, run_id: str, seal: Seal) -> None:
+        """This is the seal of a run that is stored: what `make` gave, once that is durable, need not be looked up."""
+        self._seals[run_id] = seal
+        while len(self._seals) > KNOWN:
+            del self._seals[next(iter(self._seals))]
 
     def _open(self, connection: Connection, run_id: str) -> Seal:
         row = connection.execute(KEY, {"of_run": run_id}).first()

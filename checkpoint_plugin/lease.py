@@ -91,7 +91,7 @@ def make_lease(connection: Connection, run_id: str, holder: Holder | None, secon
     """
     now = database_now(connection)
     columns = {} if holder is None else _columns(holder, now, seconds)
-    connection.execute(LEASE.insert().values(run_id=run_id, epoch=1, generation=0, **columns))
+    connection.execute(LEASE.insert(), {"run_id": run_id, "epoch": 1, "generation": 0, **columns})
     return None if holder is None else Lease(run_id, holder, 1, 0, columns["expires_at"])
 
 

@@ -41,7 +41,7 @@ def insert_definition(connection: Connection, run_id: str, body: bytes, texts: M
         texts: by the names of `TEXTS`, for people.
         seal: of the run.
     """
-    connection.execute(insert(RUN_DEFINITION).values(run_id=run_id, **_columns(run_id, body, texts, seal)))
+    connection.execute(insert(RUN_DEFINITION), {"run_id": run_id, **_columns(run_id, body, texts, seal)})
 
 
 def change_definition(connection: Connection, run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> None:

@@ -96,38 +96,41 @@ class Store(ListedRuns):
         now = datetime.now(UTC)
         texts = {} if self.keys.ring is not None else {"graph": definition.graph, "params": definition.params}
         tries = 0
+        made: Seal | None = None
 
         def work(connection: Connection) -> Lease | None:
-            nonlocal tries
+            nonlocal tries, made
             tries += 1
             # One statement: of two that start the same run at once, a look before the insert shows neither the other.
-            made = connection.execute(
-                insert_new(connection.dialect.name, JOB).values(
-                    id=run_id,
-                    attempt=1,
-                    status="running",
-                    job_type="workflow",
-                    execution_strategy=RUNNER,
-                    **short_texts(texts),
-                    created_at=now,
-                    started_at=now,
-                    updated_at=now,
-                    retry_count=0,
-                    max_retries=3,
-                    version=0,
-                    worker_id=None if holder is None else holder.owner,
-                    heartbeat_at=None if holder is None else now,
-                )
-            )
-            if made.rowcount == 0:
+            row = {
+                "id": run_id,
+                "attempt": 1,
+                "status": "running",
+                "job_type": "workflow",
+                "execution_strategy": RUNNER,
+                **short_texts(texts),
+                "created_at": now,
+                "started_at": now,
+                "updated_at": now,
+                "retry_count": 0,
+                "max_retries": 3,
+                "version": 0,
+                "worker_id": None if holder is None else holder.owner,
+                "heartbeat_at": None if holder is None else now,
+            }
+            if connection.execute(insert_new(connection.dialect.name, JOB), row).rowcount == 0:
                 if tries > 1 and holder is not None and is_own(connection, run_id, holder):
                     return Lease(run_id, holder, 1, 0, now)  # the commit whose answer was lost; the first renewal says until when
                 raise RunExists(run_id)
             lease = make_lease(connection, run_id, holder, lease_seconds)
-            insert_definition(connection, run_id, definition.body, texts, self.keys.make(connection, run_id))
+            made = self.keys.make(connection, run_id)
+            insert_definition(connection, run_id, definition.body, texts, made)
             return lease
 
-        return await self._surely(work, lambda connection: False)
+        lease = await self._surely(work, lambda connection: False)
+        if made is not None:
+            self.keys.remember(run_id, made)
+        return lease
 
     async def begin_attempt(
         self, run_id: str, attempt: int, holder: Holder, lease_seconds: float = LEASE_SECONDS, *, steal: bool = False

@@ -52,7 +52,9 @@ class Prefix(Sequence[T_co], Generic[T_co]):
     def __getitem__(self, index: slice) -> list[T_co]: ...
     def __getitem__(self, index: int | slice) -> T_co | list[T_co]:
         if isinstance(index, slice):
-            return [self.source[i] for i in range(*index.indices(self._length))]
+            start, stop, step = index.indices(self._length)
+            # Backwards, a stop before the first item is -1, which as a bound of a slice would be the last.
+            return self.source[start:stop:step] if step > 0 else [self.source[i] for i in range(start, stop, step)]
         if not -self._length <= index < self._length:
             raise IndexError(index)
         return self.source[index if index >= 0 else index + self._length]

@@ -57,7 +57,6 @@ class Actor(Outbox):
 
     # What a cut holds, beside the edges and `emitted`.
     status: NodeStatus = "idle"
-    attempt = 1
     firing = 0
     commits = 0
     state: Any = None
@@ -67,8 +66,6 @@ class Actor(Outbox):
     error: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    suspension: Suspension | None = None
-    """What it waits for, or what its body goes on with until its step is final."""
 
     asleep = False
     """Whether it was suspended in an earlier attempt, and need not be started yet."""
@@ -81,7 +78,6 @@ class Actor(Outbox):
     """Stream items taken since the last commit, counted anew when the step is run again."""
     first_attempt = 1
     """The attempt from which on the retries of the present step are counted."""
-    durable_calls: Sequence[Callable[[], object]] = ()
     captured: tuple[Any, ...] | None = None
 
     def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
@@ -90,6 +86,12 @@ class Actor(Outbox):
         self.node_id = planned.node_id
         self.type = planned.type
         self.in_edges = in_edges
+        # Looked at in each firing: the interpreter finds what is an object's own sooner than a default of its class.
+        self.attempt = 1
+        self.frozen = False
+        self.suspension: Suspension | None = None
+        """What it waits for, or what its body goes on with until its step is final."""
+        self.durable_calls: Sequence[Callable[[], object]] = ()
 
     @property
     def order(self) -> deque[Edge] | None:

@@ -269,6 +269,19 @@ class BodyActor(Actor):
         self._body = body
         alone = 0 if self.planned.out_edges else 1
         async for value in body:
+            edge = self.to_one
+            if edge is not None:  # as `_publish_to_one`
+                self.emitted += 1
+                items = edge.items
+                items.append(value)
+                if (reader := edge.reader) is not None:
+                    edge.reader = None
+                    reader.wake()
+                if self.waits:
+                    self.touched()
+                if len(items) > edge.capacity:
+                    await self.settle()
+                continue
             if self.orphaned:
                 self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
                 await body.aclose()

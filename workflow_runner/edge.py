@@ -31,23 +31,24 @@ class Edge:
     anybody, because its cut is not durable or `after_node` has not returned; a cut counts it as sent.
     """
 
-    # Most edges never use most of these: as defaults of the class they cost nothing when an edge is made.
-    ended = False
+    # Most edges never use most of these: as defaults of the class they cost nothing when an edge is made. What is looked at
+    # for each item is the edge's own, which the interpreter finds sooner.
     held: list[Any] | None = None
     held_end = False
     producer: Actor | None = None
     consumer: Actor | None = None
     closed = False
     """The consumer is over: what is sent here is dropped."""
-    order: deque[Edge] | None = None
-    """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
-    writer: Waiter | None = None
 
     def __init__(self, planned: PlannedEdge, capacity: int, reader: Waiter | None) -> None:
         self.planned = planned
         self.capacity = capacity
         self.items: deque[Any] = deque()
         self.reader = reader
+        self.writer: Waiter | None = None
+        self.ended = False
+        self.order: deque[Edge] | None = None
+        """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
 
     @property
     def edge_id(self) -> str:

@@ -151,7 +151,8 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
     hints = _hints(function, function.__qualname__)
     handles: dict[str, Handle] = {}
     context_name: str | None = None
-    for parameter in inspect.signature(function).parameters.values():
+    parameters = inspect.signature(function).parameters.values()
+    for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise NodeDefinitionError(
                 f"{function.__qualname__}: parameter {parameter.name!r} cannot be an input: {parameter.kind.description}. "
@@ -180,6 +181,7 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
         emits_mapping=tuple(outputs) != ("output",),
         wants_context=context_name is not None,
         function=function if context_name is None else None,
+        leading=next((p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD), None),
         failure=failure,
     )
 

@@ -37,6 +37,7 @@ class NodeType:
         emits_mapping: whether what the body gives is a mapping of outputs, not the value of the only one.
         wants_context: whether the body takes the context.
         function: the body itself, where it takes nothing but its arguments by name.
+        leading: the input that `function` also takes without its name, which is sooner done.
         failure: what happens when it fails.
     """
 
@@ -51,6 +52,7 @@ class NodeType:
     emits_mapping: bool = False
     wants_context: bool = True
     function: Callable[..., Any] | None = None
+    leading: str | None = None
     failure: FailurePolicy = NO_POLICY
     streams: bool = field(init=False)
     connectable: tuple[str, ...] = field(init=False)

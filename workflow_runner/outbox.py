@@ -45,6 +45,9 @@ class Outbox:
     single: Sequence[Edge]
     """Those of the only handle, where there is but one."""
     publish: Callable[[Any], bool]
+    to_one: Edge | None = None
+    """The edge to which `publish` would just append, where it is the consumer's only one, too: loops over many items do that
+    themselves, as `_publish_to_one` does."""
 
     def connect(self, targets: Mapping[str, list[Edge]], single: Sequence[Edge]) -> None:
         """Set its edges."""
@@ -69,6 +72,7 @@ class Outbox:
         run, node_type = self.run, self.planned.type
         self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)
         self.direct = not (self.frozen or self.swallow_left or self.holds or run.follows)
+        self.to_one = None
         if self.frozen:
             self.publish = self._refuse
         elif self.swallow_left:
@@ -77,10 +81,11 @@ class Outbox:
             self.publish = self._publish_held
         else:
             self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
-            if not node_type.emits_mapping and len(self.single) == 1 and len(self.single[0].planned.target.in_edges) == 1:
-                self.publish = self._publish_to_one
             if run.follows:
                 self.publish = self._publish_followed
+            elif not node_type.emits_mapping and len(self.single) == 1 and len(self.single[0].planned.target.in_edges) == 1:
+                self.publish = self._publish_to_one
+                self.to_one = self.single[0]
 
     def _publish_value(self, value: Any) -> bool:
         self.emitted += 1

@@ -42,6 +42,7 @@ class PlainActor(FiringActor):
         items, run, constants = edge.items, self.run, self.planned.constants
         function, call, wants_context = self.type.function, self.type.call, self.type.wants_context
         (handle,) = self.planned.slots
+        simple = function if not constants and self.type.leading == handle else None
         check, exact = self.planned.checks.get(handle), self.planned.exact(handle)
         if self.arguments is not None:
             await self.fire(None)
@@ -56,7 +57,7 @@ class PlainActor(FiringActor):
             item = items.popleft()
             if edge.writer is not None and len(items) <= edge.capacity:
                 edge.release_writer()
-            self.arguments = values = {handle: item}  # from here on it is part of every cut
+            self.arguments = {handle: item}  # from here on it is part of every cut
             self.firing += 1
             if self.attempt != 1:
                 self.attempt = self.first_attempt = 1
@@ -67,14 +68,23 @@ class PlainActor(FiringActor):
                 if self.frozen:
                     self.check_alive()
                 if check is not None and type(item) is not exact:
-                    values = {handle: self.checked(handle, check, item)}
-                if constants:
-                    values = {**constants, **values}
-                if function is not None:
-                    value = await function(**values)
+                    item = self.checked(handle, check, item)
+                if simple is not None:
+                    value = await simple(item)
+                elif function is not None:
+                    value = await function(**{**constants, handle: item})
                 else:
-                    value = await call(values, self.context if wants_context else None)
-                must_settle = self.publish(value)
+                    value = await call({**constants, handle: item}, self.context if wants_context else None)
+                target = self.to_one
+                if target is None:
+                    must_settle = self.publish(value)
+                else:  # as `_publish_to_one`, but for what the commit below does
+                    sent = target.items
+                    sent.append(value)
+                    if (reader := target.reader) is not None:
+                        target.reader = None
+                        reader.wake()
+                    must_settle = len(sent) > target.capacity
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # as in `fire`

@@ -23,12 +23,13 @@ class Stream(Generic[T]):
     It ends when the producer has ended. Reading it from two tasks at once is an error.
     """
 
-    __slots__ = ("_actor", "_check", "_edge", "_exact", "handle")
+    __slots__ = ("_actor", "_check", "_edge", "_exact", "_items", "handle")
 
     def __init__(self, handle: str, actor: StreamingActor, edge: Edge, check: Checker | None) -> None:
         self.handle = handle
         self._actor = actor
         self._edge = edge
+        self._items = edge.items
         self._check = check
         self._exact = actor.planned.exact(handle)
 
@@ -42,8 +43,7 @@ class Stream(Generic[T]):
         )
 
     async def __anext__(self) -> T:
-        edge = self._edge
-        items = edge.items
+        edge, items = self._edge, self._items
         while not items:
             if edge.ended:
                 self._actor.check_alive()
@@ -55,7 +55,7 @@ class Stream(Generic[T]):
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         self._actor.reads += 1
-        given: T = item if self._check is None or type(item) is self._exact else self._give(item)
+        given: T = item if type(item) is self._exact or self._check is None else self._give(item)
         return given
 
     def _give(self, item: Any) -> T:
@@ -98,8 +98,7 @@ class StatelessStream(LoggedStream[T]):
     __slots__ = ()
 
     async def __anext__(self) -> T:
-        actor, edge = self._actor, self._edge
-        items = edge.items
+        actor, edge, items = self._actor, self._edge, self._items
         if not items or not actor.hastens or actor.waits:
             given = await super().__anext__()
             actor.hasten()
@@ -110,7 +109,7 @@ class StatelessStream(LoggedStream[T]):
         item = actor.last = items.popleft()
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
-        return item if self._check is None or type(item) is self._exact else self._give(item)
+        return item if type(item) is self._exact or self._check is None else self._give(item)
 
 
 class Arrivals:
