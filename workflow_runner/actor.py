@@ -180,12 +180,10 @@ class Actor(Outbox):
         """Let go of everything once it is over: a long run must not leave its dead to the garbage collector."""
         for edge in self.in_edges:
             edge.consumer = None
-        for edges in self.targets.values():
-            for edge in edges:
-                edge.producer = None
+        for edge in self.edges:
+            edge.producer = None
         self.in_edges = ()
-        self.targets = {}
-        self.single = ()
+        self.edges = []
         del self.publish
 
     def freeze(self) -> None:

@@ -40,27 +40,25 @@ class Outbox:
     """Emissions that the step run again must repeat without sending them."""
     emitted = 0
     """Emissions since the last commit point."""
-    targets: Mapping[str, list[Edge]]
-    """Its edges by handle, without those whose consumers are over."""
-    single: Sequence[Edge]
-    """Those of the only handle, where there is but one."""
+    edges: list[Edge]
+    """Those that it emits to, in the order of its handles, without those whose consumers are over."""
     publish: Callable[[Any], bool]
     to_one: Edge | None = None
     """The edge to which `publish` would just append, where it is the consumer's only one, too: loops over many items do that
     themselves, as `_publish_to_one` does."""
 
-    def connect(self, targets: Mapping[str, list[Edge]], single: Sequence[Edge]) -> None:
-        """Set its edges."""
-        self.targets = targets
-        self.single = single
-        self.orphaned = bool(self.planned.out_edges) and not any(targets.values())
+    def connect(self, edges: list[Edge]) -> None:
+        """Set its edges, in the order of the graph."""
+        if len(edges) > 1 and self.planned.type.emits_mapping:
+            edges.sort(key=lambda edge: self.planned.type.outputs.index(edge.planned.source_handle))
+        self.edges = edges
+        self.orphaned = not edges and bool(self.planned.out_edges)
 
     def drop(self, edge: Edge) -> None:
         """The consumer of one of its edges is over."""
-        for edges in self.targets.values():
-            if edge in edges:
-                edges.remove(edge)
-        self.orphaned = not any(self.targets.values())
+        if edge in self.edges:
+            self.edges.remove(edge)
+        self.orphaned = not self.edges
         self.choose_publish()
 
     def touched(self) -> None:
@@ -83,14 +81,14 @@ class Outbox:
             self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
             if run.follows:
                 self.publish = self._publish_followed
-            elif not node_type.emits_mapping and len(self.single) == 1 and len(self.single[0].planned.target.in_edges) == 1:
+            elif not node_type.emits_mapping and len(self.edges) == 1 and len(self.edges[0].planned.target.in_edges) == 1:
                 self.publish = self._publish_to_one
-                self.to_one = self.single[0]
+                self.to_one = self.edges[0]
 
     def _publish_value(self, value: Any) -> bool:
         self.emitted += 1
         full = False
-        for edge in self.single:
+        for edge in self.edges:
             items = edge.items
             items.append(value)
             if edge.order is not None:
@@ -107,7 +105,7 @@ class Outbox:
     def _publish_to_one(self, value: Any) -> bool:
         """As `_publish_value`, to an only edge that is its consumer's only one, too."""
         self.emitted += 1
-        edge = self.single[0]
+        edge = self.edges[0]
         items = edge.items
         items.append(value)
         if edge.reader is not None:
@@ -121,11 +119,11 @@ class Outbox:
         self._check_mapping(value)
         self.emitted += 1
         full = False
-        for handle in self.planned.type.outputs:
+        for edge in self.edges:
+            handle = edge.planned.source_handle
             if handle in value:
-                for edge in self.targets[handle]:
-                    edge.put(value[handle])
-                    full = full or edge.full
+                edge.put(value[handle])
+                full = full or edge.full
         if self.waits:
             self.touched()
         return full
@@ -142,11 +140,11 @@ class Outbox:
         if mapping:
             self._check_mapping(value)
         self.emitted += 1
-        for handle in self.planned.type.outputs:
+        for edge in self.edges:
+            handle = edge.planned.source_handle
             if not mapping or handle in value:
-                for edge in self.targets[handle]:
-                    self.run.wiring.bear_consumer(edge)  # a cut must find the item in its inbox
-                    edge.held = [*(edge.held or ()), value[handle] if mapping else value]
+                self.run.wiring.bear_consumer(edge)  # a cut must find the item in its inbox
+                edge.held = [*(edge.held or ()), value[handle] if mapping else value]
         if self.waits:
             self.touched()
         return True
@@ -165,28 +163,23 @@ class Outbox:
 
     def end_edges(self) -> None:
         """No more items come."""
-        if self.holds:
-            for edges in self.targets.values():
-                for edge in edges:
-                    self.run.wiring.bear_consumer(edge)
-                    edge.held_end = True
-        else:
-            for edges in self.targets.values():
-                for edge in edges:
-                    edge.end()
+        for edge in self.edges:
+            if self.holds:
+                self.run.wiring.bear_consumer(edge)
+                edge.held_end = True
+            else:
+                edge.end()
 
     def send_held(self) -> None:
         """Let everybody see what was held."""
-        for edges in self.targets.values():
-            for edge in edges:
-                edge.send_held()
+        for edge in self.edges:
+            edge.send_held()
 
     def full_edge(self) -> Edge | None:
         """An edge that must drain before the actor may go on."""
-        for edges in self.targets.values():
-            for edge in edges:
-                if edge.full:
-                    return edge
+        for edge in self.edges:
+            if edge.full:
+                return edge
         return None
 
     def _check_mapping(self, value: Any) -> None:

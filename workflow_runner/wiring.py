@@ -76,9 +76,7 @@ class Wiring:
             self.bear(edge.planned.target)
 
     def _connect(self, actor: Actor, planned: PlannedNode) -> None:
-        single: list[Edge] = []
-        outputs = planned.type.outputs
-        targets = {outputs[0]: single} if len(outputs) == 1 else {handle: [] for handle in outputs}
+        edges: list[Edge] = []
         for planned_edge in planned.out_edges:
             edge = self._half.pop(planned_edge, None)
             if edge is None:
@@ -87,8 +85,8 @@ class Wiring:
                 edge = self._half[planned_edge] = Edge(planned_edge, self._capacity, Unborn(self, planned_edge.target))
             if not edge.closed:
                 edge.producer = actor
-                targets[planned_edge.source_handle].append(edge)
-        actor.connect(targets, single)
+                edges.append(edge)
+        actor.connect(edges)
 
     def restore(self, nodes: Mapping[str, NodeSnapshot], completed: Set[str]) -> None:
         """Make the actors of the nodes that had moved and are not completed.
