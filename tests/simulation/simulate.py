@@ -455,6 +455,8 @@ class World:
         begun = any(attempt == self.number for attempt, _ in self.simulation.journal.begun)
         if self.database.status == "completed" or not begun:
             return  # nothing had begun, or all was over
+        if outcome == "cancelled" and (self.database.reasons[-1:], self.database.status) == (["suspend"], "suspended"):
+            return  # all that is left waited for answers before the cancellation was heard
         if outcome in ("stopped", "cancelled") and self.case.overflows is not None and self.database.status == "failed":
             return  # its log had overflowed before
         if moment in self.case.save_at and (self.database.reasons[-1:], self.database.status) != ([moment], status):
