@@ -67,6 +67,8 @@ class Actor(Outbox):
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
+    cleans_up = False
+    """Whether its body, which was interrupted, does so now: it has as long as a stopped run waits, and is not cut short."""
     asleep = False
     """Whether it was suspended in an earlier attempt, and need not be started yet."""
     resumption: Resumption | None = None
@@ -130,7 +132,7 @@ class Actor(Outbox):
             if goes_on:  # it was stopped where it waited for room, or its edges were longer then
                 await self.flush()
             await self.live()
-        except Interrupted:
+        except (Interrupted, GeneratorExit):  # the latter of one that is thrown away with its event loop
             pass
         except BaseException as error:
             self._ended_by(error)

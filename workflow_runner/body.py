@@ -107,7 +107,7 @@ class BodyActor(Actor):
                     closed = await self._iterate()
                 else:
                     value, must_settle = await self._call()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:  # whatever ends a body early, a cancellation too, must be told to the hooks
                 await self._interrupt(info, error)
@@ -203,12 +203,15 @@ class BodyActor(Actor):
         body, self._body = self._body, None
         if body is None:
             return
+        self.cleans_up = True
         try:
             await body.aclose()
         except asyncio.CancelledError:
             pass  # the body tried to emit or commit while it was cleaning up
         except Exception as second:
             error.add_note(f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {second}")
+        finally:
+            self.cleans_up = False
 
     async def _wait_to_retry(self, error: BaseException, delay: float) -> None:
         """Wait, and begin the next try. A cut that is taken meanwhile holds the try that failed as the last one."""

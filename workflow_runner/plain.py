@@ -85,7 +85,7 @@ class PlainActor(FiringActor):
                         target.reader = None
                         reader.wake()
                     must_settle = len(sent) > target.capacity
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:  # as in `fire`
                 await self._interrupt(None, error)

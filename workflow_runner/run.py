@@ -187,7 +187,7 @@ class Run:
                 await self.saver.finish()
         finally:
             for actor in self.actors.values():
-                if actor.task is not None and not actor.task.done():
+                if actor.task is not None and not actor.task.done() and not actor.cleans_up:
                     actor.task.cancel()
             await self._wait_for_tasks()
 

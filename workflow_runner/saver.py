@@ -109,9 +109,8 @@ class Saver:
                 self._wanted.clear()
                 if (self._requests or self._steps) and not self._closed:
                     await self._save_requested()
-            if self._last is not None:
-                requests, self._requests = self._requests, []
-                await self._save(*self._last, requests, self._calls)
+            if self._last is not None:  # there are no new requests after it; where it fails, those there are are refused below
+                await self._save(*self._last, self._requests, self._calls)
         except Exception as error:
             self._closed = True
             self._run.save_failed(error)

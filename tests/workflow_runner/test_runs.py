@@ -25,6 +25,7 @@ from hookspecs import (
     RunControl,
     RunInfo,
     Snapshot,
+    StoreError,
     hookimpl,
 )
 from workflow_runner import (
@@ -134,6 +135,49 @@ async def test_a_failing_node_ends_the_run_and_leaves_nothing() -> None:
     assert repr(caught.value.__cause__) == "LookupError('boom')"
     assert not other_tasks()
     gc.collect()
+
+
+class FollowingAndFailing:
+    """Saves behind the run, of which nobody may be ahead; its last save comes when all is over, and fails."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        control.follow_outputs("follow", 0, 1 << 30)
+        control.save_at("end")
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        self.reasons.append(reason)
+        if snapshot.status == "completed":
+            raise StoreError("the last save failed")
+        for _ in range(20):  # meanwhile the others come to their end
+            await asyncio.sleep(0)
+        return CheckpointRef(run.run_id, len(self.reasons), reason, datetime.now(UTC))
+
+    @hookimpl
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        return None
+
+
+@node
+async def double_in_a_while(x: int) -> int:
+    for _ in range(5):  # the save that its predecessor asked for has begun, and is not over
+        await asyncio.sleep(0)
+    return x * 2
+
+
+async def test_a_last_save_that_fails_keeps_nobody_waiting() -> None:
+    graph = Graph()
+    graph.output("end", graph.add(double_in_a_while, node_id="second", x=graph.add(double, node_id="first", x=1)))
+    plugin = FollowingAndFailing()
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreError, match="the last save failed"):
+            await hosted(plugin).run(graph)
+    assert not other_tasks()
+    assert plugin.reasons[-1] == "end"
 
 
 async def test_every_before_has_one_after() -> None:
@@ -309,6 +353,49 @@ async def test_a_cleanup_after_the_cut_counts_for_nothing() -> None:
     assert tried == ["commit", "durable"]
     states = {found.node_id: found.state for _, cut in saving.cuts for found in cut.nodes}
     assert states["t"] is None
+
+
+async def test_a_body_that_cleans_up_after_its_failure_is_not_cut_short() -> None:
+    done: list[str] = []
+
+    @node(outputs=("a", "b"))
+    async def tidy(n: int) -> AsyncIterator[dict[str, int]]:
+        try:
+            yield {"unknown": n}
+        finally:
+            await asyncio.sleep(0.01)
+            done.append("cleaned up")
+
+    graph = Graph()
+    graph.add(tidy, n=1)
+    with pytest.raises(NodeFailed, match="unknown output"):
+        await WorkflowRunner().run(graph)
+    assert done == ["cleaned up"]
+
+
+@pytest.mark.parametrize("name", ["in its body", "waiting"])
+async def test_an_actor_that_is_thrown_away_is_no_failure(name: str) -> None:
+    """As the interpreter does with what is left of an event loop that nobody runs any more."""
+
+    @node
+    async def endless(n: int) -> AsyncIterator[int]:
+        yield n
+        await asyncio.sleep(3600)
+
+    graph = Graph()
+    graph.add(double, node_id="waiting", x=graph.add(endless, node_id="in its body", n=1))
+    run = asyncio.ensure_future(WorkflowRunner().run(graph))
+    await asyncio.sleep(0.01)
+    (thrown,) = (task for task in asyncio.all_tasks() if task.get_name() == name)
+    body = thrown.get_coro()
+    assert body is not None
+    body.close()
+    await asyncio.sleep(0.01)
+    assert not run.done()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert isinstance(thrown.exception(), RuntimeError)  # of asyncio, which finds nothing to go on with
 
 
 async def test_a_body_that_ends_in_peace_after_the_stop_does_not_count() -> None:
