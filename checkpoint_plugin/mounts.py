@@ -86,13 +86,14 @@ def find_mount(path: Path, mounts: str) -> Mount | None:
         The one with the longest path, of equal ones the last, which hides the others; `None` where none fits.
     """
     found: Mount | None = None
+    below = f"{path}/"  # a host may have hundreds of mounts, and every store that is opened asks
     for line in mounts.splitlines():
-        fields = line.split(" ")
+        fields = line.split(" ", 3)
         if len(fields) < 3:
             continue
-        point, kind = _plain(fields[1]), fields[2]
-        if path.is_relative_to(point) and (found is None or len(point) >= len(found.point)):
-            found = Mount(point, kind)
+        point = _plain(fields[1])
+        if below.startswith(f"{point.rstrip('/')}/") and (found is None or len(point) >= len(found.point)):
+            found = Mount(point, fields[2])
     return found
 
 
@@ -117,4 +118,4 @@ def refuse_network(path: Path, mounts: Path = MOUNTS) -> None:
 
 def _plain(text: str) -> str:
     """A path as the table writes it, with spaces and the like as octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    return text if "\\" not in text else re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -12,7 +12,7 @@ import pluggy
 
 from hookspecs.binding import NO_HOOKS, RunHooks, bind_hooks
 from hookspecs.codecs import CodecRegistry, TeachCodecs
-from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
+from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin, marked
 from hookspecs.entries import CODECS, NODES, PLUGINS, STORES, PluginEntry, find_entries, names_blocked_by_environment
 from hookspecs.errors import (
     PluginBlocked,
@@ -242,13 +242,19 @@ def _teach(entry: PluginEntry, registry: CodecRegistry) -> None:
 
 
 class _Manager(pluggy.PluginManager):
-    """Looks at attributes that may be hooks: pluggy looks at all that a plugin and `object` have, which takes longer."""
+    """Is told which attributes are hooks: pluggy looks at all that a plugin and `object` have, which takes longer."""
+
+    def __init__(self, project_name: str) -> None:
+        super().__init__(project_name)
+        self._marked: tuple[object, Mapping[str, Any]] = (None, {})
 
     def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
         return super().parse_hookspec_opts(module_or_class, name) if name in HOOK_ARGUMENTS else None
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+        if self._marked[0] is not plugin:
+            self._marked = plugin, marked(plugin)
+        return super().parse_hookimpl_opts(plugin, name) if name in self._marked[1] else None
 
 
 def _bind(plugins: Mapping[str, object]) -> RunHooks:

@@ -39,6 +39,7 @@ class Handle:
     collects: bool = field(init=False)
     check: Checker | None = field(init=False)
     exact: type | None = field(init=False)
+    _converter: Any = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "collects", not self.stream and is_list(self.annotation))
@@ -54,6 +55,20 @@ class Handle:
     def expected(self) -> str:
         """The annotation, for people."""
         return describe(self.annotation)
+
+    @property
+    def converter(self) -> Any:
+        """pydantic's `TypeAdapter` of the annotation, made for the first property of this handle: every run plans anew."""
+        if self._converter is None:
+            # Imported where it is needed: it costs a tenth of a second, and most graphs never come here.
+            from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
+            try:
+                made: Any = TypeAdapter(self.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+            except PydanticUserError:  # a model or dataclass brings its own config
+                made = TypeAdapter(self.annotation)
+            object.__setattr__(self, "_converter", made)
+        return self._converter
 
     def deep_check(self) -> Checker | None:
         """The check all the way down, made anew."""

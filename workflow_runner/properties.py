@@ -31,13 +31,9 @@ def convert_property(handle: Handle, value: Any) -> Any:
     annotation = handle.annotation
     if annotation is Any or (type(value) is annotation and annotation in SCALARS):
         return value
-    # Imported where it is needed: it costs a tenth of a second, and most graphs never come here.
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    adapter = handle.converter
+    from pydantic import ValidationError
 
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a model or dataclass brings its own config
-        adapter = TypeAdapter(annotation)
     try:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
