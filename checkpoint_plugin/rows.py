@@ -10,6 +10,7 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.completed import is_over
 from checkpoint_plugin.digests import text_bytes
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import pack_suspension
@@ -137,6 +138,11 @@ class RowWriter:
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id
+        if is_over(node):  # as below: most nodes of a large cut, and there is nothing to refer to
+            ends = _error(node), _time(node.started_at), _time(node.ended_at)
+            steps = node.status, node.attempt, node.firing, node.commits
+            cut.rows[node_id] = ormsgpack.packb([*steps, None, None, (), node.emitted, None, (), (), 0, node.source, *ends])
+            return
         saved = self._saved_items.get(node_id, 0)
         mentioned: dict[bytes, None] = {}
 
@@ -180,7 +186,7 @@ class RowWriter:
             list(node.order),
             len(node.collected),
             node.source,
-            None if node.error is None else text_bytes(node.error),
+            _error(node),
             _time(node.started_at),
             _time(node.ended_at),
         ]
@@ -216,6 +222,10 @@ def related_places(graph: Mapping[str, Any]) -> Callable[[Place], Sequence[Place
         return came if kind == "state" else [("state", node_id), *came]
 
     return related
+
+
+def _error(node: NodeSnapshot) -> bytes | None:
+    return None if node.error is None else text_bytes(node.error)
 
 
 def _time(moment: datetime | None) -> float | None:

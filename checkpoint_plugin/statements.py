@@ -19,6 +19,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     select,
     true,
     update,
@@ -184,7 +185,7 @@ def _adding(statement: Any, name: str) -> Any:
     new, old = statement.excluded, RUN_NODE_STATE.c
     updates = {column: new[column] for column in (*SHARED[1:], *STATE[1:])}
     if name == "states":
-        updates.update(dict.fromkeys(NODE_COLUMNS))
+        updates.update(dict.fromkeys(NODE_COLUMNS, null()))
     elif name == "shown":  # by whom and why a node is suspended is never told here, and stays
         waits = new.status == literal_column("'suspended'")
         updates.update({column: case((waits, old[column])) for column in NODE_COLUMNS})
