@@ -43,9 +43,10 @@ class FiringActor(BodyActor):
 
     def latest(self) -> Mapping[str, Any] | None:
         """The latest value of each edge, where the mode keeps them."""
-        return self.aligner.snapshot() if isinstance(self.aligner, OnAny) else None
+        aligner = self.__dict__.get("aligner")  # not made for this question: a cut asks it of actors that never need one
+        return aligner.snapshot() if isinstance(aligner, OnAny) else None
 
     def restore_latest(self, latest: Mapping[str, Any] | None) -> None:
         """Take back what `latest` gave."""
-        if isinstance(self.aligner, OnAny):
+        if latest is not None and isinstance(self.aligner, OnAny):
             self.aligner.restore(latest)
