@@ -14,6 +14,7 @@ from checkpoint_plugin.finding import RESTORE, Finding, RunReport, StoreReport, 
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.run_check import RunChecked, check_run
 from checkpoint_plugin.witness import Witness
+from hookspecs import RunNotFound
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
@@ -22,6 +23,7 @@ __all__ = ["check_store"]
 
 MOST_MESSAGES: Final = 100
 SALVAGE: Final = "Restore the file from a copy; what can still be read, `sqlite3 FILE .recover` copies into a new one."
+UNFOUND: Final = "its row is there, and its id leads to none: the id or the index of it is damaged"
 Tell = Callable[[int, int], None]
 
 
@@ -45,14 +47,24 @@ async def check_store(
     try:
         findings += [Finding(None, what, SALVAGE) for what in await store.transact(_faults, write=False)]
         if not run_ids:
-            wanted = await store.transact(_run_ids, write=False)
+            listed = await store.transact(_run_ids, write=False)
+            wanted = [run_id for run_id in listed if type(run_id) is str]
+            findings += [
+                Finding(None, f"a run has the id {odd!r}, which is no text", SALVAGE) for odd in listed if odd not in wanted
+            ]
     except StoreUnreachable:
         raise
     except StoreUnreadable as error:
         findings.append(_unreadable(None, error))
     runs = []
     for done, run_id in enumerate(wanted, 1):
-        runs.append(await _check(store, run_id, witness))
+        try:
+            runs.append(await _check(store, run_id, witness))
+        except RunNotFound:
+            if run_ids:
+                raise
+            if run_id in await store.transact(_run_ids, write=False):  # else it was pruned since it was listed
+                runs.append(RunReport(run_id, findings=(Finding(run_id, UNFOUND, SALVAGE),)))
         tell(done, len(wanted))
     return StoreReport(runs, findings)
 
@@ -97,7 +109,8 @@ def _unreadable(run_id: str | None, error: StoreUnreadable) -> Finding:
     return Finding(run_id, what, advice or RESTORE)
 
 
-def _run_ids(connection: Connection) -> Sequence[str]:
+def _run_ids(connection: Connection) -> Sequence[Any]:
+    """The ids of all runs; SQLite keeps anything in any column."""
     return connection.execute(select(JOB.c.id).order_by(JOB.c.created_at, JOB.c.id)).scalars().all()
 
 

@@ -33,7 +33,17 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError
 
-__all__ = ["Seen", "StoredCut", "cut_hash_of", "fetch_cut", "fetch_node_ids", "fetch_seen", "load_payloads", "read_whole"]
+__all__ = [
+    "Seen",
+    "StoredCut",
+    "cut_hash_of",
+    "fetch_cut",
+    "fetch_node_ids",
+    "fetch_numbers",
+    "fetch_seen",
+    "load_payloads",
+    "read_whole",
+]
 
 T = TypeVar("T")
 
@@ -248,8 +258,22 @@ def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
 
 
 def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
-    """Every node of which a run has a row, of whatever checkpoint."""
-    return set(connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars())
+    """Every node of which a run has a row, of whatever checkpoint; a name that is damaged is none."""
+    found = connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars()
+    return {node_id for node_id in found if type(node_id) is str}
+
+
+def fetch_numbers(connection: Connection, run_id: str) -> tuple[int | None, Sequence[int]]:
+    """Which checkpoints a run has, for those who go on although something is damaged.
+
+    Returns:
+        The number of the newest as its lease names it, 0 before the first, `None` where it names none; and the numbers of
+        all that are there, the newest first. SQLite keeps anything in any column, so what is no number is left out.
+    """
+    newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one_or_none()
+    query = select(CHECKPOINT.c.number).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc())
+    numbers = [number for number in connection.execute(query).scalars() if type(number) is int]
+    return newest if type(newest) is int else None, numbers
 
 
 def _look(connection: Connection, run_id: str, head: Any, reader: RowReader) -> tuple[Blocks, Sequence[Any]]:

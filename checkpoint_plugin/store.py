@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
@@ -33,9 +33,9 @@ from checkpoint_plugin.lease import (
     take_lease,
 )
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
-from checkpoint_plugin.models import CHECKPOINT, COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
+from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
-from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_node_ids, fetch_seen, read_whole
+from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_node_ids, fetch_numbers, fetch_seen, read_whole
 from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
@@ -297,21 +297,19 @@ class Store(ListedRuns):
         run_id, number = history.run_id, history.number
         blocks = select(COMPLETED_NODES.c.number).where(COMPLETED_NODES.c.run_id == run_id)
 
-        def read(connection: Connection) -> tuple[int, int, set[str], bool]:
-            newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one()
-            last = connection.execute(select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == run_id)).scalar_one()
+        def read(connection: Connection) -> tuple[int | None, Sequence[int], set[str], bool]:
             told = connection.execute(blocks.limit(1)).first() is not None
-            return newest, last or 0, fetch_node_ids(connection, run_id), told
+            return *fetch_numbers(connection, run_id), fetch_node_ids(connection, run_id), told
 
         def mend(connection: Connection) -> None:
             lock_lease(connection, run_id, history.epoch)
-            connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(newest_number=max(newest, last)))
+            connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(newest_number=newest))
             connection.execute(delete(COMPLETED_NODES).where(COMPLETED_NODES.c.run_id == run_id))
 
-        newest, last, node_ids, told = await self._read(read)
-        if last > newest or told:  # both may be damaged, and whoever names a checkpoint wants to go on all the same
+        named, numbers, node_ids, told = await self._read(read)
+        newest = max(named or 0, *numbers)
+        if newest != named or told:  # both may be damaged, and whoever names a checkpoint wants to go on all the same
             await self.transact(mend)
-        newest = max(newest, last)
         if newest == number:
             return None
         moved = {node.node_id for node in snapshot.nodes}
@@ -378,14 +376,12 @@ class Store(ListedRuns):
         """
         run_id = history.run_id
 
-        def read(connection: Connection) -> tuple[int, Sequence[int]]:
-            newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one_or_none()
-            query = select(CHECKPOINT.c.number).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc())
-            return newest or 0, connection.execute(query).scalars().all()
-
-        newest, numbers = await self._read(read)
+        newest, numbers = await self._read(lambda connection: fetch_numbers(connection, run_id))
         damage: StoreDamaged | None = None
-        if newest > max(numbers, default=0):
+        if newest is None:
+            damage = StoreDamaged(run_id, "its lease does not say which checkpoint is the newest")
+            logger.warning("run %s: %s", run_id, damage.what)
+        elif newest > max(numbers, default=0):
             damage = StoreDamaged(run_id, "the checkpoint itself is missing", newest)
             logger.warning("run %s: checkpoint %s is passed over: %s", run_id, newest, damage.what)
         for number in numbers:

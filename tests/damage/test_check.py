@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,33 @@ async def test_the_witness_is_asked(store_url: str, tmp_path: Path) -> None:
     (report,) = (await check(store_url, RUN_ID, witness=tmp_path / "witness")).runs
     assert any("checkpoint 6 was durable, and the newest that is there is 5" in found.what for found in report.findings)
     assert report.newest_intact == CHECKPOINTS - 1
+
+
+def bend_id(path: Path, *, to_text: bool) -> None:
+    """Change the id of a run in the file of SQLite, in its row and not in the index: another text, or no text at all."""
+    data = bytearray(path.read_bytes())
+    (place,) = (match.start() for match in re.finditer(b"another(?=running)", data))
+    text = 13 + 2 * len("another")  # the type of a text of this length; one less is one of bytes
+    (header,) = (size for size in range(20, 60) if data[place - size : place - size + 2] == bytes([size, text]))
+    if to_text:
+        data[place] ^= 1
+    else:
+        data[place - header + 1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("to_text", [True, False])
+async def test_a_run_to_which_its_id_does_not_lead_is_found(tmp_path: Path, to_text: bool) -> None:
+    path = tmp_path / "c.db"
+    await store_run(f"sqlite:///{path}")
+    bend_id(path, to_text=to_text)
+    report = await check(f"sqlite:///{path}")
+    told = [(found.run_id, found.what) for found in report.all_findings if "SQLite" not in found.what]
+    if to_text:
+        assert told == [("`nother", "its row is there, and its id leads to none: the id or the index of it is damaged")]
+    else:
+        assert told == [(None, "a run has the id b'another', which is no text")]
+    assert [run.run_id for run in report.runs if not run.findings] == [RUN_ID]
 
 
 async def test_flipped_bits_that_a_restore_refuses_are_found(tmp_path: Path, request: pytest.FixtureRequest) -> None:

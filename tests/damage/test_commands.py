@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,21 @@ def test_a_number_of_the_newest_that_was_changed_is_no_silent_rewind(folder: Fol
     assert folder.resume()[0] == 5
     assert folder.resume("latest-intact") == (0, EXPECTED)
     assert folder.resume() == (0, EXPECTED)
+
+
+@pytest.mark.parametrize("table", [LEASE, CHECKPOINT], ids=["lease", "checkpoint"])
+def test_a_number_that_is_none_is_refused_until_the_user_says_so(tmp_path: Path, table: Table) -> None:
+    """SQLite keeps anything in any column: one flipped bit makes a text of a number."""
+    folder = Folder(tmp_path, f"sqlite:///{tmp_path / 'c.db'}")
+    column = "newest_number" if table is LEASE else "number"
+    last = numbers(folder.url)[-1]
+    with closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None)) as database:
+        done = database.execute(f"UPDATE {table.name} SET {column} = 'x' WHERE {column} = {last}")
+        assert done.rowcount == 1
+    assert folder.resume()[0] == 5
+    assert folder.resume("latest-intact") == folder.resume("latest-intact") == (0, EXPECTED)
+    if table is LEASE:  # the row of a checkpoint stays as it is, and is told of until the database is restored
+        assert folder.resume() == (0, EXPECTED)
 
 
 def test_a_lost_tail_is_refused_until_the_user_says_so(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
