@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 
+from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import database_now, is_held
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
@@ -37,6 +39,7 @@ class Claim:
         tries: recoveries that came to no end, without this one.
         strategy: `execution_strategy` of the run.
         set_aside: why it is left alone from now on; nothing else is to be done with it then.
+        damaged: what is wrong with its rows, which were not changed; nothing else is to be done with it then.
     """
 
     run_id: str
@@ -46,6 +49,7 @@ class Claim:
     tries: int
     strategy: str | None
     set_aside: str | None = None
+    damaged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Search:
 def fetch_waiting(connection: Connection, search: Search) -> Sequence[Any]:
     """The rows of runs that wait, the oldest first."""
     now = database_now(connection)
-    return [row for row in connection.execute(_waiting(now, search)) if not is_held(row, now)]
+    return [row for row in connection.execute(_waiting(now, search)).all() if not _is_held(connection, row.id, now)]
 
 
 def may_wait(connection: Connection, search: Search) -> bool:
@@ -99,11 +103,23 @@ def claim_run(connection: Connection, worker_id: str, search: Search, max_attemp
         rows = connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all()
         for row in rows:
             seen.append(row.id)
-            claim = None if is_held(row, now) else _mark(connection, row, worker_id, now, max_attempts)
+            try:
+                with telling_damage(str(row.id), "its row"):
+                    held = _is_held(connection, row.id, now)
+                    claim = None if held else _mark(connection, row, worker_id, now, max_attempts)
+            except StoreDamaged as error:  # the other runs are recovered all the same
+                return Claim(error.run_id, worker_id, "", 0, 0, None, damaged=str(error))
             if claim is not None:
                 return claim
         if not rows:
             return None
+
+
+def _is_held(connection: Connection, run_id: str, now: datetime) -> bool:
+    """Whether somebody holds a run; its lease is read apart, so that one that is damaged is told as that of this run."""
+    with telling_damage(str(run_id), "the row of its lease"):
+        row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
+        return row is not None and is_held(row, now)
 
 
 def _mark(connection: Connection, row: Any, worker_id: str, now: datetime, max_attempts: int) -> Claim | None:
@@ -170,7 +186,7 @@ def _waiting(now: datetime, search: Search) -> Any:
         LEASE.c.owner.is_(None), LEASE.c.expires_at.is_(None), LEASE.c.expires_at <= now, LEASE.c.host == Holder.here().host
     )
     columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.retry_count, JOB.c.execution_strategy, JOB.c.version)
-    query = select(*columns, *LEASE.columns).join(LEASE, LEASE.c.run_id == JOB.c.id)
+    query = select(*columns).join(LEASE, LEASE.c.run_id == JOB.c.id)
     query = query.where(or_(stuck, asleep) if search.due else stuck, JOB.c.set_aside.is_(None), free)
     if search.strategies is not None:
         query = query.where(JOB.c.execution_strategy.in_(sorted(search.strategies)))

@@ -6,7 +6,7 @@ what it mentions: so nothing is ever mentioned that is not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,8 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, f
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
+from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -78,7 +80,12 @@ class _Undo(Exception):
 
 
 async def prune_runs(
-    store: Store, rules: Retention, run_ids: Sequence[str] | None = None, *, dry_run: bool = False
+    store: Store,
+    rules: Retention,
+    run_ids: Sequence[str] | None = None,
+    *,
+    dry_run: bool = False,
+    damage: Callable[[StoreDamaged], object] | None = None,
 ) -> Sequence[Pruned]:
     """Delete what the rules do not keep, one transaction a run, and give back the space.
 
@@ -87,24 +94,31 @@ async def prune_runs(
         rules: what is kept.
         run_ids: of these runs; of all without.
         dry_run: undo it, and only tell.
+        damage: told of each run whose rows are damaged, which stays as it is; without, the first of them ends it.
 
     Returns:
         What was deleted, of runs of which something was.
 
     Raises:
         RunNotFound: a run that is named is not there.
+        StoreDamaged: the rows of a run are damaged, and there is no `damage`.
         BlobsUnusable: values lie in files whose place is not known; nothing of that run was deleted.
         StoreError: the store cannot be used.
     """
+    tell = damage if damage is not None else _refuse
     if run_ids is None:
-        run_ids = [row.id for row in await store.jobs()]
+        rows, damaged = await store.readable_jobs()
+        run_ids = [row.id for row in rows]
+        for error in damaged:
+            tell(error)
     else:
         for run_id in run_ids:
             await store.job(run_id)
     now = datetime.now(UTC)
 
     def work(connection: Connection, run_id: str) -> Pruned:
-        found = prune_run(connection, run_id, rules, now)
+        with telling_damage(run_id, "a row of it"):
+            found = prune_run(connection, run_id, rules, now)
         store.blobs.check(found.blobs)
         if dry_run:
             raise _Undo(found)
@@ -118,9 +132,15 @@ async def prune_runs(
             pruned.append(found)
         except _Undo as undone:
             pruned.append(undone.pruned)
+        except StoreDamaged as error:
+            tell(error)
     if not dry_run and any(found.freed for found in pruned):
         await store.give_back()
     return [found for found in pruned if found.checkpoints or found.dropped]
+
+
+def _refuse(error: StoreDamaged) -> None:
+    raise error
 
 
 def prune_run(connection: Connection, run_id: str, rules: Retention, now: datetime) -> Pruned:

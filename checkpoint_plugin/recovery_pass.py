@@ -51,15 +51,18 @@ class RecoveryPass:
         """As `RecoveryService.recover`."""
         # What is claimed is written: in a single pass no run is taken twice.
         before = await self._now() if watch_seconds is None else None
+        damaged: list[str] = []  # of these nothing is written
         rests = _Rests(watch_seconds or 0)
         running: dict[asyncio.Task[RecoveryOutcome], str] = {}
         try:
             while True:
                 try:
                     while len(running) < at_once:
-                        claim = await self._claim(rests.now() if before is None else (), before)
+                        claim = await self._claim(rests.now() if before is None else damaged, before)
                         if claim is None:
                             break
+                        if claim.damaged is not None:
+                            damaged.append(claim.run_id)
                         rests.begin(claim.run_id)
                         task = asyncio.create_task(self._recover(claim), name=f"workflow-recovery-{claim.run_id}")
                         running[task] = claim.run_id
@@ -128,6 +131,8 @@ class RecoveryPass:
     async def _recover(self, claim: Claim) -> RecoveryOutcome:
         if claim.set_aside is not None:
             return RecoveryOutcome(claim.run_id, "set_aside", claim.set_aside)
+        if claim.damaged is not None:
+            return RecoveryOutcome(claim.run_id, "refused", claim.damaged)
         beat = asyncio.create_task(self._keep_claim(claim), name="workflow-recovery-claim")
         counts: bool | None = True
         stopped = False

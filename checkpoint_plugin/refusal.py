@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.location import Location
 
-__all__ = ["concerns_all", "driver_error", "not_created", "told_by", "unreadable"]
+__all__ = ["concerns_all", "driver_error", "is_of_a_row", "not_created", "told_by", "unreadable"]
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -49,6 +49,15 @@ def concerns_all(error: Exception) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, (OSError, sqlite3.OperationalError, OperationalError, PendingRollbackError))
+
+
+def is_of_a_row(error: Exception) -> bool:
+    """Whether an error was raised where SQLAlchemy makes a value of what a row holds: SQLite keeps anything in any column."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return name.partition(".")[0] in ("sqlalchemy", "sqlmodel")
 
 
 def driver_error(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, select, update
 
+from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.job import lock_job
 from checkpoint_plugin.models import CHECKPOINT, LEASE
@@ -37,7 +38,8 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
         raise StoreError(f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another.")
 
     def work(connection: Connection) -> int:
-        lock_job(connection, run_id, store.location.shown)
+        with telling_damage(run_id, "its row"):
+            lock_job(connection, run_id, store.location.shown)
         newest = select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)
         wanted = connection.execute(newest).scalar_one() if number is None else number
         of_run = CHECKPOINT.c.run_id == run_id

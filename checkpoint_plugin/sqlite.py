@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.refusal import driver_error, not_created, unreadable
+from checkpoint_plugin.refusal import driver_error, is_of_a_row, not_created, unreadable
 from checkpoint_plugin.sqlite_engine import make_sqlite_engine
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.worker import Worker
@@ -131,6 +131,13 @@ class SqliteDatabase:
             return self._try(work, write)
         except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
+        except (TypeError, ValueError, AttributeError) as error:
+            if not is_of_a_row(error):
+                raise
+            raise StoreUnreadable(
+                f"a row of the store at {self._location.shown} is damaged ({type(error).__name__}: {str(error)[:200]}); nothing "
+                "was changed. See which with `workflow db check`."
+            ) from error
 
     def _try(self, work: Callable[[Connection], T], write: bool) -> T:
         with self._opened(write).begin() as connection:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from checkpoint_plugin.cli.damaged import damage_document, end_with_damage
 from checkpoint_plugin.cli.listing import print_listing
 from checkpoint_plugin.cli.options import read_store, store_options
 from checkpoint_plugin.retention import Retention, Thinning, read_duration
 
 if TYPE_CHECKING:
     from checkpoint_plugin.blob_sweep import Swept
+    from checkpoint_plugin.errors import StoreDamaged
     from checkpoint_plugin.pruning import Pruned
     from checkpoint_plugin.store import Store
 
@@ -83,22 +85,29 @@ def prune(
 
     A checkpoint that any of the rules keeps stays, and always the newest of a run and its savepoints. It is safe while
     runs execute, and never takes what a kept checkpoint needs. Files of large values that a crash left over go, too, when
-    they are older than an hour.
+    they are older than an hour. Runs whose rows are damaged stay as they are, and are named on standard error, and with
+    --json in "damaged".
 
     \b
     Examples:
       workflow prune --keep-last 10 --dry-run
       workflow prune --keep-for 7d --thin 1d:1h --drop-finished 30d
+
+    \b
+    Exit codes:
+      0 done    5 the rows of some run are damaged, or the store cannot be used
     """
     rules = Retention(keep_last, keep_for, thin, terminal_only, drop_finished)
     if rules == Retention():
         raise click.UsageError("say what is kept: --keep-last, --keep-for, --thin, --terminal-only or --drop-finished.")
 
+    damaged: list[StoreDamaged] = []
+
     async def work(store: Store) -> tuple[Sequence[Pruned], Swept]:
         from checkpoint_plugin.blob_sweep import sweep_blobs
         from checkpoint_plugin.pruning import prune_runs
 
-        pruned = await prune_runs(store, rules, run_ids or None, dry_run=dry_run)
+        pruned = await prune_runs(store, rules, run_ids or None, dry_run=dry_run, damage=damaged.append)
         return pruned, await sweep_blobs(store, run_ids or None, dry_run=dry_run)
 
     pruned, swept = read_store(url, work, blobs)
@@ -107,10 +116,18 @@ def prune(
         for found in pruned
     ]
     total = sum(found.freed for found in pruned) + swept.size
-    document = {"dry_run": dry_run, "runs": listed, "orphans": {"files": swept.files, "bytes": swept.size}, "bytes": total}
+    orphans = {"files": swept.files, "bytes": swept.size}
+    document: dict[str, Any] = {
+        "dry_run": dry_run,
+        "runs": listed,
+        "orphans": orphans,
+        "bytes": total,
+        **damage_document(damaged),
+    }
     print_listing(document, listed, ("run_id", "checkpoints", "dropped", "bytes"), as_json, quiet)
     if not as_json and not quiet:
         click.echo(f"{total} bytes {'would be ' if dry_run else ''}freed")
+    end_with_damage(damaged)
 
 
 @click.command()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from checkpoint_plugin.cli.damaged import damage_document, end_with_damage
 from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
-from checkpoint_plugin.cli.options import DAMAGED, read_store, store_options
+from checkpoint_plugin.cli.options import read_store, store_options
 from hookspecs import RunStatus
 
 if TYPE_CHECKING:
@@ -44,14 +45,9 @@ def runs(statuses: tuple[str, ...], limit: int | None, url: str | None, as_json:
     except StoreMissing:
         rows, damaged = (), ()
     listed = [_run_document(row) for row in rows]
-    document: dict[str, Any] = {"runs": listed}
-    if damaged:
-        document["damaged"] = [{"run_id": error.run_id, "what": error.what} for error in damaged]
+    document = {"runs": listed, **damage_document(damaged)}
     print_listing(document, listed, ("run_id", "status", "attempt", "created_at", "updated_at"), as_json, quiet)
-    for error in damaged:
-        click.echo(f"Error: {one_line(error)}", err=True)
-    if damaged:
-        click.get_current_context().exit(DAMAGED)
+    end_with_damage(damaged)
 
 
 @click.command()

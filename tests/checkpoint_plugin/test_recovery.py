@@ -475,7 +475,7 @@ async def test_a_row_that_was_written_since_it_was_looked_at_is_left_alone(store
 
     def claim(connection: Any) -> Claim | None:
         def look(row: Any, now: datetime) -> bool:
-            connection.execute(update(JOB).where(JOB.c.id == row.id).values(version=JOB.c.version + 1))
+            connection.execute(update(JOB).where(JOB.c.id == row.run_id).values(version=JOB.c.version + 1))
             return False
 
         monkeypatch.setattr("checkpoint_plugin.claims.is_held", look)

@@ -7,12 +7,14 @@ import json
 import random
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Table, delete, update
 
+from checkpoint_plugin import RecoveryService
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, RUN_NODE_STATE
 from checkpoint_plugin.status import NODE_STATUSES
 from hookspecs import CheckpointChoice
@@ -253,3 +255,81 @@ def test_a_damaged_row_does_not_hide_the_other_runs(folder: Folder) -> None:
     assert len(done.stderr.splitlines()) == 1
     only = workflow("runs", "--url", url, "--status", "failed", "--json", cwd=folder.path)
     assert (only.returncode, [run["run_id"] for run in json.loads(only.stdout)["runs"]]) == (0, ["r"])
+
+
+NO_TIME = '20"7-01-01 00:00:00.000000'
+"""One bit of a year: SQLite keeps it, and no time can be read from it."""
+
+
+def damage_time(path: Path, table: Table, column: str, run_id: str) -> None:
+    key = "id" if table is JOB else "run_id"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        changed = database.execute(f"UPDATE {table.name} SET {column} = ? WHERE {key} = ?", (NO_TIME, run_id))
+        assert changed.rowcount
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path, f"sqlite:///{tmp_path / 'c.db'}")
+    graph = json.loads((tmp_path / "flow.json").read_text())
+    asyncio.run(WorkflowRunner(nodes=folder.nodes).run(graph, enable={"checkpoint": {"url": folder.url}}, run_id="other"))
+    return folder
+
+
+@pytest.mark.parametrize(("table", "column"), [(JOB, "finished_at"), (CHECKPOINT, "created_at")], ids=["job", "checkpoint"])
+def test_prune_leaves_a_damaged_run_and_prunes_the_others(two_runs: Folder, table: Table, column: str) -> None:
+    damage_time(two_runs.path / "c.db", table, column, "r")
+    before = [row for row in asyncio.run(read_rows(two_runs.url, NODE_VERSION)) if row["run_id"] == "r"]
+    done = workflow("prune", "--drop-finished", "0", "--url", two_runs.url, "--json", cwd=two_runs.path)
+    assert done.returncode == 5
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert [(run["run_id"], run["dropped"]) for run in told["runs"]] == [("other", True)]
+    assert [each["run_id"] for each in told["damaged"]] == ["r"]
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("Error: run 'r' is damaged: ")
+    assert [row for row in asyncio.run(read_rows(two_runs.url, NODE_VERSION)) if row["run_id"] == "r"] == before
+
+
+async def test_recover_refuses_a_damaged_run_and_goes_on_with_the_others(tmp_path: Path) -> None:
+    folder = await asyncio.to_thread(Folder, tmp_path, f"sqlite:///{tmp_path / 'c.db'}")
+    url = folder.url
+    graph = json.loads((tmp_path / "flow.json").read_text())
+    await WorkflowRunner(nodes=folder.nodes).run(graph, enable={"checkpoint": {"url": url}}, run_id="other")
+    with closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None)) as database:
+        database.execute("UPDATE job SET status = 'running', heartbeat_at = '2027-01-01 00:00:00.000000'")
+        database.execute("UPDATE job SET updated_at = '2026-01-01 00:00:00.000000'")
+        database.execute("UPDATE lease SET owner = 'gone', expires_at = '2026-01-01 00:00:00.000000'")
+    damage_time(tmp_path / "c.db", LEASE, "expires_at", "r")
+    executed: list[str] = []
+
+    async def execute(run_id: str) -> None:
+        executed.append(run_id)
+
+    service = RecoveryService(url=url, execute=execute)
+    outcomes = {outcome.run_id: outcome async for outcome in service.recover(timedelta(days=-365))}
+    assert executed == ["other"]
+    assert set(outcomes) == {"r", "other"}
+    assert outcomes["r"].status == "refused"
+    assert "run 'r' is damaged" in str(outcomes["r"].error)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "arguments"),
+    [
+        (JOB, "finished_at", ("savepoint", "r", "here")),
+        (RUN_NODE_STATE, "updated_at", ("show", "r")),
+        (RUN_NODE_STATE, "suspended_at", ("suspended",)),
+    ],
+    ids=["savepoint", "show", "suspended"],
+)
+def test_a_time_that_is_none_is_damage(
+    two_runs: Folder, table: Table, column: str, arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    damage_time(two_runs.path / "c.db", table, column, "r")
+    with closing(sqlite3.connect(two_runs.path / "c.db", isolation_level=None)) as database:
+        database.execute("UPDATE run_node_state SET status = 'suspended' WHERE run_id = 'r'")
+    assert main([*arguments, "--url", two_runs.url, "--json"]) == 5
+    said = capfd.readouterr().err
+    assert "damaged" in said
+    assert NO_TIME in said
