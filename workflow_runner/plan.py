@@ -159,8 +159,7 @@ class _Planner:
     def plan(self) -> Plan:
         for spec in self.graph.nodes:
             self.add_node(spec)
-        edges = [edge for place, spec in enumerate(self.graph.edges) if (edge := self.add_edge(place, spec)) is not None]
-        self.name_edges(edges)
+        edges = self.add_edges()
         inputs: dict[str, list[PlannedNode]] = {}
         outputs: dict[str, PlannedNode] = {}
         for node_id, spec in self.specs.items():
@@ -206,23 +205,36 @@ class _Planner:
         except PolicyValueInvalid as error:
             self.problems.append(f"node {node.node_id!r}: {error}.")
 
-    def add_edge(self, place: int, spec: EdgeSpec) -> PlannedEdge | None:
-        source, target = self.nodes.get(spec.source), self.nodes.get(spec.target)
-        if (
-            source is None
-            or target is None
-            or spec.source_handle not in source.type.outputs
-            or spec.target_handle not in target.type.connectable
-        ):
-            self.explain_edge(place, spec, source, target)
-            self.attempted.add((spec.target, spec.target_handle))
-            return None
-        edge = PlannedEdge(spec.id or "", source, spec.source_handle, target, spec.target_handle)
-        source.out_edges.append(edge)
-        target.in_edges.append(edge)
-        if source.place >= target.place:
-            self.in_order = False
-        return edge
+    def add_edges(self) -> list[PlannedEdge]:
+        nodes = self.nodes
+        edges: list[PlannedEdge] = []
+        taken: set[str] = set()
+        for place, spec in enumerate(self.graph.edges):
+            source, target = nodes.get(spec.source), nodes.get(spec.target)
+            if (
+                source is None
+                or target is None
+                or spec.source_handle not in source.type.outputs
+                or spec.target_handle not in target.type.connectable
+            ):
+                self.explain_edge(place, spec, source, target)
+                self.attempted.add((spec.target, spec.target_handle))
+                continue
+            edge_id = spec.id or ""
+            edge = PlannedEdge(edge_id, source, spec.source_handle, target, spec.target_handle)
+            source.out_edges.append(edge)
+            target.in_edges.append(edge)
+            edges.append(edge)
+            if source.place >= target.place:
+                self.in_order = False
+            if edge_id:
+                if edge_id in taken:
+                    self.problems.append(f"edge {edge_id!r} is there twice. Give every edge an id of its own, or none.")
+                taken.add(edge_id)
+        for number, edge in enumerate(edges):
+            if not edge.edge_id:
+                edge.edge_id = name_edge(number, taken) if taken else f"e{number}"
+        return edges
 
     def explain_edge(self, place: int, spec: EdgeSpec, source: PlannedNode | None, target: PlannedNode | None) -> None:
         what = f"edge {spec.id!r}" if spec.id is not None else f"edge {place} ({spec.source!r} to {spec.target!r})"
@@ -238,17 +250,6 @@ class _Planner:
         self.problems.append(
             f"{what}: node {node_id!r} has no {kind} {handle!r}.{_near(handle, known)} Its {kind}s: {_list(known)}."
         )
-
-    def name_edges(self, edges: list[PlannedEdge]) -> None:
-        taken: set[str] = set()
-        for edge in edges:
-            if edge.edge_id in taken:
-                self.problems.append(f"edge {edge.edge_id!r} is there twice. Give every edge an id of its own, or none.")
-            if edge.edge_id:
-                taken.add(edge.edge_id)
-        for number, edge in enumerate(edges):
-            if not edge.edge_id:
-                edge.edge_id = name_edge(number, taken)
 
     def settle_inputs(self, node: PlannedNode, spec: NodeSpec) -> None:
         node_type = node.type
@@ -276,6 +277,7 @@ class _Planner:
 
     def set_properties(self, node: PlannedNode, spec: NodeSpec, connected: Sequence[str]) -> None:
         handles = node.type.handles
+        constants = dict(node.constants)
         for key, value in spec.data.items():
             handle = handles.get(key)
             if handle is None:
@@ -288,13 +290,11 @@ class _Planner:
             elif handle.stream:
                 self.problems.append(f"node {spec.id!r}: handle {key!r} is a stream, which takes an edge, not a property.")
             else:
-                self.set_property(node, handle, value)
-
-    def set_property(self, node: PlannedNode, handle: Handle, value: Any) -> None:
-        try:
-            node.constants = {**node.constants, handle.name: convert_property(handle, value)}
-        except PropertyInvalid as error:
-            self.problems.append(f"node {node.node_id!r}, property {handle.name!r}: {error}.")
+                try:
+                    constants[key] = convert_property(handle, value)
+                except PropertyInvalid as error:
+                    self.problems.append(f"node {spec.id!r}, property {key!r}: {error}.")
+        node.constants = constants
 
     def collect(self, node: PlannedNode, handle: Handle, edges: int) -> None:
         if handle.collects:
