@@ -103,6 +103,11 @@ def _guarded(plugin: str, hook: str, function: AsyncCall) -> AsyncCall:
             return await function(*arguments)
         except Refusal:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HookError(plugin, hook, error) from error  # of something that the hook waited for: nobody cancelled the run
         except Exception as error:
             raise HookError(plugin, hook, error) from error
 

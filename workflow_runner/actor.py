@@ -47,6 +47,13 @@ class Sleeper:
             if not self.future.done():
                 self.future.set_result(None)
 
+    def cancel(self) -> None:
+        """Nobody waits for what comes here any more."""
+        if self.open:
+            self.open = False
+            self.actor.leave_wait()
+            self.future.cancel()
+
 
 class Actor(Outbox):
     """Drives one node, from its first item to its last. It is born with the first item and gone when it is over.
@@ -132,10 +139,11 @@ class Actor(Outbox):
             if goes_on:  # it was stopped where it waited for room, or its edges were longer then
                 await self.flush()
             await self.live()
-        except (Interrupted, GeneratorExit):  # the latter of one that is thrown away with its event loop
+        except Interrupted:
             pass
         except BaseException as error:
-            self._ended_by(error)
+            if not self.is_thrown_away(error):
+                self._ended_by(error)
         finally:
             run.tasks.discard(task)
 
@@ -309,14 +317,25 @@ class Actor(Outbox):
     async def sleep(self, sleeper: Sleeper) -> None:
         """Wait until somebody wakes the sleeper."""
         self.waits += 1
-        self.run.enter_wait(self)
         try:
+            self.run.enter_wait(self)
             await sleeper.future
         finally:
             if sleeper.open:  # cancelled, by a timeout of the body or by the end of the run
                 sleeper.open = False
                 self.leave_wait()
         self.check_alive()
+
+    def end_reads(self) -> None:
+        """End what tasks of a body left waiting at its streams: the body is over, and nobody reads for it any more."""
+        for edge in self.in_edges:
+            if isinstance(edge.reader, Sleeper):
+                edge.reader.cancel()
+                edge.reader = None
+
+    def is_thrown_away(self, error: BaseException) -> bool:
+        """Whether its coroutine is closed from outside, as the interpreter does with one that nobody runs any more."""
+        return isinstance(error, GeneratorExit) and asyncio.current_task(self.run.loop) is not self.task
 
     def leave_wait(self) -> None:
         """One of its waits is over; called by whoever ends it, so that a woken actor never counts as waiting."""

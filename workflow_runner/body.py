@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,10 @@ class BodyActor(Actor):
             return arguments
         values = {**planned.constants, **arguments}
         if checks:
+            made = () if checks is not self.type.checks else planned.lists  # lists that we made fit by their type
             for handle in arguments:
                 check = checks.get(handle)
-                if check is not None and handle not in planned.lists:
+                if check is not None and handle not in made:
                     values[handle] = self.checked(handle, check, values[handle])
         return values
 
@@ -107,13 +109,34 @@ class BodyActor(Actor):
                     closed = await self._iterate()
                 else:
                     value, must_settle = await self._call()
-            except (KeyboardInterrupt, GeneratorExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever ends a body early, a cancellation too, must be told to the hooks
+                if self.is_thrown_away(error):
+                    raise
                 await self._interrupt(info, error)
             else:
                 break
-        # From the emission above to the first await this is one synchronous step: the firing becomes final.
+        try:
+            self._become_final(closed)
+        except Exception as error:  # the end of its inputs is wrong, or who listens to the run raised
+            fault: Exception | None = None
+            try:
+                self.run.actor_failed(self, error)
+            except Exception as told:
+                fault = told
+            if info is not None and hooks.after_node is not None:
+                await hooks.after_node(self.run.info, info, Failed(error, self.node_id))
+            raise fault or Interrupted() from error
+        if info is not None and hooks.after_node is not None:
+            await hooks.after_node(self.run.info, info, Completed(self._outputs(value)))
+        if must_settle or self.holds:
+            await self.settle()
+
+    def _become_final(self, closed: bool) -> None:
+        """The firing becomes final: from its emission to the next await this is one synchronous step."""
+        if self.waits:
+            self.end_reads()
         if self._context is not None:
             self._context.take_staged()
         if self.suspension is not None:
@@ -122,10 +145,6 @@ class BodyActor(Actor):
         self.pass_commit()
         if closed or self.over():
             self.complete()
-        if info is not None and hooks.after_node is not None:
-            await hooks.after_node(self.run.info, info, Completed(self._outputs(value)))
-        if must_settle or self.holds:
-            await self.settle()
 
     async def _save_beginning(self) -> None:
         """Make it durable that the step began: only so a resume can know that nobody knows how it ended."""
@@ -138,22 +157,31 @@ class BodyActor(Actor):
         if self.type.kind == "coroutine":
             value = await self.type.call(self.body_values(), self.context if self.type.wants_context else None)
         else:
-            value = await ThreadBody(self).result(self.body_values())
+            async with self._slot():
+                value = await ThreadBody(self).result(self.body_values())
         return value, self.publish(value)
+
+    def _slot(self) -> AbstractAsyncContextManager[None]:
+        """The right to run a plain `def` body; those that read streams have none to wait for, for others wait for them."""
+        return self.run.thread_slots if self.type.kind == "function" and not self.type.streams else nullcontext()
 
     async def _call_in_time(self, seconds: float) -> tuple[Any, bool, bool]:
         """Call the body, which is interrupted when it takes longer."""
-        self._deadline = asyncio.timeout(seconds)
-        try:
-            async with self._deadline:
-                if self.type.generates:
-                    return None, await self._iterate(), False
-                value, must_settle = await self._call()
-                return value, False, must_settle
-        except TimeoutError as error:
-            if not self._deadline.expired():
-                raise
-            raise NodeTimeout(self.node_id, seconds, self.type.threaded) from error
+        async with self._slot():  # a try that waits for others to end has not begun
+            self._deadline = asyncio.timeout(seconds)
+            try:
+                async with self._deadline:
+                    if self.type.generates:
+                        return None, await self._iterate(), False
+                    if self.type.threaded:
+                        value = await ThreadBody(self).result(self.body_values())
+                    else:
+                        value = await self.type.call(self.body_values(), self.context)
+                    return value, False, self.publish(value)
+            except TimeoutError as error:
+                if not self._deadline.expired():
+                    raise
+                raise NodeTimeout(self.node_id, seconds, self.type.threaded) from error
 
     @property
     def too_late(self) -> bool:
@@ -172,6 +200,9 @@ class BodyActor(Actor):
         """
         run = self.run
         stopping = run.stopping
+        fault: Exception | None = None
+        if self.waits:
+            self.end_reads()
         if self.status == "failed":  # told by somebody else than its body, which was cancelled for it
             error = run.ending.failure_of(self.node_id) or error
         suspended = self.status == "suspended" and not stopping
@@ -183,7 +214,10 @@ class BodyActor(Actor):
             self.frozen = True  # what the body does while it cleans up does not count
             self.choose_publish()
         elif not stopping and not suspended:
-            run.node_failed(self, error)
+            try:
+                run.node_failed(self, error)
+            except Exception as told:  # who listens to the run: the hooks hear of the failure all the same
+                fault = told
         await self._close(error)
         delay = self.planned.failure.delay(tries) if again else None
         if info is not None and (after_node := run.hooks.after_node) is not None:
@@ -191,6 +225,8 @@ class BodyActor(Actor):
             if suspended and self.suspension is not None:
                 outcome = Suspended({self.node_id: self.suspension})
             await after_node(run.info, info, outcome)
+        if fault is not None:
+            raise fault
         if suspended and not run.stopping:
             self.waits += 1
             run.enter_wait(self)
@@ -229,9 +265,13 @@ class BodyActor(Actor):
         if run.listeners:
             run.notify(NodeRetried(run.run_id, self.node_id, self.attempt + 1, delay, error))
         self._context = None
+        self.error = f"{type(error).__name__}: {error}"
+        if run.saver is not None:
+            self.touched()
         await asyncio.sleep(delay)
         if run.stopping:
             raise Interrupted from error
+        self.error = None
         self.frozen = False
         self.attempt += 1
         self.rewind()

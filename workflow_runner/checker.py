@@ -8,10 +8,28 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
-__all__ = ["Checker", "Mismatch", "describe", "is_list", "make_checker", "make_deep_checker", "only_class"]
+__all__ = [
+    "AnnotationUnusable",
+    "Checker",
+    "Mismatch",
+    "describe",
+    "is_list",
+    "make_adapter",
+    "make_checker",
+    "make_deep_checker",
+    "only_class",
+]
 
 Checker = Callable[[Any], Any]
 """Takes an item and gives it back (an int as a float where a float is asked), or raises `Mismatch`."""
+
+
+class AnnotationUnusable(Exception):
+    """Raised inside this package when pydantic makes nothing of an annotation; the text says why, for an error to tell."""
+
+    def __init__(self, annotation: Any, error: Exception) -> None:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        super().__init__(f"values cannot be converted to {describe(annotation)}, nor checked deeply ({why.rstrip('.')})")
 
 
 class Mismatch(Exception):
@@ -75,17 +93,32 @@ def only_class(annotation: Any) -> type | None:
     return only
 
 
+def make_adapter(annotation: Any) -> Any:
+    """pydantic's `TypeAdapter` of an annotation. Imported where it is needed: it costs a tenth of a second.
+
+    Raises:
+        AnnotationUnusable: pydantic can make none of it.
+    """
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+    from pydantic_core import SchemaError
+
+    try:
+        try:
+            return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticUserError:  # a model or dataclass brings its own config
+            return TypeAdapter(annotation)
+    except (PydanticUserError, SchemaError, NameError, TypeError) as error:
+        raise AnnotationUnusable(annotation, error) from error
+
+
 def make_deep_checker(annotation: Any) -> Checker | None:
     """The check of one annotation all the way down, by pydantic in strict mode; the item itself is handed on."""
     shallow = make_checker(annotation)
     if shallow is None and not get_args(annotation):
         return None
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a model or dataclass brings its own config
-        adapter = TypeAdapter(annotation)
+    adapter = make_adapter(annotation)
 
     def check(item: Any) -> Any:
         if shallow is not None:

@@ -137,6 +137,7 @@ def _signature(actor: Actor) -> tuple[Any, ...]:
         actor.firing,
         actor.commits,
         actor.arguments is None,
+        actor.error is None,
         len(actor.taken),
         actor.emitted,
         len(actor.collected),

@@ -75,7 +75,9 @@ def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     """
     if planned.failure.replayable or node.arguments is None or node.status == "suspended":
         return False
-    return node.status != "failed" or (node.error or "").startswith(f"{NodeTimeout.__name__}:")
+    if node.status != "failed" and node.error is None:  # with an error it waits for its next try, for the last one raised
+        return True
+    return (node.error or "").startswith(f"{NodeTimeout.__name__}:")
 
 
 def _status(node: NodeSnapshot | None, is_over: bool) -> NodeStatus:

@@ -14,7 +14,7 @@ from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.node import node_type_of
 from workflow_runner.nodetype import NodeType
 
-__all__ = ["EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
+__all__ = ["SYNC_MODES", "EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
 
 SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
 
@@ -82,6 +82,9 @@ class Graph:
         self.edges: list[EdgeSpec] = list(edges)
         self.enable: dict[str, Any] = dict(enable or {})
         self.on_failure: OnFailure | None = on_failure
+        # Of thousands of nodes of one function each would look through all that are there.
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self.types: dict[str, NodeType] = {}
         """Node types that were added from Python; a graph from a document has none."""
 
@@ -129,6 +132,7 @@ class Graph:
             else:
                 data[handle] = value
         self.nodes.append(NodeSpec(node_id, name, data, sync_mode, dict(failure or {})))
+        self._taken.add(node_id)
         return NodeRef(node_id)
 
     def connect(self, source: NodeRef | Output, target: NodeRef | str, handle: str) -> None:
@@ -147,12 +151,15 @@ class Graph:
         return self.add("workflow.Output", self._free_id(name), name=name, value=source)
 
     def _free_id(self, wanted: str) -> str:
-        taken = {node.id for node in self.nodes}
-        number = 2
+        if len(self._taken) != len(self.nodes):  # nodes came in another way
+            self._taken = {node.id for node in self.nodes}
+            self._numbers.clear()
         node_id = wanted
-        while node_id in taken:
+        number = self._numbers.get(wanted, 2)
+        while node_id in self._taken:
             node_id = f"{wanted}_{number}"
             number += 1
+        self._numbers[wanted] = number
         return node_id
 
     # The document.

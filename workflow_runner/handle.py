@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from workflow_runner.checker import Checker, describe, is_list, make_checker, make_deep_checker, only_class
+from workflow_runner.checker import Checker, describe, is_list, make_adapter, make_checker, make_deep_checker, only_class
 
 __all__ = ["REQUIRED", "Handle"]
 
@@ -58,16 +58,13 @@ class Handle:
 
     @property
     def converter(self) -> Any:
-        """pydantic's `TypeAdapter` of the annotation, made for the first property of this handle: every run plans anew."""
-        if self._converter is None:
-            # Imported where it is needed: it costs a tenth of a second, and most graphs never come here.
-            from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+        """pydantic's `TypeAdapter` of the annotation, made for the first property of this handle: every run plans anew.
 
-            try:
-                made: Any = TypeAdapter(self.annotation, config=ConfigDict(arbitrary_types_allowed=True))
-            except PydanticUserError:  # a model or dataclass brings its own config
-                made = TypeAdapter(self.annotation)
-            object.__setattr__(self, "_converter", made)
+        Raises:
+            AnnotationUnusable: there is none.
+        """
+        if self._converter is None:
+            object.__setattr__(self, "_converter", make_adapter(self.annotation))
         return self._converter
 
     def deep_check(self) -> Checker | None:

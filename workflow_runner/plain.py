@@ -85,9 +85,11 @@ class PlainActor(FiringActor):
                         target.reader = None
                         reader.wake()
                     must_settle = len(sent) > target.capacity
-            except (KeyboardInterrupt, GeneratorExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:  # as in `fire`
+                if self.is_thrown_away(error):
+                    raise
                 await self._interrupt(None, error)
                 value = AGAIN
             if value is AGAIN:

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from workflow_runner.aligner import SyncMode, Values
-from workflow_runner.checker import Checker
+from workflow_runner.checker import AnnotationUnusable, Checker
 from workflow_runner.errors import GraphInvalid
-from workflow_runner.failure import NO_POLICY, FailurePolicy, PolicyValueInvalid
-from workflow_runner.graph import EdgeSpec, Graph, NodeSpec
+from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, PolicyValueInvalid
+from workflow_runner.graph import SYNC_MODES, EdgeSpec, Graph, NodeSpec
 from workflow_runner.handle import Handle
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
@@ -157,6 +157,8 @@ class _Planner:
         """Inputs at which an edge should end that is wrong: they are not missing as well."""
 
     def plan(self) -> Plan:
+        if self.graph.on_failure is not None and self.graph.on_failure not in ON_FAILURE:
+            self.problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {self.graph.on_failure!r}.')
         for spec in self.graph.nodes:
             self.add_node(spec)
         edges = self.add_edges()
@@ -178,6 +180,12 @@ class _Planner:
         return Plan(self.graph, nodes, edges, inputs, outputs, self.over)
 
     def add_node(self, spec: NodeSpec) -> None:
+        if not isinstance(spec.id, str) or not spec.id:
+            self.problems.append(f"a node has the id {spec.id!r}. Give it one that is text, and not empty.")
+            return
+        if spec.sync_mode not in SYNC_MODES:
+            known = ", ".join(SYNC_MODES)
+            self.problems.append(f"node {spec.id!r}: sync_mode {spec.sync_mode!r} is unknown. It is one of {known}.")
         if self.specs.setdefault(spec.id, spec) is not spec:
             self.problems.append(f"node {spec.id!r} is there twice. Give every node an id of its own.")
             return
@@ -220,7 +228,12 @@ class _Planner:
                 self.explain_edge(place, spec, source, target)
                 self.attempted.add((spec.target, spec.target_handle))
                 continue
-            edge_id = spec.id or ""
+            edge_id = ""
+            if spec.id is not None:
+                edge_id = spec.id
+                if not isinstance(edge_id, str) or not edge_id:
+                    self.problems.append(f"edge {place} has the id {edge_id!r}. Give it one that is text, or none.")
+                    continue
             edge = PlannedEdge(edge_id, source, spec.source_handle, target, spec.target_handle)
             source.out_edges.append(edge)
             target.in_edges.append(edge)
@@ -307,7 +320,11 @@ class _Planner:
     def deep_checks(self, node_type: NodeType) -> Mapping[str, Checker]:
         known = self.checks.get(node_type.name)
         if known is None:
-            made = {name: handle.deep_check() for name, handle in node_type.handles.items()}
+            try:
+                made = {name: handle.deep_check() for name, handle in node_type.handles.items()}
+            except AnnotationUnusable as error:
+                self.problems.append(f"type {node_type.name!r}: {error}.")
+                made = {}
             known = self.checks[node_type.name] = {name: check for name, check in made.items() if check is not None}
         return known
 

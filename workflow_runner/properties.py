@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+from workflow_runner.checker import AnnotationUnusable
 from workflow_runner.errors import RunnerError, shorten
 from workflow_runner.handle import Handle
 
@@ -31,11 +33,14 @@ def convert_property(handle: Handle, value: Any) -> Any:
     annotation = handle.annotation
     if annotation is Any or (type(value) is annotation and annotation in SCALARS):
         return value
-    adapter = handle.converter
+    try:
+        adapter = handle.converter
+    except AnnotationUnusable as error:
+        raise PropertyInvalid(f"{error}. Give the handle another annotation, or connect an edge") from error
     from pydantic import ValidationError
 
     try:
-        return adapter.validate_python(value, strict=True)
+        return _whole(adapter.validate_python(value, strict=True), value)
     except ValidationError as error:
         first = error
     try:
@@ -43,9 +48,17 @@ def convert_property(handle: Handle, value: Any) -> Any:
     except (TypeError, ValueError):
         raise _invalid(handle, value, first) from first
     try:
-        return adapter.validate_json(text, strict=True)
+        return _whole(adapter.validate_json(text, strict=True), value)
     except ValidationError as error:
         raise _invalid(handle, value, error) from error
+
+
+def _whole(found: Any, given: Any) -> Any:
+    """What was converted. Of an `Iterable` pydantic gives an iterator, which only the first firing could read."""
+    if not isinstance(found, Iterator):
+        return found
+    items = list(found)  # here its items are converted
+    return given if isinstance(given, str | bytes) else items
 
 
 def _invalid(handle: Handle, value: Any, error: Any) -> PropertyInvalid:

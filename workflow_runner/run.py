@@ -397,7 +397,7 @@ class Run:
 
     def notify(self, event: Event) -> None:
         """Tell everybody who subscribed."""
-        for listener in self.listeners:
+        for listener in tuple(self.listeners):  # one may unsubscribe itself
             listener(event)
 
     def node_changed(self, actor: Actor) -> None:

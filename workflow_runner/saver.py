@@ -165,10 +165,9 @@ class Saver:
         for actor, call in calls:
             try:
                 call()
-            except Exception as error:
+            except Exception as error:  # the others' steps are durable all the same
                 if not self._run.stopping:
                     self._run.node_failed(actor, error)
-                    return
 
     def _resolve(self, requests: list[asyncio.Future[CheckpointRef | None]], ref: CheckpointRef | None) -> None:
         for future in requests:

@@ -75,7 +75,7 @@ class LoggedStream(Stream[T]):
             found, item = await actor.next_scripted((edge,))
             if found is not None:
                 return self._give(item)
-        if actor.stateless:
+        if actor.stateless and not actor.script_left:  # else its step runs again, and this stream was at its end then
             actor.commit_read()
         items = edge.items
         while not items:
@@ -134,7 +134,7 @@ class Arrivals:
             found, item = await actor.next_scripted(edges)
             if found is not None:
                 return self._give(found, item)
-        if actor.stateless:
+        if actor.stateless and not actor.script_left:  # else its step runs again, and this stream was at its end then
             actor.commit_read()
         while (edge := actor.first_arrival(edges)) is None:
             waiting = tuple(edge for edge in edges if not edge.ended)

@@ -72,6 +72,8 @@ class StreamingActor(BodyActor):
             if self.over():
                 self.complete()
                 await self.settle()
+            elif wrong := next((edge for edge in self.plain_edges if edge.items), None):
+                raise self.second_item(wrong)
             else:
                 await self.wait_for_items(tuple(edge for edge in self.plain_edges if not edge.ended))
 
@@ -205,6 +207,12 @@ class StreamingActor(BodyActor):
             self.check_alive()
         self.check_alive()
         return None, None
+
+    def end_reads(self) -> None:
+        super().end_reads()
+        waiters, self._script_waiters = self._script_waiters, []
+        for waiter in waiters:
+            waiter.cancel()
 
     def freeze(self) -> None:
         super().freeze()

@@ -18,6 +18,7 @@ from workflow_runner import (
     NodeNotWaiting,
     NodeTimeout,
     OutcomeUnknown,
+    RunStopped,
     WorkflowRunner,
     node,
 )
@@ -205,6 +206,28 @@ async def asks_first(x: int, context: Context) -> int:
 async def breaks(x: int) -> int:
     await HANGING[0].wait()
     raise ValueError("broken")
+
+
+@node(replayable=False, retries=3, backoff=60)
+async def refused(x: int) -> int:
+    CALLS.append("refused")
+    HANGING[0].set()
+    if len(CALLS) == 1:
+        raise OSError("refused")
+    return x
+
+
+async def test_a_body_that_raised_and_waits_for_its_next_try_is_known(store_url: str) -> None:
+    flow = Graph(enable={"checkpoint": {"on_signal": True}})
+    flow.output("out", flow.add(refused, x=3))
+    runs = runner(store_url)
+    run = asyncio.ensure_future(runs.run(flow, run_id="r"))
+    await HANGING[0].wait()
+    await asyncio.sleep(0.05)
+    runs.stop("signal")
+    with pytest.raises(RunStopped):
+        await run
+    assert (await runner(store_url).resume("r", graph=flow)).outputs == {"out": [3]}
 
 
 async def test_a_run_that_was_stopped_and_saved_its_last_cut_asks_too(store_url: str) -> None:

@@ -42,9 +42,13 @@ async def count(a: int) -> AsyncIterator[int]:
     for number in range(a):
         yield number
 
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
 @node
 async def oddities(a: Any) -> AsyncIterator[Any]:
-    for item in (float("nan"), (1, 2), b"abc", {1: 2}, {"$type": "x"}, 2**70, object()):
+    for item in (float("nan"), (1, 2), b"abc", {1: 2}, {"$type": "x"}, 2**70, Mute(), object()):
         yield item
 
 @node

@@ -54,7 +54,7 @@ def test_what_a_node_prints_stays_out_of_the_json(tmp_path: Path) -> None:
 
 def test_values_that_json_lacks_are_tagged(tmp_path: Path) -> None:
     done = run(tmp_path, "oddities", "--input", "a=0", "--json")
-    *tagged, unknown = document(done)["outputs"]["out"]
+    *tagged, mute, unknown = document(done)["outputs"]["out"]
     assert tagged == [
         {"$type": "float", "value": "nan"},
         {"$type": "tuple", "value": [1, 2]},
@@ -64,6 +64,8 @@ def test_values_that_json_lacks_are_tagged(tmp_path: Path) -> None:
         2**70,
     ]
     assert unknown["$type"] == "repr"
+    assert mute == {"$type": "repr", "value": "<Mute, whose repr fails: RuntimeError>"}
+    assert "<Mute, whose repr fails" in run(tmp_path, "oddities", "--input", "a=0").stdout
     assert "Warning: an output is printed as its repr" in done.stderr
 
 

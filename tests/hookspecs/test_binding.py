@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +67,23 @@ class Recorder:
     @hookimpl
     async def checkpoint_saved(self, ref: CheckpointRef) -> None:
         self.hear("checkpoint_saved", ref)
+
+
+class Waiting(Recorder):
+    """Waits in `before_run` for ever."""
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        await asyncio.sleep(3600)
+
+
+async def cancelled(call: Coroutine[Any, Any, None]) -> None:
+    """Cancel a call that waits, which must then end as cancelled."""
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 class Store:
@@ -223,10 +241,10 @@ async def test_a_plugin_without_a_before_hears_no_after_of_what_never_began() ->
 
 
 async def test_a_before_that_is_cancelled_ends_those_before_it_as_cancelled() -> None:
-    hooks, heard = trio(before_run=asyncio.CancelledError())
+    heard: list[Any] = []
+    hooks = hooks_of(Recorder("c", heard), Waiting("b", heard), Recorder("a", heard))
     assert hooks.before_run is not None
-    with pytest.raises(asyncio.CancelledError):
-        await hooks.before_run(RUN, CONTROL)
+    await cancelled(hooks.before_run(RUN, CONTROL))
     assert heard[-1] == ("a", "after_run", Cancelled())
 
 
@@ -253,8 +271,8 @@ async def test_an_error_of_a_before_wins_over_those_of_the_afters_that_it_causes
 
 
 @pytest.mark.parametrize("plugins", [1, 2])
-async def test_a_refusal_and_a_cancellation_rise_as_they_are(plugins: int) -> None:
-    for error in (RunExists("r"), asyncio.CancelledError(), KeyboardInterrupt()):
+async def test_a_refusal_rises_as_it_is(plugins: int) -> None:
+    for error in (RunExists("r"), KeyboardInterrupt()):
         heard: list[Any] = []
         hooks = hooks_of(*(Recorder(f"p{n}", heard, before_run=error, after_run=error) for n in range(plugins)))
         assert hooks.before_run is not None and hooks.after_run is not None
@@ -262,6 +280,22 @@ async def test_a_refusal_and_a_cancellation_rise_as_they_are(plugins: int) -> No
             with pytest.raises(type(error)) as caught:
                 await call
             assert caught.value is error
+
+
+@pytest.mark.parametrize("plugins", [1, 2])
+async def test_a_cancellation_rises_as_it_is(plugins: int) -> None:
+    hooks = hooks_of(*(Waiting(f"p{n}", []) for n in range(plugins)))
+    assert hooks.before_run is not None
+    await cancelled(hooks.before_run(RUN, CONTROL))
+
+
+async def test_a_cancellation_of_what_a_hook_waits_for_is_its_error() -> None:
+    hooks, _ = trio(before_run=asyncio.CancelledError(), checkpoint_saved=asyncio.CancelledError())
+    assert hooks.before_run is not None and hooks.checkpoint_saved is not None
+    with pytest.raises(HookError, match="'b' failed in hook 'before_run': CancelledError"):
+        await hooks.before_run(RUN, CONTROL)
+    with pytest.raises(HookError, match="'b' failed in hook 'checkpoint_saved': CancelledError"):
+        await hooks.checkpoint_saved(RUN, REF)
 
 
 async def test_a_hook_error_raised_by_a_hook_names_the_outer_plugin() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from workflow_runner import (
+    EdgeSpec,
     Graph,
     GraphInvalid,
     InputInvalid,
     NodeModuleError,
+    NodeSpec,
     RunIdInvalid,
     Stream,
     WorkflowRunner,
@@ -252,3 +254,43 @@ def test_a_document_never_imports_what_it_names(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(GraphInvalid, match="unknown type"):
         WorkflowRunner().validate({"nodes": [{"id": "x", "type": "evil_nodes.one"}]})
     assert "evil_nodes" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges", "options", "message"),
+    [
+        ([NodeSpec("a", "workflow.Preview", sync_mode="zip")], [], {}, "node 'a': sync_mode 'zip' is unknown"),  # type: ignore[arg-type]
+        ([NodeSpec("", "workflow.Preview")], [], {}, "a node has the id ''"),
+        ([NodeSpec(7, "workflow.Preview")], [], {}, "a node has the id 7"),  # type: ignore[arg-type]
+        ([], [], {"on_failure": "finish_all"}, "\"on_failure\" is one of fail_fast, finish_independent, not 'finish_all'"),
+        (
+            [NodeSpec("a", "workflow.Input", {"value": 1}), NodeSpec("b", "workflow.Output")],
+            [EdgeSpec("a", "output", "b", "value", "")],
+            {},
+            "edge 0 has the id ''",
+        ),
+    ],
+)
+def test_a_graph_that_was_built_in_python_is_checked_as_its_document(
+    nodes: list[NodeSpec], edges: list[EdgeSpec], options: Any, message: str
+) -> None:
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner().validate(Graph(nodes, edges, **options))
+    assert message in str(caught.value)
+
+
+def test_ids_of_many_nodes_of_one_function_are_found_at_once() -> None:
+    graph = Graph([NodeSpec("first_3", "x")])
+    graph.nodes.append(NodeSpec("first", "x"))
+    looked: list[str] = []
+
+    class Counted(set[str]):
+        def __contains__(self, item: object) -> bool:
+            looked.append(str(item))
+            return super().__contains__(item)
+
+    assert [graph.add("m.first").node_id for _ in range(3)] == ["first_2", "first_4", "first_5"]
+    graph._taken = Counted(graph._taken)
+    for number in range(200):
+        assert graph.add("m.first").node_id == f"first_{number + 6}"
+    assert len(looked) < 1_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pytest
 
@@ -189,6 +189,47 @@ async def test_deep_validation_looks_inside() -> None:
     graph.add(want_ints, node_id="n", x=graph.add(give, value=[1, "2"]))
     await outputs(graph)
     assert isinstance((await failure(graph, validate="deep"))[1], ItemTypeError)
+    graph = Graph()
+    graph.add(want_ints, node_id="n", x=[graph.add(give, "a", value=1), graph.add(give, "b", value="2")])  # a list that we make
+    await outputs(graph)
+    assert isinstance((await failure(graph, validate="deep"))[1], ItemTypeError)
+
+
+@node
+async def adds_all(x: int, xs: Iterable[int]) -> int:
+    return x + sum(xs)
+
+
+async def test_a_property_that_is_iterated_is_there_for_every_firing() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(adds_all, x=graph.add(several, n=3), xs=[1, 2, 3]))
+    assert await outputs(graph) == {"out": [6, 7, 8]}
+    for wrong in ("a", [1, "b"]):
+        graph = Graph()
+        graph.add(adds_all, x=1, xs=wrong)
+        with pytest.raises(GraphInvalid, match="property 'xs': expected"):
+            WorkflowRunner().validate(graph)
+
+
+class Speaks(Protocol):
+    def speak(self) -> str: ...
+
+
+@node
+async def odd_annotation(x: Speaks) -> None: ...
+
+
+def test_an_annotation_of_which_pydantic_makes_nothing_is_a_wrong_graph() -> None:
+    graph = Graph()
+    graph.add(odd_annotation, "odd", x={"a": 1})
+    with pytest.raises(GraphInvalid, match="node 'odd', property 'x': values cannot be converted to Speaks"):
+        WorkflowRunner().validate(graph)
+
+
+@node
+async def several(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
 
 
 @node

@@ -14,7 +14,7 @@ from typing import Any, Final, TextIO
 import click
 
 from hookspecs import TaggedValueError, WorkflowError, to_tagged
-from workflow_runner.errors import NodeFailed, shorten
+from workflow_runner.errors import NodeFailed
 
 __all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "print_json"]
 
@@ -117,11 +117,20 @@ def _tagged(item: object) -> Any:
         return to_tagged(item)
     except TaggedValueError as error:
         print(f"Warning: an output is printed as its repr: {error}", file=sys.stderr)
-        return {"$type": "repr", "value": repr(item)}
+        return {"$type": "repr", "value": _repr(item)}
 
 
 def _shown(item: object) -> str:
     try:
         return json.dumps(to_tagged(item), ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     except TaggedValueError:
-        return shorten(item, 200)
+        text = _repr(item)
+        return text if len(text) <= SHOWN_LENGTH // 2 else text[: SHOWN_LENGTH // 2 - 1] + "…"
+
+
+def _repr(item: object) -> str:
+    """An item's repr: a run that has completed is not told as failed because its output cannot be written."""
+    try:
+        return repr(item)
+    except Exception as error:
+        return f"<{type(item).__name__}, whose repr fails: {type(error).__name__}>"

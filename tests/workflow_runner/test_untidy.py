@@ -1,0 +1,351 @@
+"""Bodies that leave something behind, listeners and hooks that misbehave: the run ends as it should, and never hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hookspecs import CheckpointRef, HookError, NodeInfo, Outcome, PluginHost, RunControl, RunInfo, Snapshot, hookimpl
+from workflow_runner import (
+    Context,
+    Event,
+    Graph,
+    NodeChanged,
+    NodeFailed,
+    RunStarted,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+
+PATIENCE_SECONDS = 20
+
+
+@node
+async def upto(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
+@node
+async def slowly(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+        await asyncio.sleep(0.02)
+
+
+async def outputs(graph: Graph, **settings: Any) -> dict[str, list[Any]]:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return dict((await WorkflowRunner(**settings).run(graph)).outputs)
+
+
+# Threads.
+
+
+@node
+def counts(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@node
+def increased(x: int) -> int:
+    return x + 1
+
+
+@node
+def total(items: Stream[int]) -> int:
+    return sum(items)
+
+
+async def test_bodies_that_read_streams_take_no_slot_from_those_that_feed_them() -> None:
+    graph = Graph()
+    fed = graph.add(increased, x=graph.add(counts, n=3))
+    for number in range(3):
+        graph.output(f"o{number}", graph.add(total, f"total{number}", items=fed))
+    assert await outputs(graph, max_threads=1) == {f"o{number}": [6] for number in range(3)}
+
+
+async def test_a_timeout_does_not_count_the_wait_for_a_slot() -> None:
+    gate = asyncio.Event()
+    begun: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    @node
+    def first(n: int) -> int:
+        begun.append(n)
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(PATIENCE_SECONDS)
+        return n
+
+    @node(timeout=0.2)
+    def second(n: int) -> int:
+        begun.append(n)
+        return n
+
+    graph = Graph()
+    graph.output("a", graph.add(first, n=1))
+    graph.output("b", graph.add(second, n=2))
+    loop.call_later(0.4, gate.set)
+    assert await outputs(graph, max_threads=1) == {"a": [1], "b": [2]}
+    assert begun == [1, 2]
+
+
+# Reads that a body leaves behind.
+
+
+async def test_a_read_that_a_body_leaves_behind_is_no_wait_of_the_run() -> None:
+    left: list[asyncio.Task[int]] = []
+
+    @node
+    async def first(items: Stream[int]) -> int:
+        reader = aiter(items)
+        found = await anext(reader)
+        left.append(asyncio.ensure_future(anext(reader)))  # a read ahead, which nobody awaits
+        await asyncio.sleep(0)
+        return found
+
+    @node
+    async def rests(x: int) -> int:
+        await asyncio.sleep(0.02)  # nobody waits at an edge meanwhile, and the run is not stuck
+        return x
+
+    graph = Graph()
+    source = graph.add(slowly, n=3)
+    graph.output("first", graph.add(first, items=source))
+    graph.output("all", graph.add(rests, x=source))
+    assert await outputs(graph) == {"first": [0], "all": [0, 1, 2]}
+    assert left[0].cancelled()
+
+
+async def test_a_read_that_a_try_leaves_behind_does_not_stand_in_the_way_of_the_next() -> None:
+    left: list[asyncio.Task[int]] = []
+
+    @node(retries=1, backoff=0)
+    async def flaky(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        reader = aiter(items)
+        if context.attempt == 1:
+            left.append(asyncio.ensure_future(anext(reader)))
+            await asyncio.sleep(0)
+            raise OSError("flaky")
+        async for item in reader:
+            yield item
+
+    @node
+    async def late(n: int) -> AsyncIterator[int]:
+        await asyncio.sleep(0.02)
+        for number in range(n):
+            yield number
+
+    graph = Graph()
+    graph.output("out", graph.add(flaky, items=graph.add(late, n=3)))
+    assert await outputs(graph) == {"out": [0, 1, 2]}
+    assert left[0].cancelled()
+
+
+async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_the_handle() -> None:
+    @node
+    async def twice() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0.02)
+        yield 2
+
+    @node
+    async def reads(items: Stream[int], k: int) -> int:
+        return k + len([item async for item in items])
+
+    graph = Graph()
+    graph.output("out", graph.add(reads, items=graph.add(upto, n=1), k=graph.add(twice)))
+    with pytest.raises(NodeFailed, match="handle 'k': a plain input of a streaming node takes exactly one item"):
+        await outputs(graph)
+
+
+async def test_a_stateless_node_of_two_streams_is_tried_again_from_its_last_read() -> None:
+    keys: list[tuple[int, str]] = []
+
+    @node(stateless=True, retries=1, backoff=0)
+    async def one_after_the_other(a: Stream[int], b: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for item in a:
+            yield item
+        async for item in b:
+            keys.append((item, context.idempotency_key))
+            yield item
+            if item == 2 and context.attempt == 1:
+                raise OSError("flaky")
+
+    graph = Graph()
+    streams = graph.add(upto, "a", n=2), graph.add(upto, "b", n=4)
+    graph.output("out", graph.add(one_after_the_other, a=streams[0], b=streams[1]))
+    assert await outputs(graph) == {"out": [0, 1, 0, 1, 2, 3]}
+    assert [item for item, _ in keys] == [0, 1, 2, 2, 3]
+    assert len(set(keys)) == 4  # the step that was repeated has the key that it had
+
+
+async def test_a_body_that_raises_what_closes_coroutines_has_failed() -> None:
+    @node
+    async def closes(x: int) -> int:
+        raise GeneratorExit
+
+    for over_an_edge in (True, False):
+        graph = Graph()
+        graph.output("out", graph.add(closes, x=graph.add(upto, n=1) if over_an_edge else 1))
+        with pytest.raises(NodeFailed, match="GeneratorExit"):
+            await outputs(graph)
+
+
+# Listeners.
+
+
+async def test_a_listener_that_unsubscribes_itself_hides_nothing_from_the_next() -> None:
+    runner = WorkflowRunner()
+    heard: list[Event] = []
+
+    def once(event: Event) -> None:
+        end()
+
+    end = runner.subscribe(once)
+    runner.subscribe(heard.append)
+    graph = Graph()
+    graph.add(upto, n=1)
+    await runner.run(graph)
+    assert isinstance(heard[0], RunStarted)
+
+
+class Pairs:
+    """Counts what comes before nodes and after them."""
+
+    def __init__(self) -> None:
+        self.before: list[str] = []
+        self.after: list[tuple[str, str]] = []
+
+    @hookimpl
+    async def before_node(self, node: NodeInfo) -> None:
+        self.before.append(node.node_id)
+
+    @hookimpl
+    async def after_node(self, node: NodeInfo, outcome: Outcome) -> None:
+        self.after.append((node.node_id, type(outcome).__name__))
+
+
+@pytest.mark.parametrize("status", ["failed", "completed"])
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_listener_that_raises_keeps_no_hook_from_hearing_the_end(status: str, fails: bool) -> None:
+    @node
+    async def ends(n: int) -> AsyncIterator[int]:
+        if fails:
+            raise ValueError("no")
+        yield n
+
+    def raising(event: Event) -> None:
+        if isinstance(event, NodeChanged) and event.status == status and event.node_id == "n":
+            raise RuntimeError("listener")
+
+    pairs = Pairs()
+    runner = WorkflowRunner(plugins=PluginHost().register(pairs, name="pairs"))
+    runner.subscribe(raising)
+    graph = Graph()
+    graph.add(ends, "n", n=1)
+    with contextlib.suppress(NodeFailed):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await runner.run(graph)
+    told = "Failed" if fails or status == "completed" else "Completed"
+    assert pairs.before == ["n"]
+    assert pairs.after == [("n", told)]
+
+
+async def test_inputs_of_unequal_length_are_told_to_the_hooks() -> None:
+    @node
+    async def added(a: int, b: int) -> int:
+        return a + b
+
+    pairs = Pairs()
+    graph = Graph()
+    graph.add(added, "sum", sync_mode="zip_all", a=graph.add(upto, "a", n=1), b=graph.add(upto, "b", n=2))
+    with pytest.raises(NodeFailed, match="zip_all needs inputs of equal length"):
+        await WorkflowRunner(plugins=PluginHost().register(pairs, name="pairs")).run(graph)
+    assert sorted(pairs.before) == sorted(node_id for node_id, _ in pairs.after)
+
+
+# Hooks and what waits for saves.
+
+
+class Saving:
+    """Keeps nothing; what it does when a checkpoint is saved is for a test to say."""
+
+    def __init__(self) -> None:
+        self.numbers = 0
+        self.ended: list[str] = []
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        control.save_at("end", "error")
+
+    @hookimpl
+    async def after_run(self, outcome: Outcome) -> None:
+        self.ended.append(type(outcome).__name__)
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        self.numbers += 1
+        return CheckpointRef(run.run_id, self.numbers, reason, datetime.now(UTC))
+
+    @hookimpl
+    async def restore_checkpoint(self) -> Snapshot | None:
+        return None
+
+
+class Cancelling(Saving):
+    @hookimpl
+    async def checkpoint_saved(self, ref: CheckpointRef) -> None:
+        work = asyncio.ensure_future(asyncio.sleep(3600))
+        work.cancel()
+        await work
+
+
+async def test_a_hook_that_waits_for_something_cancelled_fails_the_run() -> None:
+    @node
+    async def asks(n: int, context: Context) -> int:
+        await context.checkpoint()
+        return n
+
+    plugin = Cancelling()
+    graph = Graph()
+    graph.add(asks, n=1)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(HookError, match="'checkpoint_saved': CancelledError"):
+            await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
+    assert plugin.ended == ["Failed"]
+
+
+@pytest.mark.parametrize("on_failure", ["fail_fast", "finish_independent"])
+async def test_a_call_that_raises_keeps_no_other_step_from_hearing_that_it_is_durable(on_failure: Any) -> None:
+    told: list[str] = []
+
+    def tell(name: str) -> None:
+        told.append(name)
+        if name == "a":
+            raise ValueError("boom")
+
+    @node
+    async def step(name: str, context: Context) -> str:
+        context.on_durable(lambda: tell(name))
+        return name
+
+    @node
+    async def asks(n: int, context: Context) -> None:
+        await asyncio.sleep(0.01)
+        await context.checkpoint()
+        await asyncio.sleep(0.01)
+
+    graph = Graph()
+    for name in "ab":
+        graph.output(name, graph.add(step, name, name=name))
+    graph.add(asks, n=1)
+    runner = WorkflowRunner(plugins=PluginHost().register(Saving(), name="p"), on_failure=on_failure)
+    with pytest.raises(NodeFailed, match="boom"):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await runner.run(graph)
+    assert sorted(told) == ["a", "b"]
