@@ -57,10 +57,11 @@ def open_url(url: str, store_id: str) -> BlobPlace:
         ) from error
     try:
         files, root = url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # whatever a file system may raise: some connect here
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BlobsUnusable(
-            f"{shown_url(url)}, where large values lie, cannot be opened: {str(error).splitlines()[0]}. "
-            "Install what fsspec needs for it, or choose another place with the option blobs."
+            f"{shown_url(url)}, where large values lie, cannot be opened: {why}. See that it can be reached, "
+            "install what fsspec needs for it, or choose another place with the option blobs."
         ) from error
     return UrlPlace(files, f"{root.rstrip('/')}/{store_id}", shown_url(url))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.payloads import BaseCache
-from checkpoint_plugin.rows import Ref
+from checkpoint_plugin.rows import NO_PLACES, GraphPlaces, Ref
 from checkpoint_plugin.sealing import PLAIN, Seal
 from hookspecs import Suspension
 
@@ -27,7 +27,7 @@ class RunHistory:
         run_id: the run.
         attempt: this one.
         epoch: of the lease under which it writes.
-        related: see `rows.related_places`.
+        places: where values come from, as the graph tells.
         generation: of the run's rows: another one means that some were pruned.
         number: of the newest durable checkpoint, 0 without one.
         digests: of the newest rows of nodes.
@@ -47,7 +47,7 @@ class RunHistory:
     run_id: str
     attempt: int
     epoch: int = 0
-    related: Callable[[tuple[str, ...]], Sequence[tuple[str, ...]]] = field(default=lambda place: (), compare=False)
+    places: GraphPlaces = field(default=NO_PLACES, compare=False)
     generation: int = 0
     number: int = 0
     digests: dict[str, bytes] = field(default_factory=dict)

@@ -73,10 +73,16 @@ def pack_values(where: str, outputs: Mapping[str, Any] | None, resume_state: Any
     given = None if outputs is None else dict(outputs)
     try:
         return codec.encode([given, resume_state], str)
-    except ValueNotStorable:
+    except ValueNotStorable as error:
         codec.encode(given, lambda: f"{where}, outputs")  # names the place
         codec.encode(resume_state, lambda: f"{where}, resume_state")
-        raise
+        place = f"{where}, resume_state"
+        for name, value in (given or {}).items():  # each can be stored by itself: what is too deep is so among the others
+            try:
+                codec.encode([[value]], str)
+            except ValueNotStorable:
+                place = f"{where}, outputs[{name!r}]"
+        raise ValueNotStorable(place, error.why) from None
 
 
 def unpack_values(values: bytes | None, codec: Codec) -> tuple[dict[str, Any] | None, Any]:

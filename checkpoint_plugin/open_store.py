@@ -18,7 +18,7 @@ from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import SCHEMA
-from checkpoint_plugin.schema import SCHEMA_VERSION, create_schema, is_current, read_version, upgrade_schema
+from checkpoint_plugin.schema import SCHEMA_VERSION, check_upgradable, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealing import Seal
 from checkpoint_plugin.transaction import Database
 from checkpoint_plugin.unbroken import Unbroken
@@ -167,6 +167,8 @@ class OpenStore:
             StoreError: there are none, they are newer, or the store cannot be written.
         """
         shown, schema = self.location.shown, self.location.schema
+        # Read first: to open a file of SQLite for writing changes it, and what is refused is not touched.
+        await self._database.transact(lambda connection: check_upgradable(connection, shown), write=False)
         return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:

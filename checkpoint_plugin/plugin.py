@@ -98,7 +98,7 @@ class CheckpointPlugin:
         from checkpoint_plugin.heartbeat import Heartbeat
         from checkpoint_plugin.holder import Holder
         from checkpoint_plugin.location import locate
-        from checkpoint_plugin.rows import related_places
+        from checkpoint_plugin.rows import GraphPlaces
         from checkpoint_plugin.store import RunHistory, Store
         from checkpoint_plugin.witness import Witness
 
@@ -135,8 +135,8 @@ class CheckpointPlugin:
             await store.close()
             raise
         self._heartbeat = Heartbeat(store, lease, seconds, control.fail)
-        related = related_places(run.graph)
-        self._store, self._history = store, RunHistory(run.run_id, run.attempt, lease.epoch, related, tally=Tally())
+        places = GraphPlaces(run.graph)
+        self._store, self._history = store, RunHistory(run.run_id, run.attempt, lease.epoch, places, tally=Tally())
         control.save_at(*self._policy.moments)
         self._control = control
         if self._policy.every_firing and self._policy.durability == "async":

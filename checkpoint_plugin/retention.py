@@ -13,6 +13,8 @@ from hookspecs import PluginOptionsInvalid
 __all__ = ["CheckpointRow", "Retention", "Thinning", "read_duration"]
 
 UNITS: Final[Mapping[str, float]] = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+LONGEST: Final = 365_000 * 86_400.0
+"""Seconds, a thousand years: a time so long ago is still one."""
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 FINISHED: Final = frozenset({"completed", "cancelled"})
 
@@ -127,12 +129,16 @@ def read_duration(value: object) -> float:
     Raises:
         ValueError: it is something else.
     """
-    if type(value) in (int, float) and float(value) >= 0:  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
     found = DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+    if type(value) in (int, float) and value >= 0:  # type: ignore[operator]
+        seconds: float = value  # type: ignore[assignment]
+    elif found is not None:
+        seconds = float(found[1]) * UNITS[found[2] or "s"]
+    else:
         raise ValueError(f"{value!r} is no duration. Give seconds, or text like 90s, 15m, 12h, 7d, 2w.")
-    return float(found[1]) * UNITS[found[2] or "s"]
+    if seconds > LONGEST:
+        raise ValueError(f"{value!r} is longer than {LONGEST // UNITS['d']:.0f}d, the longest duration. Give less.")
+    return float(seconds)
 
 
 def _is_thinning(rule: object) -> bool:

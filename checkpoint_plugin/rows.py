@@ -16,7 +16,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import pack_suspension
 from hookspecs import NodeSnapshot
 
-__all__ = ["FIELDS", "THEMSELVES", "EncodedCut", "EncodedSegment", "Ref", "RowWriter", "related_places"]
+__all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Ref", "RowWriter"]
 
 INLINE_LIMIT: Final = 128
 """Bytes up to which an encoded value stands in the row itself."""
@@ -76,6 +76,7 @@ class RowWriter:
         codec: encodes values; default: without types of plugins.
         seal: gives the addresses of payloads.
         large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
+        places: of the graph, for errors: a value that cannot be stored is told as that of the node that gave it.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class RowWriter:
         codec: Codec | None = None,
         seal: Seal = PLAIN,
         large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
+        places: GraphPlaces | None = None,
     ) -> None:
+        self._places = places
         self._seal = seal
         self._large = large or {}
         self._run_id = run_id
@@ -131,6 +134,13 @@ class RowWriter:
             self._encode_node(node, cut, refer)
         return cut
 
+    def _told(self, node_id: str, what: str, place: Place) -> str:
+        """Where a value stands, for people: at the output that gave it, or where the cut has it."""
+        made = None if self._places is None else self._places.producer(place)
+        if made is not None:
+            node_id, what = made[0], f"outputs[{made[1]!r}]"
+        return f"run {self._run_id!r}, node {node_id!r}, {what}"
+
     def _again(self, value: str | bytes) -> Ref:
         """The reference of a value that was encoded for the save before and is stored; else `None`."""
         before, ref = self._large.get(id(value), (None, None))
@@ -147,7 +157,7 @@ class RowWriter:
         mentioned: dict[bytes, None] = {}
 
         def one(value: Any, what: str, place: Place) -> Ref:
-            ref = refer(value, lambda: f"run {self._run_id!r}, node {node_id!r}, {what}", place)
+            ref = refer(value, lambda: self._told(node_id, what, place), place)
             if type(ref) is tuple:
                 mentioned[ref[0]] = None
             return ref
@@ -198,30 +208,46 @@ class RowWriter:
             cut.mentioned.update(mentioned)
 
 
-def related_places(graph: Mapping[str, Any]) -> Callable[[Place], Sequence[Place]]:
-    """Where the value that stands at a place may come from: what its node got, or kept.
+class GraphPlaces:
+    """Where the values that stand in rows come from, as the graph tells.
 
     Args:
         graph: the workflow's document.
     """
-    sources: dict[str, str] = {}
-    incoming: dict[str, list[str]] = {}
 
-    def look() -> None:
-        for number, edge in enumerate(graph.get("edges", ())):
+    def __init__(self, graph: Mapping[str, Any]) -> None:
+        self._graph = graph
+        self._sources: dict[str, tuple[str, str]] = {}
+        self._incoming: dict[str, list[tuple[str, str]]] = {}
+
+    def _look(self) -> None:
+        """When it is first needed: many a run has no value that is large enough, and none that cannot be stored."""
+        for number, edge in enumerate(() if self._sources else self._graph.get("edges", ())):
             edge_id = edge.get("id") or f"e{number}"  # as a runner names it; where it does not, a value is stored whole
-            sources[edge_id] = edge["source"]
-            incoming.setdefault(edge["target"], []).append(edge_id)
+            self._sources[edge_id] = edge["source"], edge.get("sourceHandle", "output")
+            self._incoming.setdefault(edge["target"], []).append((edge_id, edge.get("targetHandle", "")))
 
-    def related(place: Place) -> Sequence[Place]:
-        if not sources:  # when it is first needed: many a run has no value that is large enough
-            look()
+    def related(self, place: Place) -> Sequence[Place]:
+        """Where the value that stands at a place may have grown: what its node got, or kept."""
+        self._look()
         kind, name = place[0], place[1]
-        node_id = sources.get(name, "") if kind == "edge" else name
-        came: list[Place] = [("edge", edge_id) for edge_id in incoming.get(node_id, ())[:4]]
+        node_id = self._sources.get(name, ("", ""))[0] if kind == "edge" else name
+        came: list[Place] = [("edge", edge_id) for edge_id, _ in self._incoming.get(node_id, ())[:4]]
         return came if kind == "state" else [("state", node_id), *came]
 
-    return related
+    def producer(self, place: Place) -> tuple[str, str] | None:
+        """The node and the output that gave the value that stands at a place; `None` where it is not one, or not known."""
+        self._look()
+        kind, name, *more = place
+        if kind == "edge":
+            return self._sources.get(name)
+        if kind not in ("argument", "output"):
+            return None
+        edges = [edge_id for edge_id, handle in self._incoming.get(name, ()) if kind == "output" or [handle] == more]
+        return self._sources[edges[0]] if len(edges) == 1 else None
+
+
+NO_PLACES: Final = GraphPlaces({})
 
 
 def _error(node: NodeSnapshot) -> bytes | None:

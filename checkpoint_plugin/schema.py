@@ -14,7 +14,7 @@ from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, 
 from checkpoint_plugin.migrations import FIRST_VERSION, upgrade_tables
 from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, SCHEMA, Base
 
-__all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "create_schema", "is_current", "read_version", "upgrade_schema"]
+__all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "check_upgradable", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
 SCHEMA_VERSION: Final = 8
 LOCK_KEY: Final = 7_306_085_893_296_906_348
@@ -62,6 +62,21 @@ def upgrade_schema(connection: Connection, shown: str, schema: str | None = None
         StoreUnreadable: they are older than any that can be upgraded.
     """
     _lock(connection, schema)
+    version = check_upgradable(connection, shown)
+    if version < SCHEMA_VERSION:
+        upgrade_tables(connection, version, SCHEMA_VERSION)
+    return version, SCHEMA_VERSION
+
+
+def check_upgradable(connection: Connection, shown: str) -> int:
+    """See that tables can be brought up to date, or are.
+
+    Returns:
+        Their version.
+
+    Raises:
+        StoreMissing, SchemaNewer, StoreUnreadable: as `upgrade_schema`.
+    """
     version = read_version(connection, shown)
     if version is None:
         raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
@@ -71,9 +86,7 @@ def upgrade_schema(connection: Connection, shown: str, schema: str | None = None
         raise StoreUnreadable(
             f"the store at {shown} has layout {version}, which no released program wrote; it was not touched. Use another store."
         )
-    if version < SCHEMA_VERSION:
-        upgrade_tables(connection, version, SCHEMA_VERSION)
-    return version, SCHEMA_VERSION
+    return version
 
 
 def is_current(connection: Connection, shown: str, *, may_upgrade: bool) -> bool | None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.lease import database_now
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE
+from checkpoint_plugin.sealed_columns import HIDDEN, shown_row
 from checkpoint_plugin.store import Store
 from hookspecs import TaggedValueError, loads_tagged
 
 __all__ = ["SuspendedNode", "fetch_suspended_nodes"]
+
+SEALED: Final = ("suspension_reason", "suspension_metadata_json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,11 @@ class SuspendedNode:
     Args:
         run_id: the run.
         node_id: the node.
-        reason: for what, for people.
+        reason: for what, for people; `(encrypted)` to those who have no key of the run.
         since: when it was suspended.
         wake_at: from when on it need not wait any more; for one that was answered, when that was.
         due: whether that time has come: a resume of the run goes on with it.
-        metadata: what it tells whoever answers; `None` also where that has no JSON form.
+        metadata: what it tells whoever answers; `None` also where that has no JSON form, or is encrypted.
     """
 
     run_id: str
@@ -49,7 +51,6 @@ async def fetch_suspended_nodes(store: Store) -> Sequence[SuspendedNode]:
         store: an open one.
 
     Raises:
-        KeyMissing: a run is encrypted, and its key is not given.
         StoreDamaged: what is stored cannot be read.
     """
     state = RUN_NODE_STATE.c
@@ -72,11 +73,11 @@ async def fetch_suspended_nodes(store: Store) -> Sequence[SuspendedNode]:
 
 
 def _read(store: Store, connection: Connection, row: Any, now: datetime) -> SuspendedNode:
-    run_id, node_id, reason, since, wake_at, metadata = row
-    seal = store.keys.find(connection, run_id)
+    run_id, node_id, _, since, wake_at, _ = row
+    shown = shown_row(store.keys, connection, run_id, row, SEALED)
+    reason, metadata = shown.suspension_reason, shown.suspension_metadata_json
     try:
-        reason = None if reason is None else seal.open_text(reason)
-        told = None if metadata is None else loads_tagged(seal.open_text(metadata))
-    except (MalformedValue, TaggedValueError) as error:
+        told = None if metadata is None or metadata == HIDDEN else loads_tagged(metadata)
+    except TaggedValueError as error:
         raise StoreDamaged(run_id, f"what node {node_id!r} waits for: {error}") from error
     return SuspendedNode(run_id, node_id, reason, since, wake_at, wake_at is not None and wake_at <= now, told)

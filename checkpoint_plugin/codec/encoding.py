@@ -127,7 +127,7 @@ class _Encoder:
         if contain is None and entry is None and foreign is None:
             raise self.refusal(at, f"its type {type_name(kind)} is not one that can be stored. {_mend(kind)}")
         if depth >= MAX_DEPTH:
-            raise self.refusal(None, f"it is nested deeper than {MAX_DEPTH} levels. Flatten it.")
+            raise self.refusal(_beginning(at), f"it is nested deeper than {MAX_DEPTH} levels. Flatten it.")
         if id(value) in self.open:
             raise self.refusal(at, "it contains itself. Store a value without cycles.")
         self.open.add(id(value))
@@ -243,6 +243,18 @@ def _words(at: Way | None) -> str:
         at, form, step = at
         steps.append(form.format(_short(step)))
     return "".join(reversed(steps))
+
+
+def _beginning(at: Way | None) -> Way | None:
+    """The first two steps of a way that is too long to be told."""
+    steps: list[Way] = []
+    while at is not None:
+        steps.append(at)
+        at = at[0]
+    begun: Way | None = None
+    for _, form, step in steps[:-3:-1]:
+        begun = begun, form, step
+    return begun
 
 
 def _short(step: object) -> str:

@@ -457,6 +457,14 @@ async def test_an_unknown_kind_of_url(tmp_path: Path) -> None:
         await save(store, b"small")  # nothing was written, and the run goes on
 
 
+async def test_a_place_that_refuses_when_it_is_opened(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    async with Shelf(f"sqlite:///{tmp_path}/c.db", "ftp://127.0.0.1:1/x", None).open() as store:
+        await store.insert_job("r", definition())
+        with pytest.raises(BlobsUnusable, match=r"ftp://127.0.0.1:1/x, where large values lie, cannot be opened: .*refused"):
+            await save(store, LARGE)
+
+
 def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     location = locate("sqlite:///c.db")
     assert not Blobs(location).writes

@@ -447,6 +447,15 @@ async def test_what_cannot_be_stored_is_named_and_nothing_is_written(manager: Ch
         await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "suspended", resume_state=object())})
     with pytest.raises(ValueNotStorable, match="Rename it"):
         await manager.save_checkpoint(None, {"a\0"})
+    for depth in (99, 100, 120):
+        deep: Any = 1
+        for _ in range(depth):
+            deep = [deep]
+        with pytest.raises(ValueNotStorable, match=r"run 'r', node 'a', outputs\['deep'\].* is nested deeper than 100 levels"):
+            await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"flat": 1, "deep": deep}})
+        state = NodeStateSnapshot("a", "suspended", outputs={"flat": 1}, resume_state=[deep])
+        with pytest.raises(ValueNotStorable, match=r"run 'r', node 'a', resume_state.* is nested deeper than 100 levels"):
+            await manager.save_checkpoint(GRAPH, node_states={"a": state})
     data = await restored(manager)
     assert (data.active_nodes, set(data.node_states), manager.checkpoint_count) == ({"a"}, {"a"}, 1)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,24 @@ async def test_what_is_not_known_is_refused_untouched(store_url: str, version: i
             await work
     await store.close()
     assert await look(store_url, version_of) == version
+
+
+@pytest.mark.parametrize("found", ["newer", "foreign"])
+async def test_an_upgrade_that_is_refused_changes_no_byte(tmp_path: Path, found: str) -> None:
+    path = tmp_path / "c.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        if found == "foreign":
+            database.execute("CREATE TABLE job (id TEXT)")
+        else:
+            database.execute("CREATE TABLE checkpoint_schema (id INTEGER PRIMARY KEY, version INTEGER, store_id TEXT)")
+            database.execute(f"INSERT INTO checkpoint_schema VALUES (1, {SCHEMA_VERSION + 1}, 'x')")
+    before = path.read_bytes()
+    store = Store(locate(f"sqlite:///{path}"), create=False)
+    with pytest.raises(StoreUnreadable):
+        await store.upgrade()
+    await store.close()
+    assert path.read_bytes() == before
+    assert [name.name for name in tmp_path.iterdir()] == ["c.db"]
 
 
 async def test_nothing_to_upgrade(tmp_path: Path) -> None:

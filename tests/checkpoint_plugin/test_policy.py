@@ -32,7 +32,7 @@ async def look_at(url: str) -> dict[str, NodeSnapshot]:
     """The nodes of run `r` as they are durable now."""
     store = Store(locate(url), create=False)
     try:
-        snapshot = await store.restore(RunHistory("r", 1, 1, lambda ids: [ids]), None)
+        snapshot = await store.restore(RunHistory("r", 1, 1), None)
         return {} if snapshot is None else {item.node_id: item for item in snapshot.nodes}
     finally:
         await store.close()

@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.pruning import prune_runs
-from checkpoint_plugin.retention import Retention, Thinning
+from checkpoint_plugin.retention import Retention, Thinning, read_duration
 from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
@@ -160,6 +162,34 @@ async def test_what_is_kept_restores_and_the_rest_is_gone(store: Store) -> None:
     assert payloads <= 4 + 4 + 3  # values that grew, values that came, different outputs
     assert segments <= 30
     assert await prune_runs(store, Retention(keep_last=3)) == []
+
+
+async def test_sqlite_gives_all_the_freed_space_back(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    store = Store(locate(f"sqlite:///{path}"), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    bits = random.Random(3)
+    for number in range(1, 41):
+        await store.save(history, cut(NodeSnapshot("n", "running", commits=number, state=bits.randbytes(200_000))), "step")
+    await store.give_back()  # what the log holds is in the file
+    before = path.stat().st_size
+    (pruned,) = await prune_runs(store, Retention(keep_last=1))
+    await store.close()
+    assert pruned.freed > 39 * 200_000
+    assert before - path.stat().st_size > 0.98 * pruned.freed
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA freelist_count").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("text", ["900000d", "99999999999d", 10**20, 1e300])
+def test_a_duration_beyond_all_time_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match="is longer than 365000d, the longest duration"):
+        read_duration(text)
+    with pytest.raises(PluginOptionsInvalid, match="longest duration"):
+        Retention.from_options({"keep_for": text})
+    assert read_duration("365000d") == 365_000 * DAY
+    assert Retention(keep_for=365_000 * DAY).kept(rows([1.0]), "running", NOW) == {1}
 
 
 async def test_a_named_checkpoint_is_found_and_can_be_let_go(store: Store) -> None:

@@ -41,6 +41,7 @@ from checkpoint_plugin.models import (
     SCHEMA,
 )
 from checkpoint_plugin.payloads import GROWING
+from checkpoint_plugin.rows import GraphPlaces
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import (
@@ -356,6 +357,14 @@ async def test_what_cannot_be_stored_fails_before_anything_is_written(store: Sto
         with pytest.raises(ValueNotStorable) as caught:
             await store.save(history, cut(NodeSnapshot("z", "running", state=BIG), node), "x")
         assert f"run 'r', node 'a', {where} cannot be stored" in str(caught.value)
+    graph = {"edges": [{"id": "e", "source": "maker", "sourceHandle": "rows", "target": "a", "targetHandle": "x"}]}
+    known = RunHistory("r", 1, 1, places=GraphPlaces(graph))
+    for where, node in places.items():
+        with pytest.raises(ValueNotStorable) as caught:
+            await store.save(known, cut(node), "x")
+        inside = "['k']" if "inbox" in where else ""
+        told = "node 'a', state" if where == "state" else f"node 'maker', outputs['rows']{inside}"
+        assert f"run 'r', {told} cannot be stored" in str(caught.value)
     assert [await rows(store, table) for table in (CHECKPOINT, NODE_VERSION, PAYLOAD)] == [0, 0, 0]
     assert (await store.save(history, cut(full_node()), "fine")).number == 1
 
