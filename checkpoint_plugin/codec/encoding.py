@@ -53,17 +53,28 @@ def encode_value(value: Any, place: Callable[[], str], registry: TypeRegistry, l
         ValueNotStorable: naming the place, the path inside the value, and what to do.
     """
     data = None
-    if _is_plain(value, 0):
-        try:
-            data = VERSION + ormsgpack.packb(value, option=OPTIONS)
-        except TypeError:
-            pass  # an integer beyond 64 bits or a lone surrogate: these take the long way
-    if data is None:
-        data = VERSION + ormsgpack.packb(_Encoder(place, registry).parts(value, None, 0), option=OPTIONS)
+    try:
+        if _is_plain(value, 0, [limit]):
+            try:
+                data = VERSION + ormsgpack.packb(value, option=OPTIONS)
+            except TypeError:
+                pass  # an integer beyond 64 bits or a lone surrogate: these take the long way
+        if data is None:
+            data = VERSION + ormsgpack.packb(_Encoder(place, registry, limit).parts(value, None, 0), option=OPTIONS)
+    except _NoRoom:
+        raise _too_large(place, f"more than {limit:,}", limit) from None
     if len(data) > limit:
-        why = f"it takes {len(data):,} bytes, and the limit is {limit:,}. Store it elsewhere and pass on where, or raise "
-        raise ValueNotStorable(place(), f"{why}max_value_bytes.")
+        raise _too_large(place, f"{len(data):,}", limit)
     return data
+
+
+class _NoRoom(Exception):
+    """Raised where a value has more parts than it may have bytes: forty lists can hold one another a billion times."""
+
+
+def _too_large(place: Callable[[], str], size: str, limit: int) -> ValueNotStorable:
+    why = f"it takes {size} bytes, and the limit is {limit:,}. Store it elsewhere and pass on where, or raise max_value_bytes."
+    return ValueNotStorable(place(), why)
 
 
 def are_scalars(values: Sequence[Any]) -> bool:
@@ -78,8 +89,14 @@ def are_scalars(values: Sequence[Any]) -> bool:
     return True
 
 
-def _is_plain(value: Any, depth: int) -> bool:
-    """Whether MessagePack itself has the value exactly (but for large integers and lone surrogates)."""
+def _is_plain(value: Any, depth: int, room: list[int]) -> bool:
+    """Whether MessagePack itself has the value exactly (but for large integers and lone surrogates).
+
+    Args:
+        value: any.
+        depth: containers around it.
+        room: bytes that are left for its parts, each of which takes one at least.
+    """
     kind = type(value)
     if kind in LEAVES:
         return True
@@ -91,17 +108,22 @@ def _is_plain(value: Any, depth: int) -> bool:
         items = value.values()
     else:
         return False
+    if depth:
+        room[0] -= len(value) + 1
+        if room[0] < 0:
+            raise _NoRoom
     if LEAVES.issuperset(map(type, items)):
         return True
-    return all(_is_plain(item, depth + 1) for item in items)
+    return all(_is_plain(item, depth + 1, room) for item in items)
 
 
 class _Encoder:
     """Walks a value. `at` is the way to a part as linked steps: it is put into words only for an error."""
 
-    def __init__(self, place: Callable[[], str], registry: TypeRegistry) -> None:
+    def __init__(self, place: Callable[[], str], registry: TypeRegistry, limit: int) -> None:
         self.place = place
         self.registry = registry
+        self.room = [limit]
         self.open: set[int] = set()
         self.checks = False
 
@@ -126,6 +148,9 @@ class _Encoder:
         foreign = find_foreign(kind) if contain is None and entry is None else None
         if contain is None and entry is None and foreign is None:
             raise self.refusal(at, f"its type {type_name(kind)} is not one that can be stored. {_mend(kind)}")
+        self.room[0] -= 1
+        if self.room[0] < 0:
+            raise _NoRoom
         if depth >= MAX_DEPTH:
             raise self.refusal(_beginning(at), f"it is nested deeper than {MAX_DEPTH} levels. Flatten it.")
         if id(value) in self.open:
@@ -192,7 +217,7 @@ class _Encoder:
 
     def packed(self, value: Any, at: Way | None, depth: int) -> bytes:
         """The bytes of a value that stands in another; columns of plain values are large, and need not be walked."""
-        if _is_plain(value, depth):
+        if _is_plain(value, depth, self.room[:]):
             try:
                 return _pack(value)
             except TypeError:

@@ -428,6 +428,22 @@ def test_the_limit_on_a_value() -> None:
             codec.encode(value, place)
 
 
+@pytest.mark.parametrize("make", [lambda x: [x, x], lambda x: (x, x), lambda x: {"a": x, "b": x}, lambda x: {1: x, 2: x}])
+def test_a_value_without_end_is_refused_before_it_is_written_out(make: Callable[[Any], Any]) -> None:
+    value: Any = "x"
+    for _ in range(60):  # 2**60 parts, in 60 containers
+        value = make(value)
+    codec = Codec(TypeRegistry(), max_value_bytes=10_000)
+    with pytest.raises(
+        ValueNotStorable, match="outputs cannot be stored: it takes more than 10,000 bytes, and the limit"
+    ):
+        codec.encode(value, lambda: "outputs")
+    small: Any = "x"
+    for _ in range(8):
+        small = make(small)
+    assert codec.decode(codec.encode(small, str)) == small
+
+
 def test_values_that_are_read_back_can_hold_one_another() -> None:
     deep: Any = "leaf"
     for _ in range(60):
