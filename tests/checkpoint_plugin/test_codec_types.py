@@ -434,9 +434,7 @@ def test_a_value_without_end_is_refused_before_it_is_written_out(make: Callable[
     for _ in range(60):  # 2**60 parts, in 60 containers
         value = make(value)
     codec = Codec(TypeRegistry(), max_value_bytes=10_000)
-    with pytest.raises(
-        ValueNotStorable, match="outputs cannot be stored: it takes more than 10,000 bytes, and the limit"
-    ):
+    with pytest.raises(ValueNotStorable, match="outputs cannot be stored: it takes more than 10,000 bytes, and the limit"):
         codec.encode(value, lambda: "outputs")
     small: Any = "x"
     for _ in range(8):
