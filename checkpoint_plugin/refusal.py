@@ -23,6 +23,7 @@ DISK_FULL: Final = "53100"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
 FORBIDDEN_STATES: Final = ("25006", "42501")
+MAY_NOT_MAKE: Final = ("permission denied for database", "permission denied for schema")
 
 
 def unreadable(location: Location, error: BaseException) -> StoreUnreadable:
@@ -131,6 +132,11 @@ def _postgresql(what: str, text: str, state: str) -> StoreUnreadable | None:
     if state == QUERY_CANCELED:
         return StoreBusy(
             f"{what} did not answer in time ({text}). See what its server does, or wait longer with ?statement_seconds=."
+        )
+    if state in FORBIDDEN_STATES and text.startswith(MAY_NOT_MAKE):
+        return StoreReadOnly(
+            f"{what} has no tables, and this role may not make them: {text}. Let a role that may run a workflow there once, or "
+            "grant this one CREATE until then."
         )
     if state in FORBIDDEN_STATES:
         return StoreReadOnly(f"{what} cannot be used: {text}. Grant the role SELECT, INSERT, UPDATE and DELETE on the tables.")

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, text, update
 
 from checkpoint_plugin.cli.db import db
-from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
+from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import SCHEMA, Base
 from checkpoint_plugin.schema import AUTO_MIGRATE, SCHEMA_VERSION
@@ -317,4 +317,23 @@ async def test_without_the_right_to_create_tables(store_url: str) -> None:
     await worker.insert_job("r", definition())
     await worker.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state=datetime.now(UTC))), "1")
     assert await worker.restore(RunHistory("r", 1, 1), None) is not None
+    await worker.close()
+
+
+@pytest.mark.parametrize("schema", ["", "&schema=own"])
+async def test_who_may_not_make_the_tables_is_told_who_may(store_url: str, schema: str) -> None:
+    if not on_postgres(store_url):
+        pytest.skip("a file has no roles")
+    owner = Store(locate(store_url), create=True)
+
+    def give(connection: Connection) -> None:
+        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
+        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+
+    await owner._database.transact(give)
+    await owner.close()
+    url = store_url.replace("postgres@", "worker@", 1)
+    worker = Store(locate(f"{url}{'&' if '?' in url else '?'}connect_seconds=9{schema}"), create=True)
+    with pytest.raises(StoreReadOnly, match="has no tables, and this role may not make them: permission denied for"):
+        await worker.insert_job("r", definition())
     await worker.close()
