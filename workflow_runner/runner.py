@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, RunLoader, StoredRun, Suspension
+from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, RunLoader, StoredRun, StoreError, Suspension
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import enabled, merge_enable
 from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
@@ -194,6 +194,9 @@ class WorkflowRunner:
         """
         check_run_id(run_id)
         async with self._loaded(run_id, enable or {}, url, outputs=checkpoint is None) as (name, loader, stored):
+            if checkpoint == "latest-intact" and stored.status == "completed":
+                with suppress(StoreError):  # where its newest checkpoint is damaged, it goes on from another one
+                    stored = await loader.load(run_id)
             types: dict[str, NodeType] = {}
             if graph is not None:
                 other = graph if isinstance(graph, Graph) else Graph.from_document(graph)

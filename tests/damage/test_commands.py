@@ -196,6 +196,14 @@ def test_where_every_checkpoint_is_damaged_nothing_begins(folder: Folder) -> Non
     assert asyncio.run(read_rows(folder.url, JOB))[0]["status"] == "failed"
 
 
+def test_a_completed_run_without_damage_gives_its_outputs_and_writes_nothing(folder: Folder) -> None:
+    assert folder.resume() == (0, EXPECTED)
+    tables = (CHECKPOINT, JOB, LEASE)
+    before = [asyncio.run(read_rows(folder.url, table)) for table in tables]
+    assert folder.resume("latest-intact") == folder.resume("latest-intact") == (0, EXPECTED)
+    assert [asyncio.run(read_rows(folder.url, table)) for table in tables] == before
+
+
 def test_a_completed_run_with_damage_gives_no_outputs(folder: Folder) -> None:
     assert folder.resume() == folder.resume() == (0, EXPECTED)
     bend(folder.url, NODE_VERSION, node_id="out", number=numbers(folder.url)[-1])
