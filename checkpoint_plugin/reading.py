@@ -38,8 +38,6 @@ __all__ = [
     "StoredCut",
     "cut_hash_of",
     "fetch_cut",
-    "fetch_node_ids",
-    "fetch_numbers",
     "fetch_seen",
     "load_payloads",
     "read_whole",
@@ -255,25 +253,6 @@ def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
             return Seen(head.number, bytes(head.cut_hash), blocks, rows, _over(blocks, rows, reader))
     except StoreDamaged:
         return None
-
-
-def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
-    """Every node of which a run has a row, of whatever checkpoint; a name that is damaged is none."""
-    found = connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars()
-    return {node_id for node_id in found if type(node_id) is str}
-
-
-def fetch_numbers(connection: Connection, run_id: str) -> tuple[int | None, Sequence[int]]:
-    """Which checkpoints a run has, for those who go on although something is damaged.
-
-    Returns:
-        The number of the newest as its lease names it, 0 before the first, `None` where it names none; and the numbers of
-        all that are there, the newest first. SQLite keeps anything in any column, so what is no number is left out.
-    """
-    newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one_or_none()
-    query = select(CHECKPOINT.c.number).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc())
-    numbers = [number for number in connection.execute(query).scalars() if type(number) is int]
-    return newest if type(newest) is int else None, numbers
 
 
 def _look(connection: Connection, run_id: str, head: Any, reader: RowReader) -> tuple[Blocks, Sequence[Any]]:

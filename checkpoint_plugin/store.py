@@ -18,6 +18,7 @@ from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.damaged_history import fetch_node_ids, fetch_numbers
 from checkpoint_plugin.definition import Definition, graph_of, is_storable_text, storable_text
 from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.history import RunHistory
@@ -35,7 +36,7 @@ from checkpoint_plugin.lease import (
 from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
 from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
-from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_node_ids, fetch_numbers, fetch_seen, read_whole
+from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_seen, read_whole
 from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
