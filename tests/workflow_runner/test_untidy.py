@@ -81,7 +81,7 @@ async def test_a_timeout_does_not_count_the_wait_for_a_slot() -> None:
         asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(PATIENCE_SECONDS)
         return n
 
-    @node(timeout=0.2)
+    @node(timeout=1)
     def second(n: int) -> int:
         begun.append(n)
         return n
@@ -89,7 +89,7 @@ async def test_a_timeout_does_not_count_the_wait_for_a_slot() -> None:
     graph = Graph()
     graph.output("a", graph.add(first, n=1))
     graph.output("b", graph.add(second, n=2))
-    loop.call_later(0.4, gate.set)
+    loop.call_later(1.2, gate.set)
     assert await outputs(graph, max_threads=1) == {"a": [1], "b": [2]}
     assert begun == [1, 2]
 
