@@ -63,6 +63,10 @@ class RunHistory:
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
     seal: Seal = PLAIN
 
+    def tells_of(self, node_id: str) -> bool:
+        """Whether there may be a row of a node in an earlier checkpoint; where nothing is known of one, of any."""
+        return node_id in self.digests or (self.number > 0 and not (self.digests or self.unread))
+
     def remember(self, digests: Iterable[bytes]) -> None:
         """These payloads are stored, and were mentioned just now."""
         for digest in digests:

@@ -155,13 +155,12 @@ class CutWriter:
                 rows.completed.append((block, block_digest(run_id, number, block)))
                 size += len(block)
         for node in snapshot.nodes:
-            state = _node_state(node, at, seal)
             if node.node_id in self.shown:
-                rows.shown.append((*state, *self.shown[node.node_id]))
+                rows.shown.append((*_node_state(node, at, seal), *self.shown[node.node_id]))
             elif node.suspension is not None or node.status == "suspended":
-                rows.waiting.append((*state, *node_columns(node.suspension, at, seal)))
-            else:
-                rows.states.append(state)
+                rows.waiting.append((*_node_state(node, at, seal), *node_columns(node.suspension, at, seal)))
+            elif node.status != "idle" or history.tells_of(node.node_id):  # who has not begun has no row, as who got nothing yet
+                rows.states.append(_node_state(node, at, seal))
         self._cut_hash, self._size, self._mentioned, self._large = total, size, cut.mentioned, cut.large
         rows.head = self._head()
         self._suspended = {n: waits for n, waits in history.suspended.items() if n not in self._digests}

@@ -20,6 +20,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, eve
 from sqlalchemy.util import await_only
 
 from checkpoint_plugin import history as history_module
+from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
@@ -731,6 +732,29 @@ async def test_an_older_checkpoint_becomes_the_newest_and_the_later_ones_stay(st
     assert second is not None
     assert {node.node_id: node.state for node in second.nodes} == {"a": 2, "b": None, "o": None}
     assert [list(node.collected) for node in second.nodes if node.node_id == "o"] == [["first", "second"]]
+
+
+async def test_a_node_has_a_state_from_its_first_firing_on_and_what_is_taken_back_is_told(store: Store) -> None:
+    async def states() -> dict[str, str]:
+        return {row.node_id: row.status for row in await store.node_states("r")}
+
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    waiting = NodeSnapshot("b", "idle", inbox=(EdgeSnapshot("e1", (BIG,), True),))
+    await store.save(history, cut(NodeSnapshot("a", "completed", firing=1), waiting), "1")
+    assert await states() == {"a": "completed"}
+    (report,) = (await check_store(store)).runs
+    assert not report.findings
+    await store.save(history, cut(NodeSnapshot("b", "completed", firing=1), NodeSnapshot("c", "running", firing=1)), "2")
+    assert await states() == {"a": "completed", "b": "completed", "c": "running"}
+
+    again = RunHistory("r", 1, 1)
+    older = await store.restore(again, 1)
+    assert older is not None
+    await store.rewind(again, older)
+    assert await states() == {"a": "completed", "b": "idle", "c": "idle"}
+    await store.save(again, cut(NodeSnapshot("d", "idle", inbox=waiting.inbox), NodeSnapshot("b", "running", firing=1)), "4")
+    assert await states() == {"a": "completed", "b": "running", "c": "idle"}
 
 
 @pytest.mark.parametrize("appended", [1_000, 40], ids=["a kilobyte", "forty bytes"])
