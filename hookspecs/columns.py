@@ -13,8 +13,6 @@ __all__ = ["GraphColumns"]
 
 Item = Mapping[str, Any]
 
-USUAL: Final[Item] = {"data": {}, "sync_mode": "on_any"}
-"""What a node holds besides its id and type, unless it is told."""
 NUMBERS: Final = ("type_of", "held_at", "sources", "targets", "handles_of", "named_at")
 TEXTS: Final = ("ids", "types", "names")
 LISTS: Final = (*TEXTS, "held", "handles")
@@ -64,13 +62,15 @@ class GraphColumns(Mapping[str, Any]):
         types: dict[str, int] = {}
         held: dict[int, Item] = {}
         for place, node in enumerate(nodes):
-            if type(node) is not dict or type(node.get("id")) is not str or type(node.get("type")) is not str:
+            if type(node) is not dict:
                 return None
-            ids.append(node["id"])
-            type_of.append(types.setdefault(node["type"], len(types)))
-            rest = {key: value for key, value in node.items() if key not in ("id", "type")}
-            if rest != USUAL:
-                held[place] = rest
+            node_id, kind = node.get("id"), node.get("type")
+            if not type(node_id) is type(kind) is str:
+                return None
+            ids.append(node_id)
+            type_of.append(types.setdefault(kind, len(types)))
+            if len(node) != 4 or node.get("data") != {} or node.get("sync_mode") != "on_any":  # most hold what is usual
+                held[place] = {key: value for key, value in node.items() if key not in ("id", "type")}
         places = {node_id: place for place, node_id in enumerate(ids)}
         sources: list[int] = []
         targets: list[int] = []

@@ -216,6 +216,7 @@ class _Planner:
     def add_edges(self) -> list[PlannedEdge]:
         nodes = self.nodes
         edges: list[PlannedEdge] = []
+        given = {spec.id for spec in self.graph.edges if isinstance(spec.id, str)}
         taken: set[str] = set()
         for place, spec in enumerate(self.graph.edges):
             source, target = nodes.get(spec.source), nodes.get(spec.target)
@@ -228,25 +229,22 @@ class _Planner:
                 self.explain_edge(place, spec, source, target)
                 self.attempted.add((spec.target, spec.target_handle))
                 continue
-            edge_id = ""
-            if spec.id is not None:
-                edge_id = spec.id
-                if not isinstance(edge_id, str) or not edge_id:
-                    self.problems.append(f"edge {place} has the id {edge_id!r}. Give it one that is text, or none.")
-                    continue
+            edge_id = spec.id
+            if edge_id is None:
+                edge_id = name_edge(len(edges), given) if given else f"e{len(edges)}"
+            elif not isinstance(edge_id, str) or not edge_id:
+                self.problems.append(f"edge {place} has the id {edge_id!r}. Give it one that is text, or none.")
+                continue
+            elif edge_id in taken:
+                self.problems.append(f"edge {edge_id!r} is there twice. Give every edge an id of its own, or none.")
+            else:
+                taken.add(edge_id)
             edge = PlannedEdge(edge_id, source, spec.source_handle, target, spec.target_handle)
             source.out_edges.append(edge)
             target.in_edges.append(edge)
             edges.append(edge)
             if source.place >= target.place:
                 self.in_order = False
-            if edge_id:
-                if edge_id in taken:
-                    self.problems.append(f"edge {edge_id!r} is there twice. Give every edge an id of its own, or none.")
-                taken.add(edge_id)
-        for number, edge in enumerate(edges):
-            if not edge.edge_id:
-                edge.edge_id = name_edge(number, taken) if taken else f"e{number}"
         return edges
 
     def explain_edge(self, place: int, spec: EdgeSpec, source: PlannedNode | None, target: PlannedNode | None) -> None:
