@@ -9,11 +9,11 @@ from sqlalchemy import Connection, func, select
 
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.cut_queries import load_payloads
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged, ValueNotReadable
 from checkpoint_plugin.models import PAYLOAD
 from checkpoint_plugin.raw_rows import PAGE, raw
-from checkpoint_plugin.reading import load_payloads
 from checkpoint_plugin.run_notes import RunNotes
 from checkpoint_plugin.sealing import Seal
 

@@ -1,55 +1,29 @@
-"""The statements of a restore, and the checks of what comes back: five queries, whatever the number of nodes."""
+"""A checkpoint from its rows: each is checked before anything is read from it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Integer, String, and_, bindparam, func, select, tuple_
+from sqlalchemy import Connection
 
 from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
+from checkpoint_plugin.cut_queries import fetch_blocks, fetch_head, fetch_nodes, fetch_segments, load_payloads
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.models import (
-    CHECKPOINT,
-    COMPLETED_NODES,
-    JOB,
-    LEASE,
-    NODE_VERSION,
-    OUTPUT_SEGMENT,
-    PAYLOAD,
-    PAYLOAD_SEGMENT,
-)
-from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
-from checkpoint_plugin.raw_rows import fetch_tuples
 from checkpoint_plugin.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.writing import head_digest
-from hookspecs import NodeSnapshot, Snapshot, StoreError
+from hookspecs import NodeSnapshot, Snapshot
 
-__all__ = [
-    "Seen",
-    "StoredCut",
-    "cut_hash_of",
-    "fetch_cut",
-    "fetch_seen",
-    "load_payloads",
-    "read_whole",
-]
+__all__ = ["Seen", "StoredCut", "cut_hash_of", "fetch_cut", "fetch_seen", "read_whole"]
 
 T = TypeVar("T")
-
-BATCH: Final = 10_000
-"""Values in one IN list: below the limits of both databases."""
-FEW: Final = 8
-"""Numbers of checkpoints among which the rows of nodes are looked for one by one."""
-RUN: Final = bindparam("run", type_=String)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +130,7 @@ def fetch_cut(
         StoreError: there is no checkpoint of that number.
     """
     with telling_damage(run_id, "the row of the checkpoint", number):
-        head = _fetch_head(connection, run_id, number)
+        head = fetch_head(connection, run_id, number)
     if head is None:
         return None
     with telling_damage(run_id, "a row of it", head.number):
@@ -174,8 +148,8 @@ def _fetch_rows(
     elif brief:
         blocks, rows = _look(connection, run_id, head, reader)
     else:
-        blocks, rows = NO_BLOCKS, _fetch_nodes(connection, run_id, head, NO_BLOCKS)
-    segments = connection.execute(_segments(), {"run": run_id, "log": head.log, "upto": head.number}).all()
+        blocks, rows = NO_BLOCKS, fetch_nodes(connection, run_id, head, NO_BLOCKS)
+    segments = fetch_segments(connection, run_id, head)
     total = _check_cut(run_id, head, rows, blocks)
     digests = {node_id: digest for node_id, _, _, digest in rows}
     tally: Tally | None = None
@@ -192,36 +166,6 @@ def _fetch_rows(
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
     reader.payloads = load_payloads(connection, run_id, mentioned, reader.seal, blobs)
     return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over, len(blocks.node_ids), tally)
-
-
-def _fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
-    head = connection.execute(_head(number is None), {"run": run_id, "wanted": number}).first()
-    if head is not None and head.newest_number is None:
-        raise StoreDamaged(run_id, "it has no row in lease")
-    if head is not None and head.number is not None:
-        if number is None and head.last_number != head.newest_number:
-            raise StoreDamaged(
-                run_id, f"its lease names {head.newest_number} as the newest checkpoint, which is {head.last_number}"
-            )
-        return head
-    if number is not None:
-        raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
-    if head is not None and head.newest_number:
-        raise StoreDamaged(run_id, "the checkpoint itself is missing", head.newest_number)
-    return None
-
-
-@cache
-def _head(newest: bool) -> Any:
-    """Of a run's newest checkpoint, or of one by its number (`wanted`): the checkpoint, the newest by the lease, and the last.
-
-    This statement and those below are made once: SQLAlchemy takes longer to make one anew than SQLite to answer it.
-    """
-    wanted = LEASE.c.newest_number if newest else bindparam("wanted", type_=Integer)
-    joined = JOB.outerjoin(LEASE, LEASE.c.run_id == JOB.c.id)
-    joined = joined.outerjoin(CHECKPOINT, and_(CHECKPOINT.c.run_id == JOB.c.id, CHECKPOINT.c.number == wanted))
-    last = select(func.max(CHECKPOINT.c.number)).where(CHECKPOINT.c.run_id == RUN).scalar_subquery().label("last_number")
-    return select(LEASE.c.newest_number, last, CHECKPOINT).select_from(joined).where(JOB.c.id == RUN)
 
 
 async def read_whole(read: Callable[[], Awaitable[T]]) -> T:
@@ -245,7 +189,7 @@ def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
     """What a brief restore reads first, not yet checked; `None` where there is no checkpoint, or it cannot be read."""
     try:
         with telling_damage(run_id, "a row of it"):
-            head = _fetch_head(connection, run_id, None)
+            head = fetch_head(connection, run_id, None)
             if head is None:
                 return None
             reader = RowReader(run_id, head.number, seal=seal)
@@ -258,11 +202,11 @@ def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
 def _look(connection: Connection, run_id: str, head: Any, reader: RowReader) -> tuple[Blocks, Sequence[Any]]:
     """What blocks tell of a checkpoint, and the rows of all other nodes."""
     blocks = _fetch_blocks(connection, run_id, head, reader)
-    rows = _fetch_nodes(connection, run_id, head, blocks)
+    rows = fetch_nodes(connection, run_id, head, blocks)
     told = set(blocks.node_ids)
     if len(told) == len(blocks.node_ids) and not any(row[0] in told for row in rows):
         return blocks, rows
-    return NO_BLOCKS, _fetch_nodes(connection, run_id, head, NO_BLOCKS)  # a node went on after its block
+    return NO_BLOCKS, fetch_nodes(connection, run_id, head, NO_BLOCKS)  # a node went on after its block
 
 
 def _over(blocks: Blocks, rows: Sequence[Any], reader: RowReader) -> frozenset[str]:
@@ -275,101 +219,11 @@ def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowRea
     if head.written_at is None:  # layout 1 summed something else
         return NO_BLOCKS
     blocks: list[tuple[int, Sequence[Any]]] = []
-    for number, body, digest in connection.execute(_blocks(), {"run": run_id}):
+    for number, body, digest in fetch_blocks(connection, run_id):
         if block_digest(run_id, number, body) != digest:
             raise StoreDamaged(run_id, "the list of its completed nodes was changed", number)
         blocks.append((number, reader.unpack_block(body, number)))
     return read_blocks(blocks)
-
-
-def _fetch_nodes(connection: Connection, run_id: str, head: Any, blocks: Blocks) -> Sequence[Any]:
-    """The rows of all nodes but those of which blocks tell."""
-    rows: Sequence[Any] = ()
-    if blocks.number < head.number:
-        rows = fetch_tuples(connection, _newest_rows(), {"run": run_id, "after": blocks.number, "upto": head.number})
-    newer = {row[0] for row in rows} if blocks.open else set()
-    older = {node_id: number for node_id, number in blocks.open.items() if node_id not in newer}
-    return [*rows, *_fetch_older(connection, run_id, older)] if older else rows
-
-
-def _fetch_older(connection: Connection, run_id: str, wanted: Mapping[str, int]) -> Sequence[Any]:
-    """The rows of nodes of which each has the number that is named."""
-    numbers = sorted(set(wanted.values()))
-    if len(numbers) > FEW:
-        return fetch_tuples(
-            connection, _rows_by_pair(), {"run": run_id, "pairs": [(n, node_id) for node_id, n in wanted.items()]}
-        )
-    # SQLite finds each by its key; with pairs it looks at all rows of a number, which may be those of the whole run.
-    found: list[Any] = []
-    for batch in _batches(sorted(wanted)):
-        found += fetch_tuples(connection, _rows_by_parts(), {"run": run_id, "numbers": numbers, "node_ids": batch})
-    return [row for row in found if wanted[row[0]] == row[1]]
-
-
-@cache
-def _blocks() -> Any:
-    table = COMPLETED_NODES.c
-    return select(table.number, table.body, table.digest).where(table.run_id == RUN).order_by(table.number)
-
-
-def _node_rows() -> Any:
-    columns = [NODE_VERSION.c[name] for name in ("node_id", "number", "body", "digest")]
-    return select(*columns).where(NODE_VERSION.c.run_id == RUN)
-
-
-@cache
-def _newest_rows() -> Any:
-    number = NODE_VERSION.c.number
-    of_run = and_(NODE_VERSION.c.run_id == RUN, number > bindparam("after"), number <= bindparam("upto"))
-    newest = select(NODE_VERSION.c.node_id, func.max(number).label("number")).where(of_run)
-    found = newest.group_by(NODE_VERSION.c.node_id).subquery()
-    return _node_rows().join(found, and_(NODE_VERSION.c.node_id == found.c.node_id, number == found.c.number))
-
-
-@cache
-def _rows_by_pair() -> Any:
-    return _node_rows().where(tuple_(NODE_VERSION.c.number, NODE_VERSION.c.node_id).in_(bindparam("pairs", expanding=True)))
-
-
-@cache
-def _rows_by_parts() -> Any:
-    of_numbers = NODE_VERSION.c.number.in_(bindparam("numbers", expanding=True))
-    return _node_rows().where(of_numbers, NODE_VERSION.c.node_id.in_(bindparam("node_ids", expanding=True)))
-
-
-@cache
-def _segments() -> Any:
-    table = OUTPUT_SEGMENT.c
-    query = select(OUTPUT_SEGMENT).where(table.run_id == RUN, table.log == bindparam("log"))
-    return query.where(table.number <= bindparam("upto")).order_by(table.node_id, table.first)
-
-
-def load_payloads(
-    connection: Connection, run_id: str, digests: Iterable[bytes], seal: Seal, blobs: Blobs | None
-) -> PayloadReader:
-    """Read payloads and what they grew out of, not yet compared with their digests."""
-    table = PAYLOAD.c
-    columns = (table.digest, table.encoding, table.size, table.body, table.series, table.series_end, table.blob)
-    of_run = select(*columns).where(PAYLOAD.c.run_id == run_id)
-    found: dict[bytes, PayloadRow] = {}
-    for batch in _batches(sorted(digests)):
-        for digest, encoding, size, body, *series in connection.execute(of_run.where(PAYLOAD.c.digest.in_(batch))):
-            found[bytes(digest)] = PayloadRow(bytes(digest), encoding, len(body) if size is None else size, bytes(body), *series)
-    ends: dict[int, int] = {}
-    for row in found.values():
-        if row.series is not None:
-            ends[row.series] = max(ends.get(row.series, 0), row.series_end or 0)
-    part = PAYLOAD_SEGMENT.c
-    parts = select(part.series, part.start, part.size, part.encoding, part.body).where(part.run_id == run_id)
-    segments: list[SegmentRow] = []
-    for batch in _batches(sorted(ends)):
-        rows = connection.execute(parts.where(part.series.in_(batch), part.start < max(ends[series] for series in batch)))
-        segments += [SegmentRow(series, start, size, encoding, bytes(body)) for series, start, size, encoding, body in rows]
-    return PayloadReader(found, segments, seal, None if blobs is None else partial(blobs.read, run_id))
-
-
-def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (wanted[first : first + BATCH] for first in range(0, len(wanted), BATCH))
 
 
 def _check_cut(run_id: str, head: Any, rows: Sequence[Any], blocks: Blocks) -> int:
