@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.codec.shapes import type_name
 from checkpoint_plugin.errors import ValueNotStorable
@@ -112,14 +114,22 @@ def _is_url(option: str, value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_shown(value), allow_nan=False)
+    return _dumps(_shown(value))
+
+
+def _dumps(document: Any) -> str:
+    """JSON of what `_shown` gave. A graph of thousands of nodes takes `json` three times as long as what pydantic brings."""
+    try:
+        return to_json(document).decode()
+    except PydanticSerializationError:  # a lone surrogate, which UTF-8 has not
+        return json.dumps(document, allow_nan=False)
 
 
 def _graph_json(graph: Mapping[str, Any], columns: GraphColumns) -> str:
     """As `_json`, which looks at every value, where nearly all are texts."""
     told = columns.told
     nodes = [_shown(node) if place in told else node for place, node in enumerate(graph["nodes"])]
-    return json.dumps({"nodes": nodes, "edges": graph["edges"], **_shown(columns.other)}, allow_nan=False)
+    return _dumps({"nodes": nodes, "edges": graph["edges"], **_shown(columns.other)})
 
 
 def _shown(value: Any) -> Any:

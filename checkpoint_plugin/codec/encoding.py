@@ -114,7 +114,7 @@ def _is_plain(value: Any, depth: int, room: list[int]) -> bool:
             raise _NoRoom
     if LEAVES.issuperset(map(type, items)):
         return True
-    return all(_is_plain(item, depth + 1, room) for item in items)
+    return all(type(item) in LEAVES or _is_plain(item, depth + 1, room) for item in items)
 
 
 class _Encoder:

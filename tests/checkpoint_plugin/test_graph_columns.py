@@ -18,7 +18,7 @@ from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_DEFINITION
 from checkpoint_plugin.run_definition import JOBS
 from checkpoint_plugin.store import Store
-from hookspecs import GraphColumns, dumps_tagged
+from hookspecs import GraphColumns, loads_tagged
 from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
 
 FAILS = "GRAPH_COLUMNS_FAILS"
@@ -93,7 +93,7 @@ async def test_people_read_the_document(stopped: str) -> None:
     store = Store(locate(stopped), create=False)
     row = await store.transact(lambda connection: connection.execute(JOBS).one(), write=False)
     await store.close()
-    assert row.graph == dumps_tagged(chain().to_document())
+    assert loads_tagged(row.graph) == chain().to_document()
 
 
 async def test_a_run_of_before_goes_on(stopped: str) -> None:

@@ -20,7 +20,17 @@ from checkpoint_plugin.models import CHECKPOINT, JOB
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.store import Store
-from hookspecs import Cancelled, LeaseLost, PluginHost, PluginOptionsInvalid, Refusal, RunExists, RunHeld, RunInfo
+from hookspecs import (
+    Cancelled,
+    LeaseLost,
+    PluginHost,
+    PluginOptionsInvalid,
+    Refusal,
+    RunExists,
+    RunHeld,
+    RunInfo,
+    loads_tagged,
+)
 from workflow_runner import Context, Graph, NodeFailed, RunStopped, Stream, WorkflowRunner, node
 
 CALLS: list[str] = []
@@ -270,6 +280,17 @@ def test_a_node_id_is_as_long_as_every_database_can_index() -> None:
         info = RunInfo("r", 1, {"nodes": [{"id": "é" * length, "type": "t", "data": {}}], "edges": []}, {}, {})
         with nullcontext() if fits else pytest.raises(ValueNotStorable, match=r"node id .*longer than 1000 bytes"):
             assert define(info).body
+
+
+@pytest.mark.parametrize("value", ["ü\0\n\u2028", "\udcff", 2**80, 1e300, {"\ud800": [None, True]}, {1: (2,)}])
+@pytest.mark.parametrize("depth", [0, 50])
+def test_the_graph_that_people_read_is_json_whatever_it_holds(value: Any, depth: int) -> None:
+    for _ in range(depth):
+        value = [value]
+    graph = {"nodes": [{"id": "a", "type": "t", "data": {"x": value}, "sync_mode": "on_any"}], "edges": []}
+    definition = define(RunInfo("r", 1, graph, {"x": value}, {}))
+    assert loads_tagged(definition.graph) == graph
+    assert loads_tagged(definition.params) == {"x": value}
 
 
 @pytest.mark.parametrize("odd", ["a\0b", "\ud800"])
