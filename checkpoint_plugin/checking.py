@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.finding import RESTORE, Finding, RunReport, StoreReport, Unverified, go_on
-from checkpoint_plugin.models import JOB
+from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.run_check import RunChecked, check_run
 from checkpoint_plugin.witness import Witness
 from hookspecs import RunNotFound
@@ -45,7 +45,7 @@ async def check_store(
     findings: list[Finding] = []
     wanted = run_ids
     try:
-        findings += [Finding(None, what, SALVAGE) for what in await store.transact(_faults, write=False)]
+        findings += await store.transact(_faults, write=False)
         if not run_ids:
             listed = await store.transact(_run_ids, write=False)
             wanted = [run_id for run_id in listed if type(run_id) is str]
@@ -114,12 +114,21 @@ def _run_ids(connection: Connection) -> Sequence[Any]:
     return connection.execute(select(JOB.c.id).order_by(JOB.c.created_at, JOB.c.id)).scalars().all()
 
 
-def _faults(connection: Connection) -> Sequence[str]:
-    """What SQLite finds in its file; PostgreSQL looks after its own."""
+def _faults(connection: Connection) -> Sequence[Finding]:
+    """What SQLite finds in its file; PostgreSQL looks after its own, but for rows of runs that are gone."""
     if connection.dialect.name != "sqlite":
-        return ()
+        return list(_orphans(connection))
     found = connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_MESSAGES})").scalars().all()
     faults = [f"SQLite: {text}" for text in found if text != "ok"]
     for table, rowid, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check").all()[:MOST_MESSAGES]:
         faults.append(f"SQLite: row {rowid} of {table} belongs to nothing in {parent}")
-    return faults
+    return [Finding(None, what, SALVAGE) for what in faults]
+
+
+def _orphans(connection: Connection) -> Iterable[Finding]:
+    """Rows that belong to no run, in the tables that have no foreign key there (`models._of_run`)."""
+    for table in (NODE_VERSION, RUN_NODE_STATE, PAYLOAD):
+        of_none = select(table.c.run_id).distinct().where(~exists().where(JOB.c.id == table.c.run_id)).limit(MOST_MESSAGES)
+        for run_id in connection.execute(of_none).scalars():
+            what = f"{table.name} has rows of run {run_id!r}, which is not there: somebody deleted it by hand"
+            yield Finding(None, what, f"Restore the run from a copy of the database, or delete these rows of {table.name}.")

@@ -64,6 +64,15 @@ one above 1,002 bytes takes a page of its own there."""
 WAKES: Final = text("wake_at IS NOT NULL")
 
 
+def _of_run() -> ForeignKeyConstraint:
+    """That a row belongs to a run, for the tables of which a save writes a row a node or a value.
+
+    PostgreSQL would look the run up for each of them, two fifths of a large save; there the statement of the save does it once,
+    for all: it writes nothing where it does not find the run's lease, which belongs to the run and stays locked by it.
+    """
+    return ForeignKeyConstraint(["run_id"], ["job.id"]).ddl_if(dialect="sqlite")
+
+
 class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
     """Root of this package's tables, on a registry of its own."""
 
@@ -161,9 +170,9 @@ class RunNodeState(NodeLife, Base, table=True):
 
     __tablename__: ClassVar[str] = "run_node_state"
     # Of the few that wait for a time, so that it costs the others nothing.
-    __table_args__ = (Index("ix_run_node_state_wake_at", "wake_at", sqlite_where=WAKES, postgresql_where=WAKES),)
+    __table_args__ = (_of_run(), Index("ix_run_node_state_wake_at", "wake_at", sqlite_where=WAKES, postgresql_where=WAKES))
 
-    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    run_id: str = Field(primary_key=True, sa_type=Text)
     node_id: str = Field(primary_key=True, sa_type=Text)
     number: int | None = None
     status: str = "idle"
@@ -217,7 +226,7 @@ class NodeVersion(Base, table=True):
     """
 
     __tablename__: ClassVar[str] = "node_version"
-    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]), ONE_TREE)
+    __table_args__ = (_of_run(), ONE_TREE)
 
     run_id: str = Field(primary_key=True, sa_type=Text)
     number: int = Field(primary_key=True)
@@ -271,7 +280,7 @@ class Payload(Base, table=True):
     """
 
     __tablename__: ClassVar[str] = "payload"
-    __table_args__ = (ForeignKeyConstraint(["run_id"], ["job.id"]),)
+    __table_args__ = (_of_run(),)
 
     run_id: str = Field(primary_key=True, sa_type=Text)
     digest: bytes = Field(primary_key=True, sa_type=LargeBinary)

@@ -33,6 +33,7 @@ from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
     JOB,
+    LEASE,
     NODE_VERSION,
     OUTPUT_SEGMENT,
     PAYLOAD,
@@ -755,6 +756,27 @@ async def test_a_node_has_a_state_from_its_first_firing_on_and_what_is_taken_bac
     assert await states() == {"a": "completed", "b": "idle", "c": "idle"}
     await store.save(again, cut(NodeSnapshot("d", "idle", inbox=waiting.inbox), NodeSnapshot("b", "running", firing=1)), "4")
     assert await states() == {"a": "completed", "b": "running", "c": "idle"}
+
+
+async def test_rows_of_a_run_that_was_deleted_by_hand_are_refused_or_found(store: Store, store_url: str) -> None:
+    await store.insert_job("r", definition())
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", firing=1, state=BIG)), "1")
+
+    def drop(connection: Connection) -> None:
+        for table in (CHECKPOINT, RUN_DEFINITION, LEASE):
+            connection.execute(delete(table))
+        connection.execute(delete(JOB))
+
+    if store_url.startswith("sqlite"):
+        with pytest.raises(StoreUnreadable, match="FOREIGN KEY"):
+            await store.transact(drop)
+        assert not (await check_store(store)).findings
+        return
+    await store.transact(drop)
+    found = (await check_store(store)).findings
+    assert [finding.what.split(":")[0] for finding in found] == [
+        f"{table} has rows of run 'r', which is not there" for table in ("node_version", "run_node_state", "payload")
+    ]
 
 
 @pytest.mark.parametrize("appended", [1_000, 40], ids=["a kilobyte", "forty bytes"])
