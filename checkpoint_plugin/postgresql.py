@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, StoreUrlInvalid
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import Location
+from checkpoint_plugin.postgresql_connection import KnowingConnection
 from checkpoint_plugin.postgresql_engine import make_postgres_engine
 from checkpoint_plugin.refusal import driver_error, told_by, unreadable
 from checkpoint_plugin.unbroken import finish
@@ -114,6 +115,7 @@ class PostgresDatabase:
                 self._dsn,
                 timeout=self._limits.connect_seconds,
                 command_timeout=seconds if self._location.pooled else seconds + CLIENT_GRACE,
+                connection_class=KnowingConnection,
                 **self._arguments,
             )
         except ValueError:  # its text may hold a part of the password

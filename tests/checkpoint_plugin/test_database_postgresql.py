@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, func, select, text
 
+from checkpoint_plugin import postgresql_connection
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
@@ -75,6 +76,25 @@ async def test_saves_and_transactions_share_a_connection(store: Store, monkeypat
         await numbers(store)  # a transaction beside a save has a connection of its own
     await saving
     assert await numbers(store) == list(range(1, 25)) and made
+
+
+async def test_a_server_is_asked_once_what_its_arrays_are(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also, this is how a version of asyncpg is found out that calls the question otherwise."""
+    monkeypatch.setattr(postgresql_connection, "_KNOWN", {})
+    ask, asked = asyncpg.Connection._introspect_types, []
+
+    async def counted(connection: Any, numbers: Any, timeout: Any) -> Any:
+        asked.append(numbers)
+        return await ask(connection, numbers, timeout)
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", counted)
+    for run_id in ("r", "s", "t"):
+        store = Store(locate(postgres_url), create=True)
+        await store.insert_job(run_id, definition(run_id))
+        await store.save(RunHistory(run_id, 1, 1), a([1], run_id), "1")
+        assert len(await store.checkpoints(run_id)) == 1
+        await store.close()
+    assert len(asked) == 1
 
 
 # A commit whose answer is lost.

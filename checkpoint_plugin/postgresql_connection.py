@@ -1,0 +1,30 @@
+"""Connections that know the array types of a server, where another one of this process has asked."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+
+__all__ = ["KnowingConnection"]
+
+BUILT_IN: Final = 10_000
+"""The number from which on a type may be anything; those below are the same in every database of a version."""
+_KNOWN: dict[tuple[Any, frozenset[int]], Any] = {}
+
+
+class KnowingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no types
+    """Asks once a process what arrays of bytes, numbers and times are, where asyncpg asks it at each connection.
+
+    The answer, of a recursive query over the catalogue, takes as long as ten saves. The method that is replaced is no part of
+    what asyncpg promises: where a later version calls it otherwise, each connection asks again, and nothing else changes.
+    """
+
+    async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:
+        wanted = self.get_server_version(), frozenset(typeoids)
+        known = _KNOWN.get(wanted)
+        if known is None:
+            known = await super()._introspect_types(typeoids, timeout)
+            if all(number < BUILT_IN for number in typeoids):
+                _KNOWN[wanted] = known
+        return known
