@@ -22,6 +22,7 @@ from checkpoint_plugin.sealing import SEALED_TEXT
 __all__ = ["Cipher", "KeyRing", "WrappedKeys"]
 
 VARIABLE: Final = "WORKFLOW_CHECKPOINT_KEY"
+PROVIDER_VARIABLE: Final = "WORKFLOW_CHECKPOINT_KEY_PROVIDER"
 PROVIDERS: Final = "workflow_checkpoint.keys"
 KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 12
@@ -52,14 +53,14 @@ class KeyRing:
 
     @classmethod
     def from_environment(cls, provider: str | None = None) -> KeyRing | None:
-        """The keys of `WORKFLOW_CHECKPOINT_KEY`, or of a provider.
+        """The keys of a provider, those of `WORKFLOW_CHECKPOINT_KEY`, or of the provider in `WORKFLOW_CHECKPOINT_KEY_PROVIDER`.
 
         Args:
             provider: name of an entry point in the group `workflow_checkpoint.keys`, which is called without arguments and
-                gives text like that of the variable.
+                gives text like that of the variable; `None` for what the variables say.
 
         Returns:
-            The keys; `None` when the variable is not set.
+            The keys; `None` when nothing gives any.
 
         Raises:
             KeyUnusable: what is given is no key.
@@ -67,7 +68,11 @@ class KeyRing:
         """
         if provider is None:
             text = os.environ.get(VARIABLE, "")
-            return cls.from_text(text, VARIABLE) if text.strip() else None
+            if text.strip():
+                return cls.from_text(text, VARIABLE)
+            provider = os.environ.get(PROVIDER_VARIABLE)
+            if not provider:
+                return None
         found = list(entry_points(group=PROVIDERS, name=provider))
         if not found:
             raise KeyMissing(

@@ -69,7 +69,8 @@ class RunKeys:
         row = connection.execute(KEY, {"of_run": run_id}).first()
         if row is not None and self.ring is None:
             raise KeyMissing(
-                f"run {run_id!r} is encrypted with the master key {row.key_id}. Set WORKFLOW_CHECKPOINT_KEY to that key."
+                f"run {run_id!r} is encrypted with the master key {row.key_id}. Set WORKFLOW_CHECKPOINT_KEY to that key, or "
+                "WORKFLOW_CHECKPOINT_KEY_PROVIDER to the name of what provides it."
             )
         if row is None or self.ring is None:
             if self.ring is not None and connection.execute(select(JOB.c.id).where(JOB.c.id == run_id)).first() is not None:

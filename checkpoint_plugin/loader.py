@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from checkpoint_plugin.policy import Policy
 from hookspecs import RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from checkpoint_plugin.transaction import Database
 
 __all__ = ["CheckpointLoader", "Taken", "open_loader"]
+
+TOLD: Final = ("key_provider", "blobs", "blob_bytes", "auto_migrate")
+"""Options of the plugin without which a run may not even be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,16 @@ class CheckpointLoader:
         self._url = url
         self._store: Store | None = None
         self._teach: TeachCodecs | None = None
+        self._policy = Policy()
         self._seen: dict[str, Seen | None] = {}
 
     def learn(self, teach: TeachCodecs) -> None:
         """Be told the types of stored values; see `CodecLoader`."""
         self._teach = teach
+
+    def use(self, options: Mapping[str, Any]) -> None:
+        """Be told where the keys of a run are, and its large values; see `OptionLoader`."""
+        self._policy = Policy.from_options({name: options[name] for name in TOLD if name in options})
 
     async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         """Read one run.
@@ -64,14 +73,19 @@ class CheckpointLoader:
             RunNotFound: it has no such run.
             StoreDamaged: the run's row, or the outputs of a completed run, are not what was written.
         """
+        from checkpoint_plugin.blobs import Blobs
         from checkpoint_plugin.codec import Codec
+        from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.errors import StoreDamaged
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
         if self._store is None:
+            policy, location = self._policy, locate(self._url)
             codec = Codec.taught(self._teach) if self._teach is not None else None
-            self._store = Store(locate(self._url), create=False, codec=codec)
+            ring = KeyRing.from_environment(policy.key_provider)
+            blobs = Blobs(location, policy.blobs, policy.blob_bytes)
+            self._store = Store(location, create=False, codec=codec, ring=ring, auto_migrate=policy.auto_migrate, blobs=blobs)
         job = await self._store.load_job(run_id)
         over = frozenset() if job.seen is None else job.seen.over
         self._seen[run_id] = job.seen

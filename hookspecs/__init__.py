@@ -27,7 +27,7 @@ from hookspecs.errors import (
 from hookspecs.host import PluginHost, StoreFactory
 from hookspecs.markers import PROJECT, hookimpl, hookspec
 from hookspecs.outcome import Cancelled, Completed, Failed, Outcome, Suspended
-from hookspecs.run import CodecLoader, NodeInfo, RunControl, RunInfo, RunLoader, StoredRun
+from hookspecs.run import CodecLoader, NodeInfo, OptionLoader, RunControl, RunInfo, RunLoader, StoredRun
 from hookspecs.snapshot import (
     CheckpointChoice,
     CheckpointRef,
@@ -70,6 +70,7 @@ __all__ = [
     "NodeInfo",
     "NodeSnapshot",
     "NodeStatus",
+    "OptionLoader",
     "Outcome",
     "PluginBlocked",
     "PluginConflict",

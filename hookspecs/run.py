@@ -10,7 +10,7 @@ from hookspecs.codecs import TeachCodecs
 from hookspecs.errors import Refusal
 from hookspecs.snapshot import CheckpointRef, RunStatus
 
-__all__ = ["CodecLoader", "NodeInfo", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
+__all__ = ["CodecLoader", "NodeInfo", "OptionLoader", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,4 +173,19 @@ class CodecLoader(RunLoader, Protocol):
 
         Args:
             teach: to be called with the loader's registry.
+        """
+
+
+@runtime_checkable
+class OptionLoader(RunLoader, Protocol):
+    """A loader that needs more than a url to read a run: keys, for example, or where parts of it lie."""
+
+    def use(self, options: Mapping[str, Any]) -> None:
+        """Be told before the first run is read what its caller gives the plugin of the loader's name.
+
+        Args:
+            options: without those that are stored with the run.
+
+        Raises:
+            PluginOptionsInvalid: one is unknown or has a wrong value.
         """

@@ -10,7 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from hookspecs import CheckpointChoice, CodecLoader, PluginHost, RunHooks, RunInfo, RunLoader, StoredRun, StoreError, Suspension
+from hookspecs import (
+    CheckpointChoice,
+    CodecLoader,
+    OptionLoader,
+    PluginHost,
+    RunHooks,
+    RunInfo,
+    RunLoader,
+    StoredRun,
+    StoreError,
+    Suspension,
+)
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import enabled, merge_enable
 from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
@@ -273,6 +284,8 @@ class WorkflowRunner:
         loader = factory(url)
         if isinstance(loader, CodecLoader):
             loader.learn(self._host.teacher())
+        if isinstance(loader, OptionLoader) and isinstance(options, Mapping):
+            loader.use(options)
         try:
             yield name, loader, await loader.load(run_id, outputs=outputs)
         finally:

@@ -108,6 +108,8 @@ def test_a_url_is_given_again(graph: str, store_url: str, tmp_path: Path) -> Non
     assert told.returncode == 0, told.stderr
     assert outputs(told.stdout) == expected()
     assert len(files(tmp_path / "kept")) == ITEMS
+    again = workflow("resume", "r", "--enable", options(blobs=url), "--json", cwd=tmp_path, env=env)
+    assert outputs(again.stdout) == expected()
     assert workflow("show", "r", "--json", cwd=tmp_path, env=env).returncode == 0  # it reads no values
 
 

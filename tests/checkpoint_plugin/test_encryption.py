@@ -21,10 +21,11 @@ from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, Base
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.witness import Witness
-from hookspecs import NodeSnapshot
+from hookspecs import NodeSnapshot, PluginOptionsInvalid
 from tests.checkpoint_plugin.test_durability import BROKEN, chain, run, runner
 from tests.checkpoint_plugin.test_pruning import cut, definition
 from tests.cli.command import workflow
+from tests.distribution import install_distribution
 from workflow_runner import NodeFailed
 
 OLD, NEW = os.urandom(32), os.urandom(32)
@@ -213,6 +214,35 @@ async def test_a_run_with_a_key_in_the_environment_is_encrypted_and_resumed(stor
     assert "ValueError" not in await everything(store)
     await store.close()
     assert (await runner().resume("r", url=store_url)).outputs["out"] == list(range(6))
+
+
+async def test_a_run_whose_keys_a_package_provides_is_resumed(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {"workflow_checkpoint.keys": {"vault": "vault_of_tests:give"}}
+    modules = {"vault_of_tests": f"def give() -> str:\n    return {text(OLD)!r}\n"}
+    monkeypatch.syspath_prepend(str(install_distribution(tmp_path, "vault", entries=entries, modules=modules)))
+    given = {"checkpoint": {"key_provider": "vault"}}
+
+    async def fail() -> None:
+        BROKEN[:] = ["4"]
+        with pytest.raises(NodeFailed):
+            await runner().resume("r", url=store_url, enable=given)
+        BROKEN.clear()
+
+    BROKEN[:] = ["2"]
+    with pytest.raises(NodeFailed):
+        await run(store_url, chain("steps", n=6), explicit=True, on_error=True, key_provider="vault")
+    with pytest.raises(KeyMissing, match="WORKFLOW_CHECKPOINT_KEY_PROVIDER"):
+        await runner().resume("r", url=store_url)
+    with pytest.raises(PluginOptionsInvalid, match="'key_provider' is text"):
+        await runner().resume("r", url=store_url, enable={"checkpoint": {"key_provider": 3}})
+    with pytest.raises(KeyMissing, match="no installed package provides keys under the name 'valut'"):
+        await runner().resume("r", url=store_url, enable={"checkpoint": {"key_provider": "valut"}})
+    await fail()
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY_PROVIDER", "vault")
+    for _ in range(2):  # the second reads what is completed
+        assert (await runner().resume("r", url=store_url)).outputs["out"] == list(range(6))
 
 
 def test_the_command_that_rotates(tmp_path: Path) -> None:
