@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from checkpoint_plugin.refusal import concerns_all
 from checkpoint_plugin.transaction import Database
+from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.writing import CutWriter
 
 __all__ = ["GroupWriter", "Write"]
@@ -88,8 +89,17 @@ class GroupWriter:
 
     async def _drain(self) -> None:
         group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        outcomes: list[Any] = []
+
+        async def write() -> None:
+            outcomes.extend(await self._write([write for write, _ in group]))
+
+        cancelled: asyncio.CancelledError | None = None
         try:
-            outcomes = await self._write([write for write, _ in group])
+            await Unbroken(write())
+        except asyncio.CancelledError as error:  # an event loop that ends cancels all tasks, and waits for who waits here
+            cancelled = error
+            outcomes = outcomes or [error.__cause__ or error] * len(group)
         except Exception as error:  # the transaction as a whole: everybody in it is told
             outcomes = [error] * len(group)
         for (_, future), outcome in zip(group, outcomes, strict=True):
@@ -100,6 +110,8 @@ class GroupWriter:
             else:
                 future.set_result(outcome)
         self._next()
+        if cancelled is not None:
+            raise cancelled
 
     async def _write(self, group: list[Write[Any]]) -> list[Any]:
         first = group[0]

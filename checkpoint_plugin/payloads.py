@@ -69,13 +69,11 @@ class Base:
         data: its bytes.
         pieces: what it is made of, extents of its series and bytes; `None` for a value that stands alone.
         series: its series.
-        end: of the series.
     """
 
     data: bytes
     pieces: Sequence[Piece] | None = None
     series: int = 0
-    end: int = 0
 
 
 class BaseCache:
@@ -90,6 +88,8 @@ class BaseCache:
         self._limit = limit
         self._size = 0
         self._bases: OrderedDict[Hashable, Base] = OrderedDict()
+        self.ends: dict[int, int] = {}
+        """Where each series ends: of several values that grew out of one, each appends behind the others."""
 
     def get(self, place: Hashable) -> Base | None:
         """The last value of a place."""
@@ -107,6 +107,7 @@ class BaseCache:
     def clear(self) -> None:
         """Forget them all."""
         self._bases.clear()
+        self.ends.clear()
         self._size = 0
 
 
@@ -169,6 +170,7 @@ class PayloadWriter:
         """The save is durable: later values may grow out of these."""
         for place, base in self._bases.items():
             self._cache.put(place, base)
+        self._cache.ends.update(self._ends)
 
     @property
     def row_bytes(self) -> int:
@@ -196,8 +198,8 @@ class PayloadWriter:
             return None
         if base.pieces is None:
             return self._begin(data)
-        # Several values may grow out of one: each appends where the series ends now.
-        end = first = self._ends.get(base.series, base.end)
+        # Several values may grow out of one, in this save and in others: each appends where the series ends now.
+        end = first = self._ends.get(base.series) or self._cache.ends[base.series]
         pieces = _merged(_translated(found, base.pieces))
         if len(pieces) > MOST_PIECES:
             return self._begin(data)
@@ -212,13 +214,13 @@ class PayloadWriter:
                 told.append(piece)
         if logged:
             self._log(base.series, first, b"".join(logged))
-        return Base(data, _merged(told), base.series, end)
+        return Base(data, _merged(told), base.series)
 
     def _begin(self, data: bytes) -> Base:
         series, self._next_series = self._next_series, self._next_series + 1
         end = len(data) - TAIL
         self._log(series, 0, data[:end])
-        return Base(data, ((0, end), data[end:]), series, end)
+        return Base(data, ((0, end), data[end:]), series)
 
     def _log(self, series: int, start: int, data: bytes) -> None:
         encoding, body = self._cache.compressor.compress(data)

@@ -105,11 +105,13 @@ class RowWriter:
         """
         cut = EncodedCut()
         refs: dict[int, Ref] = {}
+        named: list[Any] = []
+        """The values of `refs`: one that is made for this save alone would leave its id to the next."""
 
         def refer(value: Any, words: Callable[[], str], place: Place) -> Ref:
             if value is None:
                 return None
-            # The same object stands in many places: an output in every inbox. All of them live as long as the cut.
+            # The same object stands in many places: an output in every inbox.
             ref = refs.get(id(value))
             if ref is None and type(value) in IMMUTABLE and len(value) > LARGE:
                 ref = self._again(value)
@@ -126,6 +128,7 @@ class RowWriter:
                     if digest not in self._known and digest not in cut.payloads:
                         cut.payloads[digest] = data, place
                 refs[id(value)] = ref
+                named.append(value)
                 if type(value) in IMMUTABLE and len(value) > LARGE:
                     cut.large[id(value)] = value, ref
             return ref

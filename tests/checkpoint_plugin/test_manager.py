@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -501,6 +502,50 @@ async def test_who_lost_the_run_writes_nothing(manager: CheckpointManager, store
     with pytest.raises(LeaseLost):
         await manager.save_checkpoint(GRAPH, {"b"})
     assert (await restored(manager)).completed_nodes == {"a"}
+
+
+async def test_writers_of_one_store_whose_event_loop_ends(store_url: str) -> None:
+    """In a process of its own: what hangs here hangs where all tasks are cancelled and waited for."""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", MANY_WRITERS, store_url], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    saved, stored = map(json.loads, done.stdout.splitlines())
+    assert all(stored[run_id] in (number, number + 1) for run_id, number in saved.items())
+
+
+MANY_WRITERS = """
+import asyncio, json, sys
+from checkpoint_plugin import CheckpointManager
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.store import Store
+
+SAVED = {}
+
+async def work(manager):
+    while True:
+        await manager.save_checkpoint(active_nodes=["a"], context_data={"text": "y" * 20_000, "n": SAVED.get(manager.run_id, 0)})
+        SAVED[manager.run_id] = manager.checkpoint_count
+
+async def main():
+    store = Store(locate(sys.argv[1]), create=True)
+    managers = [CheckpointManager(f"r{n}", enabled=True, store=store) for n in range(6)]
+    tasks = [asyncio.create_task(work(manager)) for manager in managers]
+    while len(SAVED) < 6 or min(SAVED.values()) < 5:
+        await asyncio.sleep(0.01)
+    raise RuntimeError("the main task fails")
+
+async def count():
+    store = Store(locate(sys.argv[1]), create=False)
+    print(json.dumps({run_id: len(await store.checkpoints(run_id)) for run_id in SAVED}))
+    await store.close()
+
+try:
+    asyncio.run(main())
+except RuntimeError:
+    print(json.dumps(SAVED))
+asyncio.run(count())
+"""
 
 
 async def test_a_run_of_a_runner_is_not_touched(store: Store, store_url: str) -> None:

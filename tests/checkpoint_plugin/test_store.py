@@ -57,6 +57,7 @@ from hookspecs import (
     RunStatus,
     Snapshot,
     StoreError,
+    Suspension,
 )
 from tests.checkpoint_plugin.newest import newest_number
 
@@ -777,6 +778,44 @@ async def test_rows_of_a_run_that_was_deleted_by_hand_are_refused_or_found(store
     assert [finding.what.split(":")[0] for finding in found] == [
         f"{table} has rows of run 'r', which is not there" for table in ("node_version", "run_node_state", "payload")
     ]
+
+
+async def test_what_is_made_for_a_save_alone_is_not_taken_for_another(store: Store) -> None:
+    """A suspension gives its metadata and answers as objects of their own, of which each may have the id of one before it."""
+    await store.insert_job("r", definition())
+    count = 60
+    waits = [
+        Suspension("ask", datetime.now(UTC), "s", {"who": f"person {n}"}, earlier=(("first", f"answer {n}"),))
+        for n in range(count)
+    ]
+    nodes = [NodeSnapshot(f"n{n}", "suspended", firing=1, arguments={}, suspension=wait) for n, wait in enumerate(waits)]
+    await store.save(RunHistory("r", 1, 1), cut(*nodes), "1")
+    found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None
+    assert {node.node_id: node.suspension for node in found.nodes} == {f"n{n}": wait for n, wait in enumerate(waits)}
+
+
+async def test_values_of_two_places_that_grow_out_of_one(store: Store) -> None:
+    await store.insert_job("r", definition())
+    graph = {"nodes": [], "edges": [{"id": "e", "source": "a", "target": "b"}]}
+    history = RunHistory("r", 1, 1, places=GraphPlaces(graph))
+    bits = random.Random(7)
+    text = bits.randbytes(6_000)
+    expected: dict[int, tuple[bytes | None, bytes]] = {}
+    sent, kept = text, None
+    for number in range(1, 30):
+        if number % 3:  # the item on the edge grows, and what its consumer makes of it grows another way
+            sent += bits.randbytes(900)
+        else:
+            kept = sent + bits.randbytes(700)
+        item = EdgeSnapshot("e", (sent,), False)
+        await store.save(history, cut(NodeSnapshot("b", "running", firing=1, commits=number, state=kept, inbox=(item,))), "1")
+        expected[number] = (kept, sent)
+    for number, (state, item) in expected.items():
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None
+        (node,) = found.nodes
+        assert (node.state, node.inbox[0].items) == (state, (item,))
 
 
 @pytest.mark.parametrize("appended", [1_000, 40], ids=["a kilobyte", "forty bytes"])
