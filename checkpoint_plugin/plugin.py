@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from checkpoint_plugin.heartbeat import Heartbeat
     from checkpoint_plugin.job import JobEnd
     from checkpoint_plugin.reading import Seen
+    from checkpoint_plugin.retention import Retention
     from checkpoint_plugin.store import RunHistory, Store
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
@@ -182,17 +183,22 @@ class CheckpointPlugin:
             return None
         self._unsaved = {}
         self._ended = snapshot.status != "running"
-        rules = self._policy.retention
-        if rules is not None and (self._ended or ref.number >= self._prune_at):
-            from checkpoint_plugin.pruning import prune_runs
-
-            await prune_runs(store, rules, (run.run_id,))
-            if store.blobs.writes:
-                from checkpoint_plugin.blob_sweep import sweep_blobs
-
-                await sweep_blobs(store, (run.run_id,))
+        if self._policy.retention is not None and (self._ended or ref.number >= self._prune_at):
             self._prune_at = ref.number + PRUNE_EVERY
+            try:
+                await self._prune(store, self._policy.retention, run.run_id)
+            except StoreError as error:  # what was saved is saved, and what is kept too long can be deleted later
+                logger.warning("run %s: what is not kept is left for `workflow prune`: %s", run.run_id, error)
         return ref
+
+    async def _prune(self, store: Store, rules: Retention, run_id: str) -> None:
+        from checkpoint_plugin.pruning import prune_runs
+
+        await prune_runs(store, rules, (run_id,))
+        if store.blobs.writes:
+            from checkpoint_plugin.blob_sweep import sweep_blobs
+
+            await sweep_blobs(store, (run_id,))
 
     async def _save_before(self, node: NodeInfo) -> None:
         """Before a body starts; what a plugin that hears of firings calls."""
@@ -207,10 +213,12 @@ class CheckpointPlugin:
         assert self._control is not None
         policy = self._policy
         self._returned += 1
+        due = self._returned == policy.every_nodes
+        if due:
+            self._returned = 0
         if node.node_id in policy.after or node.type in policy.after:
             await self._control.request("after")
-        elif self._returned == policy.every_nodes:
-            self._returned = 0
+        elif due:
             request = self._control.request("every_nodes")
             if policy.durability == "sync":
                 await request

@@ -104,6 +104,22 @@ async def test_every_nodes_counts_bodies_that_returned(number: int, reasons: int
         assert DURABLE["third"]["second"].status == "completed"
 
 
+@pytest.mark.parametrize(
+    ("number", "reasons"), [(1, ["every_nodes", "after", *["every_nodes"] * 4]), (2, ["after", "every_nodes", "every_nodes"])]
+)
+async def test_every_nodes_goes_on_after_a_node_that_after_names(number: int, reasons: list[str]) -> None:
+    assert await run({"every_nodes": number, "after": ["second"]}, chain_of(6)) == [*reasons, "end"]
+
+
+def chain_of(length: int) -> Graph:
+    graph = Graph()
+    end: Any = 0
+    for number in range(length):
+        end = graph.add(second if number == 1 else third, node_id="second" if number == 1 else f"n{number}", x=end)
+    graph.output("sum", end)
+    return graph
+
+
 async def test_every_nodes_written_behind_waits_for_nobody() -> None:
     reasons = await run({"every_nodes": 1, "durability": "async"})
     assert set(reasons) <= {"every_nodes", "end"} and reasons[-1] == "end"

@@ -28,6 +28,7 @@ from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
 from tests.cli.command import workflow
+from workflow_runner import Graph, WorkflowRunner, node
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = 86_400.0
@@ -318,3 +319,28 @@ async def test_a_run_prunes_itself(store_url: str, monkeypatch: pytest.MonkeyPat
     store = Store(locate(store_url), create=False)
     assert len(await store.checkpoints("r")) <= 5
     await store.close()
+
+
+SPOILED: list[Path] = []
+
+
+@node
+async def spoil(x: int) -> int:
+    """Damage the row of the first checkpoint, as a disk may."""
+    with closing(sqlite3.connect(SPOILED[0])) as database:
+        database.execute("UPDATE checkpoint SET created_at = 'never' WHERE number = 1")
+        database.commit()
+    return x
+
+
+@pytest.mark.parametrize("options", [{}, {"best_effort": True}], ids=["required", "best effort"])
+async def test_a_run_that_is_saved_is_not_failed_by_what_cannot_be_pruned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    SPOILED[:] = [tmp_path / "c.db"]
+    graph = Graph()
+    graph.output("out", graph.add(spoil, node_id="second", x=graph.add(spoil, node_id="first", x=1)))
+    enable = {"url": f"sqlite:///{SPOILED[0]}", "every_firing": True, "retention": {"keep_last": 1}, **options}
+    result = await WorkflowRunner().run(graph, enable={"checkpoint": enable}, run_id="r")
+    assert (result.status, result.outputs, result.degraded) == ("completed", {"out": [1]}, None)
+    assert "run r: what is not kept is left for `workflow prune`: run 'r' is damaged" in caplog.text

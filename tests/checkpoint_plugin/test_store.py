@@ -811,11 +811,11 @@ async def test_values_of_two_places_that_grow_out_of_one(store: Store) -> None:
         item = EdgeSnapshot("e", (sent,), False)
         await store.save(history, cut(NodeSnapshot("b", "running", firing=1, commits=number, state=kept, inbox=(item,))), "1")
         expected[number] = (kept, sent)
-    for number, (state, item) in expected.items():
+    for number, (state, sent) in expected.items():
         found = await store.restore(RunHistory("r", 1, 1), number)
         assert found is not None
         (node,) = found.nodes
-        assert (node.state, node.inbox[0].items) == (state, (item,))
+        assert (node.state, node.inbox[0].items) == (state, (sent,))
 
 
 @pytest.mark.parametrize("appended", [1_000, 40], ids=["a kilobyte", "forty bytes"])
