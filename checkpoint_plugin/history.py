@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.payloads import BaseCache
 from checkpoint_plugin.rows import NO_PLACES, GraphPlaces, Ref
 from checkpoint_plugin.sealing import PLAIN, Seal
 from hookspecs import Suspension
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.writing import CutWriter
 
 __all__ = ["RunHistory"]
 
@@ -42,6 +45,7 @@ class RunHistory:
         large: large texts and bytes of the newest checkpoint's rows by id, and how rows refer to them.
         bases: values that later ones may grow out of.
         seal: how bytes are stored.
+        unheard: the last save that failed: it may have been written all the same, and then the next goes on from it.
     """
 
     run_id: str
@@ -62,6 +66,7 @@ class RunHistory:
     large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict, compare=False)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
     seal: Seal = PLAIN
+    unheard: CutWriter | None = field(default=None, compare=False)
 
     def tells_of(self, node_id: str) -> bool:
         """Whether there may be a row of a node in an earlier checkpoint; where nothing is known of one, of any."""

@@ -42,7 +42,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.writing import CutWriter, insert_new
-from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
+from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot, StoreError
 
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
@@ -260,9 +260,14 @@ class Store(ListedRuns):
         history.seal = await self.seal(history.run_id)
         while True:
             writer = CutWriter(history, snapshot, reason, self.codec, self.blobs if self.blobs.writes else None)
-            held = await self._write(writer)
+            try:
+                held = await self._write(writer)
+            except StoreError:
+                history.unheard = writer
+                raise
             if held or not await self._read(writer.refused):
                 ref = writer.note()
+                history.unheard = None
                 if self._witness is not None:
                     await self._database.compute(partial(self._witness.note, ref.run_id, ref.number, writer.cut_hash))
                 return ref

@@ -288,8 +288,8 @@ class CutWriter:
         """Find out why nothing was written.
 
         Returns:
-            Whether it must be encoded again, because rows of the run were pruned; without, it was written all the same,
-            by a try whose outcome was not heard of.
+            Whether it must be encoded again, because rows of the run were pruned, or the save before was written although
+            nobody heard so; without, it was written all the same, by a try whose outcome was not heard of.
 
         Raises:
             LeaseLost: another worker took the run.
@@ -301,8 +301,13 @@ class CutWriter:
             raise lease_lost(history.run_id, history.epoch, row)
         if row.newest_number == self.number:
             found = select(CHECKPOINT.c.digest).where(CHECKPOINT.c.run_id == history.run_id, CHECKPOINT.c.number == self.number)
-            if connection.execute(found).scalar_one_or_none() == self.rows.head["digest"]:
+            digest = connection.execute(found).scalar_one_or_none()
+            if digest == self.rows.head["digest"]:
                 return False
+            if history.unheard is not None and digest == history.unheard.rows.head.get("digest"):
+                history.unheard.note()
+                history.unheard = None
+                return True
         if row.newest_number != history.number:
             raise StoreError(
                 f"run {history.run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "

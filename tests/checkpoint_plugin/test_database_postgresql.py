@@ -118,6 +118,30 @@ async def test_a_save_is_done_once(proxy: Proxy, store: Store, reply: bool, size
 
 
 @pytest.mark.parametrize("reply", [True, False])
+async def test_a_save_of_which_nobody_heard_is_gone_on_from(proxy: Proxy, reply: bool) -> None:
+    """As with best effort: the next save holds more, so it is not the one that was tried."""
+    store = Store(locate(f"{proxy.url}&reconnect_seconds=0.01"), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for state in ("begun", "first"):  # from here on the statement is prepared, and one message is a save
+        await store.save(history, a(state), state)
+    proxy.cut(b"", reply=reply)
+    with pytest.raises(StoreUnreachable):
+        await store.save(history, a("second"), "2")
+    for state in ("third", "fourth"):
+        await store.save(history, a(state), state)
+    await store.close()
+    store = Store(locate(proxy.url), create=False)
+    wanted = ["begun", "first", *["second"] * reply, "third", "fourth"]
+    for number, state in enumerate(wanted, 1):
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None
+        assert found.nodes[0].state == state
+    assert await numbers(store) == list(range(1, len(wanted) + 1))
+    await store.close()
+
+
+@pytest.mark.parametrize("reply", [True, False])
 async def test_saves_that_share_a_transaction_are_done_once_each(proxy: Proxy, store: Store, reply: bool) -> None:
     runs = [f"r{number}" for number in range(5)]
     histories = [RunHistory(run_id, 1, 1) for run_id in runs]
