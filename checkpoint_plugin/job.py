@@ -12,14 +12,17 @@ from sqlalchemy import Connection, bindparam, select, update
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.sealing import PLAIN, Seal
+from checkpoint_plugin.suspensions import JOB_COLUMNS
 from hookspecs import RunNotFound
 
 __all__ = ["JobEnd", "lock_job", "update_job"]
 
 FINAL: Final = ("completed", "failed", "cancelled", "paused")
+STANDING: Final = ("status", "finished_at", "completed_at", "failed_at", "error", "error_message", *JOB_COLUMNS)
+"""The columns that tell how a run stands."""
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
 LOCK_JOB: Final = (
-    select(JOB.c.attempt, JOB.c.status, JOB.c.error, JOB.c.finished_at).where(JOB.c.id == bindparam("of_run")).with_for_update()
+    select(JOB.c.attempt, *(JOB.c[name] for name in STANDING)).where(JOB.c.id == bindparam("of_run")).with_for_update()
 )
 UPDATE_JOB: Final = update(JOB).where(JOB.c.id == bindparam("of_run")).values(version=JOB.c.version + 1)
 
@@ -45,14 +48,23 @@ class JobEnd:
         status: of the run.
         error: why it failed.
         at: when it came to stand so.
+        stored: the columns that told it, where a run stands again as it did.
     """
 
     status: str
     error: str | None
     at: datetime | None
+    stored: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of_row(cls, row: Any) -> JobEnd:
+        """How a run stands by its row, which is locked."""
+        return cls(row.status, row.error, row.finished_at, {name: getattr(row, name) for name in STANDING})
 
     def columns(self, now: datetime, seal: Seal = PLAIN) -> dict[str, Any]:
         """The columns of the run's row that tell it."""
+        if self.stored is not None:
+            return {**self.stored, "updated_at": now}
         text = None if self.error is None else seal.seal_text(storable_text(self.error))
         return {
             "status": self.status,

@@ -147,13 +147,15 @@ def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetim
         When it ends now.
 
     Raises:
-        LeaseLost: another worker took it.
+        LeaseLost: another worker took it, or somebody cancelled the run.
     """
     lock_lease(connection, lease.run_id, lease.epoch)
     now = database_now(connection)
     until = now + timedelta(seconds=seconds)
     connection.execute(UPDATE_LEASE, {"of_run": lease.run_id, "expires_at": until})
-    connection.execute(update(JOB).where(JOB.c.id == lease.run_id).values(heartbeat_at=now))
+    alive = update(JOB).where(JOB.c.id == lease.run_id, JOB.c.status != "cancelled").values(heartbeat_at=now)
+    if connection.execute(alive).rowcount != 1:
+        raise LeaseLost(lease.run_id, lease.epoch, why="it was cancelled")
     return until
 
 

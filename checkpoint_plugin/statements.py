@@ -126,7 +126,7 @@ class SqliteStatements:
             self.many[name] = Compiled(statement, dialect, (*rows.shared, *rows.columns))
         head: dict[str, Any] = {name: bindparam(given) for name, given in zip(ONE, HEAD, strict=True)}
         self.checkpoint = Compiled(sqlite.insert(CHECKPOINT).values(head), dialect, HEAD)
-        self.job = Compiled(_job_update().where(JOB.c.id == bindparam("run_id")), dialect, ("run_id", *JOB_VALUES))
+        self.job = Compiled(_job_update(bindparam("run_id")), dialect, ("run_id", *JOB_VALUES))
 
 
 @cache
@@ -153,7 +153,7 @@ def save_statement(names: frozenset[str], job: bool) -> Compiled:
     head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
     parts.append(insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held)).cte("new_checkpoint"))
     if job:
-        parts.append(_job_update().where(JOB.c.id == held.c.run_id).cte("new_job"))
+        parts.append(_job_update(held.c.run_id).cte("new_job"))
     arrays = [f"{name}_{column}" for name, rows in many.items() for column in rows.columns]
     given = (*FENCE, SHARED[-1], *HEAD, *arrays, *(JOB_VALUES if job else ()))
     return Compiled(select(func.count()).select_from(held).add_cte(*parts), dialect, given)
@@ -212,6 +212,8 @@ def _unnested(name: str, rows: Rows, held: Any) -> Any:
     return _adding(postgresql.insert(rows.table).from_select([*rows.shared, *rows.columns, *fixed], found), name)
 
 
-def _job_update() -> Any:
+def _job_update(run_id: Any) -> Any:
+    """What a save tells of its run; a cancelled one stays so."""
     values = {name: bindparam(given, type_=JOB.c[name].type) for name, given in zip(JOB_COLUMNS, JOB_VALUES, strict=True)}
-    return update(JOB).values(**values, version=JOB.c.version + 1)
+    of_run = (JOB.c.id == run_id, JOB.c.status != literal_column("'cancelled'"))
+    return update(JOB).where(*of_run).values(**values, version=JOB.c.version + 1)

@@ -20,7 +20,7 @@ from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.damaged_history import fetch_node_ids, fetch_numbers
 from checkpoint_plugin.definition import Definition, graph_of, is_storable_text, storable_text
-from checkpoint_plugin.errors import BlobsUnusable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
+from checkpoint_plugin.errors import BlobsUnusable, NotResumable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
@@ -150,6 +150,7 @@ class Store(ListedRuns):
 
         Raises:
             RunHeld: another worker holds it, or was faster.
+            NotResumable: somebody cancelled it.
             RunNotFound: there is no such run.
         """
 
@@ -160,18 +161,20 @@ class Store(ListedRuns):
         def begin(connection: Connection) -> tuple[Lease, JobEnd]:
             lease = take_lease(connection, run_id, holder, lease_seconds, steal=steal, shown=self.location.shown)
             row = lock_job(connection, run_id, self.location.shown)
+            if row.status == "cancelled":
+                raise NotResumable(run_id, "it is cancelled")
             if row.attempt != attempt - 1:
                 raise RunHeld(run_id, None, None)
             now = datetime.now(UTC)
             shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": now}
             update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **NO_SUSPENSION, **shown})
             connection.execute(TAKE_BACK, {"of_run": run_id})
-            return lease, JobEnd(row.status, row.error, row.finished_at)
+            return lease, JobEnd.of_row(row)
 
         return await self._surely(work, lambda connection: is_own(connection, run_id, holder))
 
     async def end_attempt(self, run_id: str, epoch: int, end: JobEnd | None, degraded: str | None = None) -> None:
-        """Let a run go, and write how it ended where no checkpoint did; who lost it writes nothing.
+        """Let a run go, and write how it ended where no checkpoint did; who lost it writes nothing, and a cancelled run stays so.
 
         Args:
             run_id: the run.
@@ -183,10 +186,11 @@ class Store(ListedRuns):
         def work(connection: Connection) -> None:
             if end is not None:
                 lock_lease(connection, run_id, epoch)
-                lock_job(connection, run_id, self.location.shown)
+                row = lock_job(connection, run_id, self.location.shown)
                 seal = self.keys.find(connection, run_id)
+                told = {} if row.status == "cancelled" else end.columns(datetime.now(UTC), seal)
                 more = {} if degraded is None else {"degraded": seal.seal_text(storable_text(degraded))}
-                update_job(connection, run_id, {**end.columns(datetime.now(UTC), seal), **more})
+                update_job(connection, run_id, {**told, **more})
             release_lease(connection, run_id, epoch)
 
         with suppress(LeaseLost):

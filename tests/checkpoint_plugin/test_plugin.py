@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import update
 
 from checkpoint_plugin.definition import NODE_ID_BYTES, define
-from checkpoint_plugin.errors import StoreDamaged, StoreMissing, ValueNotStorable
+from checkpoint_plugin.errors import NotResumable, StoreDamaged, StoreMissing, ValueNotStorable
+from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import open_loader
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB
@@ -31,7 +32,7 @@ from hookspecs import (
     RunInfo,
     loads_tagged,
 )
-from workflow_runner import Context, Graph, NodeFailed, RunStopped, Stream, WorkflowRunner, node
+from workflow_runner import Context, Graph, NodeFailed, NodeNotWaiting, RunStopped, Stream, WorkflowRunner, node
 
 CALLS: list[str] = []
 """What bodies did in this process; emptied before each test."""
@@ -418,3 +419,68 @@ def test_policies() -> None:
     assert Policy.from_options({"every_firing": True}).every_seconds is None
     assert Policy.from_options({"explicit": True}).moments == ("suspend",)
     assert Policy.from_options({"on_signal": False, "on_suspend": False}).moments == ("error",)
+
+
+async def test_a_cancelled_run_is_not_gone_on_with(store_url: str) -> None:
+    STOP_AT.append(4)
+    with pytest.raises(NodeFailed):
+        await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
+    STOP_AT.clear()
+    await JobRepository(store_url).change("r", lambda job: job.mark_cancelled())
+    CALLS.clear()
+    with pytest.raises(NotResumable, match="run 'r' cannot be resumed: it is cancelled"):
+        await runner(store_url).resume("r", graph=pipeline())
+    assert CALLS == []
+    assert await status(store_url) == "cancelled"
+
+
+@node
+async def cancels(x: int) -> int:
+    await JobRepository(CANCELLED[0]).change("r", lambda job: job.mark_cancelled())
+    return x
+
+
+@node
+async def never(x: int) -> int:
+    await asyncio.sleep(60)
+    return x
+
+
+CANCELLED: list[str] = []
+
+
+async def test_a_run_that_is_cancelled_while_it_is_executed_stops_and_stays_so(store_url: str) -> None:
+    CANCELLED[:] = [store_url]
+    graph = Graph()
+    graph.output("out", graph.add(never, x=graph.add(cancels, x=1)))
+    with pytest.raises(LeaseLost, match="this worker lost run 'r': it was cancelled"):
+        await runner(store_url).run(graph, enable={"checkpoint": {"lease_seconds": 1}}, run_id="r")
+    assert await status(store_url) == "cancelled"
+
+
+async def test_a_run_that_ends_before_it_hears_that_it_is_cancelled_stays_so(store_url: str) -> None:
+    CANCELLED[:] = [store_url]
+    graph = Graph()
+    graph.output("out", graph.add(cancels, x=1))
+    assert (await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")).outputs == {"out": [1]}
+    assert await status(store_url) == "cancelled"
+
+
+async def test_a_refused_resume_leaves_what_a_run_waits_for(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(waits_for_a_word, node_id="asks"))
+    graph.output("other", graph.add(count, node_id="counts", n=1))
+    await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    before = await JobRepository(store_url).get("r")
+    assert (before.suspended_node_id, before.suspension_reason) == ("asks", "a word")
+    assert before.suspension_state_json and before.suspension_metadata_json
+    with pytest.raises(NodeNotWaiting):
+        await runner(store_url).resume("r", graph=graph, updates={"counts": 1})
+    after = await JobRepository(store_url).get("r")
+    changing = {"attempt", "version", "updated_at", "heartbeat_at", "worker_id"}
+    assert after.model_dump(exclude=changing) == before.model_dump(exclude=changing)
+
+
+@node
+async def waits_for_a_word(context: Context) -> str:
+    return str(await context.suspend("a word", {"k": 1}, {"who": "me"}))
