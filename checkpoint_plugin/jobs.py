@@ -18,6 +18,7 @@ from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.keys import RunKeys
+from checkpoint_plugin.lease import lock_lease
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, Lease, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.run_definition import JOBS, TEXTS, insert_definition, short_texts
@@ -109,11 +110,16 @@ class JobRepository:
             found = await store.transact(work, write=False)
         return [found[run_id] for run_id in run_ids if run_id in found]
 
-    async def save(self, job: Job) -> Job:
+    async def save(self, job: Job, *, epoch: int | None = None) -> Job:
         """Write a run's row, if nobody wrote it since `job` was read: one statement compares and swaps.
+
+        Args:
+            job: as it shall be.
+            epoch: of the lease under which alone it may be written; `None` for whoever comes.
 
         Raises:
             StaleVersion: somebody did; nothing was written.
+            LeaseLost: the epoch is over; nothing was written.
             RunNotFound: there is no such row.
         """
         values = {name: value for name, value in job.model_dump().items() if name not in KEPT}
@@ -121,6 +127,8 @@ class JobRepository:
         statement = update(JOB).where(JOB.c.id == job.id, JOB.c.version == job.version)
 
         def work(connection: Connection) -> tuple[bool, bool]:
+            if epoch is not None:
+                lock_lease(connection, job.id, epoch)
             sealed = seal_texts(values, JOB_TEXTS, store.keys.find(connection, job.id))
             swapped = connection.execute(statement.values(version=job.version + 1, **sealed)).rowcount == 1
             there = swapped or connection.execute(select(JOB.c.id).where(JOB.c.id == job.id)).first() is not None
@@ -136,15 +144,17 @@ class JobRepository:
         job.updated_at = now
         return job
 
-    async def change(self, run_id: str, step: Callable[[Job], object]) -> Job:
+    async def change(self, run_id: str, step: Callable[[Job], object], *, epoch: int | None = None) -> Job:
         """Read a run's row, change it and write it; again from the start when somebody else was faster.
 
         Args:
             run_id: the run.
             step: changes the job, for example `lambda job: job.mark_cancelled()`.
+            epoch: as for `save`.
 
         Raises:
             RunNotFound: there is no such row.
+            LeaseLost: as `save`.
             StaleVersion: ten others in a row were faster.
             IllegalTransition: the run cannot make this step.
         """
@@ -152,12 +162,12 @@ class JobRepository:
             job = await self.get(run_id)
             step(job)
             try:
-                return await self.save(job)
+                return await self.save(job, epoch=epoch)
             except StaleVersion:
                 continue
         job = await self.get(run_id)
         step(job)
-        return await self.save(job)
+        return await self.save(job, epoch=epoch)
 
     async def find(
         self,

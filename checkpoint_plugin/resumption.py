@@ -117,7 +117,7 @@ class Resumption:
         )
         lease = await store.transact(lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown))
         try:
-            await jobs.change(run_id, lambda job: job.mark_running(self.worker_id))
+            await jobs.change(run_id, lambda job: job.mark_running(self.worker_id), epoch=lease.epoch)
             return await self._under(lease, store, jobs)
         finally:
             await store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
@@ -141,7 +141,9 @@ class Resumption:
             raise
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
-            await jobs.change(lease.run_id, lambda job: job.mark_failed(told) if job.status in EXECUTED else None)
+            await jobs.change(
+                lease.run_id, lambda job: job.mark_failed(told) if job.status in EXECUTED else None, epoch=lease.epoch
+            )
             return RecoveryOutcome(lease.run_id, "failed", told)
         finally:
             work.cancel()
@@ -154,5 +156,5 @@ class Resumption:
             elif job.status in EXECUTED and waiting is not None:
                 job.mark_suspended(waiting.node_id, waiting.suspension_reason)
 
-        await jobs.change(lease.run_id, end)
+        await jobs.change(lease.run_id, end, epoch=lease.epoch)
         return await self._ended(store, lease.run_id, result)

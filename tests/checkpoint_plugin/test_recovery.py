@@ -328,6 +328,25 @@ async def test_who_loses_the_lease_is_stopped(store: Store) -> None:
     assert row.owner == "thief", "the new owner's lease is left alone"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_lost_the_lease_without_hearing_of_it_ends_nothing(store: Store, fails: bool) -> None:
+    """As a function that keeps the event loop busy for longer than the lease lasts."""
+    await saved(store)
+
+    async def go_on(run_id: str) -> None:
+        holder = Holder("thief", "elsewhere", 1, None)
+        await store.transact(lambda connection: take_lease(connection, run_id, holder, 60, steal=True))
+        if fails:
+            raise ValueError("the reason")
+
+    outcome = await RecoveryService(store=store, execute=go_on).resume("r")
+    assert outcome.status == "held"
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.error) == ("running", None)
+    row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
+    assert row.owner == "thief"
+
+
 async def test_a_run_saved_by_hand_needs_a_function(store: Store) -> None:
     await saved(store)
     await make_stuck(store)
