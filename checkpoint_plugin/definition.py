@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -31,7 +32,7 @@ class Definition:
 
 
 def define(run: RunInfo, codec: Codec | None = None) -> Definition:
-    """What a resume of the run needs, encoded; urls, which may hold a password, are left out.
+    """What a resume of the run needs, encoded; urls, which may hold a password, are left out, and folders are absolute.
 
     Args:
         run: the run.
@@ -42,9 +43,7 @@ def define(run: RunInfo, codec: Codec | None = None) -> Definition:
     """
     codec = codec or Codec()
     _check_ids(run)
-    enable = {
-        name: {k: v for k, v in options.items() if not (name == NAME and _is_url(k, v))} for name, options in run.enable.items()
-    }
+    enable = {name: _kept(options) if name == NAME else dict(options) for name, options in run.enable.items()}
     columns = GraphColumns.of(run.graph)
     graph = {"graph": dict(run.graph)} if columns is None else {"columns": columns.stored()}
     parts = {**graph, "inputs": dict(run.inputs), "enable": enable}
@@ -107,6 +106,14 @@ def is_storable_text(text: str) -> bool:
 def storable_text(text: str) -> str:
     """Text as every database takes it: lone surrogates and NUL escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Our own options as a resume takes them: from whatever folder, its witness is the same."""
+    kept = {name: value for name, value in options.items() if not _is_url(name, value)}
+    if isinstance(folder := kept.get("witness"), str):
+        kept["witness"] = str(Path(folder).absolute())
+    return kept
 
 
 def _is_url(option: str, value: Any) -> bool:

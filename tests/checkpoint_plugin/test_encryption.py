@@ -315,3 +315,23 @@ async def test_a_witness_that_cannot_be_written_fails_the_save(store_url: str, t
     with pytest.raises(StoreUnreadable, match="option witness"):
         await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", firing=1)), "step")
     await store.close()
+
+
+async def test_a_witness_is_found_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/c.db"
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    BROKEN[:] = ["2"]
+    with pytest.raises(NodeFailed):
+        await run(url, chain("steps", n=6), explicit=True, on_error=True, witness="noted")
+    older = (tmp_path / "c.db").read_bytes()
+    BROKEN[:] = ["4"]
+    with pytest.raises(NodeFailed):
+        await runner().resume("r", url=url)
+    BROKEN.clear()
+    (tmp_path / "c.db").write_bytes(older)
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(StoreDamaged, match="was durable, and the newest that is there is"):
+        await runner().resume("r", url=url)
+    assert list((tmp_path / "there").iterdir()) == []
