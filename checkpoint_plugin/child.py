@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from checkpoint_plugin.location import ENVIRONMENT
+from hookspecs import DISABLE_VARIABLE
 
 __all__ = ["ChildEnd", "resume_in_child"]
 
@@ -35,14 +36,16 @@ class ChildEnd:
     told: str | None
 
 
-async def resume_in_child(run_id: str, url: str, nodes: Sequence[str]) -> ChildEnd:
+async def resume_in_child(run_id: str, url: str, nodes: Sequence[str], blocked: Collection[str] = ()) -> ChildEnd:
     """Run `workflow resume` to its end. A caller that is cancelled has it stopped, which saves, and waits for that.
 
     Args:
         run_id: the run.
         url: of the store; handed over where other users of the host do not see it.
         nodes: files or modules of node types.
+        blocked: names of plugins that it does not import, besides those that the environment keeps out.
     """
+    kept_out = ",".join((os.environ.get(DISABLE_VARIABLE, ""), *sorted(blocked)))
     options = [part for path in nodes for part in ("--nodes", path)]
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
@@ -50,7 +53,7 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str]) -> ChildE
         "--quiet",
         "--",
         run_id,
-        env={**os.environ, ENVIRONMENT: url},
+        env={**os.environ, ENVIRONMENT: url, DISABLE_VARIABLE: kept_out},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ class RecoveryService:
         nodes: files or modules of node types, for the command.
         lease_seconds: how long a run saved by hand is owned after the last sign of life.
         max_attempts: a run of which so many recoveries came to no end is set aside.
+        blocked: names of plugins that the process of a run does not import.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class RecoveryService:
         nodes: Sequence[str] = (),
         lease_seconds: float = LEASE_SECONDS,
         max_attempts: int = MAX_ATTEMPTS,
+        blocked: Collection[str] = (),
     ) -> None:
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._access = StoreAccess(url, store)
-        self._resumption = Resumption(self.worker_id, execute, nodes, lease_seconds)
+        self._resumption = Resumption(self.worker_id, execute, nodes, lease_seconds, blocked)
         self._max_attempts = max_attempts
 
     # Looking.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -61,13 +61,22 @@ class Resumption:
         execute: goes on with the run of an id; `None` for a process of its own.
         nodes: files or modules of node types, for the command.
         lease_seconds: how long a run saved by hand is owned after the last sign of life.
+        blocked: names of plugins that its process does not import.
     """
 
-    def __init__(self, worker_id: str, execute: Execute | None, nodes: Sequence[str], lease_seconds: float) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        execute: Execute | None,
+        nodes: Sequence[str],
+        lease_seconds: float,
+        blocked: Collection[str] = (),
+    ) -> None:
         self.worker_id = worker_id
         self._execute = execute
         self._nodes = tuple(nodes)
         self._lease_seconds = lease_seconds
+        self._blocked = frozenset(blocked)
 
     @property
     def strategies(self) -> frozenset[str] | None:
@@ -93,7 +102,7 @@ class Resumption:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
             return RecoveryOutcome(run_id, "refused" if refused else "failed", f"{type(error).__name__}: {error}")
         try:
-            end = await resume_in_child(run_id, store.location.url, self._nodes)
+            end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more
             return RecoveryOutcome(run_id, "refused", f"no process could be started for it: {error}")
         status = CODES.get(end.code)

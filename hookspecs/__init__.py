@@ -5,7 +5,7 @@ from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.columns import GraphColumns
 from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
 from hookspecs.description import PluginDescription, describe_plugins
-from hookspecs.entries import CODECS, COMMANDS, NODES, PLUGINS, STORES, PluginEntry
+from hookspecs.entries import CODECS, COMMANDS, DISABLE_VARIABLE, NODES, PLUGINS, STORES, PluginEntry
 from hookspecs.errors import (
     HookError,
     LeaseLost,
@@ -46,6 +46,7 @@ from hookspecs.tagged import dumps_tagged, from_tagged, loads_tagged, to_tagged
 __all__ = [
     "CODECS",
     "COMMANDS",
+    "DISABLE_VARIABLE",
     "HOOK_ARGUMENTS",
     "NODES",
     "NO_HOOKS",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CODECS",
     "COMMANDS",
+    "DISABLE_VARIABLE",
     "GROUPS",
     "NODES",
     "PLUGINS",
@@ -34,6 +35,7 @@ CODECS: Final = "workflow_runner.codecs"
 GROUPS: Final = (PLUGINS, STORES, COMMANDS, NODES, CODECS)
 
 DISABLE_VARIABLE: Final = "WORKFLOW_DISABLE_PLUGINS"
+"""Names of plugins that are kept out, separated by commas."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,11 @@ class PluginHost:
         """The plugins made in code, by name, blocked ones too."""
         return {name: entry.plugin for name, entry in self._registered.items()}
 
+    @property
+    def blocked(self) -> frozenset[str]:
+        """The names of plugins that are kept out, whether they are there or not."""
+        return self._blocked
+
     def blocks(self, name: str) -> bool:
         """Whether a plugin of this name is kept out."""
         return name in self._blocked

@@ -13,6 +13,7 @@ import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing
 from checkpoint_plugin.cli.options import store_options
+from hookspecs import PluginHost
 
 if TYPE_CHECKING:
     from checkpoint_plugin.resumption import RecoveryOutcome
@@ -58,7 +59,9 @@ TERMINATED: Final = 128 + signal.SIGTERM
 )
 @click.option("--paused", is_flag=True, help="Also resume runs that were stopped, by a signal for example.")
 @store_options
+@click.make_pass_decorator(PluginHost, ensure=True)
 def recover(
+    host: PluginHost,
     nodes: Sequence[str],
     watch: bool,
     interval: float,
@@ -87,7 +90,7 @@ def recover(
     """
     from checkpoint_plugin.recovery import RecoveryService
 
-    service = RecoveryService(url=url, nodes=nodes, max_attempts=max_attempts)
+    service = RecoveryService(url=url, nodes=nodes, max_attempts=max_attempts, blocked=host.blocked)
     told: list[str] = []
     found: list[dict[str, Any]] = []
 

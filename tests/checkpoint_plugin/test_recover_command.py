@@ -16,6 +16,7 @@ import pytest
 
 from checkpoint_plugin import Job, JobRepository
 from tests.cli.command import environment, start, workflow
+from tests.distribution import install_distribution
 from tests.postgres import Server, start_server
 
 NODES = """
@@ -138,6 +139,25 @@ def test_a_run_that_cannot_be_resumed_is_told(folder: Folder) -> None:
     assert done.stdout.startswith("run one: refused: ") and "nodes" in done.stdout
     job = folder.job("one")
     assert (job.status, job.retry_count) == ("running", 0)
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_a_blocked_plugin_is_blocked_where_the_run_is_executed(folder: Folder, way: str) -> None:
+    modules = {"traced": "from pathlib import Path\nPath('imported').touch()\ndef make(options): return object()"}
+    entries = {"workflow_runner": {"sample": "traced:make"}}
+    packages = install_distribution(folder.path / "packages", "sample-plugin", entries=entries, modules=modules)
+    flow = {**FLOW, "enable": {**FLOW["enable"], "sample": True}}
+    (folder.path / "flow.json").write_text(json.dumps(flow))
+    folder.env = environment(packages, WORKFLOW_CHECKPOINT_URL=folder.env["WORKFLOW_CHECKPOINT_URL"])
+    folder.kill_runs("one")
+    (folder.path / "imported").unlink()
+    folder.go_on()
+    blocked = folder.env | {"WORKFLOW_DISABLE_PLUGINS": "other" if way == "option" else "sample"}
+    options = ["-p", "no:sample" if way == "option" else "no:other"]
+    done = workflow("recover", "--nodes", "nodes.py", *options, cwd=folder.path, env=blocked)
+    assert done.returncode == 1
+    assert done.stdout.startswith("run one: refused: ") and "'sample'" in done.stdout and "blocked" in done.stdout
+    assert not (folder.path / "imported").exists()
 
 
 def test_without_a_store_there_is_nothing_to_do(tmp_path: Path) -> None:

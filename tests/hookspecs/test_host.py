@@ -133,6 +133,7 @@ def test_a_blocked_plugin_is_not_imported(sample: None, way: str, monkeypatch: p
         host.entries(COMMANDS)["look"].load()
     assert only_installed("sample", host).status == "blocked"
     assert host.bind({"sample": False}) is NO_HOOKS
+    assert host.blocked == {"checkpoint", "sample"}
     assert "sample_plugin" not in sys.modules
 
 
