@@ -14,6 +14,7 @@ from hookspecs import WorkflowError
 from workflow_runner.cli.progress import open_progress
 from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, print_json
 from workflow_runner.cli.signals import StopSignals
+from workflow_runner.cli.streams import settle
 from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
 from workflow_runner.events import CheckpointSaved, Event, RunStarted
 from workflow_runner.runner import Result, WorkflowRunner
@@ -41,6 +42,7 @@ class Execution:
         self.run_id = run_id
         self._as_json = as_json
         self._quiet = quiet
+        self._output = sys.stdout
 
     def drive(self, runner: WorkflowRunner, start: Start) -> int:
         """Run to the end, and report.
@@ -100,8 +102,7 @@ class Execution:
         code = signals.exit_code or FAULT
         told = "a body kept the event loop busy, so no checkpoint was taken at the end. Let it await now and then."
         error = RunnerError(f"run {self.run_id!r} was left {PATIENCE_SECONDS:g} s after the signal: {told}")
-        if sys.__stdout__ is not None:
-            sys.stdout = sys.__stdout__
+        sys.stdout = self._output
         self._print(RunReport(self.run_id, "paused", error=error))
         leave(code)
 
@@ -186,9 +187,7 @@ def _waiting(result: Result) -> str:
 
 def leave(code: int) -> None:
     """End the process without waiting for threads or tasks that do not end."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+    os._exit(settle(code))
 
 
 def _threads_are_left() -> bool:

@@ -14,6 +14,7 @@ from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.report import RunReport, error_object, exit_code_of, explain, print_json
 from workflow_runner.cli.resume import resume
 from workflow_runner.cli.run import run
+from workflow_runner.cli.streams import settle, standard_streams
 from workflow_runner.cli.validate import refusal, validate
 
 __all__ = ["main"]
@@ -94,7 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    rest, blocked = take_blocked(sys.argv[1:] if arguments is None else arguments)
+    with standard_streams():
+        return settle(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    rest, blocked = take_blocked(arguments)
     try:
         code = workflow.main(rest, prog_name="workflow", standalone_mode=False, obj=PluginHost(blocked))
     except click.Abort:
