@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Integer, String, and_, bindparam, func, select, tuple_
 
 from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.bounds import check_number, no_checkpoint
 from checkpoint_plugin.completed import Blocks
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
@@ -24,7 +25,6 @@ from checkpoint_plugin.models import (
 from checkpoint_plugin.payloads import PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.raw_rows import fetch_tuples
 from checkpoint_plugin.sealing import Seal
-from hookspecs import StoreError
 
 __all__ = ["fetch_blocks", "fetch_head", "fetch_nodes", "fetch_segments", "load_payloads"]
 
@@ -45,6 +45,7 @@ def fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
         StoreDamaged: they do not agree.
         StoreError: there is no checkpoint of that number.
     """
+    check_number(run_id, number)
     head = connection.execute(_head(number is None), {"run": run_id, "wanted": number}).first()
     if head is not None and head.newest_number is None:
         raise StoreDamaged(run_id, "it has no row in lease")
@@ -55,7 +56,7 @@ def fetch_head(connection: Connection, run_id: str, number: int | None) -> Any:
             )
         return head
     if number is not None:
-        raise StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
+        raise no_checkpoint(run_id, number)
     if head is not None and head.newest_number:
         raise StoreDamaged(run_id, "the checkpoint itself is missing", head.newest_number)
     return None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.models import EVENT, EVENT_HEAD
 from checkpoint_plugin.sealed_columns import open_texts
 from checkpoint_plugin.sealing import Seal
@@ -54,5 +55,5 @@ def select_events(
     if node_id is not None:
         query = query.where(EVENT.c.node_id == node_id)
     if after is not None:
-        query = query.where(EVENT.c.seq > after)
-    return query if limit is None else query.limit(limit)
+        query = query.where(EVENT.c.seq > bounded(after))
+    return query if limit is None else query.limit(bounded(limit))

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.definition import is_storable_text
@@ -235,7 +236,7 @@ class JobRepository:
         if limit < 1 or offset < 0:
             raise ValueError(f"limit {limit}, offset {offset}: give a limit of 1 or more and an offset of 0 or more.")
         found = JOBS.where(true(), *wanted)
-        ordered = found.order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit).offset(offset)
+        ordered = found.order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(bounded(limit)).offset(bounded(offset))
 
         def work(connection: Connection) -> Page:
             total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()

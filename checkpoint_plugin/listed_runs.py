@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 from sqlalchemy import Connection, select
 
+from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import StoreDamaged
@@ -123,5 +124,6 @@ class ListedRuns(OpenStore):
 
 def _newest(columns: Sequence[Any], statuses: Collection[str], limit: int | None) -> Any:
     """Of every run, newest first, or of so many of those with such a status."""
-    query = select(*columns).order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(limit)
+    query = select(*columns).order_by(JOB.c.created_at.desc(), JOB.c.id.desc())
+    query = query if limit is None else query.limit(bounded(limit))
     return query.where(JOB.c.status.in_(statuses)) if statuses else query

@@ -23,6 +23,7 @@ from checkpoint_plugin.recovery_pass import RecoveryPass
 from checkpoint_plugin.recovery_plan import RecoveryPlan, make_plan
 from checkpoint_plugin.resumable import fetch_resumable
 from checkpoint_plugin.resumption import Execute, RecoveryOutcome, Resumption
+from checkpoint_plugin.retention import read_duration
 from checkpoint_plugin.run_record import load_record
 from checkpoint_plugin.status import RESUMABLE
 from checkpoint_plugin.store import RUNNER, Store
@@ -137,6 +138,7 @@ class RecoveryService:
             max_age: seconds since the last sign of life.
 
         Raises:
+            ValueError: the age is none, or longer than a thousand years.
             StoreError: the store cannot be read.
         """
         search = Search(_age(max_age), due=False)
@@ -199,6 +201,7 @@ class RecoveryService:
             What came of each.
 
         Raises:
+            ValueError: as `find_stuck_runs`.
             StoreError: the store cannot be used.
         """
         return [outcome async for outcome in self.recover(max_age, at_once=at_once, paused=paused)]
@@ -225,6 +228,7 @@ class RecoveryService:
             What came of each. Whoever leaves off before the end closes it: runs that are executed are then stopped.
 
         Raises:
+            ValueError: as `find_stuck_runs`.
             StoreError: the store cannot be used, and nobody is told.
         """
         work = RecoveryPass(self._access, self._resumption, Search(_age(max_age), paused=paused), self._max_attempts)
@@ -232,4 +236,6 @@ class RecoveryService:
 
 
 def _age(max_age: float | timedelta) -> timedelta:
-    return max_age if isinstance(max_age, timedelta) else timedelta(seconds=max_age)
+    seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else float(max_age)
+    read_duration(abs(seconds))  # negative: also what gave a sign of life just now, by whatever clock
+    return timedelta(seconds=seconds)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from hookspecs import PluginOptionsInvalid
 
-__all__ = ["CheckpointRow", "Retention", "Thinning", "read_duration"]
+__all__ = ["LONGEST", "CheckpointRow", "Retention", "Thinning", "read_duration"]
 
 UNITS: Final[Mapping[str, float]] = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 LONGEST: Final = 365_000 * 86_400.0

@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, select, update
 
+from checkpoint_plugin.bounds import check_number, no_checkpoint
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.job import lock_job
@@ -40,6 +41,7 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
     def work(connection: Connection) -> int:
         with telling_damage(run_id, "its row"):
             lock_job(connection, run_id, store.location.shown)
+        check_number(run_id, number)
         newest = select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)
         wanted = connection.execute(newest).scalar_one() if number is None else number
         of_run = CHECKPOINT.c.run_id == run_id
@@ -48,7 +50,7 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
             raise StoreError(f"checkpoint {named} of run {run_id!r} is named {name!r} already. Choose another name.")
         done = connection.execute(update(CHECKPOINT).where(of_run, CHECKPOINT.c.number == wanted).values(label=name))
         if done.rowcount == 0:
-            raise StoreError(f"run {run_id!r} has no checkpoint {wanted}. See `workflow checkpoints {run_id}`.")
+            raise no_checkpoint(run_id, wanted)
         return int(wanted)
 
     return await store.transact(work)

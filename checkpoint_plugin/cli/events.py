@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from checkpoint_plugin.bounds import LARGEST
 from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
 from checkpoint_plugin.cli.options import read_store, store_options
 
@@ -26,7 +27,7 @@ COLUMNS: Final = ("seq", "time", "kind", "node_id", "payload")
 @click.argument("run_id", metavar="RUN")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only events of this kind; may be repeated.")
 @click.option("--node", "node_id", metavar="NODE", help="Only events of this node.")
-@click.option("--after", type=int, metavar="SEQ", help="Only events with a higher number.")
+@click.option("--after", type=click.IntRange(max=LARGEST), metavar="SEQ", help="Only events with a higher number.")
 @click.option("--follow", is_flag=True, help="Go on until the run has ended; with --json, one object a line.")
 @store_options
 def events(

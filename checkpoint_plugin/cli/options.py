@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -11,13 +12,24 @@ import click
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
 
-__all__ = ["DAMAGED", "read_store", "store_options"]
+__all__ = ["DAMAGED", "Seconds", "read_store", "store_options"]
 
 DAMAGED: Final = 5
 """The exit code where something stored is damaged."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds in a range; `nan` is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds that a text says."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def store_options(command: F) -> F:

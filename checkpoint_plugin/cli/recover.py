@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing
-from checkpoint_plugin.cli.options import store_options
+from checkpoint_plugin.cli.options import Seconds, store_options
+from checkpoint_plugin.retention import LONGEST
 from hookspecs import PluginHost
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 @click.option("--watch", is_flag=True, help="Go on looking until stopped; with --json, one object a line.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.05),
+    type=Seconds(min=0.05),
     default=5.0,
     show_default=True,
     metavar="S",
@@ -40,7 +41,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 )
 @click.option(
     "--max-age",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0, max=LONGEST),
     default=0.0,
     show_default=True,
     metavar="S",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from checkpoint_plugin.bounds import LARGEST
 from checkpoint_plugin.cli.damaged import damage_document, end_with_damage
 from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
 from checkpoint_plugin.cli.options import read_store, store_options
@@ -23,7 +24,7 @@ __all__ = ["checkpoints", "runs", "show"]
 @click.option(
     "--status", "statuses", multiple=True, type=click.Choice(get_args(RunStatus)), help="Only of this status (repeatable)."
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option("--limit", type=click.IntRange(min=1, max=LARGEST), metavar="N", help="Only the newest N.")
 @store_options
 def runs(statuses: tuple[str, ...], limit: int | None, url: str | None, as_json: bool, quiet: bool) -> None:
     """List stored runs, newest first.

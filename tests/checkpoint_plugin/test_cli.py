@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from checkpoint_plugin import EventLogger, JobRepository
 from checkpoint_plugin.cli.events import events
+from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.runs import checkpoints, runs, show
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
@@ -83,6 +84,30 @@ def test_runs_are_chosen_by_status_and_number(filled: str) -> None:
     assert [run["run_id"] for run in document(runs, "--url", filled, "--status", "failed")["runs"]] == ["r"]
     assert [run["run_id"] for run in document(runs, "--url", filled, "--limit", "1")["runs"]] == ["s"]
     assert call(runs, "--url", filled, "--status", "lost").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "limit"),
+    [
+        (runs, ["--limit", "99999999999999999999"], "1<=x<=9223372036854775807"),
+        (events, ["r", "--after", "99999999999999999999"], "x<=9223372036854775807"),
+        (recover, ["--max-age", "1e12"], "0<=x<=31536000000.0"),
+        (recover, ["--max-age", "inf"], "0<=x<=31536000000.0"),
+        (recover, ["--max-age", "nan"], "'nan' is no number of seconds"),
+        (recover, ["--interval", "nan"], "'nan' is no number of seconds"),
+    ],
+)
+def test_a_number_that_no_store_could_be_asked_for(filled: str, command: click.Command, arguments: list[str], limit: str) -> None:
+    done = call(command, *arguments, "--url", filled)
+    assert done.exit_code == 2
+    assert arguments[-2] in done.stderr and limit in done.stderr
+
+
+def test_the_store_lists_as_many_runs_as_there_are(filled: str) -> None:
+    async def work(store: Store) -> None:
+        assert len(await store.jobs(limit=10**20)) == 2
+
+    fill(filled, work)
 
 
 def test_show_names_every_node_also_those_that_never_started(filled: str) -> None:

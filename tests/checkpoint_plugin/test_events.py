@@ -40,6 +40,8 @@ async def test_events_come_back_in_order_and_by_question(store_url: str) -> None
     assert [e.seq for e in await log.events(node_id="a")] == [1, 3]
     assert [e.seq for e in await log.events(after=1)] == [2, 3]
     assert [e.seq for e in await log.events(kind="started", node_id="b", after=0, limit=1)] == [2]
+    assert await log.events(after=10**20) == []
+    assert [e.seq for e in await log.events(after=-(10**20), limit=10**20)] == [0, 1, 2, 3]
     await log.stop()
     await log.stop()
     assert await EventLogger("other", store_url).events() == []

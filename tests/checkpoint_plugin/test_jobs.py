@@ -286,6 +286,8 @@ async def test_questions_have_pages_and_totals(jobs: JobRepository, store_url: s
     assert [job.id for job in inside.items] == ["r06", "r05"]
     assert (await jobs.find(updated_before=START)).total == 0
     assert (await jobs.find(workflow_id="w", job_type="workflow")).total == 0
+    assert len((await jobs.find(limit=10**20)).items) == 24
+    assert (await jobs.find(limit=10**20, offset=10**20)).items == []
     with pytest.raises(ValueError, match="limit 0"):
         await jobs.find(limit=0)
     with pytest.raises(ValueError, match="offset -1"):

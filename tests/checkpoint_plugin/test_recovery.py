@@ -241,6 +241,10 @@ async def test_a_run_is_stuck_when_nobody_holds_it_and_it_gave_no_sign_of_life(s
     await held_by(store, "held", "other")
     service = RecoveryService(store=store)
     assert [job.id for job in await service.find_stuck_runs(max_age=60)] == ["recovering", "stuck"]
+    assert await service.find_stuck_runs(max_age=timedelta(days=365_000)) == []
+    for age in (1e12, -1e12, float("nan"), timedelta.max):
+        with pytest.raises(ValueError, match="duration"):
+            await service.find_stuck_runs(max_age=age)
     assert await service.find_stuck_runs(timedelta(hours=2)) == []
     await execute(store, update(LEASE).where(LEASE.c.run_id == "held").values(expires_at=old))
     assert {job.id for job in await service.find_stuck_runs(60)} == {"recovering", "stuck", "held"}

@@ -1,0 +1,34 @@
+"""Numbers that databases take: one that is larger never reaches them, and is answered as one that is not there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hookspecs import StoreError
+
+__all__ = ["LARGEST", "bounded", "check_number", "no_checkpoint"]
+
+LARGEST: Final = 2**63 - 1
+"""Of events, and of rows to list."""
+LARGEST_NUMBER: Final = 2**31 - 1
+"""Of a checkpoint, which PostgreSQL keeps in 32 bits."""
+
+
+def bounded(number: int) -> int:
+    """The nearest number that databases take: what is asked for beyond it is the same, everything or nothing."""
+    return max(-LARGEST, min(number, LARGEST))
+
+
+def check_number(run_id: str, number: int | None) -> None:
+    """Refuse the number of a checkpoint that no database could be asked for.
+
+    Raises:
+        StoreError: there is no checkpoint of that number.
+    """
+    if number is not None and abs(number) > LARGEST_NUMBER:
+        raise no_checkpoint(run_id, number)
+
+
+def no_checkpoint(run_id: str, number: int) -> StoreError:
+    """The error that a run has no checkpoint of a number."""
+    return StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
