@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -355,12 +355,13 @@ def resume_workflow(
     enable: Mapping[str, Any] | None = None,
     graph: Graph | Mapping[str, Any] | None = None,
     url: str | None = None,
-    accept_changed: Sequence[str] = (),
+    accept_changed: Iterable[str] = (),
     checkpoint: CheckpointChoice = None,
+    steal: bool = False,
     updates: Mapping[str, Any] | None = None,
     replay: Collection[str] = (),
     **settings: Any,
 ) -> Result:
     """`WorkflowRunner(**settings).resume(...)` for code without an event loop."""
     runner = WorkflowRunner(**settings)
-    return asyncio.run(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, updates=updates, replay=replay))
+    return asyncio.run(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, steal, updates, replay))

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
+from inspect import BoundArguments, signature
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ from workflow_runner import (
     Stream,
     WorkflowRunner,
     node,
+    resume_workflow,
     run_workflow,
 )
 
@@ -564,6 +566,34 @@ def test_the_synchronous_twin() -> None:
     graph.output("out", graph.add(double, x=2))
     result = run_workflow(graph, run_id="r")
     assert (result.run_id, result.status, result.outputs) == ("r", "completed", {"out": [4]})
+
+
+@pytest.mark.parametrize(
+    ("twin", "method"), [(run_workflow, WorkflowRunner.run), (resume_workflow, WorkflowRunner.resume)], ids=["run", "resume"]
+)
+def test_synchronous_twins_take_what_the_methods_take(twin: Callable[..., Any], method: Callable[..., Any]) -> None:
+    of_runner, *taken = signature(method).parameters.values()
+    *offered, settings = signature(twin).parameters.values()
+    assert offered == taken
+    assert (of_runner.name, settings.kind) == ("self", settings.VAR_KEYWORD)
+    own = set(signature(WorkflowRunner).parameters)
+    assert not own & {parameter.name for parameter in offered}, "a setting of the same name could not be given"
+
+
+def test_what_a_twin_is_given_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[BoundArguments] = []
+
+    async def hear(*arguments: Any, **named: Any) -> None:
+        heard.append(bind(*arguments, **named))
+
+    for twin, method in ((run_workflow, "run"), (resume_workflow, "resume")):
+        bind = signature(getattr(WorkflowRunner, method)).bind
+        monkeypatch.setattr(WorkflowRunner, method, hear)
+        given: dict[str, Any] = {name: object() for name in list(signature(twin).parameters)[:-1]}
+        twin(**given)
+        arguments = dict(heard.pop().arguments)
+        assert isinstance(arguments.pop("self"), WorkflowRunner)
+        assert arguments == given
 
 
 @pytest.mark.parametrize("settings", [{"edge_capacity": 0}, {"edge_capacity": 9, "max_edge_capacity": 8}, {"validate": "no"}])
