@@ -110,9 +110,17 @@ class WorkflowRunner:
         self._running: set[Run] = set()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have a function called with every event of every run; gives a function that ends this."""
+        """Have a function called with every event of every run; gives a function that ends this, and may be called again."""
+        subscribed = True
+
+        def end() -> None:
+            nonlocal subscribed
+            if subscribed:
+                subscribed = False
+                self._listeners.remove(listener)
+
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return end
 
     def validate(self, graph: Graph | Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> None:
         """Check a graph, and the inputs if given, without running anything.

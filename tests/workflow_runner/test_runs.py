@@ -544,6 +544,21 @@ async def test_events() -> None:
     assert len(events) > len(more)
 
 
+async def test_unsubscribing_twice_ends_one_subscription() -> None:
+    heard: list[Event] = []
+    runner = WorkflowRunner()
+    end, other = runner.subscribe(heard.append), runner.subscribe(heard.append)
+    end()
+    end()
+    graph = Graph()
+    graph.add(double, x=1)
+    await runner.run(graph)
+    assert sum(isinstance(event, RunStarted) for event in heard) == 1
+    other()
+    other()
+    end()
+
+
 async def test_enabling_what_is_not_installed_does_not_start() -> None:
     graph = Graph(enable={"no_such_plugin": True})
     graph.add(boom, x=1)
