@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -50,6 +51,22 @@ def section(name: str) -> str:
     arguments = " ".join(str(p.metavar or p.name).upper() for p in command.params if isinstance(p, click.Argument))
     title = f"workflow {name} {arguments}".strip()
     return "\n".join([f"## {title}", "", command.get_short_help_str(200), "", "| flag | meaning |", "|---|---|", *rows, ""])
+
+
+def codes_of_help(name: str) -> set[str]:
+    """The exit codes that the help of a command tells: each stands behind two spaces or more, before its meaning."""
+    _, _, told = (COMMANDS[name].help or "").partition("Exit codes:")
+    return set(re.findall(r"\d+", " ".join(re.findall(r"\s{2,}(\d+(?:, \d+)*) ", told))))
+
+
+def test_the_exit_codes_are_documented() -> None:
+    table, _, _ = PAGE.partition("| exit code | meaning |\n|---|---|\n")[2].partition("\n\n")
+    codes = {code for line in table.splitlines() for code in line.split("|")[1].replace(",", " ").split()}
+    assert codes == {"0", "1", "2", "3", "4", "5", "6", "70", "74", "130", "143"}
+    for name in ("run", "resume"):
+        assert codes_of_help(name) == codes - {"70", "74"}, "those two are of every command"
+    for name in COMMANDS:
+        assert codes_of_help(name) <= codes
 
 
 @pytest.mark.parametrize("name", COMMANDS)

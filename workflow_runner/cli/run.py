@@ -56,6 +56,8 @@ def run(
     \b
     Exit codes:
       0 completed    1 a node failed    2 wrong graph, input, plugin or usage
+      3 suspended: nodes wait for answers or for a time
+      4 another worker took the run over
       5 the store cannot save    6 completed, but not everything was saved
       130, 143 stopped by a signal (resume it)
     """
