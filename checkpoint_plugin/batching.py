@@ -42,6 +42,16 @@ class _Entry(Generic[T]):
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
 
+@dataclass(slots=True, eq=False)
+class _Caller(Generic[T]):
+    """Who stands in line with a value until there is room; `taken` then says when it is durable, to who asks for that."""
+
+    value: T
+    place: Hashable
+    durable: bool
+    taken: asyncio.Future[asyncio.Future[None] | None]
+
+
 class BatchWriter(Generic[T]):
     """Collects values and writes them by batches, in the order in which they came.
 
@@ -82,10 +92,11 @@ class BatchWriter(Generic[T]):
         self._merge = merge
         self._waiting: deque[_Entry[T]] = deque()
         self._by_key: dict[Hashable, _Entry[T]] = {}
+        self._line: dict[Hashable, list[_Caller[T]]] = {}
+        """Who waits for room, in order: those of one key get in together. No key in it is in `_by_key`."""
         self._batch: list[_Entry[T]] = []
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
         self._urgent = False
         self._stopping = False
         self._broken: BaseException | None = None
@@ -105,9 +116,11 @@ class BatchWriter(Generic[T]):
         if self._task is None:
             self._stopping = False
             self._wake = asyncio.Event()
-            self._room = asyncio.Event()
             self._wake.set()
             self._task = asyncio.create_task(self._run(), name=f"workflow-{self._name}")
+            for caller in [caller for callers in self._line.values() for caller in callers]:
+                if caller.taken.get_loop() is not self._task.get_loop():  # its event loop has ended, and it never goes on
+                    self._leave(caller)
 
     async def put(self, value: T, key: Hashable = None, *, durable: bool = False) -> None:
         """Add a value.
@@ -122,21 +135,12 @@ class BatchWriter(Generic[T]):
             StoreError: the writer is broken by this error.
         """
         self._check()
-        entry = self._by_key.get(key) if self._merge is not None else None
-        if entry is not None and self._merge is not None:
-            entry.value = self._merge(entry.value, value)
-            entry.asked += 1
+        if key in self._by_key or (not self._line and self._has_room()):
+            written = self._take(value, key, durable)
         else:
-            await self._wait_for_room()
-            entry = _Entry(value)
-            self._waiting.append(entry)
-            if self._merge is not None:
-                self._by_key[key] = entry
-        self.stats.queued += 1
-        if len(self._waiting) == 1 or len(self._waiting) >= self._size:
-            self._wake.set()
-        if durable:
-            await self._durable([entry])
+            written = await self._stand_in_line(value, key, durable)
+        if written is not None:
+            await written
 
     async def flush(self) -> None:
         """Return when all that waits now is durable.
@@ -148,7 +152,8 @@ class BatchWriter(Generic[T]):
             raise self._broken
         entries = [*self._batch, *self._waiting]
         if entries and self._task is not None:
-            await self._durable(entries)
+            for future in [self._ask(entry) for entry in entries]:
+                await future
 
     async def stop(self, timeout: float) -> None:
         """Write what waits, and end; harmless when it has ended.
@@ -162,7 +167,7 @@ class BatchWriter(Generic[T]):
         self._stopping = True
         task, self._task = self._task, None
         self._wake.set()
-        self._room.set()
+        self._dismiss(self._broken or WriterStopped(self._name, ()))
         if task is not None:
             await asyncio.wait((task,), timeout=timeout)
             if not task.done():
@@ -181,24 +186,70 @@ class BatchWriter(Generic[T]):
         if self._stopping:
             raise WriterStopped(self._name, ())
 
-    async def _wait_for_room(self) -> None:
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                while len(self._waiting) >= self._limit:
-                    self._room.clear()
-                    await self._room.wait()
-                    self._check()
-        except TimeoutError:
-            raise WriterStopped(self._name, self.waiting) from self._broken
+    def _has_room(self) -> bool:
+        return len(self._waiting) < self._limit
 
-    async def _durable(self, entries: Sequence[_Entry[T]]) -> None:
-        futures = [asyncio.get_running_loop().create_future() for _ in entries]
-        for entry, future in zip(entries, futures, strict=True):
-            entry.waiters.append(future)
+    def _take(self, value: T, key: Hashable, durable: bool) -> asyncio.Future[None] | None:
+        """Let a value wait to be written, by itself or within the one of its key; when it is durable, for who asks for it."""
+        entry = self._by_key.get(key)
+        if entry is not None and self._merge is not None:
+            entry.value = self._merge(entry.value, value)
+            entry.asked += 1
+        else:
+            entry = _Entry(value)
+            self._waiting.append(entry)
+            if self._merge is not None:
+                self._by_key[key] = entry
+        self.stats.queued += 1
+        if len(self._waiting) == 1 or len(self._waiting) >= self._size:
+            self._wake.set()
+        return self._ask(entry) if durable else None
+
+    async def _stand_in_line(self, value: T, key: Hashable, durable: bool) -> asyncio.Future[None] | None:
+        """Wait for room; what it gives is that of `_take`, which was called meanwhile."""
+        place = object() if self._merge is None else key
+        caller = _Caller(value, place, durable, asyncio.get_running_loop().create_future())
+        self._line.setdefault(place, []).append(caller)
+        try:
+            await asyncio.wait((caller.taken,), timeout=self._wait_seconds)
+        finally:
+            if not caller.taken.done():
+                self._leave(caller)
+        if not caller.taken.done():
+            raise WriterStopped(self._name, self.waiting) from self._broken
+        return caller.taken.result()
+
+    def _leave(self, caller: _Caller[T]) -> None:
+        callers = self._line.get(caller.place, [])
+        if caller in callers:
+            callers.remove(caller)
+            if not callers:
+                del self._line[caller.place]
+
+    def _let_in(self) -> None:
+        """Take the values of those who have waited longest, as long as there is room.
+
+        It is done here and not by them: whoever calls before they wake would come first, and be overwritten by what is older.
+        """
+        while self._line and self._has_room():
+            key = next(iter(self._line))
+            for caller in self._line.pop(key):
+                caller.taken.set_result(self._take(caller.value, key, caller.durable))
+
+    def _dismiss(self, error: BaseException) -> None:
+        line, self._line = self._line, {}
+        for callers in line.values():
+            for caller in callers:
+                caller.taken.set_exception(error)
+                caller.taken.exception()  # it was heard, also when who waits is cancelled before it wakes
+
+    def _ask(self, entry: _Entry[T]) -> asyncio.Future[None]:
+        """What is over when an entry is durable, which is not put off any more."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry.waiters.append(future)
         self._urgent = True
         self._wake.set()
-        for future in futures:
-            await future
+        return future
 
     async def _run(self) -> None:
         try:
@@ -207,11 +258,11 @@ class BatchWriter(Generic[T]):
                 self._batch = [self._waiting.popleft() for _ in range(count)]
                 taken = set(map(id, self._batch))
                 self._by_key = {key: entry for key, entry in self._by_key.items() if id(entry) not in taken}
-                self._room.set()
+                self._let_in()
                 await self._write_batch()
         except Exception as error:
             self._broken = error
-            self._room.set()
+            self._dismiss(error)
             for entry in (*self._batch, *self._waiting):
                 _settle(entry, error)
 

@@ -22,9 +22,11 @@ class Target:
         self.open = asyncio.Event()
         self.open.set()
         self.changed = asyncio.Event()
+        self.asked = asyncio.Event()
 
     async def write(self, values: Sequence[int]) -> None:
         self.tried.append(values)
+        self.asked.set()
         await self.open.wait()
         if self.failures:
             raise self.failures.pop(0)
@@ -210,6 +212,156 @@ async def test_values_of_one_key_become_one() -> None:
     assert target.batches[1] == [5]
     assert (batches.stats.queued, batches.stats.processed, batches.stats.batches) == (5, 5, 2)
     await batches.stop(5)
+
+
+def merging(target: Target, size: int = 2, limit: int = 2, wait_seconds: float = 5) -> BatchWriter[int]:
+    return BatchWriter(
+        target.write,
+        name="test",
+        size=size,
+        interval=0,
+        limit=limit,
+        wait_seconds=wait_seconds,
+        merge=lambda old, new: 10 * old + new,
+    )
+
+
+async def in_line(batches: BatchWriter[int], *values: tuple[int, str]) -> list[asyncio.Task[None]]:
+    """Tasks that wait for room, in this order."""
+    tasks = [asyncio.create_task(batches.put(value, key)) for value, key in values]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    return tasks
+
+
+async def test_values_of_one_key_that_wait_for_room_together_become_one_in_order() -> None:
+    target = Target()
+    target.open.clear()
+    batches = merging(target)
+    batches.start()
+    for value, key in ((1, "a"), (2, "b")):
+        await batches.put(value, key)
+    await target.asked.wait()
+    for value, key in ((3, "a"), (4, "b")):
+        await batches.put(value, key)
+    waiting = await in_line(batches, (5, "n"), (6, "c"), (7, "n"), (8, "d"), (9, "n"))
+    target.open.set()
+    await asyncio.gather(*waiting)
+    await batches.stop(5)
+    assert target.batches == [[1, 2], [3, 4], [579, 6], [8]]
+    assert (batches.stats.queued, batches.stats.processed, batches.stats.batches) == (9, 9, 4)
+
+
+async def test_who_calls_when_there_is_room_does_not_come_before_who_waited_for_it() -> None:
+    target = Target()
+    batches = merging(target, size=1, limit=1)
+    await batches.put(1, "a")
+    waiting = await in_line(batches, (2, "n"))
+
+    async def write(values: Sequence[int]) -> None:
+        target.batches.append(list(values))
+        if values == [1]:  # there is room since a moment, and who waits for it has not run yet
+            late.append(asyncio.create_task(batches.put(3, "n")))
+            assert not waiting[0].done()
+            await late[0]
+
+    late: list[asyncio.Task[None]] = []
+    batches._write = write
+    batches.start()
+    await asyncio.gather(*waiting)
+    await batches.stop(5)
+    assert target.batches == [[1], [23]]
+
+
+async def test_who_waits_for_room_before_the_start_gets_it_after() -> None:
+    target = Target()
+    batches = merging(target, wait_seconds=1000)
+    for value, key in ((1, "a"), (2, "b")):
+        await batches.put(value, key)
+    waiting = await in_line(batches, (3, "n"), (4, "n"))
+    batches.start()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
+    await batches.stop(5)
+    assert target.batches == [[1, 2], [34]]
+
+
+async def test_who_gives_up_waiting_for_room_takes_its_value_along() -> None:
+    target = Target()
+    batches = merging(target, wait_seconds=1000)
+    for value, key in ((1, "a"), (2, "b")):
+        await batches.put(value, key)
+    first, second, third = await in_line(batches, (3, "n"), (4, "n"), (5, "c"))
+    for task in (first, third):
+        task.cancel()
+    batches.start()
+    await second
+    await batches.stop(5)
+    assert (first.cancelled(), third.cancelled()) == (True, True)
+    assert target.batches == [[1, 2], [4]]
+    assert (batches.stats.queued, batches.stats.processed) == (3, 3)
+
+
+async def test_who_waits_for_room_and_until_its_value_is_durable_hears_of_it() -> None:
+    target = Target()
+    batches = merging(target, size=1, limit=1)
+    await batches.put(1, "a")
+    waiting = asyncio.create_task(batches.put(2, "b", durable=True))
+    await asyncio.sleep(0)
+    batches.start()
+    async with asyncio.timeout(5):
+        await waiting
+    assert target.batches == [[1], [2]]
+    await batches.stop(5)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_who_waits_for_room_hears_that_the_writer_ended(broken: bool) -> None:
+    target = Target()
+    target.failures = [StoreDamaged("r", "all of it")] if broken else []
+    batches = merging(target)
+    for value, key in ((1, "a"), (2, "b"), (3, "a")):
+        await batches.put(value, key)
+    (waiting,) = await in_line(batches, (4, "c"))
+    target.open.clear()
+    batches.start()
+    await target.asked.wait()
+    await waiting  # there was room
+    await batches.put(5, "d")
+    (waiting,) = await in_line(batches, (6, "e"))
+    if broken:
+        target.open.set()
+        with pytest.raises(StoreDamaged):
+            await waiting
+    with pytest.raises(WriterStopped) as raised:
+        await batches.stop(0.01)
+    assert raised.value.unwritten == (13, 2, 4, 5)
+    if not broken:
+        with pytest.raises(WriterStopped, match="takes nothing more"):
+            await waiting
+
+
+def test_a_writer_may_start_again_on_another_event_loop() -> None:
+    target = Target()
+    batches = merging(target)
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    for value, key in ((1, "a"), (2, "b")):
+        loops[0].run_until_complete(batches.put(value, key))
+    left = loops[0].create_task(batches.put(3, "c"))  # it never hears that its loop has ended
+    loops[0].run_until_complete(asyncio.sleep(0))
+    assert not left.done()
+
+    async def again() -> None:
+        batches.start()
+        await batches.put(4, "d")
+        await batches.stop(5)
+
+    loops[1].run_until_complete(again())
+    assert target.batches == [[1, 2], [4]]
+    left.cancel()
+    loops[0].run_until_complete(asyncio.wait((left,)))
+    for loop in loops:
+        loop.close()
 
 
 def test_sizes_are_checked() -> None:

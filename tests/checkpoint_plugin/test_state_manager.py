@@ -259,6 +259,36 @@ async def test_a_caller_waits_for_room_and_not_beyond_the_bound(store: Counted) 
     assert [s.node_id for s in await JobRepository(store=store).node_states("r")] == ["a", "b", "c", "z"]
 
 
+@pytest.mark.parametrize("started", [True, False])
+async def test_updates_of_a_new_node_that_wait_for_room_lose_nothing(store: Counted, started: bool) -> None:
+    manager = StateManager("r", batch_size=2, batch_interval=0, store=store, max_waiting=2, wait_seconds=LONG)
+    if started:
+        await manager.start()
+        await manager.update_node_state("a", "running")
+        await manager.flush()
+        store.open.clear()
+        for name in "ab":
+            await manager.update_node_state(name, "running")
+        await asyncio.sleep(0.01)  # they are being written
+    for name in "cd":
+        await manager.update_node_state(name, "running")
+    updates = ({"status": "completed", "outputs": {"v": 1}}, {"attempt": 7}, {"error": "E"})
+    waiting = [asyncio.create_task(manager.update_node_state("n", **update)) for update in updates]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    if started:
+        store.open.set()
+    else:
+        await manager.start()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*waiting)
+    await manager.stop()
+    found = await state(store, "n")
+    assert found is not None
+    assert (found.status, found.attempt, found.outputs, found.last_error) == ("completed", 7, {"v": 1}, "E")
+    assert manager.stats.updates_processed == manager.stats.updates_queued
+
+
 async def test_an_update_does_not_wait_for_the_database(store: Counted) -> None:
     manager = StateManager("r", batch_size=1, store=store)
     await manager.start()
