@@ -11,6 +11,7 @@ from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.job import lock_job
 from checkpoint_plugin.models import CHECKPOINT, LEASE
+from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.store import Store
 from hookspecs import StoreError
 
@@ -40,6 +41,7 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
 
     def work(connection: Connection) -> int:
         with telling_damage(run_id, "its row"):
+            lock_epoch(connection, run_id)  # what a prune locks before it looks which checkpoints have a name
             lock_job(connection, run_id, store.location.shown)
         check_number(run_id, number)
         newest = select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)
@@ -67,6 +69,7 @@ async def unname_checkpoint(store: Store, run_id: str, name: str) -> int:
     """
 
     def work(connection: Connection) -> int:
+        lock_epoch(connection, run_id)
         of_name = and_(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.label == name)
         number = connection.execute(select(CHECKPOINT.c.number).where(of_name)).scalar()
         if number is None:

@@ -7,10 +7,12 @@ import json
 import os
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from sqlalchemy import Connection, func, select
 
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.errors import StoreBusy
 from checkpoint_plugin.job import JobEnd
+from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.pruning import prune_runs
-from checkpoint_plugin.retention import Retention, Thinning, read_duration
+from checkpoint_plugin.retention import CheckpointRow, Retention, Thinning, read_duration
 from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
@@ -223,6 +227,100 @@ async def test_a_finished_run_goes_altogether_but_not_with_a_savepoint(store: St
     with pytest.raises(RunNotFound):
         await store.job("r")
     assert await store.transact(lambda c: c.execute(select(func.count()).select_from(JOB)).scalar_one(), write=False) == 0
+
+
+class Looking(Retention):
+    """Calls something when a prune has looked at the checkpoints of a run, and before it deletes any."""
+
+    look: Callable[[], object]
+
+    def __init__(self, look: Callable[[], object], **rules: Any) -> None:
+        super().__init__(**rules)
+        object.__setattr__(self, "look", look)
+
+    def kept(self, rows: Sequence[CheckpointRow], status: str, now: datetime) -> set[int]:
+        self.look()
+        return super().kept(rows, status, now)
+
+    def drops(self, status: str, ended_at: datetime | None, now: datetime) -> bool:
+        self.look()
+        return super().drops(status, ended_at, now)
+
+
+class Waiting(Store):
+    """Calls something when a transaction has done all but commit."""
+
+    inside: Callable[[], object]
+
+    async def transact(self, work, *, write=True, before=None):  # type: ignore[no-untyped-def]
+        def longer(connection: Connection) -> Any:
+            found = work(connection)
+            if write:
+                self.inside()
+            return found
+
+        return await super().transact(longer, write=write, before=before)
+
+
+def elsewhere(store_url: str, work: Callable[[Store], Coroutine[Any, Any, object]]) -> object:
+    """What a second worker gives that does not wait for long, or the error that it gets."""
+
+    async def alone() -> object:
+        limits = Limits(lock_seconds=0.2, busy_seconds=0.2, reconnect_seconds=0.2)
+        store = Store(replace(locate(store_url), limits=limits), create=False)
+        try:
+            return await work(store)
+        except StoreError as error:
+            return error
+        finally:
+            await store.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(alone())).result()
+
+
+@pytest.mark.parametrize("naming", [True, False])
+async def test_a_savepoint_is_named_before_a_prune_looks_or_after_it_is_over(store: Store, store_url: str, naming: bool) -> None:
+    await grow(store, 3)
+    await name_checkpoint(store, "r", "old", 2)
+    met: list[object] = []
+
+    def look() -> None:
+        change = partial(name_checkpoint, number=1) if naming else unname_checkpoint
+        met.append(elsewhere(store_url, lambda other: change(other, "r", "mine" if naming else "old")))
+
+    (pruned,) = await prune_runs(store, Looking(look, keep_last=1))
+    assert {type(found) for found in met} == {StoreBusy}
+    assert pruned.checkpoints == (1,)
+    assert [row.number for row in await store.checkpoints("r")] == [2, 3]
+    with pytest.raises(StoreError, match="no checkpoint 1"):
+        await name_checkpoint(store, "r", "mine", 1)
+
+
+async def test_a_finished_run_is_not_named_while_it_is_dropped(store: Store, store_url: str) -> None:
+    await grow(store, 2)
+    await store.end_attempt("r", 1, JobEnd("completed", None, datetime.now(UTC) - timedelta(days=2)))
+    met: list[object] = []
+    rules = Looking(
+        lambda: met.append(elsewhere(store_url, lambda other: name_checkpoint(other, "r", "mine", 1))), drop_finished=DAY
+    )
+    (pruned,) = await prune_runs(store, rules)
+    assert pruned.dropped
+    assert [type(found) for found in met] == [StoreBusy]
+    with pytest.raises(RunNotFound):
+        await name_checkpoint(store, "r", "mine", 1)
+
+
+async def test_a_prune_comes_after_a_naming_that_has_begun_and_keeps_the_savepoint(store: Store, store_url: str) -> None:
+    await grow(store, 3)
+    naming = Waiting(locate(store_url), create=False)
+    met: list[object] = []
+    naming.inside = lambda: met.append(elsewhere(store_url, lambda other: prune_runs(other, Retention(keep_last=1), ["r"])))
+    await name_checkpoint(naming, "r", "mine", 1)
+    await naming.close()
+    assert [type(found) for found in met] == [StoreBusy]
+    await prune_runs(store, Retention(keep_last=1))
+    assert [(row.number, row.label) for row in await store.checkpoints("r")] == [(1, "mine"), (3, None)]
 
 
 async def test_pruning_while_a_run_is_saved_leaves_nothing_dangling(store: Store, store_url: str) -> None:
