@@ -16,7 +16,7 @@ from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.policy import NAME
 from hookspecs import GraphColumns, RunInfo, TaggedValueError, to_tagged
 
-__all__ = ["Definition", "define", "graph_of", "is_storable_text", "storable_text"]
+__all__ = ["NODE_ID_BYTES", "Definition", "define", "graph_of", "is_storable_text", "storable_text"]
 
 NODE_ID_BYTES: Final = 1_000
 """PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""

@@ -11,6 +11,7 @@ from hookspecs import PluginOptionsInvalid, Refusal, StoreError
 __all__ = [
     "BlobsUnusable",
     "CheckpointError",
+    "FieldInvalid",
     "GraphMismatch",
     "IllegalTransition",
     "KeyMissing",
@@ -204,6 +205,22 @@ class GraphMismatch(CheckpointError, ValueError):
         super().__init__(f"the graph does not fit run {run_id!r}: {told}. Give the graph that the run was saved with.")
         self.run_id = run_id
         self.differences = tuple(differences)
+
+
+class FieldInvalid(CheckpointError, ValueError):
+    """Raised when a field of a run or a node is given a value that it cannot have; nothing was written.
+
+    Args:
+        where: the run or node.
+        why: which field, what is wrong with its value, and what to do.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where = where
+        self.why = why
 
 
 class IllegalTransition(CheckpointError, ValueError):

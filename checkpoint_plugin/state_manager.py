@@ -13,12 +13,13 @@ from sqlalchemy import Connection, select
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batching import BatchWriter
-from checkpoint_plugin.definition import is_storable_text, storable_text
-from checkpoint_plugin.errors import StoreMissing, ValueNotStorable, WriterStopped
+from checkpoint_plugin.definition import NODE_ID_BYTES, is_storable_text
+from checkpoint_plugin.errors import FieldInvalid, StoreMissing, ValueNotStorable, WriterStopped
 from checkpoint_plugin.jobs import JobRepository, bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.row_values import checked_row
 from checkpoint_plugin.run_record import BARE
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, seal_texts
 from checkpoint_plugin.status import NODE_STATUSES
@@ -209,16 +210,21 @@ class StateManager:
 
         Raises:
             WriterStopped: the manager was stopped, or there was no room in time.
-            ValueError: the status is none, or nothing is given.
+            ValueError: the status is none, a field cannot have its value, or nothing is given.
+            ValueNotStorable: no database keeps the node's id.
             TaggedValueError: a value has no JSON form.
             StoreError: the writer is broken by this error.
         """
         if not isinstance(node_id, str) or not node_id or not is_storable_text(node_id):
             raise ValueNotStorable(f"run {self.run_id!r}, node id {node_id!r}", "databases do not keep such a text. Rename it.")
+        if len(node_id.encode()) > NODE_ID_BYTES:
+            place = f"run {self.run_id!r}, node id {node_id[:20]!r}…"
+            raise ValueNotStorable(place, f"it is longer than {NODE_ID_BYTES} bytes. Shorten it.")
+        where = f"node {node_id!r} of run {self.run_id!r}"
         now = datetime.now(UTC)
         columns: dict[str, Any] = {}
         if status is not UNSET:
-            if status not in NODE_STATUSES:
+            if not isinstance(status, str) or status not in NODE_STATUSES:
                 raise ValueError(f"node {node_id!r}: {status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
             columns["status"], columns["wake_at"] = status, None
             if status in TIMES:
@@ -235,18 +241,18 @@ class StateManager:
             "wake_at": wake_at,
         }
         columns.update({name: value for name, value in plain.items() if value is not UNSET})
-        for name in ("attempt", "retryable"):
-            if name in columns and columns[name] is None:
-                raise ValueError(f"node {node_id!r}: {name} cannot be cleared. Give a value, or leave it out.")
         for told in (last_error, error):
             if told is not UNSET:
-                columns["last_error"] = _error_text(told)
+                columns["last_error"] = f"{type(told).__name__}: {told}" if isinstance(told, BaseException) else told
+        if outputs is not UNSET and outputs is not None and not isinstance(outputs, Mapping):
+            raise FieldInvalid(where, f"outputs are values by handle, not {type(outputs).__name__}. Give a dict.")
         if outputs is not UNSET:
             columns["outputs_json"] = None if outputs is None else dumps_tagged(dict(outputs))
         if resume_state is not UNSET:
             columns["resume_state_json"] = None if resume_state is None else dumps_tagged(resume_state)
         if not columns:
             raise ValueError(f"nothing is said of node {node_id!r}. Give a status or another field.")
+        columns = checked_row(where, RUN_NODE_STATE, columns)  # one that the store refuses would break the writer for all nodes
         await self._writer.put(_Update(node_id, {**columns, "updated_at": now}), node_id)
 
     async def flush(self) -> None:
@@ -334,9 +340,3 @@ class _Batch:
             old = known.get(update.node_id) or RunNodeState(run_id=self._run_id, node_id=update.node_id).model_dump()
             rows.append(seal_texts({**old, **update.columns}, NODE_TEXTS, seal))
         upsert_node_rows(connection, rows)
-
-
-def _error_text(error: str | BaseException | None) -> str | None:
-    if error is None:
-        return None
-    return storable_text(f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error)

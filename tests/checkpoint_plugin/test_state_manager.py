@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
@@ -19,6 +20,13 @@ from checkpoint_plugin.store import Store
 from hookspecs import LeaseLost, RunNotFound, TaggedValueError
 
 LONG = 1000.0
+
+
+class NoTime(datetime):
+    """As the "not a time" of pandas, which equals nothing."""
+
+    def __ne__(self, other: object) -> bool:
+        return True
 
 
 class Counted(Store):
@@ -347,6 +355,62 @@ async def test_what_makes_no_sense_is_refused_at_once(store: Counted) -> None:
             StateManager("r", **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one character"):
         StateManager("")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"attempt": "x"}, "attempt is a whole number of up to 2147483647, not 'x'"),
+        ({"attempt": 2**31}, "attempt is a whole number"),
+        ({"attempt": True}, "attempt is a whole number"),
+        ({"attempt": 1.0}, "attempt is a whole number"),
+        ({"attempt": None}, "attempt cannot be cleared"),
+        ({"retryable": "yes"}, "retryable is True or False, not 'yes'"),
+        ({"retryable": None}, "retryable cannot be cleared"),
+        ({"started_at": datetime(2026, 1, 1)}, "started_at 2026-01-01 00:00:00 has no time zone"),
+        ({"wake_at": "2026-01-01"}, "wake_at is a datetime, not '2026-01-01'"),
+        ({"failed_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))}, "failed_at .* is no moment"),
+        ({"suspended_at": NoTime(2026, 1, 1)}, "suspended_at is a datetime, not NoTime"),
+        ({"suspension_reason": 5}, "suspension_reason is text, not 5"),
+        ({"error": 5}, "last_error is text, not 5"),
+        ({"last_error": b"x"}, "last_error is text"),
+        ({"outputs": [1]}, "outputs are values by handle, not list"),
+        ({"status": ["running"]}, "no status"),
+    ],
+)
+async def test_a_field_that_cannot_be_stored_is_refused_at_once_and_harms_no_other_node(
+    store: Counted, fields: dict[str, Any], words: str
+) -> None:
+    async with StateManager("r", batch_interval=LONG, store=store) as manager:
+        await manager.update_node_state("good", "completed", outputs={"v": 1})
+        with pytest.raises(ValueError, match=words) as raised:
+            await manager.update_node_state("bad", **{"status": "suspended", **fields})
+        assert "'bad'" in str(raised.value)
+        await manager.update_node_state("after", "running")
+        assert manager.stats.updates_queued == 2
+    assert {node.node_id: node.status for node in await JobRepository(store=store).node_states("r")} == {
+        "good": "completed",
+        "after": "running",
+    }
+
+
+async def test_texts_for_people_are_escaped_and_other_nodes_are_written(store: Counted) -> None:
+    async with StateManager("r", store=store) as manager:
+        await manager.update_node_state("good", "running")
+        await manager.update_node_state("a", "suspended", suspension_reason="a\0b\udcff", error=KeyError("\udcff"))
+        await manager.update_node_state("b", "failed", last_error="\0", outputs={"v": "\0\udcff"}, resume_state="\udcff")
+    found = {node.node_id: node for node in await JobRepository(store=store).node_states("r")}
+    assert found.keys() == {"good", "a", "b"}
+    assert (found["a"].suspension_reason, found["a"].last_error) == (r"a\x00b\udcff", r"KeyError: '\udcff'")
+    assert (found["b"].last_error, found["b"].outputs, found["b"].resume_state) == (r"\x00", {"v": "\0\udcff"}, "\udcff")
+
+
+async def test_a_node_id_that_is_too_long_for_an_index_is_refused(store: Counted) -> None:
+    async with StateManager("r", store=store) as manager:
+        await manager.update_node_state("é" * 500, "running")
+        with pytest.raises(ValueNotStorable, match="longer than 1000 bytes"):
+            await manager.update_node_state("é" * 501, "running")
+    assert await state(store, "é" * 500) is not None
 
 
 async def test_it_makes_the_row_of_the_run_and_keeps_one_that_is_there(store: Counted) -> None:
