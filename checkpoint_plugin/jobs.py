@@ -22,9 +22,10 @@ from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.lease import lock_lease
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, Lease, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.row_values import check_moment, check_text, checked_row
 from checkpoint_plugin.run_definition import JOBS, TEXTS, insert_definition, short_texts
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
-from checkpoint_plugin.status import INCOMPLETE, RESUMABLE, RUN_STATUSES
+from checkpoint_plugin.status import INCOMPLETE, NODE_STATUSES, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new
 from hookspecs import RunExists, RunNotFound, loads_tagged
@@ -35,6 +36,8 @@ T = TypeVar("T")
 KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "created_at", "version", *TEXTS})
 """Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
 CHANGES: Final = 10
+MOST: Final = 2**63 - 1
+QUESTION: Final = "a question for runs"
 BATCH: Final = 10_000
 """Values in one IN list: below the limits of both databases."""
 
@@ -72,11 +75,11 @@ class JobRepository:
 
         Raises:
             RunExists: there is one of this id.
-            ValueError: it has no id that databases keep.
+            ValueError: it has no id that databases keep, or a field cannot have its value.
         """
-        if not job.id or not is_storable_text(job.id):
+        if not isinstance(job.id, str) or not job.id or not is_storable_text(job.id):
             raise ValueError(f"a run id is text of at least one character, not {job.id!r}. Give the run one.")
-        values, body = job.model_dump(), bare_definition(job)
+        values, body = checked_row(f"run {job.id!r}", JOB, _columns(job)), bare_definition(job)
 
         def work(connection: Connection) -> None:
             if not insert_bare_job(connection, values, body, store.keys):
@@ -102,8 +105,10 @@ class JobRepository:
     async def get_many(self, run_ids: Sequence[str]) -> list[Job]:
         """Read the rows of several runs, in this order; a run without one is left out."""
 
+        asked = [run_id for run_id in run_ids if is_storable_text(run_id)]
+
         def work(connection: Connection) -> dict[str, Job]:
-            parts = (run_ids[first : first + BATCH] for first in range(0, len(run_ids), BATCH))
+            parts = (asked[first : first + BATCH] for first in range(0, len(asked), BATCH))
             rows = (row for part in parts for row in connection.execute(JOBS.where(JOB.c.id.in_(part))))
             return {row.id: _job(store, connection, row) for row in rows}
 
@@ -122,8 +127,11 @@ class JobRepository:
             StaleVersion: somebody did; nothing was written.
             LeaseLost: the epoch is over; nothing was written.
             RunNotFound: there is no such row.
+            ValueError: a field cannot have its value; nothing was written.
         """
-        values = {name: value for name, value in job.model_dump().items() if name not in KEPT}
+        where = f"run {job.id!r}"
+        check_text(where, "id", job.id)
+        values = checked_row(where, JOB, {name: value for name, value in _columns(job).items() if name not in KEPT})
         values["updated_at"] = now = datetime.now(UTC)
         statement = update(JOB).where(JOB.c.id == job.id, JOB.c.version == job.version)
 
@@ -158,6 +166,7 @@ class JobRepository:
             LeaseLost: as `save`.
             StaleVersion: ten others in a row were faster.
             IllegalTransition: the run cannot make this step.
+            ValueError: a field cannot have the value that the step gave it; nothing was written.
         """
         for _ in range(CHANGES - 1):
             job = await self.get(run_id)
@@ -197,7 +206,7 @@ class JobRepository:
             offset: leave out so many first.
 
         Raises:
-            ValueError: a status is not one.
+            ValueError: a status is not one, a text or a time is none that a row can have, or a page makes no sense.
         """
         wanted: list[ColumnElement[bool]] = []
         if status is not None:
@@ -205,9 +214,14 @@ class JobRepository:
             if unknown := statuses - RUN_STATUSES:
                 raise ValueError(f"{sorted(unknown)} is no status of a run. Use of {sorted(RUN_STATUSES)}.")
             wanted.append(JOB.c.status.in_(sorted(statuses)))
-        for column, value in ((JOB.c.user_id, user_id), (JOB.c.workflow_id, workflow_id), (JOB.c.job_type, job_type)):
+        for name, value in (("user_id", user_id), ("workflow_id", workflow_id), ("job_type", job_type)):
             if value is not None:
-                wanted.append(column == value)
+                check_text(QUESTION, name, value)
+                wanted.append(JOB.c[name] == value)
+        moments = (("created_after", created_after), ("created_before", created_before), ("updated_before", updated_before))
+        for name, moment in moments:
+            if moment is not None:
+                check_moment(QUESTION, name, moment)
         if created_after is not None:
             wanted.append(JOB.c.created_at > created_after)
         if created_before is not None:
@@ -233,8 +247,8 @@ class JobRepository:
         return await self._page([JOB.c.status.in_(sorted(RESUMABLE)), JOB.c.has_checkpoint], limit, offset)
 
     async def _page(self, wanted: Sequence[ColumnElement[bool]], limit: int, offset: int) -> Page:
-        if limit < 1 or offset < 0:
-            raise ValueError(f"limit {limit}, offset {offset}: give a limit of 1 or more and an offset of 0 or more.")
+        if limit < 1 or offset < 0 or max(limit, offset) > MOST:
+            raise ValueError(f"limit {limit}, offset {offset}: give a limit of 1 to {MOST} and an offset of 0 to {MOST}.")
         found = JOBS.where(true(), *wanted)
         ordered = found.order_by(JOB.c.created_at.desc(), JOB.c.id.desc()).limit(bounded(limit)).offset(bounded(offset))
 
@@ -247,7 +261,15 @@ class JobRepository:
             return await store.transact(work, write=False)
 
     async def node_states(self, run_id: str, status: str | None = None) -> Sequence[RunNodeState]:
-        """Where the nodes of a run stand, by id; those of one status only, if it is given."""
+        """Where the nodes of a run stand, by id; those of one status only, if it is given.
+
+        Raises:
+            ValueError: the status is none.
+        """
+        if not is_storable_text(run_id):
+            return ()
+        if status is not None and status not in NODE_STATUSES:
+            raise ValueError(f"{status!r} is no status of a node. Use one of {sorted(NODE_STATUSES)}.")
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id).order_by(RUN_NODE_STATE.c.node_id)
         if status is not None:
             query = query.where(RUN_NODE_STATE.c.status == status)
@@ -256,6 +278,8 @@ class JobRepository:
 
     async def node_state(self, run_id: str, node_id: str) -> RunNodeState | None:
         """Where a node of a run stands; `None` for one of which nothing is known."""
+        if not (is_storable_text(run_id) and is_storable_text(node_id)):
+            return None
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id == node_id)
         async with self._access.open(create=False) as store:
             return next(iter(await _read(store, query, _node_state)), None)
@@ -265,9 +289,11 @@ class JobRepository:
 
         Raises:
             RunNotFound: the run has no row.
+            ValueError: a field cannot have its value; nothing was written.
         """
         now = datetime.now(UTC)
-        values = {**state.model_dump(), "updated_at": now}
+        where = f"node {state.node_id!r} of run {state.run_id!r}"
+        values = checked_row(where, RUN_NODE_STATE, {**_columns(state), "updated_at": now})
 
         def work(connection: Connection) -> bool:
             if lock_epoch(connection, state.run_id) is None:
@@ -307,6 +333,11 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: byt
         connection.execute(update(JOB).where(JOB.c.id == run_id).values(**hidden))
     insert_definition(connection, run_id, body, values, seal)
     return True
+
+
+def _columns(row: Job | RunNodeState) -> dict[str, Any]:
+    """The values of a row; of wrong ones pydantic would warn, and they are refused."""
+    return row.model_dump(warnings=False)
 
 
 @cache

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin import Job, JobRepository, RunNodeState
-from checkpoint_plugin.errors import IllegalTransition, StaleVersion
+from checkpoint_plugin.errors import FieldInvalid, IllegalTransition, StaleVersion
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.status import NODE_STATUSES, NODE_STEPS, RESUMABLE, RUN_STATUSES, RUN_STEPS, can_be_resumed
@@ -267,6 +267,98 @@ async def test_a_save_leaves_alone_what_belongs_to_the_checkpoints(jobs: JobRepo
     found = await jobs.get("r")
     assert (found.has_checkpoint, found.attempt, found.version) == (False, 1, 1)
     assert found.graph != "{}"
+
+
+BAD_FIELDS: list[tuple[str, Any, str]] = [
+    *((name, "a\0b", f"{name} 'a.x00b' holds NUL") for name in ("user_id", "workflow_id", "worker_id", "logs", "metadata_json")),
+    *((name, "\udcff", f"{name} .* a lone surrogate") for name in ("user_id", "job_type", "suspended_node_id", "execution_id")),
+    ("user_id", 5, "user_id is text, not 5"),
+    ("cost", float("nan"), "cost is a finite number, not nan"),
+    ("cost", "1", "cost is a finite number"),
+    ("retry_count", 2**31, "retry_count is a whole number"),
+    ("retry_count", None, "retry_count cannot be cleared"),
+    ("max_retries", "x", "max_retries is a whole number"),
+    ("started_at", START.replace(tzinfo=None), "started_at .* has no time zone"),
+    ("heartbeat_at", "2026-01-01", "heartbeat_at is a datetime"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), BAD_FIELDS)
+async def test_a_field_that_cannot_be_stored_is_refused_by_its_name(
+    jobs: JobRepository, name: str, value: Any, words: str
+) -> None:
+    with pytest.raises(FieldInvalid, match=f"^run 'new': {words}"):
+        await jobs.add(Job(id="new", **{name: value}))
+    with pytest.raises(RunNotFound):
+        await jobs.get("new")
+    job = await jobs.add(Job(id="r", user_id="ann"))
+    setattr(job, name, value)
+    with pytest.raises(FieldInvalid, match=f"^run 'r': {words}"):
+        await jobs.save(job)
+    with pytest.raises(FieldInvalid, match=f"^run 'r': {words}"):
+        await jobs.change("r", lambda job: setattr(job, name, value))
+    found = await jobs.get("r")
+    assert (found.version, found.user_id) == (0, "ann")
+
+
+async def test_texts_for_people_are_escaped(jobs: JobRepository) -> None:
+    await jobs.add(Job(id="r", status="running", error="\0"))
+    assert (await jobs.get("r")).error == r"\x00"
+    await jobs.change("r", lambda job: job.mark_failed("a\0b\udcff"))
+    found = await jobs.get("r")
+    assert (found.error, found.error_message) == (r"a\x00b\udcff",) * 2
+    await jobs.save_node_state(RunNodeState(run_id="r", node_id="n", last_error="\udcff", suspension_reason="\0"))
+    state = await jobs.node_state("r", "n")
+    assert state is not None
+    assert (state.last_error, state.suspension_reason) == (r"\udcff", r"\x00")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("attempt", "x", "attempt is a whole number"),
+        ("retryable", "yes", "retryable is True or False"),
+        ("wake_at", START.replace(tzinfo=None), "wake_at .* has no time zone"),
+        ("outputs_json", "\0", "outputs_json .* holds NUL"),
+        ("node_id", "\udcff", "node_id .* holds NUL or a lone surrogate"),
+        ("run_id", "\0", "run_id .* holds NUL or a lone surrogate"),
+    ],
+)
+async def test_a_field_of_a_node_that_cannot_be_stored_is_refused(jobs: JobRepository, name: str, value: Any, words: str) -> None:
+    await jobs.add(Job(id="r"))
+    state = node()
+    setattr(state, name, value)
+    with pytest.raises(FieldInvalid, match=words):
+        await jobs.save_node_state(state)
+    assert await jobs.node_states("r") == []
+
+
+async def test_a_question_that_makes_no_sense_is_refused_and_not_told_as_damage(jobs: JobRepository) -> None:
+    await jobs.add(Job(id="r"))
+    naive = START.replace(tzinfo=None)
+    questions: list[tuple[dict[str, Any], str]] = [
+        *(({name: naive}, f"{name} .* has no time zone") for name in ("created_after", "created_before", "updated_before")),
+        ({"created_after": "2026-01-01"}, "created_after is a datetime"),
+        *(({name: "\udcff"}, f"{name} .* lone surrogate") for name in ("user_id", "workflow_id", "job_type")),
+        ({"user_id": "\0"}, "user_id .* holds NUL"),
+        ({"job_type": 5}, "job_type is text, not 5"),
+        ({"offset": 2**63}, "an offset of 0 to"),
+        ({"limit": 2**63}, "a limit of 1 to"),
+    ]
+    for arguments, words in questions:
+        with pytest.raises(ValueError, match=words):
+            await jobs.find(**arguments)
+    with pytest.raises(ValueError, match="'done' is no status of a node"):
+        await jobs.node_states("r", "done")
+    for wrong in ("\0", "\udcff"):
+        assert [job.id for job in await jobs.get_many(["r", wrong])] == ["r"]
+        assert await jobs.node_states(wrong) == ()
+        assert await jobs.node_state("r", wrong) is None
+        assert await jobs.node_state(wrong, "n") is None
+        with pytest.raises(RunNotFound):
+            await jobs.get(wrong)
+        with pytest.raises(FieldInvalid, match=r"id .* lone surrogate"):
+            await jobs.save(Job(id=wrong))
 
 
 async def test_questions_have_pages_and_totals(jobs: JobRepository, store_url: str) -> None:
