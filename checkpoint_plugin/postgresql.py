@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, StoreUrlInvalid
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, StoreUrlInvalid, ValueNotStorable
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.postgresql_connection import KnowingConnection
@@ -198,7 +198,7 @@ class PostgresDatabase:
     async def _write(self, raw: Any, sql: str, arguments: tuple[Any, ...]) -> bool:
         return bool(await raw.fetchval(sql, *arguments))
 
-    def _told(self, error: BaseException, *, undone: bool) -> StoreUnreadable:
+    def _told(self, error: BaseException, *, undone: bool) -> StoreUnreadable | ValueNotStorable:
         cause = driver_error(error)
         if not isinstance(cause, LOST):
             return unreadable(self._location, error)

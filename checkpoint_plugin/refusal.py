@@ -8,12 +8,12 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError, StatementError
 
-from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.location import Location
 
-__all__ = ["concerns_all", "driver_error", "is_of_a_row", "not_created", "told_by", "unreadable"]
+__all__ = ["concerns_all", "driver_error", "is_of_a_row", "is_of_an_argument", "not_created", "told_by", "unreadable"]
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -23,10 +23,13 @@ DISK_FULL: Final = "53100"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
 FORBIDDEN_STATES: Final = ("25006", "42501")
+OF_A_VALUE: Final = ("22000", "22003", "22021")
+"""What asyncpg gives to a value that it cannot send, a number out of range, and NUL in a text."""
+NOT_BOUND: Final = "Error binding parameter"
 MAY_NOT_MAKE: Final = ("permission denied for database", "permission denied for schema")
 
 
-def unreadable(location: Location, error: BaseException) -> StoreUnreadable:
+def unreadable(location: Location, error: BaseException) -> StoreUnreadable | ValueNotStorable:
     """What to tell: the first line of what the database says, and never more of the url than may be shown.
 
     Args:
@@ -36,6 +39,8 @@ def unreadable(location: Location, error: BaseException) -> StoreUnreadable:
     cause = driver_error(error)
     text = told_by(cause)
     what = f"the store at {location.shown}"
+    if is_of_an_argument(error):
+        return ValueNotStorable(f"a value that was given to {what}", f"{text.rstrip('.')}. Give another one.")
     code = getattr(cause, "sqlite_errorcode", None)
     told = None
     if isinstance(code, int):
@@ -50,6 +55,20 @@ def concerns_all(error: Exception) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, (OSError, sqlite3.OperationalError, OperationalError, PendingRollbackError))
+
+
+def is_of_an_argument(error: BaseException) -> bool:
+    """Whether a database, or its driver, did not take a value that it was given: whatever is stored is as it was."""
+    if isinstance(error, (UnicodeEncodeError, OverflowError)):
+        return True
+    if isinstance(error, StatementError) and not isinstance(
+        error, DBAPIError
+    ):  # raised while a value was prepared for the driver
+        return not isinstance(error.orig, SQLAlchemyError)
+    cause = driver_error(error)
+    if isinstance(cause, sqlite3.Error):
+        return str(cause).startswith(NOT_BOUND)
+    return getattr(cause, "sqlstate", None) in OF_A_VALUE
 
 
 def is_of_a_row(error: Exception) -> bool:

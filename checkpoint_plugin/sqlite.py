@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.refusal import driver_error, is_of_a_row, not_created, unreadable
+from checkpoint_plugin.refusal import driver_error, is_of_a_row, is_of_an_argument, not_created, unreadable
 from checkpoint_plugin.sqlite_engine import make_sqlite_engine
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.worker import Worker
@@ -139,9 +139,11 @@ class SqliteDatabase:
             return self._try(work, write)
         except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             if not is_of_a_row(error):
                 raise
+            if is_of_an_argument(error):
+                raise unreadable(self._location, error) from error
             raise StoreUnreadable(
                 f"a row of the store at {self._location.shown} is damaged ({type(error).__name__}: {str(error)[:200]}); nothing "
                 "was changed. See which with `workflow db check`."

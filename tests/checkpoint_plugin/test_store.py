@@ -73,6 +73,29 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", "\udcff"),
+        ("id", {"a set"}),
+        ("attempt", 2**70),
+        ("created_at", datetime(2026, 1, 1)),
+        ("created_at", "2026-01-01"),
+        ("id", "\0"),
+    ],
+)
+async def test_a_value_that_a_database_does_not_take_is_not_told_as_damage_of_the_store(
+    store: Store, column: str, value: object
+) -> None:
+    statements: list[Any] = [select(JOB.c.id).where(JOB.c[column] == value), update(JOB).values({column: value})]
+    if value == "\0" and store.location.kind == "sqlite":
+        statements = []  # it keeps one
+    for write, statement in enumerate(statements):
+        with pytest.raises(ValueNotStorable, match=r"a value that was given to the store at .*Give another one") as raised:
+            await store.transact(lambda connection, wanted=statement: connection.execute(wanted), write=bool(write))  # type: ignore[misc]
+        assert "damaged" not in str(raised.value) and "Check that it is there" not in str(raised.value)
+
+
 def definition(run_id: str = "r", **inputs: Any) -> Definition:
     graph = {"nodes": [{"id": "a", "type": "t", "data": {}}], "edges": []}
     return Definition(encode({"graph": graph, "inputs": inputs, "enable": {}}, str), "{}", "{}")
