@@ -14,12 +14,16 @@ from sqlalchemy.types import TypeDecorator
 
 from checkpoint_plugin.definition import is_storable_text, storable_text
 from checkpoint_plugin.errors import FieldInvalid
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE
+from checkpoint_plugin.status import NODE_STATUSES, RUN_STATUSES
 
 __all__ = ["check_moment", "check_text", "checked_row"]
 
 ESCAPED: Final = frozenset({"error", "error_message", "last_error", "suspension_reason", "degraded"})
 """Texts that only people read: what no database keeps is escaped in them, as in the errors of nodes."""
 LARGEST: Final = 2**31 - 1
+STATUSES: Final = {JOB.name: ("run", RUN_STATUSES), RUN_NODE_STATE.name: ("node", NODE_STATUSES)}
+"""Of what a table's rows are, and their statuses."""
 Check = Callable[[str, str, Any], object]
 """Raises for a value that its column cannot hold; takes what the row is of, the column's name, and the value."""
 
@@ -42,7 +46,9 @@ def checked_row(where: str, table: Table, values: Mapping[str, Any]) -> dict[str
             if not nullable:
                 raise FieldInvalid(where, f"{name} cannot be cleared. Give it a value.")
             continue
-        if name in ESCAPED and isinstance(value, str):
+        if name == "status":
+            _check_status(where, table, value)
+        elif name in ESCAPED and isinstance(value, str):
             found[name] = storable_text(value)
         else:
             check(where, name, value)
@@ -78,6 +84,12 @@ def check_moment(where: str, name: str, value: object) -> None:
         value.astimezone(UTC)
     except OverflowError:
         raise FieldInvalid(where, f"{name} {value} is no moment of the years 1 to 9999 in UTC. Give one.") from None
+
+
+def _check_status(where: str, table: Table, value: object) -> None:
+    what, known = STATUSES[table.name]
+    if not isinstance(value, str) or value not in known:
+        raise FieldInvalid(where, f"{shortened(value)} is no status of a {what}. Use one of {', '.join(sorted(known))}.")
 
 
 def _check_number(where: str, name: str, value: object) -> None:

@@ -301,6 +301,33 @@ async def test_a_field_that_cannot_be_stored_is_refused_by_its_name(
     assert (found.version, found.user_id) == (0, "ann")
 
 
+@pytest.mark.parametrize("status", ["Running", "bogus", "idle", "", 5, None])
+async def test_a_status_that_is_none_is_refused_with_those_that_are(jobs: JobRepository, store_url: str, status: Any) -> None:
+    words = "status cannot be cleared" if status is None else r"no status of a run. Use one of cancelled, completed, .*suspended."
+    with pytest.raises(FieldInvalid, match=words):
+        await jobs.add(Job(id="new", status=status))
+    job = await jobs.add(Job(id="r"))
+    job.status = status
+    with pytest.raises(FieldInvalid, match=words):
+        await jobs.save(job)
+    assert (await jobs.get("r")).status == "scheduled"
+    store = Store(locate(store_url), create=False)
+    assert [row.id for row in await store.jobs()] == ["r"]
+    await store.close()
+
+
+@pytest.mark.parametrize("status", ["Done", "cancelled", ["idle"], None])
+async def test_a_status_that_is_none_of_a_node_is_refused(jobs: JobRepository, status: Any) -> None:
+    await jobs.add(Job(id="r"))
+    words = (
+        "status cannot be cleared" if status is None else r"no status of a node. Use one of completed, failed, idle, .*suspended."
+    )
+    with pytest.raises(FieldInvalid, match=words):
+        await jobs.save_node_state(node(status))
+    assert await jobs.node_states("r") == []
+    await jobs.save_node_state(node("suspended"))
+
+
 async def test_texts_for_people_are_escaped(jobs: JobRepository) -> None:
     await jobs.add(Job(id="r", status="running", error="\0"))
     assert (await jobs.get("r")).error == r"\x00"
