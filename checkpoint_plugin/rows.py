@@ -14,7 +14,7 @@ from checkpoint_plugin.completed import is_over
 from checkpoint_plugin.digests import text_bytes
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import pack_suspension
-from hookspecs import NodeSnapshot
+from hookspecs import NodeSnapshot, name_edges
 
 __all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Ref", "RowWriter"]
 
@@ -225,8 +225,8 @@ class GraphPlaces:
 
     def _look(self) -> None:
         """When it is first needed: many a run has no value that is large enough, and none that cannot be stored."""
-        for number, edge in enumerate(() if self._sources else self._graph.get("edges", ())):
-            edge_id = edge.get("id") or f"e{number}"  # as a runner names it; where it does not, a value is stored whole
+        edges = () if self._sources else self._graph.get("edges", ())
+        for edge_id, edge in zip(name_edges(edges), edges, strict=True):
             self._sources[edge_id] = edge["source"], edge.get("sourceHandle", "output")
             self._incoming.setdefault(edge["target"], []).append((edge_id, edge.get("targetHandle", "")))
 

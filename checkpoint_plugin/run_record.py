@@ -28,7 +28,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.standing import ENDS, SUSPENSION, Standing, fetch_standing, has_changed, mark_moment, moment_of, show_life
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.writing import CutWriter
-from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged
+from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged, name_edges
 
 __all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "load_record", "make_record"]
 
@@ -170,8 +170,8 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
 
 
 def _waiting(graph: Mapping[str, Any], nodes: Sequence[NodeSnapshot]) -> dict[str, Mapping[str, Any]]:
-    # Edges without an id are named by their place, as a runner names them.
-    handles = {edge.get("id") or f"e{place}": edge["targetHandle"] for place, edge in enumerate(graph.get("edges", ()))}
+    edges = graph.get("edges", ())
+    handles = {name: edge["targetHandle"] for name, edge in zip(name_edges(edges), edges, strict=True)}
     found: dict[str, Mapping[str, Any]] = {}
     for node in nodes:
         if node.arguments is not None:

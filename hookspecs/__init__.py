@@ -5,6 +5,7 @@ from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.columns import GraphColumns
 from hookspecs.contract import HOOK_ARGUMENTS, SPEC_CLASSES, check_plugin
 from hookspecs.description import PluginDescription, describe_plugins
+from hookspecs.edges import name_edge, name_edges
 from hookspecs.entries import CODECS, COMMANDS, DISABLE_VARIABLE, NODES, PLUGINS, STORES, PluginEntry
 from hookspecs.errors import (
     HookError,
@@ -111,5 +112,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "loads_tagged",
+    "name_edge",
+    "name_edges",
     "to_tagged",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from hookspecs import name_edge
 from workflow_runner.aligner import SyncMode, Values
 from workflow_runner.checker import AnnotationUnusable, Checker
 from workflow_runner.errors import GraphInvalid
@@ -18,7 +19,7 @@ from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
 
-__all__ = ["Plan", "PlannedEdge", "PlannedNode", "make_plan", "name_edge"]
+__all__ = ["Plan", "PlannedEdge", "PlannedNode", "make_plan"]
 
 
 @dataclass(slots=True, eq=False)
@@ -124,19 +125,6 @@ def make_plan(
         GraphInvalid: with every problem found, each naming node, edge or handle and the nearest right name.
     """
     return _Planner(graph, registry, validate, over).plan()
-
-
-def name_edge(place: int, taken: Container[str]) -> str:
-    """The name of an edge without an id: by its place, which a resume keeps, as it runs the stored graph.
-
-    Args:
-        place: among the edges of the graph.
-        taken: the ids that are given; no other name can be the same.
-    """
-    name = f"e{place}"
-    while name in taken:
-        name = f"{name}'"
-    return name
 
 
 class _Planner:

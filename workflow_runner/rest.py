@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
-from hookspecs import GraphColumns
+from hookspecs import GraphColumns, name_edge
 from workflow_runner.builtin import INPUT, OUTPUT
 from workflow_runner.graph import Graph
-from workflow_runner.plan import name_edge
 
 __all__ = ["rest_of"]
 

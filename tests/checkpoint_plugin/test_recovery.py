@@ -26,7 +26,7 @@ from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
-from workflow_runner import NodeFailed
+from workflow_runner import Context, EdgeSpec, Graph, NodeFailed, WorkflowRunner, node
 
 GRAPH = {
     "nodes": [{"id": name} for name in "abcdefg"],
@@ -213,6 +213,39 @@ async def test_what_waits_on_the_edges_of_a_run_of_the_runner_is_in_the_plan(sto
     plan = await RecoveryService(store=store).plan("r", graph)
     assert {name: entry.action for name, entry in plan.items()} == {"b": "reschedule"}
     assert plan["b"].inputs == {"x": [1, (2,)], "y": ["z"]}
+
+
+@node(type="m.one")
+async def one(v: int) -> int:
+    return v
+
+
+@node(type="m.gate")
+async def gate(x: int, context: Context) -> int:
+    await context.suspend("gate")
+    return x
+
+
+@node(type="m.join")
+async def join(left: int, mid: int, right: int) -> int:
+    return left + mid + right
+
+
+async def test_an_edge_whose_place_is_the_id_of_another_keeps_its_handle_in_the_plan(store: Store, store_url: str) -> None:
+    graph = Graph(enable={"checkpoint": {"url": store_url}})
+    for place, name in enumerate("abc", 1):
+        graph.add(one, name, v=place)
+    graph.add(gate, "gate")
+    graph.add(join, "join", sync_mode="zip_all")
+    graph.edges = [
+        EdgeSpec("c", "output", "gate", "x", "g"),
+        EdgeSpec("a", "output", "join", "left", "e2"),
+        EdgeSpec("b", "output", "join", "right"),
+        EdgeSpec("gate", "output", "join", "mid", "e2'"),
+    ]
+    assert (await WorkflowRunner().run(graph, run_id="r")).status == "suspended"
+    plan = await RecoveryService(store=store).plan("r")
+    assert {name: dict(entry.inputs) for name, entry in plan.items()} == {"gate": {"x": 3}, "join": {"left": [1], "right": [2]}}
 
 
 async def test_a_service_without_a_store_makes_none(tmp_path: Path) -> None:

@@ -818,6 +818,17 @@ async def test_what_is_made_for_a_save_alone_is_not_taken_for_another(store: Sto
     assert {node.node_id: node.suspension for node in found.nodes} == {f"n{n}": wait for n, wait in enumerate(waits)}
 
 
+def test_a_value_is_that_of_its_edge_where_another_has_the_id_of_its_place() -> None:
+    named = [("e1", "a", "left"), (None, "b", "right"), ("e1'", "c", "mid")]
+    edges = [
+        {**({"id": edge_id} if edge_id else {}), "source": source, "target": "t", "targetHandle": handle}
+        for edge_id, source, handle in named
+    ]
+    places = GraphPlaces({"nodes": [], "edges": edges})
+    assert [places.producer(("edge", edge_id)) for edge_id in ("e1", "e1''", "e1'")] == [(name, "output") for name in "abc"]
+    assert [places.producer(("argument", "t", handle)) for handle in ("left", "right", "mid")] == [(n, "output") for n in "abc"]
+
+
 async def test_values_of_two_places_that_grow_out_of_one(store: Store) -> None:
     await store.insert_job("r", definition())
     graph = {"nodes": [], "edges": [{"id": "e", "source": "a", "target": "b"}]}

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from hookspecs import GraphColumns
+from hookspecs import GraphColumns, name_edge
 from workflow_runner import Graph
-from workflow_runner.plan import name_edge
 from workflow_runner.rest import NAMED, rest_of
 
 
