@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Final
 
 from sqlalchemy import Connection, and_, select, update
@@ -34,7 +35,7 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
 
     Raises:
         RunNotFound: there is no such run.
-        StoreError: there is no such checkpoint, another one has the name, or the name cannot be stored.
+        StoreError: there is no such checkpoint, it has another name or another one has this, or the name cannot be stored.
     """
     if not 1 <= len(name) <= NAME_LENGTH or not is_storable_text(name):
         raise StoreError(f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another.")
@@ -47,12 +48,18 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
         newest = select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)
         wanted = connection.execute(newest).scalar_one() if number is None else number
         of_run = CHECKPOINT.c.run_id == run_id
+        found = connection.execute(select(CHECKPOINT.c.label).where(of_run, CHECKPOINT.c.number == wanted)).first()
+        if found is None:
+            raise no_checkpoint(run_id, wanted)
+        if found.label not in (None, name):
+            raise StoreError(
+                f"checkpoint {wanted} of run {run_id!r} is the savepoint {found.label!r} already, and has one name. Name another "
+                f"checkpoint, or first remove that name: workflow savepoint {quote(run_id)} {quote(str(found.label))} --remove"
+            )
         named = connection.execute(select(CHECKPOINT.c.number).where(of_run, CHECKPOINT.c.label == name)).scalar()
         if named is not None and named != wanted:
             raise StoreError(f"checkpoint {named} of run {run_id!r} is named {name!r} already. Choose another name.")
-        done = connection.execute(update(CHECKPOINT).where(of_run, CHECKPOINT.c.number == wanted).values(label=name))
-        if done.rowcount == 0:
-            raise no_checkpoint(run_id, wanted)
+        connection.execute(update(CHECKPOINT).where(of_run, CHECKPOINT.c.number == wanted).values(label=name))
         return int(wanted)
 
     return await store.transact(work)

@@ -134,10 +134,14 @@ def prune(
 @click.argument("run_id", metavar="RUN")
 @click.argument("name", metavar="NAME")
 @click.option("--checkpoint", "number", type=click.IntRange(min=1), metavar="N", help="This checkpoint, not the newest.")
-@click.option("--remove", is_flag=True, help="Take the name away: retention may then delete the checkpoint.")
+@click.option(
+    "--remove", is_flag=True, help="Take the name away: the checkpoint may then get another, and retention may delete it."
+)
 @store_options
 def savepoint(run_id: str, name: str, number: int | None, remove: bool, url: str | None, as_json: bool, quiet: bool) -> None:
     """Name a checkpoint of a run, so that retention never deletes it.
+
+    One that has another name is refused until that is removed.
 
     \b
     Examples:

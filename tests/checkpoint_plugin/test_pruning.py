@@ -216,6 +216,23 @@ async def test_a_named_checkpoint_is_found_and_can_be_let_go(store: Store) -> No
         await unname_checkpoint(store, "r", "mine")
 
 
+async def test_a_checkpoint_keeps_its_name_until_that_is_removed(store: Store) -> None:
+    await grow(store, 3)
+    await name_checkpoint(store, "r", "the old")
+    words = (
+        "checkpoint 3 of run 'r' is the savepoint 'the old' already.* first remove that name: "
+        "workflow savepoint r 'the old' --remove$"
+    )
+    for number in (None, 3):
+        with pytest.raises(StoreError, match=words):
+            await name_checkpoint(store, "r", "new", number)
+    assert await name_checkpoint(store, "r", "the old", 3) == 3
+    assert await name_checkpoint(store, "r", "new", 2) == 2
+    assert [row.label for row in await store.checkpoints("r")] == [None, "new", "the old"]
+    await unname_checkpoint(store, "r", "the old")
+    assert await name_checkpoint(store, "r", "newest") == 3
+
+
 async def test_a_finished_run_goes_altogether_but_not_with_a_savepoint(store: Store) -> None:
     await grow(store, 3)
     await store.end_attempt("r", 1, JobEnd("completed", None, datetime.now(UTC) - timedelta(days=2)))
@@ -393,6 +410,9 @@ def test_the_commands(tmp_path: Path) -> None:
 
     before = told("checkpoints", "r")["checkpoints"]
     assert told("savepoint", "r", "mine", "--checkpoint", "3") == {"run_id": "r", "name": "mine", "number": 3}
+    refused = workflow("savepoint", "r", "other", "--checkpoint", "3", cwd=tmp_path)
+    assert refused.returncode == 5
+    assert "savepoint 'mine' already" in refused.stderr and "workflow savepoint r mine --remove" in refused.stderr
     dry = told("prune", "--keep-last", "2", "--dry-run")
     assert dry["dry_run"]
     assert told("checkpoints", "r")["checkpoints"][2]["name"] == "mine"
