@@ -83,8 +83,9 @@ class LoggedStream(Stream[T]):
                 actor.check_alive()
                 raise StopAsyncIteration
             await actor.wait_for_items((edge,))
-        item = items.popleft()
-        actor.log(edge, item)
+        item = items[0]
+        actor.log(edge, item)  # first: where the log is full, the item stays where a cut finds it
+        items.popleft()
         if edge.order is not None:
             edge.order.remove(edge)
         if edge.writer is not None and len(items) <= edge.capacity:
@@ -142,11 +143,12 @@ class Arrivals:
                 actor.check_alive()
                 raise StopAsyncIteration
             await actor.wait_for_items(waiting)
-        item = edge.pop()
+        item = edge.items[0]
         if actor.logs:
-            actor.log(edge, item)
+            actor.log(edge, item)  # before it is taken, as in `LoggedStream`
         else:
             actor.reads += 1
+        edge.pop()
         return self._give(edge, item)
 
     def _give(self, edge: Edge, item: Any) -> tuple[str, Any]:

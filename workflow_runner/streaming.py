@@ -169,7 +169,11 @@ class StreamingActor(BodyActor):
             self.pass_commit()
 
     def log(self, edge: Edge, item: Any) -> None:
-        """Remember an item handed to the body."""
+        """Remember an item that is about to be handed to the body.
+
+        Raises:
+            LogOverflow: nothing was remembered, and the item must not be taken.
+        """
         taken = self.taken
         if len(taken) >= self.run.settings.max_log:
             raise LogOverflow(self.node_id, self.run.settings.max_log)

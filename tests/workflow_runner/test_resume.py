@@ -84,8 +84,8 @@ class Memory:
     async def close(self) -> None: ...
 
 
-def hosted(memory: Memory) -> WorkflowRunner:
-    return WorkflowRunner(plugins=PluginHost().register(memory, "memory", store=memory))
+def hosted(memory: Memory, **settings: Any) -> WorkflowRunner:
+    return WorkflowRunner(plugins=PluginHost().register(memory, "memory", store=memory), **settings)
 
 
 @node
@@ -244,3 +244,25 @@ async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> 
         await hosted(memory).resume("s", graph=graph())
     with pytest.raises(StoreUnknown, match="--disable memory"):
         await hosted(memory).resume("r", enable={"memory": False}, graph=graph())
+
+
+@node
+async def all_of(items: Stream[int]) -> list[int]:
+    return [x async for x in items]
+
+
+@node
+async def as_they_come(a: Stream[int], b: Stream[int], context: Context) -> list[int]:
+    return sorted([x async for _, x in context.arrivals(a, b)])
+
+
+@pytest.mark.parametrize("body", [all_of, as_they_come])
+async def test_the_item_at_which_the_log_is_full_is_there_after_a_resume(body: Any) -> None:
+    made = Graph()
+    feeds: dict[str, Any] = {name: made.add(source, name, n=5) for name in (("items",) if body is all_of else ("a", "b"))}
+    made.output("out", made.add(body, node_id="reads", **feeds))
+    memory = Memory()
+    with pytest.raises(NodeFailed, match="took 3 items without a commit"):
+        await hosted(memory, max_log=3).run(made, run_id="r")
+    result = await hosted(memory).resume("r", graph=made)
+    assert result.outputs == {"out": [sorted([0, 1, 2, 3, 4] * len(feeds))]}
