@@ -86,6 +86,7 @@ class StreamingActor(BodyActor):
                         f"exactly one item, and edge {edge.edge_id!r} ended without any. Send one, or make the handle a Stream."
                     )
             await self.wait_for_items(missing)
+        self._refuse_second(1)  # before the first is taken: the cut of this failure holds both
         values = [edge.pop() if edge in self.plain_edges else None for edge in self.in_edges]
         arguments = self.planned.name_values(values)
         self._guard()
@@ -101,10 +102,14 @@ class StreamingActor(BodyActor):
             f"exactly one item, and edge {edge.edge_id!r} brought a second. Make the handle a Stream."
         )
 
-    def _guard(self) -> None:
+    def _refuse_second(self, most: int) -> None:
         for edge in self.plain_edges:
-            if edge.items:
+            if len(edge.items) > most:
                 raise self.second_item(edge)
+
+    def _guard(self) -> None:
+        self._refuse_second(0)
+        for edge in self.plain_edges:
             if not edge.ended:
                 edge.reader = SecondItem(self, edge)
 

@@ -266,3 +266,19 @@ async def test_the_item_at_which_the_log_is_full_is_there_after_a_resume(body: A
         await hosted(memory, max_log=3).run(made, run_id="r")
     result = await hosted(memory).resume("r", graph=made)
     assert result.outputs == {"out": [sorted([0, 1, 2, 3, 4] * len(feeds))]}
+
+
+@node
+async def with_first(items: Stream[int], first: int) -> list[int]:
+    return [first, *[x async for x in items]]
+
+
+async def test_a_second_item_of_a_plain_input_is_refused_after_a_resume_too() -> None:
+    made = Graph()
+    made.output("out", made.add(with_first, "s", items=made.add(source, "a", n=2), first=made.add(source, "b", n=2)))
+    memory = Memory()
+    with pytest.raises(NodeFailed, match="brought a second"):
+        await hosted(memory).run(made, run_id="r")
+    assert (0, 1) in [edge.items for edge in memory.nodes["s"].inbox]
+    with pytest.raises(NodeFailed, match="brought a second"):
+        await hosted(memory).resume("r", graph=made)
