@@ -277,7 +277,7 @@ class Actor(Outbox):
         return ItemTypeError(self.node_id, handle, self.type.handles[handle].expected, item)
 
     async def settle(self) -> None:
-        """Wait for a durable cut where outputs are held for one, send what is held, wait until no edge is too full."""
+        """Wait for a durable cut where outputs are held for one, send what is held, wait until nothing is too far behind."""
         run = self.run
         if self.holds:
             if run.gate_reason is not None and run.saver is not None:
@@ -286,7 +286,7 @@ class Actor(Outbox):
             self.send_held()
             if self.status == "completed":
                 run.completed(self)
-        elif self.lags and run.saver is not None:
+        if self.lags and run.saver is not None:
             self.lags = False
             await run.saver.catch_up()
             self.check_alive()

@@ -76,7 +76,7 @@ class Outbox:
         elif self.swallow_left:
             self.publish = self._swallow
         elif self.holds:
-            self.publish = self._publish_held
+            self.publish = self._publish_held_followed if run.follows else self._publish_held
         else:
             self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
             if run.follows:
@@ -147,6 +147,13 @@ class Outbox:
                 edge.held = [*(edge.held or ()), value[handle] if mapping else value]
         if self.waits:
             self.touched()
+        return True
+
+    def _publish_held_followed(self, value: Any) -> bool:
+        self._publish_held(value)
+        saver = self.run.saver
+        assert saver is not None
+        self.lags = saver.step()
         return True
 
     def _swallow(self, value: Any) -> bool:

@@ -182,6 +182,31 @@ async def test_a_last_save_that_fails_keeps_nobody_waiting() -> None:
     assert plugin.reasons[-1] == "end"
 
 
+class Following(Saving):
+    """Saves behind the run, of which nobody may be ahead; it hears of firings."""
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        control.follow_outputs("follow", 0, 1 << 30)
+
+
+async def test_what_is_saved_behind_the_run_is_saved_too_where_somebody_hears_of_firings() -> None:
+    saving = Following()
+    durable: list[int] = []
+
+    @node
+    async def look(x: int) -> int:
+        durable.append(max([0, *(found.commits for _, cut in saving.cuts for found in cut.nodes if found.node_id == "look")]))
+        await asyncio.sleep(0.02)  # its source is over meanwhile, and asks for nothing any more
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(look, "look", x=graph.add(upto, n=4)))
+    async with asyncio.timeout(20):
+        await hosted(saving).run(graph)
+    assert durable == [0, 1, 2, 3]
+
+
 async def test_every_before_has_one_after() -> None:
     witness = Witness()
     with pytest.raises(NodeFailed):
