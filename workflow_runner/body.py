@@ -203,13 +203,13 @@ class BodyActor(Actor):
         fault: Exception | None = None
         if self.waits:
             self.end_reads()
-        if self.status == "failed":  # told by somebody else than its body, which was cancelled for it
+        if has_failed := self.status == "failed":  # told by somebody else than its body, which was cancelled for it
             error = run.ending.failure_of(self.node_id) or error
         suspended = self.status == "suspended" and not stopping
         if suspended and not only_suspends(error, (asyncio.CancelledError,)):
             self.suspension, self.status, suspended = None, "running", False  # it failed after all
         tries = self.attempt - self.first_attempt + 1
-        again = not stopping and not suspended and self.planned.failure.tries_again(error, tries)
+        again = not (stopping or suspended or has_failed) and self.planned.failure.tries_again(error, tries)
         if again:
             self.frozen = True  # what the body does while it cleans up does not count
             self.choose_publish()
@@ -230,7 +230,7 @@ class BodyActor(Actor):
         if suspended and not run.stopping:
             self.waits += 1
             run.enter_wait(self)
-        if delay is None or run.stopping:
+        if delay is None or run.stopping or self.status == "failed":
             raise Interrupted from error
         await self._wait_to_retry(error, delay)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hookspecs import Cancelled, Completed, Failed, HookError, NodeInfo, Outcome, PluginHost, RunInfo, hookimpl
+from tests.workflow_runner.test_runs import Saving
 from workflow_runner import Context, Graph, GraphInvalid, NodeChanged, NodeFailed, Stream, WorkflowRunner, node
 from workflow_runner.actor import Actor
 from workflow_runner.run import Run
@@ -51,6 +52,12 @@ async def bad_stream(items: Stream[int]) -> AsyncIterator[int]:
 async def below(x: int) -> int:
     LOG.append(("below", x))
     return x
+
+
+@node
+async def asks(x: int, context: Context) -> None:
+    await asyncio.sleep(0.005)
+    await context.checkpoint()
 
 
 def fork(n: int = 300) -> Graph:
@@ -168,6 +175,32 @@ async def test_a_body_that_still_runs_is_cancelled() -> None:
         await runner.run(graph)
     assert [x for x in LOG if isinstance(x, int)] == list(range(40))
     assert watcher.ends["slow"] is Completed
+
+
+async def test_a_node_that_has_failed_is_not_tried_again() -> None:
+    def refuse() -> None:
+        raise OSError("upstream is away")
+
+    @node(retries=3, backoff=0)
+    async def acknowledges(context: Context) -> AsyncIterator[int]:
+        if context.attempt == 1:
+            context.on_durable(refuse)
+        for i in range(8):
+            yield i
+            context.commit(i + 1)
+            await asyncio.sleep(0.005)
+        LOG.append("went on")
+
+    graph = Graph(on_failure="finish_independent")
+    graph.output("acknowledged", graph.add(acknowledges, "a"))
+    graph.output("good", graph.add(slow, x=graph.add(count, n=50)))
+    graph.add(asks, "asks", x=1)
+    saving = Saving()
+    async with asyncio.timeout(20):
+        with pytest.raises(NodeFailed, match="node 'a' of run 'r' failed: OSError: upstream is away"):
+            await WorkflowRunner(plugins=PluginHost().register(saving, "saving")).run(graph, run_id="r")
+    assert "went on" not in LOG
+    assert LOG[-1] == 49
 
 
 def test_it_is_checked_and_stands_in_the_document() -> None:
