@@ -176,10 +176,12 @@ class Context:
     def on_durable(self, call: Callable[[], object]) -> None:
         """Have a function called, on the event loop, once a checkpoint is durable that holds this step as final.
 
-        With nothing enabled it is called when the step is final.
+        With nothing enabled it is called when the step is final. What is durable stays so whatever it raises: a resume
+        does not call it again.
 
         Args:
-            call: takes nothing; what it raises fails the node.
+            call: takes nothing; what it raises fails the node. Where that checkpoint is the last one of the run, the run is
+                told as failed, though it is stored as it ended.
         """
         self._actor.check_alive()
         self._actor.stage(call)

@@ -41,6 +41,13 @@ class Ending:
         if self.error is None:
             self.error = error
 
+    def call_failed(self, failure: NodeFailed) -> None:
+        """What `on_durable` was given raised when the run was over; that counts where nothing had before."""
+        if self.error is None:
+            self.error = failure
+        else:
+            self.error.add_note(f"and {failure}")
+
     def save_failed(self, error: Exception) -> None:
         """A cut could not be saved; that counts unless a failure does: a run that was stopped may have lost its last step."""
         if self.error is None or isinstance(self.error, RunStopped):

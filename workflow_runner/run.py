@@ -25,7 +25,7 @@ from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
 from workflow_runner.plan import Plan
-from workflow_runner.saver import Saver
+from workflow_runner.saver import Saver, raised_by
 from workflow_runner.settings import Settings
 from workflow_runner.wiring import Wiring
 
@@ -283,16 +283,26 @@ class Run:
         """A step with `on_durable` calls is committed."""
         if self.saver is not None:
             self.saver.when_durable(actor, calls)
+            return
+        errors = [error for call in calls if (error := raised_by(call)) is not None]
+        if errors:
+            first, *others = errors
+            for other in others:
+                first.add_note(f"and another call of on_durable raised {type(other).__name__}: {other}")
+            raise first
+
+    def call_failed(self, actor: Actor, cause: BaseException) -> None:
+        """What `on_durable` was given raised: its node has failed, also when the run is over and its last cut is durable."""
+        if self.stopping or self._over.done():
+            self.ending.call_failed(self._failure(actor, cause))
         else:
-            for call in calls:
-                call()
+            self.node_failed(actor, cause)
 
     def node_failed(self, actor: Actor, cause: BaseException) -> None:
         """A body raised: the run ends, or goes on with the nodes that do not need this one."""
         if actor.status == "failed":  # told already, by somebody else than its body
             return
-        error = NodeFailed(self.run_id, actor.node_id, cause)
-        error.__cause__ = cause
+        error = self._failure(actor, cause)
         if actor.status != "completed":  # what `on_durable` calls may raise when the node is over
             actor.status = "failed"
             actor.error = f"{type(cause).__name__}: {cause}"
@@ -303,6 +313,11 @@ class Run:
             self._stop(error, "error", "failed", actor)
         if self.listeners:
             self.node_changed(actor)
+
+    def _failure(self, actor: Actor, cause: BaseException) -> NodeFailed:
+        error = NodeFailed(self.run_id, actor.node_id, cause)
+        error.__cause__ = cause
+        return error
 
     def _go_on_without(self, actor: Actor, error: NodeFailed) -> None:
         """Let the others go on until nothing can move any more.

@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from workflow_runner.actor import Actor
     from workflow_runner.run import Run
 
-__all__ = ["Saver"]
+__all__ = ["Saver", "raised_by"]
 
 DurableCall = tuple["Actor", Callable[[], object]]
+
+
+def raised_by(call: Callable[[], object]) -> BaseException | None:
+    """Call what `on_durable` was given; what it raised, for the steps of others are durable all the same."""
+    try:
+        call()
+    except (Exception, asyncio.CancelledError) as error:  # the latter of something cancelled that it looked at
+        return error
+    return None
 
 
 class Saver:
@@ -163,11 +172,8 @@ class Saver:
 
     def _call(self, calls: list[DurableCall]) -> None:
         for actor, call in calls:
-            try:
-                call()
-            except Exception as error:  # the others' steps are durable all the same
-                if not self._run.stopping:
-                    self._run.node_failed(actor, error)
+            if (error := raised_by(call)) is not None:
+                self._run.call_failed(actor, error)
 
     def _resolve(self, requests: list[asyncio.Future[CheckpointRef | None]], ref: CheckpointRef | None) -> None:
         for future in requests:

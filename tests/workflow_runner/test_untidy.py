@@ -17,6 +17,7 @@ from workflow_runner import (
     Graph,
     NodeChanged,
     NodeFailed,
+    RunEnded,
     RunStarted,
     Stream,
     WorkflowRunner,
@@ -278,6 +279,7 @@ class Saving:
     def __init__(self) -> None:
         self.numbers = 0
         self.ended: list[str] = []
+        self.statuses: list[str] = []
 
     @hookimpl
     async def before_run(self, control: RunControl) -> None:
@@ -290,6 +292,7 @@ class Saving:
     @hookimpl
     async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
         self.numbers += 1
+        self.statuses.append(snapshot.status)
         return CheckpointRef(run.run_id, self.numbers, reason, datetime.now(UTC))
 
     @hookimpl
@@ -349,3 +352,75 @@ async def test_a_call_that_raises_keeps_no_other_step_from_hearing_that_it_is_du
         async with asyncio.timeout(PATIENCE_SECONDS):
             await runner.run(graph)
     assert sorted(told) == ["a", "b"]
+
+
+def refuse() -> None:
+    raise OSError("upstream is away")
+
+
+@node
+async def acknowledges(n: int, context: Context) -> int:
+    context.on_durable(refuse)
+    return n
+
+
+async def test_a_call_that_raises_when_the_last_cut_is_durable_fails_the_run() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(acknowledges, "a", n=1))
+    plugin = Saving()
+    ended: list[RunEnded] = []
+    runner = WorkflowRunner(plugins=PluginHost().register(plugin, name="p"))
+    runner.subscribe(lambda event: ended.append(event) if isinstance(event, RunEnded) else None)
+    with pytest.raises(NodeFailed, match="node 'a' of run 'r' failed: OSError: upstream is away"):
+        await runner.run(graph, run_id="r")
+    assert plugin.ended == ["Failed"]
+    assert plugin.statuses == ["completed"]
+    assert [event.status for event in ended] == ["failed"]
+
+
+async def test_calls_that_raise_at_the_cut_of_a_failure_are_its_notes() -> None:
+    @node
+    async def breaks(n: int) -> int:
+        raise ValueError("boom")
+
+    graph = Graph()
+    graph.add(breaks, "b", n=graph.add(acknowledges, "a", n=1))
+    with pytest.raises(NodeFailed, match="boom") as raised:
+        await WorkflowRunner(plugins=PluginHost().register(Saving(), name="p")).run(graph, run_id="r")
+    assert raised.value.__notes__ == ["and node 'a' of run 'r' failed: OSError: upstream is away"]
+
+
+async def test_all_calls_of_a_step_are_made_with_nothing_enabled() -> None:
+    told: list[int] = []
+
+    @node
+    async def step(n: int, context: Context) -> int:
+        context.on_durable(refuse)
+        context.on_durable(lambda: told.append(n))
+        context.on_durable(refuse)
+        return n
+
+    graph = Graph()
+    graph.add(step, n=1)
+    with pytest.raises(NodeFailed, match="upstream is away"):
+        await outputs(graph)
+    assert told == [1]
+
+
+async def test_a_call_that_looks_at_something_cancelled_fails_its_node_and_not_the_saves() -> None:
+    def look() -> None:
+        found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        found.cancel()
+        found.result()
+
+    @node
+    async def step(n: int, context: Context) -> int:
+        context.on_durable(look)
+        return n
+
+    graph = Graph()
+    graph.add(step, "a", n=1)
+    plugin = Saving()
+    with pytest.raises(NodeFailed, match="node 'a' of run 'r' failed: CancelledError"):
+        await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph, run_id="r")
+    assert plugin.ended == ["Failed"]
