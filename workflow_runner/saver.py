@@ -39,6 +39,10 @@ class Saver:
         self._wanted = asyncio.Event()
         self._last: tuple[Snapshot, str] | None = None
         self._closed = False
+        self._completes = False
+        """Whether its last cut is still to be saved, and every node is over."""
+        self._over = False
+        """Whether that cut was saved."""
         self._calls: list[DurableCall] = []
         self._saved: CheckpointRef | None = None
         self._behind = False
@@ -49,9 +53,15 @@ class Saver:
         self._task: asyncio.Task[None] | None = None
 
     def request(self, reason: str) -> asyncio.Future[CheckpointRef | None]:
-        """Ask for a cut that holds everything up to now; the future gives its reference once it is durable."""
+        """Ask for a cut that holds everything up to now; the future gives its reference once it is durable.
+
+        The last cut of a run of which every node is over holds all that may still be asked for: hooks of its nodes may.
+        """
         future: asyncio.Future[CheckpointRef | None] = self._run.loop.create_future()
-        if self._closed:
+        if self._over:
+            future.set_result(None if self._behind else self._saved)
+            return future
+        if self._closed and not self._completes:
             future.cancel()
             return future
         if not self._requests:
@@ -93,6 +103,7 @@ class Saver:
         if self._closed:
             return
         self._closed = True
+        self._completes = status == "completed"
         if status is not None:
             self._last = (self._snapshot(status, error, node_id), reason)
         self._wanted.set()
@@ -120,10 +131,12 @@ class Saver:
                     await self._save_requested()
             if self._last is not None:  # there are no new requests after it; where it fails, those there are are refused below
                 await self._save(*self._last, self._requests, self._calls)
+                self._over = self._completes
         except Exception as error:
             self._closed = True
             self._run.save_failed(error)
         finally:
+            self._completes = False  # nothing more is saved
             self._refuse(self._requests)
 
     async def _save_requested(self) -> None:

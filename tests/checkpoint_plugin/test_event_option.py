@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -63,6 +64,22 @@ async def test_a_run_and_its_nodes_are_logged(store_url: str) -> None:
     assert (told(second, "a"), told(second, "b")) == ([], ["started", "completed"])
     assert second[0].payload == {"attempt": 2}
     assert [event.payload["reason"] for event in (*first, *second) if event.kind == "checkpointed"] == ["error", "end"]
+
+
+@node
+async def yields(x: int) -> AsyncIterator[int]:
+    yield x
+
+
+@pytest.mark.parametrize("options", [{"every_nodes": 1}, {"after": ["last"]}])
+async def test_the_end_of_the_last_node_is_logged_where_it_yields(store_url: str, options: dict[str, Any]) -> None:
+    graph = Graph()
+    graph.add(yields, node_id="last", x=1)
+    runner = WorkflowRunner(plugins=Host(store_url))
+    await runner.run(graph, enable={"checkpoint": {"events": True, **options}}, run_id="r")
+    found = await logged(store_url)
+    assert told(found, "last") == ["scheduled", "started", "completed"]
+    assert told(found, None) == ["created", "checkpointed", "completed"]
 
 
 async def test_without_the_option_nothing_is_logged_and_no_node_is_listened_to(store_url: str) -> None:

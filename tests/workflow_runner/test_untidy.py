@@ -424,3 +424,31 @@ async def test_a_call_that_looks_at_something_cancelled_fails_its_node_and_not_t
     with pytest.raises(NodeFailed, match="node 'a' of run 'r' failed: CancelledError"):
         await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph, run_id="r")
     assert plugin.ended == ["Failed"]
+
+
+class Asking(Saving):
+    """Asks for a checkpoint when a firing is over, and again, and writes down what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[CheckpointRef | None] = []
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        self.control = control
+        control.save_at("end", "error")
+
+    @hookimpl
+    async def after_node(self, outcome: Outcome) -> None:
+        for _ in range(2):
+            self.found.append(await self.control.request("after"))
+
+
+async def test_a_checkpoint_that_is_asked_for_when_all_nodes_are_over_is_the_last_one() -> None:
+    plugin = Asking()
+    graph = Graph()
+    graph.add(upto, n=1)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
+    assert [found and (found.number, found.reason) for found in plugin.found] == [(1, "end"), (1, "end")]
+    assert plugin.statuses == ["completed"]
