@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookspecs import CheckpointRef
 from workflow_runner.context import Context
-from workflow_runner.errors import Cancelled
+from workflow_runner.errors import Cancelled, NodeProtocolError
 from workflow_runner.stream import Arrivals, Stream
 from workflow_runner.suspension import WorkflowSuspended
 
@@ -88,6 +88,8 @@ class ThreadBody:
         self._error: BaseException | None = None
         self._closing = False
         self._refused = False
+        self._owner = 0
+        """The thread that the body runs in, while it does: answers are for this one alone."""
         self.context = ThreadContext(actor, self)
 
     # On the event loop.
@@ -193,6 +195,7 @@ class ThreadBody:
 
     def _run(self, arguments: Mapping[str, Any], generates: bool) -> None:
         last: Returned | Raised
+        self._owner = threading.get_ident()
         try:
             value = self._actor.type.call(arguments, self.context)
             if generates:
@@ -201,6 +204,7 @@ class ThreadBody:
             last = Returned(value)
         except BaseException as error:  # carried to the event loop, where it ends the firing
             last = Raised(error)
+        self._owner = 0
         self._post(last)
         self._thread.ended()
 
@@ -220,12 +224,37 @@ class ThreadBody:
 
         Raises:
             Cancelled: the run was stopped.
+            NodeProtocolError: it is asked in another thread than the body's own.
         """
         return self._wait(Asked(serve))
+
+    def tell_progress(self, done: float, total: float | None) -> None:
+        """In any thread: tell how far the body is. Only the body's own thread waits until everybody was told."""
+        if threading.get_ident() == self._owner:
+            self.ask(lambda: self._actor.context.progress(done, total))
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._progressed, done, total)
+        except RuntimeError:  # the loop is closed, and nobody watches any more
+            pass
+
+    def _progressed(self, done: float, total: float | None) -> None:
+        """On the loop, for a thread that does not wait."""
+        if self._refused or not self._owner:
+            return
+        try:
+            self._actor.context.progress(done, total)
+        except Exception as error:  # of who listens to the run
+            self._actor.run.crashed(error)
 
     def _wait(self, question: Yielded | Asked) -> Any:
         if self._refused:
             raise Cancelled(self._refusal())
+        if threading.get_ident() != self._owner:
+            raise NodeProtocolError(
+                f"node {self._actor.node_id!r}: only the thread that its body runs in is answered, and another one asked. "
+                "Read, yield and commit there, and hand the values to your other threads."
+            )
         self._post(question)
         self._thread.park()
         if self._error is not None:
@@ -302,7 +331,8 @@ class ThreadContext(Context):
         return ThreadReader(self._body, self._body.ask(lambda: self._actor.context.arrivals(*own)))
 
     def progress(self, done: float, total: float | None = None) -> None:
-        self._body.ask(lambda: self._actor.context.progress(done, total))
+        """As in `Context`; other threads of the body may call it, too."""
+        self._body.tell_progress(done, total)
 
 
 class ThreadReader:

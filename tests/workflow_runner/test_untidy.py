@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +19,8 @@ from workflow_runner import (
     Graph,
     NodeChanged,
     NodeFailed,
+    NodeProtocolError,
+    Progressed,
     RunEnded,
     RunStarted,
     Stream,
@@ -93,6 +97,75 @@ async def test_a_timeout_does_not_count_the_wait_for_a_slot() -> None:
     loop.call_later(1.2, gate.set)
     assert await outputs(graph, max_threads=1) == {"a": [1], "b": [2]}
     assert begun == [1, 2]
+
+
+def in_a_helper(call: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+@node
+def reads_elsewhere(items: Stream[int]) -> int:
+    return sum(in_a_helper(lambda: list(items)))
+
+
+@node
+def commits_elsewhere(items: Stream[int], context: Context) -> None:
+    in_a_helper(lambda: context.commit(1))
+
+
+@node
+def asks_elsewhere(items: Stream[int], context: Context) -> None:
+    in_a_helper(context.checkpoint)
+
+
+@pytest.mark.parametrize("body", [reads_elsewhere, commits_elsewhere, asks_elsewhere])
+async def test_only_the_thread_of_the_body_is_answered(body: Any) -> None:
+    graph = Graph()
+    graph.add(body, "b", items=graph.add(upto, n=3))
+    with pytest.raises(NodeFailed, match="node 'b': only the thread that its body runs in is answered") as raised:
+        await outputs(graph)
+    assert isinstance(raised.value.__cause__, NodeProtocolError)
+
+
+async def test_every_thread_of_a_body_may_tell_its_progress() -> None:
+    told: list[Progressed] = []
+
+    @node
+    def works(n: int, context: Context) -> int:
+        context.progress(0, n)
+        in_a_helper(lambda: context.progress(1, n))
+        context.progress(2, n)
+        left.append(lambda: context.progress(3, n))
+        return n
+
+    left: list[Callable[[], None]] = []
+    graph = Graph()
+    graph.output("out", graph.add(works, n=2))
+    assert await outputs(graph, on_event=lambda event: told.append(event) if isinstance(event, Progressed) else None) == {
+        "out": [2]
+    }
+    late = threading.Thread(target=left[0], daemon=True)  # the body is over
+    late.start()
+    await asyncio.to_thread(late.join, 5)
+    assert not late.is_alive()
+    assert [(event.done, event.total) for event in told] == [(0, 2), (1, 2), (2, 2)]
+
+
+async def test_a_listener_that_raises_at_the_progress_of_another_thread_ends_the_run() -> None:
+    @node
+    def works(n: int, context: Context) -> int:
+        in_a_helper(lambda: context.progress(1, n))
+        return n + context.attempt  # which is asked of the event loop
+
+    def raising(event: Event) -> None:
+        if isinstance(event, Progressed):
+            raise RuntimeError("listener")
+
+    graph = Graph()
+    graph.add(works, n=2)
+    with pytest.raises(RuntimeError, match="listener"):
+        await outputs(graph, on_event=raising)
 
 
 # Reads that a body leaves behind.
