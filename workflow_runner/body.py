@@ -7,12 +7,14 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
 from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension
 from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.context import Context
+from workflow_runner.ended import Ended
 from workflow_runner.errors import NodeTimeout, SuspensionUnavailable
 from workflow_runner.events import NodeRetried
 from workflow_runner.suspension import Resumption, WorkflowSuspended, only_suspends
@@ -43,9 +45,20 @@ class BodyActor(Actor):
             self._context = Context(self)
         return self._context
 
+    def end_context(self) -> None:
+        """The firing, or this try of it, is over: what it left behind may do nothing more with what it was given."""
+        context, self._context = self._context, None
+        if context is not None:
+            context.end(self.ended)
+
+    @cached_property
+    def ended(self) -> Ended:
+        """What those hold instead of it who were given something for a firing that is over."""
+        return Ended(self)
+
     def retire(self) -> None:
         super().retire()
-        self._context = None
+        self.__dict__.pop("ended", None)
 
     def over(self) -> bool:
         """Whether the firing that just ended was the last."""
@@ -135,10 +148,11 @@ class BodyActor(Actor):
 
     def _become_final(self, closed: bool) -> None:
         """The firing becomes final: from its emission to the next await this is one synchronous step."""
-        if self.waits:
+        if self.type.streams:
             self.end_reads()
         if self._context is not None:
             self._context.take_staged()
+            self.end_context()
         if self.suspension is not None:
             self.suspension = self.resumption = None
         self.arguments = None
@@ -201,7 +215,7 @@ class BodyActor(Actor):
         run = self.run
         stopping = run.stopping
         fault: Exception | None = None
-        if self.waits:
+        if self.type.streams:
             self.end_reads()
         if has_failed := self.status == "failed":  # told by somebody else than its body, which was cancelled for it
             error = run.ending.failure_of(self.node_id) or error
@@ -219,6 +233,7 @@ class BodyActor(Actor):
             except Exception as told:  # who listens to the run: the hooks hear of the failure all the same
                 fault = told
         await self._close(error)
+        self.end_context()
         delay = self.planned.failure.delay(tries) if again else None
         if info is not None and (after_node := run.hooks.after_node) is not None:
             outcome: Outcome = CancelledOutcome(run.ending.reason) if stopping else Failed(error, self.node_id, delay)
@@ -264,7 +279,6 @@ class BodyActor(Actor):
         )
         if run.listeners:
             run.notify(NodeRetried(run.run_id, self.node_id, self.attempt + 1, delay, error))
-        self._context = None
         self.error = f"{type(error).__name__}: {error}"
         if run.saver is not None:
             self.touched()

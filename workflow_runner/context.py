@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hookspecs import CheckpointRef, Suspension
+from workflow_runner.ended import Ended
 from workflow_runner.errors import NodeProtocolError, NotResuming
 from workflow_runner.identity import step_key
 from workflow_runner.stream import Arrivals, Stream
@@ -203,12 +204,18 @@ class Context:
             done: units done, of the body's own choice.
             total: units there are; `None` when unknown.
         """
-        run = self._actor.run
-        if run.listeners:
-            run.progressed(self._actor, done, total)
+        actor = self._actor
+        if isinstance(actor, Ended):
+            raise actor.refusal()
+        if actor.run.listeners:
+            actor.run.progressed(actor, done, total)
 
     def take_staged(self) -> None:
         """Make the state of a plain body final."""
         if self._staged is not None:
             (self._actor.state,) = self._staged
             self._staged = None
+
+    def end(self, ended: Ended) -> None:
+        """The try of the body that was given it is over: from now on it changes nothing."""
+        self._actor = cast("BodyActor", ended)

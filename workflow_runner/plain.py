@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_runner.firing import FiringActor
@@ -14,6 +15,8 @@ __all__ = ["PlainActor"]
 
 AGAIN: Final = object()
 """In the place of a value: the step is to be run again."""
+ONLY_OURS: Final = 2
+"""References to a context that no body has kept: the actor's and the question's. The next firing is given the same one then."""
 
 
 class PlainActor(FiringActor):
@@ -98,6 +101,8 @@ class PlainActor(FiringActor):
             # From the emission above to the first await this is one synchronous step: the firing becomes final.
             if self._context is not None:
                 self._context.take_staged()
+                if getrefcount(self._context) > ONLY_OURS:
+                    self.end_context()
             self.arguments = None
             if self.waits or self.durable_calls or self.suspension is not None:
                 self.pass_commit()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from workflow_runner.checker import Checker
 from workflow_runner.errors import NodeProtocolError
 
 if TYPE_CHECKING:
     from workflow_runner.edge import Edge
+    from workflow_runner.ended import Ended
     from workflow_runner.streaming import StreamingActor
 
 __all__ = ["Arrivals", "LoggedStream", "Stream", "open_stream"]
@@ -49,6 +51,7 @@ class Stream(Generic[T]):
                 self._actor.check_alive()
                 raise StopAsyncIteration
             await self._actor.wait_for_items((edge,))
+            items = self._items
         item = items.popleft()
         if edge.order is not None:
             edge.order.remove(edge)
@@ -57,6 +60,11 @@ class Stream(Generic[T]):
         self._actor.reads += 1
         given: T = item if type(item) is self._exact or self._check is None else self._give(item)
         return given
+
+    def end(self, ended: Ended) -> None:
+        """The try of the body that was given it is over: every read is refused, also one that was about to take an item."""
+        self._actor = cast("StreamingActor", ended)
+        self._items = deque()
 
     def _give(self, item: Any) -> T:
         given: T = item if self._check is None else self._actor.checked(self.handle, self._check, item)
@@ -77,12 +85,13 @@ class LoggedStream(Stream[T]):
                 return self._give(item)
         if actor.stateless and not actor.script_left:  # else its step runs again, and this stream was at its end then
             actor.commit_read()
-        items = edge.items
+        items = self._items
         while not items:
             if edge.ended:
-                actor.check_alive()
+                self._actor.check_alive()
                 raise StopAsyncIteration
-            await actor.wait_for_items((edge,))
+            await self._actor.wait_for_items((edge,))
+            items = self._items
         item = items[0]
         actor.log(edge, item)  # first: where the log is full, the item stays where a cut finds it
         items.popleft()
@@ -116,10 +125,10 @@ class StatelessStream(LoggedStream[T]):
 class Arrivals:
     """Several streams as one, in arrival order: `async for handle, item in context.arrivals(a, b)`."""
 
-    __slots__ = ("_actor", "_streams")
+    __slots__ = ("_first", "_streams")
 
     def __init__(self, streams: tuple[Stream[Any], ...]) -> None:
-        self._actor = streams[0]._actor
+        self._first = streams[0]
         self._streams = {stream._edge: stream for stream in streams}
 
     def __aiter__(self) -> AsyncIterator[tuple[str, Any]]:
@@ -129,7 +138,7 @@ class Arrivals:
         raise NodeProtocolError("an `async def` body reads arrivals with `async for`, only a `def` body with `for`.")
 
     async def __anext__(self) -> tuple[str, Any]:
-        actor = self._actor
+        actor = self._first._actor
         edges = tuple(self._streams)
         if actor.script_left:
             found, item = await actor.next_scripted(edges)
@@ -143,6 +152,7 @@ class Arrivals:
                 actor.check_alive()
                 raise StopAsyncIteration
             await actor.wait_for_items(waiting)
+            actor = self._first._actor
         item = edge.items[0]
         if actor.logs:
             actor.log(edge, item)  # before it is taken, as in `LoggedStream`

@@ -10,7 +10,7 @@ from hookspecs import Taken
 from workflow_runner.body import BodyActor
 from workflow_runner.edge import Edge
 from workflow_runner.errors import LogOverflow, NodeProtocolError
-from workflow_runner.stream import open_stream
+from workflow_runner.stream import Stream, open_stream
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
@@ -58,6 +58,8 @@ class StreamingActor(BodyActor):
         self.stateless = planned.type.stateless
         self.plain_edges = tuple(edge for edge in in_edges if not planned.type.handles[edge.planned.target_handle].stream)
         self._script_waiters: list[asyncio.Future[None]] = []
+        self._streams: tuple[Stream[Any], ...] = ()
+        """Those that the present try of the body was given."""
 
     # Its one firing.
 
@@ -119,6 +121,7 @@ class StreamingActor(BodyActor):
         for name, handle in self.type.handles.items():
             if handle.stream:
                 values[name] = open_stream(name, self, edges.get(name), self.planned.checks.get(name), handle.default)
+        self._streams = tuple(value for name, value in values.items() if name in edges and isinstance(value, Stream))
         return values
 
     # The log, and the script of a step that runs again.
@@ -222,6 +225,9 @@ class StreamingActor(BodyActor):
         waiters, self._script_waiters = self._script_waiters, []
         for waiter in waiters:
             waiter.cancel()
+        for stream in self._streams:
+            stream.end(self.ended)
+        self._streams = ()
 
     def freeze(self) -> None:
         super().freeze()

@@ -14,6 +14,7 @@ import pytest
 
 from hookspecs import CheckpointRef, HookError, NodeInfo, Outcome, PluginHost, RunControl, RunInfo, Snapshot, hookimpl
 from workflow_runner import (
+    Cancelled,
     Context,
     Event,
     Graph,
@@ -218,6 +219,136 @@ async def test_a_read_that_a_try_leaves_behind_does_not_stand_in_the_way_of_the_
     graph.output("out", graph.add(flaky, items=graph.add(late, n=3)))
     assert await outputs(graph) == {"out": [0, 1, 2]}
     assert left[0].cancelled()
+
+
+@pytest.mark.parametrize("plugins", [[], ["p"]])
+async def test_what_a_try_left_behind_reads_nothing_of_the_next(plugins: list[str]) -> None:
+    tries: list[list[int]] = []
+
+    @node(retries=1, backoff=0)
+    async def both(a: Stream[int], b: Stream[int]) -> list[int]:
+        found: list[int] = []
+        tries.append(found)
+
+        async def read_a() -> None:
+            found.extend([x async for x in a])
+            if len(tries) == 1:
+                raise OSError("flaky")
+
+        async def read_b() -> None:
+            await asyncio.sleep(0.02)  # it is no read that is cut short when the other half fails
+            found.extend([x async for x in b])
+
+        await asyncio.gather(read_a(), read_b())  # which leaves that one running
+        return sorted(found)
+
+    host = PluginHost()
+    for name in plugins:
+        host.register(Saving(), name=name)
+    graph = Graph()
+    graph.output("out", graph.add(both, a=graph.add(upto, "a", n=2), b=graph.add(upto, "b", n=3)))
+    assert await outputs(graph, plugins=host) == {"out": [[0, 0, 1, 1, 2]]}
+    assert tries[0] == [0, 1]
+
+
+async def test_a_read_that_was_woken_when_its_body_ended_takes_nothing_and_waits_no_more() -> None:
+    left: list[asyncio.Task[int]] = []
+    gate = asyncio.Event()
+
+    @node
+    async def first(items: Stream[int]) -> int:
+        found = await anext(items)
+        left.append(asyncio.ensure_future(anext(items)))
+        await gate.wait()
+        return found
+
+    @node
+    async def opens(n: int) -> AsyncIterator[int]:
+        yield n
+        await asyncio.sleep(0.01)
+        gate.set()  # the body goes on first, the read after it
+        yield n
+        await asyncio.sleep(0.01)
+
+    @node
+    async def rests(n: int) -> int:
+        await asyncio.sleep(0.05)
+        return n
+
+    graph = Graph()
+    graph.output("first", graph.add(first, items=graph.add(opens, n=1)))
+    graph.output("rested", graph.add(rests, n=2))
+    assert await outputs(graph) == {"first": [1], "rested": [2]}
+    with pytest.raises(Cancelled, match="this try of node 'first' is over"):
+        left[0].result()
+
+
+def commits(context: Context) -> None:
+    context.commit(1)
+
+
+def stages(context: Context) -> None:
+    context.on_durable(lambda: None)
+
+
+def progresses(context: Context) -> None:
+    context.progress(1)
+
+
+def looks(context: Context) -> None:
+    assert context.is_resuming in (True, False)
+
+
+def makes_a_key(context: Context) -> None:
+    assert context.idempotency_key
+
+
+async def asks(context: Context) -> None:
+    await context.checkpoint()
+
+
+async def suspends(context: Context) -> None:
+    await context.suspend("why")
+
+
+USES = [commits, stages, progresses, looks, makes_a_key, asks, suspends]
+
+
+@pytest.mark.parametrize("over_an_edge", [True, False])
+@pytest.mark.parametrize("use", USES)
+async def test_the_context_of_a_firing_that_is_over_does_nothing(use: Callable[[Context], Any], over_an_edge: bool) -> None:
+    kept: list[Context] = []
+    found: list[BaseException | None] = []
+
+    async def leftover(context: Context) -> None:
+        await asyncio.sleep(0.01)
+        try:
+            waits = use(context)
+            if waits is not None:
+                await waits
+        except BaseException as error:
+            found.append(error)
+
+    @node
+    async def leaves(x: int, context: Context) -> int:
+        if not kept:
+            tasks.append(asyncio.ensure_future(leftover(context)))
+        else:
+            await asyncio.sleep(0.03)  # the next firing of this node goes on meanwhile
+        kept.append(context)
+        return x + context.attempt
+
+    tasks: list[asyncio.Task[None]] = []
+    graph = Graph()
+    graph.output("out", graph.add(leaves, "n", x=graph.add(upto, n=2) if over_an_edge else 0))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        runner = WorkflowRunner(plugins=PluginHost().register(Saving(), name="p"))
+        assert (await runner.run(graph)).outputs == {"out": [1, 2] if over_an_edge else [1]}
+        await asyncio.wait(tasks)
+    (error,) = found
+    assert isinstance(error, Cancelled)
+    assert str(error) == "this try of node 'n' is over and counts no more"
+    assert (kept[0].node_id, kept[0].state, kept[0].attempt) == ("n", None, 1)
 
 
 async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_the_handle() -> None:
