@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Final
 
 import asyncpg
@@ -10,6 +11,8 @@ __all__ = ["KnowingConnection"]
 
 BUILT_IN: Final = 10_000
 """The number from which on a type may be anything; those below are the same in every database of a version."""
+NO_QUESTION: Final = SimpleNamespace(name="none")
+"""In the place of the statement that asked: one without a name would have thrown out the statement that is being prepared."""
 _KNOWN: dict[tuple[Any, frozenset[int]], Any] = {}
 
 
@@ -22,9 +25,9 @@ class KnowingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg te
 
     async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:
         wanted = self.get_server_version(), frozenset(typeoids)
-        known = _KNOWN.get(wanted)
-        if known is None:
-            known = await super()._introspect_types(typeoids, timeout)
-            if all(number < BUILT_IN for number in typeoids):
-                _KNOWN[wanted] = known
-        return known
+        if wanted in _KNOWN:
+            return _KNOWN[wanted], NO_QUESTION
+        types, question = await super()._introspect_types(typeoids, timeout)
+        if all(number < BUILT_IN for number in typeoids):
+            _KNOWN[wanted] = types
+        return types, question
