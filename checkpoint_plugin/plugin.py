@@ -240,9 +240,19 @@ class CheckpointPlugin:
                 await self._end_degraded(store, run, outcome)
             else:
                 end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
-                await store.end_attempt(run.run_id, history.epoch, None if self._ended else end)
+                await self._let_go(store, history, None if self._ended else end)
         finally:
             await store.close()
+
+    async def _let_go(self, store: Store, history: RunHistory, end: JobEnd | None) -> None:
+        try:
+            await store.end_attempt(history.run_id, history.epoch, end)
+        except StoreError as error:
+            if end is not None:
+                raise
+            logger.warning(
+                "run %s: it is saved as it ended, but not let go; its lease runs out by itself: %s", history.run_id, error
+            )
 
     async def _end_degraded(self, store: Store, run: RunInfo, outcome: Outcome) -> None:
         _, history = self._opened()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,18 @@ from hookspecs import (
     RunInfo,
     loads_tagged,
 )
-from workflow_runner import Context, Graph, NodeFailed, NodeNotWaiting, RunStopped, Stream, WorkflowRunner, node
+from workflow_runner import (
+    CheckpointSaved,
+    Context,
+    Event,
+    Graph,
+    NodeFailed,
+    NodeNotWaiting,
+    RunStopped,
+    Stream,
+    WorkflowRunner,
+    node,
+)
 
 CALLS: list[str] = []
 """What bodies did in this process; emptied before each test."""
@@ -484,3 +496,22 @@ async def test_a_refused_resume_leaves_what_a_run_waits_for(store_url: str) -> N
 @node
 async def waits_for_a_word(context: Context) -> str:
     return str(await context.suspend("a word", {"k": 1}, {"who": "me"}))
+
+
+async def test_a_run_that_is_saved_is_not_failed_by_a_lease_that_cannot_be_let_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = sqlite3.connect(tmp_path / "c.db", isolation_level=None)
+
+    def hold(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            other.execute("BEGIN IMMEDIATE")
+
+    url = f"sqlite:///{tmp_path}/c.db?busy_seconds=0.1"
+    graph = Graph()
+    graph.output("out", graph.add(count, n=3))
+    with closing(other):
+        result = await runner(url, on_event=hold).run(graph, enable={"checkpoint": {"explicit": True}}, run_id="r")
+    assert result.outputs == {"out": [0, 1, 2]}
+    assert "run r: it is saved as it ended" in caplog.text and "database is locked" in caplog.text
+    assert await status(url) == "completed"
