@@ -6,12 +6,12 @@ from typing import Final
 
 from hookspecs import StoreError
 
-__all__ = ["LARGEST", "bounded", "check_number", "no_checkpoint"]
+__all__ = ["LARGEST", "LARGEST_INTEGER", "bounded", "check_number", "no_checkpoint"]
 
 LARGEST: Final = 2**63 - 1
 """Of events, and of rows to list."""
-LARGEST_NUMBER: Final = 2**31 - 1
-"""Of a checkpoint, which PostgreSQL keeps in 32 bits."""
+LARGEST_INTEGER: Final = 2**31 - 1
+"""Of most columns, the number of a checkpoint among them: PostgreSQL keeps them in 32 bits."""
 
 
 def bounded(number: int) -> int:
@@ -25,7 +25,7 @@ def check_number(run_id: str, number: int | None) -> None:
     Raises:
         StoreError: there is no checkpoint of that number.
     """
-    if number is not None and abs(number) > LARGEST_NUMBER:
+    if number is not None and abs(number) > LARGEST_INTEGER:
         raise no_checkpoint(run_id, number)
 
 

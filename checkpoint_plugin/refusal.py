@@ -61,9 +61,7 @@ def is_of_an_argument(error: BaseException) -> bool:
     """Whether a database, or its driver, did not take a value that it was given: whatever is stored is as it was."""
     if isinstance(error, (UnicodeEncodeError, OverflowError)):
         return True
-    if isinstance(error, StatementError) and not isinstance(
-        error, DBAPIError
-    ):  # raised while a value was prepared for the driver
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):  # of a value on its way to the driver
         return not isinstance(error.orig, SQLAlchemyError)
     cause = driver_error(error)
     if isinstance(cause, sqlite3.Error):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Boolean, DateTime, Float, Integer, String, Table
 from sqlalchemy.types import TypeDecorator
 
+from checkpoint_plugin.bounds import LARGEST_INTEGER
 from checkpoint_plugin.definition import is_storable_text, storable_text
 from checkpoint_plugin.errors import FieldInvalid
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE
@@ -21,7 +22,6 @@ __all__ = ["check_moment", "check_text", "checked_row"]
 
 ESCAPED: Final = frozenset({"error", "error_message", "last_error", "suspension_reason", "degraded"})
 """Texts that only people read: what no database keeps is escaped in them, as in the errors of nodes."""
-LARGEST: Final = 2**31 - 1
 STATUSES: Final = {JOB.name: ("run", RUN_STATUSES), RUN_NODE_STATE.name: ("node", NODE_STATUSES)}
 """Of what a table's rows are, and their statuses."""
 Check = Callable[[str, str, Any], object]
@@ -93,8 +93,10 @@ def _check_status(where: str, table: Table, value: object) -> None:
 
 
 def _check_number(where: str, name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST <= value <= LARGEST:
-        raise FieldInvalid(where, f"{name} is a whole number of up to {LARGEST}, not {shortened(value)}. Give such a one.")
+    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        raise FieldInvalid(
+            where, f"{name} is a whole number of up to {LARGEST_INTEGER}, not {shortened(value)}. Give such a one."
+        )
 
 
 def _check_float(where: str, name: str, value: object) -> None:

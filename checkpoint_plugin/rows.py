@@ -105,8 +105,7 @@ class RowWriter:
         """
         cut = EncodedCut()
         refs: dict[int, Ref] = {}
-        named: list[Any] = []
-        """The values of `refs`: one that is made for this save alone would leave its id to the next."""
+        named: list[Any] = []  # the values of `refs`: one that is made for this save alone would leave its id to the next
 
         def refer(value: Any, words: Callable[[], str], place: Place) -> Ref:
             if value is None:
