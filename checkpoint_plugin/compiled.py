@@ -24,9 +24,10 @@ class Compiled:
         statement: any statement of SQLAlchemy.
         dialect: for which.
         names: of its parameters, in the order in which values are given.
+        shared: how many of the first are the same for all rows; see `rows`.
     """
 
-    def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str]) -> None:
+    def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str], shared: int = 0) -> None:
         compiled: SQLCompiler = statement.compile(dialect=dialect)
         self.sql = compiled.string
         places = tuple(compiled.positiontup or ())
@@ -42,6 +43,8 @@ class Compiled:
             processor = _processor(compiled.binds[name].type, dialect)
             if processor is not None:
                 self._processors.append((place, processor))
+        self._of_shared = [(place, processor) for place, processor in self._processors if place < shared]
+        self._of_rows = [(place, processor) for place, processor in self._processors if place >= shared]
 
     def parameters(self, values: Iterable[Any]) -> tuple[Any, ...]:
         """Values as the statement takes them."""
@@ -53,16 +56,14 @@ class Compiled:
 
     def rows(self, shared: Sequence[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         """As `parameters` for many rows, whose first values are the same; made one by one, as a driver takes them."""
-        count = len(shared)
         head = list(shared)
-        for place, processor in self._processors:
-            if place < count and head[place] is not None:
+        for place, processor in self._of_shared:
+            if head[place] is not None:
                 head[place] = processor(head[place])
-        own = [(place, processor) for place, processor in self._processors if place >= count]
-        constants, pick = self._constants, self._pick
+        constants, processors, pick = self._constants, self._of_rows, self._pick
         for row in rows:
             given = [*head, *row, *constants]
-            for place, processor in own:
+            for place, processor in processors:
                 if (value := given[place]) is not None:
                     given[place] = processor(value)
             yield pick(given)

@@ -93,8 +93,10 @@ NO_BLOCKS: Final = Blocks(0, (), 0, {})
 
 def is_over(node: NodeSnapshot) -> bool:
     """Whether there is no more to say of a node than that it has completed."""
+    if node.status != "completed":
+        return False
     holds = node.state is not None or node.taken or node.collected or node.arguments or node.suspension is not None
-    return node.status == "completed" and not (holds or node.latest or node.inbox or node.order)
+    return not (holds or node.latest or node.inbox or node.order)
 
 
 def pack_block(over: Mapping[str, bytes], rest: Mapping[str, int]) -> bytes:

@@ -17,8 +17,8 @@ __all__ = ["RAW", "ZSTD", "Compressor", "decompress"]
 RAW: Final = 0
 ZSTD: Final = 1
 LEVEL: Final = 3
-WORTH_TRYING: Final = 256
-"""Bytes from which on a frame of zstd can be smaller than what it holds."""
+WORTH_TRYING: Final = 2_048
+"""Bytes from which on it is tried: less than half a page is written sooner than compressed."""
 SAMPLE: Final = 4_096
 LARGE: Final = 16 * SAMPLE
 SAVING: Final = 0.95

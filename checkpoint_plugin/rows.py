@@ -52,6 +52,7 @@ class EncodedCut:
     Args:
         rows: of the nodes, by node id.
         mentions: digests of the payloads that a row mentions, one after the other, by node id where there are any.
+        over: nodes of which there is no more to say than that they have completed.
         segments: of output items.
         payloads: values that are not yet stored, by digest, each with the place where it stands.
         mentioned: digests of all payloads that the cut mentions, in order.
@@ -60,6 +61,7 @@ class EncodedCut:
 
     rows: dict[str, bytes] = field(default_factory=dict)
     mentions: dict[str, bytes] = field(default_factory=dict)
+    over: list[str] = field(default_factory=list)
     segments: list[EncodedSegment] = field(default_factory=list)
     payloads: dict[bytes, tuple[bytes, Place]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class RowWriter:
             ends = _error(node), _time(node.started_at), _time(node.ended_at)
             steps = node.status, node.attempt, node.firing, node.commits
             cut.rows[node_id] = ormsgpack.packb([*steps, None, None, (), node.emitted, None, (), (), 0, node.source, *ends])
+            cut.over.append(node_id)
             return
         saved = self._saved_items.get(node_id, 0)
         mentioned: dict[bytes, None] = {}

@@ -123,7 +123,7 @@ class SqliteStatements:
         for name, rows in MANY.items():
             values: dict[str, Any] = {column: bindparam(column) for column in (*rows.shared, *rows.columns)}
             statement = _adding(sqlite.insert(rows.table).values({**values, **_fixed(rows)}), name)
-            self.many[name] = Compiled(statement, dialect, (*rows.shared, *rows.columns))
+            self.many[name] = Compiled(statement, dialect, (*rows.shared, *rows.columns), shared=len(rows.shared))
         head: dict[str, Any] = {name: bindparam(given) for name, given in zip(ONE, HEAD, strict=True)}
         self.checkpoint = Compiled(sqlite.insert(CHECKPOINT).values(head), dialect, HEAD)
         self.job = Compiled(_job_update(bindparam("run_id")), dialect, ("run_id", *JOB_VALUES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -12,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.blobs import Blobs, BlobWriter
 from checkpoint_plugin.codec import Codec, encode
-from checkpoint_plugin.completed import block_digest, is_over
+from checkpoint_plugin.completed import block_digest
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import add_digests, digest_of, row_digester, segment_digest
 from checkpoint_plugin.history import RunHistory
@@ -33,6 +34,8 @@ LARGE_SAVE: Final = 1 << 20
 """Bytes of payloads beyond which a save is sent in parts."""
 MANY_ROWS: Final = 1_000
 """Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
+IN_ORDER: Final = itemgetter(*ONE)
+"""The values of a checkpoint's row, as its statement takes them."""
 
 
 def insert_new(dialect: str, table: Any) -> Any:
@@ -56,6 +59,10 @@ class SaveRows:
     job: tuple[Any, ...] = ()
 
 
+NO_ROWS: Final = SaveRows()
+"""Those of a save that is not encoded yet."""
+
+
 class CutWriter:
     """One save: what it adds is encoded first, then written, then noted in the history.
 
@@ -76,7 +83,7 @@ class CutWriter:
         self.number = history.number + 1
         self.shown: Mapping[str, tuple[Any, ...]] = {}
         """Of nodes that are saved by hand, `statements.SHOWN` as it is stored; set before it is encoded."""
-        self.rows = SaveRows()
+        self.rows = NO_ROWS
         self._snapshot = snapshot
         self._reason = reason
         self._codec = codec or Codec()
@@ -87,7 +94,7 @@ class CutWriter:
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
         self._large: dict[int, tuple[str | bytes, Ref]] = {}
-        self._payloads = PayloadWriter(history.bases, self.number)
+        self._payloads: PayloadWriter
         self._files = None if blobs is None else BlobWriter(blobs, history.run_id)
         self._size = 0
 
@@ -148,7 +155,7 @@ class CutWriter:
             self._saved_items[item.node_id] = item.first + item.count
             size += len(body)
         if history.tally is not None:
-            self._over = {node.node_id: self._digests[node.node_id] for node in snapshot.nodes if is_over(node)}
+            self._over = {node_id: self._digests[node_id] for node_id in cut.over}
             block = history.tally.block(self._over, self._others, number)
             if block is not None:
                 block = sealed(block, completed_place, number)
@@ -202,7 +209,7 @@ class CutWriter:
             if many:
                 statement = statements.many[name]
                 connection.executemany(statement.sql, statement.rows(shared[: len(kind.shared)], many))
-        connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(rows.head[name] for name in ONE))
+        connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(IN_ORDER(rows.head)))
         if not self._goes_on:
             connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
         return True
@@ -218,7 +225,7 @@ class CutWriter:
         if not whole:
             found = {name: () if name == "payloads" else many[:MANY_ROWS] for name, many in found.items()}
         save = save_statement(frozenset(name for name, many in found.items() if many and name not in USUAL), not self._goes_on)
-        values: list[Any] = [*self._fence(), self._snapshot.taken_at, *(rows.head[name] for name in ONE)]
+        values: list[Any] = [*self._fence(), self._snapshot.taken_at, *IN_ORDER(rows.head)]
         for name, many in found.items():
             if many:
                 values += zip(*many, strict=True)
