@@ -226,7 +226,7 @@ class NodeVersion(Base, table=True):
     """
 
     __tablename__: ClassVar[str] = "node_version"
-    __table_args__ = (_of_run(), ONE_TREE)
+    __table_args__ = (_of_run(),)
 
     run_id: str = Field(primary_key=True, sa_type=Text)
     number: int = Field(primary_key=True)

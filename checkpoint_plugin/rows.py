@@ -18,8 +18,11 @@ from hookspecs import NodeSnapshot, name_edges
 
 __all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Ref", "RowWriter"]
 
-INLINE_LIMIT: Final = 128
-"""Bytes up to which an encoded value stands in the row itself."""
+SMALL: Final = 128
+"""Bytes up to which an encoded value stands in every row that mentions it."""
+ROOM: Final = 1_536
+"""Bytes of larger ones that a row holds itself, as long as no other mentions them: such a row is written sooner than two, and
+PostgreSQL keeps it in one piece. It is written again whole when its node changes, so the others are payloads."""
 LARGE: Final = 65_536
 """Characters or bytes from which on a value is known again in the next save, instead of being encoded once more."""
 IMMUTABLE: Final = frozenset({str, bytes})
@@ -79,6 +82,7 @@ class RowWriter:
         seal: gives the addresses of payloads.
         large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
         places: of the graph, for errors: a value that cannot be stored is told as that of the node that gave it.
+        file_bytes: from which on a value becomes a file; `None` for none.
     """
 
     def __init__(
@@ -90,14 +94,17 @@ class RowWriter:
         seal: Seal = PLAIN,
         large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
         places: GraphPlaces | None = None,
+        file_bytes: int | None = None,
     ) -> None:
         self._places = places
+        self._most_room = ROOM if file_bytes is None else min(ROOM, file_bytes - 1)
         self._seal = seal
         self._large = large or {}
         self._run_id = run_id
         self._codec = codec or Codec()
         self._saved_items = saved_items
         self._known = known
+        self._room = 0
 
     def encode(self, nodes: Iterable[NodeSnapshot]) -> EncodedCut:
         """Encode what changed.
@@ -119,15 +126,17 @@ class RowWriter:
                 if ref is not None:
                     refs[id(value)] = ref
                     cut.large[id(value)] = value, ref
+            if type(ref) is bytes and len(ref) > SMALL:  # another row holds it
+                ref = refs[id(value)] = self._address(ref, cut, place)
             if ref is None:
                 data = self._codec.encode(value, words)
-                if len(data) <= INLINE_LIMIT:
+                if len(data) <= SMALL:
+                    ref = data
+                elif len(data) <= self._room:
+                    self._room -= len(data)
                     ref = data
                 else:
-                    digest = self._seal.address(data)
-                    ref = (digest,)
-                    if digest not in self._known and digest not in cut.payloads:
-                        cut.payloads[digest] = data, place
+                    ref = self._address(data, cut, place)
                 refs[id(value)] = ref
                 named.append(value)
                 if type(value) in IMMUTABLE and len(value) > LARGE:
@@ -137,6 +146,13 @@ class RowWriter:
         for node in nodes:
             self._encode_node(node, cut, refer)
         return cut
+
+    def _address(self, data: bytes, cut: EncodedCut, place: Place) -> Ref:
+        """The reference of a value that is a payload, or becomes one."""
+        digest = self._seal.address(data)
+        if digest not in self._known and digest not in cut.payloads:
+            cut.payloads[digest] = data, place
+        return (digest,)
 
     def _told(self, node_id: str, what: str, place: Place) -> str:
         """Where a value stands, for people: at the output that gave it, or where the cut has it."""
@@ -173,11 +189,13 @@ class RowWriter:
             return [one(value, f"{what}[{number}]", place) for number, value in enumerate(values, first)]
 
         if len(node.collected) > saved:
+            self._room = self._most_room
             items = several(node.collected[saved:], "outputs", saved, ("output", node_id))
             segment = EncodedSegment(node_id, saved, len(items), ormsgpack.packb(items), b"".join(mentioned))
             cut.segments.append(segment)
             cut.mentioned.update(mentioned)
             mentioned = {}
+        self._room = self._most_room
         row: list[Any] = [
             node.status,
             node.attempt,

@@ -16,7 +16,7 @@ from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYL
 
 __all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "check_upgradable", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 LOCK_KEY: Final = 7_306_085_893_296_906_348
 """Of the advisory lock under which one of several processes makes or upgrades the tables."""
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"

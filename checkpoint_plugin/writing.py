@@ -126,9 +126,9 @@ class CutWriter:
             return data if seal is PLAIN else seal.seal(data, *place(*where))
 
         known = history.payloads
-        writer = RowWriter(run_id, history.saved_items, known, self._codec, seal, history.large, history.places)
-        cut = writer.encode(snapshot.nodes)
         file_bytes = None if self._files is None else self._files.limit
+        writer = RowWriter(run_id, history.saved_items, known, self._codec, seal, history.large, history.places, file_bytes)
+        cut = writer.encode(snapshot.nodes)
         payloads = self._payloads = PayloadWriter(history.bases, number, history.places.related, self._filed, file_bytes)
         for digest, (data, place) in cut.payloads.items():
             payloads.add(digest, data, place)

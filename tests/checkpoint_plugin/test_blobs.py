@@ -119,8 +119,8 @@ async def names(store: Store) -> list[str | None]:
 async def test_large_values_are_files_and_come_back(shelf: Shelf) -> None:
     async with shelf.open() as store:
         await store.insert_job("r", definition())
-        await save(store, LARGE, TEXT, b"small" * 100, [OTHER, {"deep": OTHER}])
-        assert await states(store) == [LARGE, TEXT, b"small" * 100, [OTHER, {"deep": OTHER}]]
+        await save(store, LARGE, TEXT, b"small" * 400, [OTHER, {"deep": OTHER}])
+        assert await states(store) == [LARGE, TEXT, b"small" * 400, [OTHER, {"deep": OTHER}]]
         rows = await store.transact(lambda c: c.execute(select(PAYLOAD)).all(), write=False)
         filed = [row for row in rows if row.blob is not None]
         assert len(rows) == 4 and len(filed) == 3
@@ -136,7 +136,7 @@ async def test_large_values_are_files_and_come_back(shelf: Shelf) -> None:
         await save(store, [OTHER, {"deep": OTHER}], LARGE, known=known)
         assert len([name for name in await names(store) if name]) == 4  # OTHER by itself is one
     async with shelf.open() as store:
-        assert await states(store) == [[OTHER, {"deep": OTHER}], LARGE, b"small" * 100, [OTHER, {"deep": OTHER}]]
+        assert await states(store) == [[OTHER, {"deep": OTHER}], LARGE, b"small" * 400, [OTHER, {"deep": OTHER}]]
 
 
 async def test_files_are_for_their_owner_alone(folder_shelf: Shelf) -> None:

@@ -41,7 +41,7 @@ GRAPH = {
     "nodes": [{"id": name, "type": f"t.{name}"} for name in "abcd"],
     "edges": [{"source": "a", "target": "b"}, {"source": "b", "sourceHandle": "out", "target": "c", "targetHandle": "in"}],
 }
-BIG = "x" * 1000
+BIG = "x" * 1_600
 
 
 @node

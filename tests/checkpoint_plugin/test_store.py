@@ -43,7 +43,7 @@ from checkpoint_plugin.models import (
     SCHEMA,
 )
 from checkpoint_plugin.payloads import GROWING
-from checkpoint_plugin.rows import GraphPlaces
+from checkpoint_plugin.rows import ROOM, GraphPlaces
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import (
@@ -62,7 +62,7 @@ from hookspecs import (
 from tests.checkpoint_plugin.newest import newest_number
 
 HOLDER = Holder("another")
-BIG = "x" * 1000
+BIG = "x" * 1_600
 ODD = ["a::b", "a", "foo%", "quote'\"; DROP TABLE job; --", "new\nline", "Ünï\U0001f600", "x" * 200]
 
 
@@ -214,6 +214,38 @@ async def test_a_value_is_stored_once_whoever_mentions_it(store: Store) -> None:
     assert await rows(store, PAYLOAD) == 1
 
 
+def items_of(snapshot: Snapshot | None) -> dict[str, Sequence[Any]]:
+    assert snapshot is not None
+    return {node.node_id: node.inbox[0].items for node in snapshot.nodes}
+
+
+async def test_a_value_of_some_length_stands_in_a_row_once_and_no_row_is_long(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+
+    def waiting(name: str, *items: Any) -> NodeSnapshot:
+        return NodeSnapshot(name, "running", inbox=(EdgeSnapshot(name, items, False),))
+
+    async def longest(number: int) -> int:
+        found = select(func.max(func.length(NODE_VERSION.c.body))).where(NODE_VERSION.c.number == number)
+        return await store.transact(lambda connection: int(connection.execute(found).scalar_one()))
+
+    await store.save(history, cut(waiting("alone", "a" * 1_000)), "1")
+    assert await rows(store, PAYLOAD) == 0
+    shared = "s" * 1_000
+    await store.save(history, cut(*(waiting(f"n{place}", shared) for place in range(20))), "2")
+    assert await rows(store, PAYLOAD) == 1, "the first row holds it, the others mention it"
+    many = [f"{place} {BIG}"[:1_000] for place in range(50)]
+    await store.save(history, cut(waiting("many", *many)), "3")
+    assert await rows(store, PAYLOAD) == 50
+    assert await longest(3) < ROOM + 50 * 50
+    await store.save(history, cut(waiting("many", *many[1:])), "4")
+    assert await rows(store, PAYLOAD) == 50, "what is left is not written again, but for what the row holds itself"
+    told = {"alone": ("a" * 1_000,), **{f"n{place}": (shared,) for place in range(20)}, "many": tuple(many[1:])}
+    assert items_of(await store.restore(RunHistory("r", 1, 1), None)) == told
+    assert items_of(await store.restore(RunHistory("r", 1, 1), 3)) == {**told, "many": tuple(many)}
+
+
 async def test_a_save_of_a_run_that_goes_on_leaves_its_row_alone(store: Store) -> None:
     """On SQLite a change of that row costs as much as its graph is large."""
     await store.insert_job("r", definition())
@@ -280,9 +312,7 @@ async def test_of_many_that_start_a_run_at_once_one_does(store: Store, store_url
 
 async def test_a_cut_of_thousands_of_nodes_is_whole_or_not_there(store: Store) -> None:
     await store.insert_job("r", definition())
-    nodes = [
-        NodeSnapshot(f"n{place}", "completed", state=f"{place} {BIG}"[:200], ended_at=datetime.now(UTC)) for place in range(2_500)
-    ]
+    nodes = [NodeSnapshot(f"n{place}", "completed", state=f"{place} {BIG}", ended_at=datetime.now(UTC)) for place in range(2_500)]
     outputs = [NodeSnapshot(f"o{place}", "running", collected=Prefix([place])) for place in range(1_200)]
     old = RunHistory("r", 1, 1)
     await store.save(old, cut(*nodes, *outputs), "1")

@@ -43,7 +43,7 @@ async def steps(n: int, context: Context) -> AsyncIterator[object]:
     state = context.state
     if state is None:
         yield "first " * 100
-        context.commit({"log": "grown " * 200})
+        context.commit({"log": "grown " * 400})
         raise ValueError("not yet")
     yield "second " * 100
 
@@ -171,7 +171,7 @@ def _forged(kept: Snapshot, run_id: str, place: str, data: bytes) -> Snapshot:
         for each in kept.nodes
         if each.node_id != "out"
     ]
-    nodes.append(NodeSnapshot("out", "running", collected=[Raw(data) if place == "collected" else "an item " * 50]))
+    nodes.append(NodeSnapshot("out", "running", collected=[Raw(data) if place == "collected" else "an item " * 250]))
     context: Any = Raw(data) if place == "context" else None
     return replace(kept, run_id=run_id, nodes=tuple(nodes), number=None, context=context)
 
