@@ -14,6 +14,8 @@ from checkpoint_plugin.errors import ValueNotStorable
 from tests.checkpoint_plugin.values import Values, alike, make_registry
 
 CODEC = Codec(make_registry())
+# A set may compare a half float with a number that is too large for one.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 
 
 def place() -> str:
