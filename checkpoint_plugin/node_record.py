@@ -9,9 +9,9 @@ from typing import Any
 
 from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
 from checkpoint_plugin.codec import Codec, MalformedValue
-from checkpoint_plugin.definition import storable_text
+from checkpoint_plugin.definition import json_text, storable_text
 from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
-from hookspecs import NodeSnapshot, TaggedValueError, dumps_tagged, loads_tagged
+from hookspecs import NodeSnapshot, TaggedValueError, loads_tagged, to_tagged
 
 __all__ = ["NodeRecord", "pack_values", "read_record", "shown_values", "unpack_values"]
 
@@ -145,7 +145,7 @@ def _shown(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        return dumps_tagged(value)
+        return json_text(to_tagged(value))
     except TaggedValueError:
         return None
 
