@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from checkpoint_plugin.blobs import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
+from checkpoint_plugin.cut_encoder import head_digest
 from checkpoint_plugin.cut_queries import fetch_blocks, fetch_head, fetch_nodes, fetch_segments, load_payloads
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
@@ -18,7 +19,6 @@ from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.sealing import PLAIN, Seal
-from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot
 
 __all__ = ["Seen", "StoredCut", "cut_hash_of", "fetch_cut", "fetch_seen", "read_whole"]

@@ -14,6 +14,7 @@ from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.completed import block_digest, read_blocks
 from checkpoint_plugin.cut_check import CutCheck
+from checkpoint_plugin.cut_encoder import head_digest
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import graph_of
 from checkpoint_plugin.digests import sum_digests
@@ -37,7 +38,6 @@ from checkpoint_plugin.restored import RowReader
 from checkpoint_plugin.run_definition import opened_definition
 from checkpoint_plugin.run_notes import RunNotes
 from checkpoint_plugin.sealing import PLAIN, Seal
-from checkpoint_plugin.writing import head_digest
 from hookspecs import RunNotFound, RunStatus
 
 __all__ = ["RunChecked", "check_run"]

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, insert, select, update
 
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.cut_encoder import head_digest
 from checkpoint_plugin.definition import Definition
 from checkpoint_plugin.digests import row_digest, segment_digest
 from checkpoint_plugin.location import locate
@@ -29,7 +30,6 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGME
 from checkpoint_plugin.payloads import PIECES
 from checkpoint_plugin.reading import cut_hash_of
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.writing import head_digest
 from hookspecs import NodeSnapshot, Snapshot, StoreError, WorkflowError
 from tests.checkpoint_plugin.hostile import QUIET, WATCHED, WATCHED_TOO, crafted, damaged
 from workflow_runner import Context, NodeFailed, WorkflowRunner, node
