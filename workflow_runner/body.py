@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hookspecs import Cancelled as CancelledOutcome
 from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension
 from workflow_runner.actor import Actor, Interrupted
+from workflow_runner.closing import close_body
 from workflow_runner.context import Context
 from workflow_runner.ended import Ended
 from workflow_runner.errors import NodeTimeout, SuspensionUnavailable
@@ -256,7 +257,7 @@ class BodyActor(Actor):
             return
         self.cleans_up = True
         try:
-            await body.aclose()
+            await close_body(body)
         except asyncio.CancelledError:
             pass  # the body tried to emit or commit while it was cleaning up
         except Exception as second:
@@ -341,7 +342,7 @@ class BodyActor(Actor):
                 continue
             if self.orphaned:
                 self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
-                await body.aclose()
+                await close_body(body)
                 self._body = None
                 return True
             if self.publish(value):

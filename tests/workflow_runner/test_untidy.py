@@ -401,6 +401,52 @@ async def test_a_body_that_raises_what_closes_coroutines_has_failed() -> None:
             await outputs(graph)
 
 
+# Groups of tasks around a yield.
+
+
+@node(retries=1, backoff=0, timeout=0.3)
+async def with_tasks(n: int, context: Context) -> AsyncIterator[int]:
+    async with asyncio.TaskGroup() as tasks:
+        waits = tasks.create_task(asyncio.sleep(PATIENCE_SECONDS))
+        for number in range(n):
+            yield number + 100 * context.attempt
+        waits.cancel()
+
+
+async def test_a_generator_without_a_consumer_left_is_closed_in_a_group_of_tasks_too() -> None:
+    @node
+    async def first_of(items: Stream[int]) -> int:
+        return await anext(items)
+
+    graph = Graph()
+    graph.output("out", graph.add(first_of, items=graph.add(with_tasks, n=1_000)))
+    assert await outputs(graph) == {"out": [100]}
+
+
+async def test_what_closes_a_group_of_tasks_keeps_no_hook_from_hearing_the_end() -> None:
+    @node
+    async def fails(items: Stream[int]) -> int:
+        raise ValueError(await anext(items))
+
+    pairs = Pairs()
+    graph = Graph()
+    graph.output("out", graph.add(fails, "f", items=graph.add(with_tasks, "w", n=1_000)))
+    with pytest.raises(NodeFailed, match="ValueError: 100"):
+        await outputs(graph, plugins=PluginHost().register(pairs, name="pairs"))
+    assert pairs.after == [("f", "Failed"), ("w", "Cancelled")]
+
+
+async def test_what_closes_a_group_of_tasks_keeps_no_try_from_following() -> None:
+    @node
+    async def slowly_at_first(x: int) -> int:
+        await asyncio.sleep(0.4 if x == 100 else 0)
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(slowly_at_first, x=graph.add(with_tasks, n=5)))
+    assert await outputs(graph, edge_capacity=1) == {"out": [100, 101, 102, 203, 204]}
+
+
 # Listeners.
 
 
