@@ -169,6 +169,17 @@ class StreamingActor(BodyActor):
         self.script_left = len(self.taken)
         super().rewind()
 
+    def give_back(self) -> None:
+        """Let what it has taken come first again on its edges: other code may read them in another order, and would wait for ever
+        for the next of the script."""
+        edges = {edge.edge_id: edge for edge in self.in_edges}
+        for edge_id, item in reversed(self.taken):
+            edge = edges[edge_id]
+            edge.items.appendleft(item)
+            if edge.order is not None:
+                edge.order.appendleft(edge)
+        self.taken = []
+
     def commit_read(self) -> None:
         """The commit point before each read of a stateless node."""
         if self.taken or self.emitted or self.durable_calls:

@@ -169,4 +169,6 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
         edge.ended = edge_snapshot.ended
     if actor.order is not None:
         actor.order.extend(edges[edge_id] for edge_id in node.order)
+    if isinstance(actor, StreamingActor) and not node.emitted and node.source != actor.type.fingerprint:
+        actor.give_back()
     actor.rewind()

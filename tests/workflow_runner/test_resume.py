@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -234,6 +235,27 @@ async def test_changed_source_where_nothing_is_swallowed_is_fine() -> None:
         if memory.nodes[node_id].status != "completed" and not memory.nodes[node_id].emitted:
             memory.nodes[node_id] = replace(memory.nodes[node_id], source="another")
     assert (await hosted(memory).resume("r", graph=graph())).outputs == {"out": [0, 1, 3, 6, 10]}
+
+
+async def test_changed_source_may_read_its_streams_in_another_order() -> None:
+    @node
+    async def both(a: Stream[int], b: Stream[int]) -> list[list[int]]:
+        first, second = (a, b) if BROKEN else (b, a)
+        found = [[x async for x in first], [x async for x in second]]
+        if BROKEN:
+            raise RuntimeError("broken")
+        return found
+
+    made = Graph()
+    made.output("out", made.add(both, "s", a=made.add(source, "a", n=2), b=made.add(source, "b", n=3)))
+    BROKEN.add("both")
+    memory = Memory()
+    await interrupted(memory, made)
+    BROKEN.clear()
+    assert len(memory.nodes["s"].taken) == 5
+    memory.nodes["s"] = replace(memory.nodes["s"], source="another")
+    async with asyncio.timeout(10):
+        assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [[[0, 1, 2], [0, 1]]]}
 
 
 async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> None:
