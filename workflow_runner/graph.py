@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hookspecs import from_tagged, to_tagged
+from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import ON_FAILURE, OnFailure
@@ -253,7 +253,7 @@ class Graph:
                 lines.append(f"node {i!r}: sync_mode {node.sync_mode!r} became {changed.sync_mode!r}")
             for key in sorted({*node.data, *changed.data}, key=str):
                 before, after = node.data.get(key, _NOTHING), changed.data.get(key, _NOTHING)
-                if to_comparable(before) != to_comparable(after):
+                if not is_same(before, after):
                     lines.append(f"node {i!r}: property {key!r} was {before!r} and is {after!r}")
         lines += _edge_differences(self.edges, other.edges)
         return lines
@@ -267,8 +267,30 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of the same type: 1, 1.0 and True differ, and NaN equals itself."""
+    try:
+        return bool(to_comparable(one) == to_comparable(other))
+    except TaggedValueError:  # something in them is of a type that is registered for the store
+        pass
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(is_same(value, other[key]) for key, value in one.items())
+    try:
+        return bool(one == other)
+    except Exception:  # arrays have no one answer
+        return False
+
+
 def to_comparable(value: Any) -> Any:
-    """A value such that 1, 1.0 and True differ, and NaN equals itself."""
+    """A value such that 1, 1.0 and True differ, and NaN equals itself.
+
+    Raises:
+        TaggedValueError: it has no tagged form.
+    """
     return value if value is _NOTHING else json.dumps(to_tagged(value), sort_keys=True)
 
 

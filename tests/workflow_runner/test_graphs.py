@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,29 @@ def test_differences_are_told_by_line() -> None:
     for part in ("node 'b' is gone", "node 'c' is new", "property 'a' was 1 and is 2", "edges into b.a", "edges into c.b"):
         assert part in text
     assert before.differences(Graph.from_document(document({**A, "data": {"a": True}}, B, edges=[edge("a", "b", "a")])))
+
+
+@dataclass
+class Price:
+    amount: float
+
+
+@node
+async def pay(price: Price, more: list) -> None: ...  # type: ignore[type-arg]
+
+
+@pytest.mark.parametrize(
+    ("price", "more", "name"),
+    [(1.0, True, None), (2.0, True, "price"), (1.0, 1, "more")],
+)
+def test_properties_of_any_type_are_compared(price: float, more: object, name: str | None) -> None:
+    def paid(price: float, more: object) -> Graph:
+        graph = Graph()
+        graph.add(pay, price=Price(price), more=[Price(0.0), {"x": more}])
+        return graph
+
+    lines = paid(1.0, True).differences(paid(price, more))
+    assert not lines if name is None else [f"property {name!r}" in line for line in lines] == [True]
 
 
 async def test_inputs() -> None:
