@@ -296,16 +296,19 @@ def to_comparable(value: Any) -> Any:
 
 def _edge_differences(mine: Sequence[EdgeSpec], others: Sequence[EdgeSpec]) -> list[str]:
     # Per target handle the order counts: a list handle collects in the order of its edges.
-    def by_target(edges: Sequence[EdgeSpec]) -> dict[tuple[str, str], list[str]]:
-        found: dict[tuple[str, str], list[str]] = {}
+    def by_target(edges: Sequence[EdgeSpec]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for edge in edges:
-            found.setdefault((edge.target, edge.target_handle), []).append(f"{edge.source}.{edge.source_handle}")
+            found.setdefault((edge.target, edge.target_handle), []).append((edge.source, edge.source_handle))
         return found
+
+    def tell(sources: Sequence[tuple[str, str]]) -> str:
+        return ", ".join(map(".".join, sources)) or "nowhere"
 
     before, after = by_target(mine), by_target(others)
     return [
-        f"edges into {target}.{handle}: from {', '.join(before.get((target, handle), ['nowhere']))} "
-        f"became from {', '.join(after.get((target, handle), ['nowhere']))}"
+        f"edges into {target}.{handle}: from {tell(before.get((target, handle), []))} "
+        f"became from {tell(after.get((target, handle), []))}"
         for target, handle in sorted({*before, *after})
         if before.get((target, handle)) != after.get((target, handle))
     ]

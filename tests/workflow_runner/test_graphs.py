@@ -176,6 +176,11 @@ def test_differences_are_told_by_line() -> None:
     assert before.differences(Graph.from_document(document({**A, "data": {"a": True}}, B, edges=[edge("a", "b", "a")])))
 
 
+def test_an_edge_from_another_node_differs_whatever_the_ids_are() -> None:
+    graphs = [Graph(edges=[EdgeSpec(source, handle, "b", "a")]) for source, handle in (("a", "x.y"), ("a.x", "y"))]
+    assert graphs[0].differences(graphs[1])
+
+
 @dataclass
 class Price:
     amount: float
