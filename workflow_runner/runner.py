@@ -98,6 +98,8 @@ class WorkflowRunner:
             raise ValueError(
                 f"edge_capacity is at least 1 and at most max_edge_capacity, not {edge_capacity} and {max_edge_capacity}."
             )
+        if max_threads < 1:
+            raise ValueError(f"max_threads is at least 1, not {max_threads}: a body written with `def` would never start.")
         if validate not in ("shallow", "deep"):
             raise ValueError(f"validate is 'shallow' or 'deep', not {validate!r}.")
         if on_failure is not None and on_failure not in ON_FAILURE:

@@ -636,7 +636,10 @@ def test_what_a_twin_is_given_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         assert arguments == given
 
 
-@pytest.mark.parametrize("settings", [{"edge_capacity": 0}, {"edge_capacity": 9, "max_edge_capacity": 8}, {"validate": "no"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"edge_capacity": 0}, {"edge_capacity": 9, "max_edge_capacity": 8}, {"validate": "no"}, {"max_threads": 0}],
+)
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not"):
         WorkflowRunner(**settings)
