@@ -48,7 +48,7 @@ class Ending:
         else:
             self.error.add_note(f"and {failure}")
 
-    def save_failed(self, error: Exception) -> None:
+    def save_failed(self, error: BaseException) -> None:
         """A cut could not be saved; that counts unless a failure does: a run that was stopped may have lost its last step."""
         if self.error is None or isinstance(self.error, RunStopped):
             self.error = error

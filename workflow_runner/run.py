@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
-from typing import Any
+from typing import Any, TypeVar
 
 from hookspecs import (
     CheckpointChoice,
@@ -32,6 +32,8 @@ from workflow_runner.wiring import Wiring
 __all__ = ["Run"]
 
 logger = logging.getLogger("workflow_runner")
+
+T = TypeVar("T")
 
 
 class Run:
@@ -134,6 +136,8 @@ class Run:
             await self.hooks.before_run(self.info, self)
         try:
             await self._drive()
+        except asyncio.CancelledError:  # as `until`, before anything was begun
+            self.stop("cancel")
         except Exception as error:
             self.ending.add(error)
         outcome = self.ending.outcome(self.outputs())
@@ -148,6 +152,19 @@ class Run:
         if self.ending.error is not None:
             raise self.ending.error
         return self.outputs()
+
+    async def until(self, waited: asyncio.Future[T]) -> T:
+        """Wait for what keeps the run, and give its result.
+
+        Who cancels the run's own task, as an event loop does that ends and cancels all there are, stops the run as a
+        caller does who is cancelled.
+        """
+        while not waited.done():
+            try:
+                await asyncio.wait((waited,))
+            except asyncio.CancelledError:
+                self.stop("cancel")
+        return waited.result()
 
     def outputs(self) -> dict[str, list[Any]]:
         """What each output has collected."""
@@ -175,14 +192,13 @@ class Run:
                 try:
                     await self.saver.request("answer")  # whoever brought it need not bring it again
                 except asyncio.CancelledError:
-                    if not self.stopping:
-                        raise
+                    self.stop("cancel")
         try:
             try:
                 self._start()
             except Exception as error:
                 self.crashed(error)
-            await asyncio.wait((self._over,))
+            await self.until(self._over)
             if self.saver is not None:
                 await self.saver.finish()
         finally:
@@ -196,7 +212,10 @@ class Run:
         left = [task for task in self.tasks if not task.done()]  # one cancelled before its first step is done, and stays
         if not left:
             return
-        await asyncio.wait(left, timeout=self.settings.grace_seconds if self.stopping else None)
+        try:
+            await asyncio.wait(left, timeout=self.settings.grace_seconds if self.stopping else None)
+        except asyncio.CancelledError:  # as in `until`
+            await asyncio.wait(left, timeout=self.settings.grace_seconds)
         self.abandoned = tuple(a.node_id for a in self.actors.values() if a.task is not None and not a.task.done())
         if self.abandoned:
             logger.warning(
@@ -350,7 +369,7 @@ class Run:
         else:
             self._stop(error, "error", "failed")
 
-    def save_failed(self, error: Exception) -> None:
+    def save_failed(self, error: BaseException) -> None:
         """A cut could not be saved: the run ends, and nothing is saved any more."""
         self.ending.save_failed(error)
         self._stop(error, "error", "failed")

@@ -116,7 +116,7 @@ class Saver:
         """
         task, self._task = self._task, None
         assert task is not None
-        await task
+        await self._run.until(task)
 
     def _snapshot(self, status: RunStatus, error: str | None = None, node_id: str | None = None) -> Snapshot:
         run = self._run
@@ -125,14 +125,17 @@ class Saver:
     async def _serve(self) -> None:
         try:
             while not self._closed:
-                await self._wanted.wait()
+                try:
+                    await self._wanted.wait()
+                except asyncio.CancelledError:  # as in `Run.until`
+                    self._run.stop("cancel")
                 self._wanted.clear()
                 if (self._requests or self._steps) and not self._closed:
                     await self._save_requested()
             if self._last is not None:  # there are no new requests after it; where it fails, those there are are refused below
                 await self._save(*self._last, self._requests, self._calls)
                 self._over = self._completes
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # what a save that was cancelled has left, nobody knows
             self._closed = True
             self._run.save_failed(error)
         finally:

@@ -283,6 +283,60 @@ async def test_cancelling_takes_the_cut_first() -> None:
     assert not other_tasks()
 
 
+@pytest.mark.parametrize(("kind", "name"), [(Witness, "workflow-r"), (Saving, "workflow-r"), (Saving, "workflow-saver")])
+async def test_cancelling_the_tasks_of_a_run_stops_it(kind: type[Witness], name: str) -> None:
+    plugin = kind()
+    graph = Graph()
+    graph.add(forever, node_id="f", x=1)
+    caller = asyncio.ensure_future(hosted(plugin).run(graph, run_id="r"))
+    await asyncio.sleep(0.02)
+    (task,) = (task for task in other_tasks() if task.get_name() == name)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(RunStopped):
+            await caller
+    assert [(reason, cut.status) for reason, cut in plugin.cuts] == [("cancel", "paused")] * (kind is Saving)
+    assert plugin.heard[-1] == ("after_run", Cancelled("cancel"))
+    assert not other_tasks()
+
+
+async def test_a_run_ends_in_order_where_all_tasks_are_cancelled() -> None:
+    saving = Saving()
+    graph = Graph()
+    graph.add(forever, node_id="f", x=1)
+    caller = asyncio.ensure_future(hosted(saving).run(graph))
+    await asyncio.sleep(0.02)
+    for task in other_tasks():
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert len(saving.cuts) == 1
+    assert [told[0] for told in saving.heard[-2:]] == ["after_node", "after_run"]
+    assert not other_tasks()
+
+
+async def test_a_save_that_is_cancelled_ends_the_run_and_is_the_last() -> None:
+    class Waits(Saving):
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+            await super().save_checkpoint(run, snapshot, reason)
+            return await asyncio.sleep(3600, CheckpointRef(run.run_id, 1, reason, datetime.now(UTC)))
+
+    waits = Waits()
+    graph = Graph()
+    graph.add(double, x=1)
+    caller = asyncio.ensure_future(hosted(waits).run(graph))
+    await asyncio.sleep(0.02)
+    (saver,) = (task for task in other_tasks() if task.get_name() == "workflow-saver")
+    saver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert [reason for reason, _ in waits.cuts] == ["end"]
+    name, outcome = waits.heard[-1]
+    assert name == "after_run" and isinstance(outcome, Failed)
+    assert not other_tasks()
+
+
 async def test_stop_says_whether_the_run_can_be_resumed() -> None:
     for runner, text in ((WorkflowRunner(), "Nothing was stored"), (hosted(Saving()), "workflow resume")):
         graph = Graph()
