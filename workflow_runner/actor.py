@@ -252,6 +252,15 @@ class Actor(Outbox):
         if self.waits:
             self.touched()
 
+    def way_back(self) -> Callable[[], None]:
+        """What undoes the commit point that is about to be passed."""
+        kept = self.commits, self.emitted, self.state, self.suspension, self.resumption
+
+        def go_back() -> None:
+            self.commits, self.emitted, self.state, self.suspension, self.resumption = kept
+
+        return go_back
+
     def stage(self, call: Callable[[], object]) -> None:
         """Call this when the step is durable."""
         self.durable_calls = [*self.durable_calls, call]

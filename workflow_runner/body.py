@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,6 +38,8 @@ class BodyActor(Actor):
     _context: Context | None = None
     _body: AsyncGenerator[Any, None] | None = None
     _deadline: asyncio.Timeout | None = None
+    _takes_back: Callable[[], None] | None = None
+    """What undoes its suspension, if something else ends the body that suspends."""
 
     @property
     def context(self) -> Context:
@@ -222,7 +224,9 @@ class BodyActor(Actor):
             error = run.ending.failure_of(self.node_id) or error
         suspended = self.status == "suspended" and not stopping
         if suspended and not only_suspends(error, (asyncio.CancelledError,)):
-            self.suspension, self.status, suspended = None, "running", False  # it failed after all
+            assert self._takes_back is not None
+            self._takes_back()  # it failed after all: what was to be final is not
+            self.status, suspended = "running", False
         tries = self.attempt - self.first_attempt + 1
         again = not (stopping or suspended or has_failed) and self.planned.failure.tries_again(error, tries)
         if again:
@@ -308,6 +312,7 @@ class BodyActor(Actor):
         earlier = () if resumption is None else resumption.earlier
         kept = Suspension(reason, datetime.now(UTC), self.private(state), dict(metadata or {}), wake_at, earlier=earlier)
         self.check_replayed()
+        self._takes_back = self.way_back()
         if self._context is not None:
             self._context.take_staged()
         self.pass_commit()

@@ -165,6 +165,16 @@ class StreamingActor(BodyActor):
             self.taken = self.taken[len(self.taken) - self.script_left :]
         super().pass_commit()
 
+    def way_back(self) -> Callable[[], None]:
+        go_back = super().way_back()
+        final = self.taken[: len(self.taken) - self.script_left]
+
+        def go_back_and_take_again() -> None:
+            go_back()
+            self.taken = [*final, *self.taken]
+
+        return go_back_and_take_again
+
     def rewind(self) -> None:
         self.script_left = len(self.taken)
         super().rewind()

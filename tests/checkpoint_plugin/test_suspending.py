@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -255,6 +256,63 @@ async def test_a_timer_that_is_over_does_not_wait_again(store_url: str) -> None:
 async def test_a_body_that_catches_every_error_suspends_all_the_same(store_url: str) -> None:
     first = await runner(store_url).run(one(keeps_on, x=1), enable=ON, run_id="r")
     assert first.status == "suspended"
+
+
+FAULTS: list[OSError] = []
+
+
+@contextlib.asynccontextmanager
+async def connection() -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if FAULTS:
+            raise FAULTS.pop()
+
+
+@node
+async def asks_twice(x: int, context: Context) -> str:
+    first = await context.suspend("first?")
+    BEGUN.append(context.idempotency_key)
+    async with connection():
+        return f"{first} {await context.suspend('second?')}"
+
+
+@node
+async def asks_after_items(items: Stream[int], context: Context) -> AsyncIterator[Any]:
+    if context.is_resuming:
+        yield context.answer
+        context.commit(None)
+    async for item in items:
+        yield item
+        if item == 1:
+            BEGUN.append(context.idempotency_key)
+            async with connection():
+                await context.suspend("second?")
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize(("definition", "out"), [(asks_twice, ["A B"]), (asks_after_items, [0, 1, "B", 2, 3])])
+async def test_what_fails_as_it_suspends_did_not_suspend(store_url: str, definition: Any, out: list[Any], retries: int) -> None:
+    graph = Graph()
+    inputs: dict[str, Any] = {"x": 1} if definition is asks_twice else {"items": graph.add(numbers, n=4)}
+    failure = {"retries": retries, "backoff": 0}
+    graph.output("out", graph.add(definition, node_id="n", failure=failure, **inputs))
+    answers: dict[str, Any] = {}
+    if definition is asks_twice:
+        await runner(store_url).run(graph, enable=ON, run_id="r")
+        answers = {"n": "A"}
+    FAULTS.append(OSError("it cannot be closed"))
+    with contextlib.nullcontext() if retries else pytest.raises(NodeFailed, match="cannot be closed"):
+        if answers:
+            await runner(store_url).resume("r", graph=graph, updates=answers)
+        else:
+            await runner(store_url).run(graph, enable=ON, run_id="r")
+    if not retries:
+        await runner(store_url).resume("r", graph=graph)
+    done = await runner(store_url).resume("r", graph=graph, updates={"n": "B"})
+    assert done.outputs == {"out": out}
+    assert BEGUN[0] == BEGUN[1]  # the key of the step that was run again
 
 
 async def test_the_class_of_nodes_that_suspend(store_url: str) -> None:
