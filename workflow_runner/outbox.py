@@ -116,14 +116,12 @@ class Outbox:
         return len(items) > edge.capacity
 
     def _publish_mapping(self, value: Any) -> bool:
-        self._check_mapping(value)
+        sent = self._read_mapping(value)
         self.emitted += 1
         full = False
-        for edge in self.edges:
-            handle = edge.planned.source_handle
-            if handle in value:
-                edge.put(value[handle])
-                full = full or edge.full
+        for edge, item in sent:
+            edge.put(item)
+            full = full or edge.full
         if self.waits:
             self.touched()
         return full
@@ -137,14 +135,11 @@ class Outbox:
 
     def _publish_held(self, value: Any) -> bool:
         mapping = self.planned.type.emits_mapping
-        if mapping:
-            self._check_mapping(value)
+        sent = self._read_mapping(value) if mapping else [(edge, value) for edge in self.edges]
         self.emitted += 1
-        for edge in self.edges:
-            handle = edge.planned.source_handle
-            if not mapping or handle in value:
-                self.run.wiring.bear_consumer(edge)  # a cut must find the item in its inbox
-                edge.held = [*(edge.held or ()), value[handle] if mapping else value]
+        for edge, item in sent:
+            self.run.wiring.bear_consumer(edge)  # a cut must find the item in its inbox
+            edge.held = [*(edge.held or ()), item]
         if self.waits:
             self.touched()
         return True
@@ -188,6 +183,11 @@ class Outbox:
             if edge.full:
                 return edge
         return None
+
+    def _read_mapping(self, value: Any) -> list[tuple[Edge, Any]]:
+        """What goes to which edge, all read before anything is sent: a mapping of somebody's own may raise at any key."""
+        self._check_mapping(value)
+        return [(edge, value[handle]) for edge in self.edges if (handle := edge.planned.source_handle) in value]
 
     def _check_mapping(self, value: Any) -> None:
         outputs: Sequence[str] = self.planned.type.outputs

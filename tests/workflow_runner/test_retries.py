@@ -108,6 +108,41 @@ async def test_a_plain_body_is_called_again_with_the_same_arguments_and_key() ->
     assert len({key for _, key in LOG[:3]}) == 1
 
 
+class Lazy(Mapping[str, int]):
+    """Outputs that are made when they are read."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("a", "b"))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, name: str) -> int:
+        if name == "b":
+            fail()
+        return 7
+
+
+class Hears:
+    @hookimpl
+    async def after_node(self, node: NodeInfo) -> None: ...
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_outputs_that_cannot_all_be_read_are_not_sent_at_all(held: bool) -> None:
+    @node(outputs=("a", "b"), retries=1, backoff=0)
+    async def lazy(x: int) -> Mapping[str, int]:
+        return Lazy()
+
+    FAILURES[:] = [OSError("not yet")]
+    graph = Graph()
+    both = graph.add(lazy, x=1)
+    for name in "ab":
+        graph.output(name, both[name])
+    plugins = PluginHost().register(Hears(), "hears") if held else None
+    assert (await WorkflowRunner(plugins=plugins).run(graph)).outputs == {"a": [7], "b": [7]}
+
+
 async def test_after_the_last_try_the_node_fails() -> None:
     FAILURES[:] = [OSError(f"{i}") for i in range(9)]
     with pytest.raises(NodeFailed) as failed:
