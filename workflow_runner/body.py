@@ -342,16 +342,16 @@ class BodyActor(Actor):
                     reader.wake()
                 if self.waits:
                     self.touched()
-                if len(items) > edge.capacity:
-                    await self.settle()
+                if len(items) > edge.capacity and await self._ends_as_it_settles(body):
+                    break
                 continue
             if self.orphaned:
                 self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
                 await close_body(body)
                 self._body = None
                 return True
-            if self.publish(value):
-                await self.settle()
+            if self.publish(value) and await self._ends_as_it_settles(body):
+                break
             if alone:
                 alone += 1
                 if not alone % YIELDS_A_TURN:
@@ -360,3 +360,24 @@ class BodyActor(Actor):
         self.check_replayed()
         self._body = None
         return False
+
+    async def _ends_as_it_settles(self, body: AsyncGenerator[Any, None]) -> bool:
+        """Settle while the body stands at a yield; whether it ends there.
+
+        A timeout or a group of tasks around the yield cancels the task that waits here. The body hears it where it stands,
+        as if it had waited itself: it raises what it makes of it, or goes on, or ends.
+        """
+        while True:
+            try:
+                await self.settle()
+                return False
+            except asyncio.CancelledError as error:
+                if self.frozen or self.too_late:
+                    raise
+                heard = error
+            try:
+                value = await body.athrow(heard)
+            except StopAsyncIteration:
+                return True
+            if not self.publish(value):
+                return False

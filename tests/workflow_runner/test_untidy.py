@@ -447,6 +447,65 @@ async def test_what_closes_a_group_of_tasks_keeps_no_try_from_following() -> Non
     assert await outputs(graph, edge_capacity=1) == {"out": [100, 101, 102, 203, 204]}
 
 
+@node(retries=1, backoff=0)
+async def has_a_child(n: int, context: Context) -> AsyncIterator[int]:
+    async def child() -> None:
+        await asyncio.sleep(0.1)
+        if context.attempt == 1:
+            raise OSError("the child failed")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(child())
+        for number in range(n):
+            yield number
+
+
+@node(retries=1, backoff=0)
+async def in_time(n: int, context: Context) -> AsyncIterator[int]:
+    async with asyncio.timeout(0.1 if context.attempt == 1 else None):
+        for number in range(n):
+            yield number
+
+
+@node
+async def ends_in_time(n: int) -> AsyncIterator[int]:
+    try:
+        async with asyncio.timeout(0.1):
+            for number in range(1_000):
+                yield number
+    except TimeoutError:
+        return
+
+
+@node
+async def goes_on_in_time(n: int) -> AsyncIterator[int]:
+    try:
+        async with asyncio.timeout(0.1):
+            for number in range(1_000):
+                yield number
+    except TimeoutError:
+        yield -1
+        yield -2
+
+
+@pytest.mark.parametrize(
+    ("body", "last"), [(has_a_child, [8, 9]), (in_time, [8, 9]), (ends_in_time, []), (goes_on_in_time, [-1, -2])]
+)
+async def test_what_a_body_cancels_while_it_yields_it_hears_itself(body: Any, last: list[int]) -> None:
+    @node
+    async def slowly_passed(x: int) -> int:
+        await asyncio.sleep(0.03)
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(slowly_passed, x=graph.add(body, n=10)))
+    found = (await outputs(graph, edge_capacity=1))["out"]
+    counted, rest = found[: len(found) - len(last)], found[len(found) - len(last) :]
+    assert rest == last
+    assert counted == list(range(len(counted)))
+    assert len(counted) >= 3
+
+
 # Listeners.
 
 
