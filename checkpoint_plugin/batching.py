@@ -260,11 +260,19 @@ class BatchWriter(Generic[T]):
                 self._by_key = {key: entry for key, entry in self._by_key.items() if id(entry) not in taken}
                 self._let_in()
                 await self._write_batch()
+        except asyncio.CancelledError:
+            if not self._stopping:  # with all tasks of its event loop: nobody writes any more
+                self._break(WriterStopped(self._name, self.waiting))
+            raise
         except Exception as error:
-            self._broken = error
-            self._dismiss(error)
-            for entry in (*self._batch, *self._waiting):
-                _settle(entry, error)
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """Tell everybody who waits, and who comes after them."""
+        self._broken = error
+        self._dismiss(error)
+        for entry in (*self._batch, *self._waiting):
+            _settle(entry, error)
 
     async def _ready(self) -> bool:
         """Wait for a batch that is full, old or asked for; whether there is one."""

@@ -341,6 +341,25 @@ async def test_who_waits_for_room_hears_that_the_writer_ended(broken: bool) -> N
             await waiting
 
 
+async def test_who_waits_hears_that_the_task_of_the_writer_was_cancelled() -> None:
+    target = Target()
+    target.open.clear()
+    batches = writer(target, limit=1)
+    batches.start()
+    waiting = [asyncio.create_task(batches.put(number, durable=True)) for number in range(3)]
+    await target.asked.wait()
+    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "workflow-test")
+    task.cancel()
+    async with asyncio.timeout(4):
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [WriterStopped] * 3
+        with pytest.raises(WriterStopped):
+            await batches.put(4)
+    with pytest.raises(WriterStopped) as caught:
+        await batches.stop(1)
+    assert caught.value.unwritten == (0, 1)
+
+
 def test_a_writer_may_start_again_on_another_event_loop() -> None:
     target = Target()
     batches = merging(target)
