@@ -7,7 +7,6 @@ addresses of values, so that equal values of two runs, or a guess, cannot be rec
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -177,7 +176,7 @@ class Cipher:
             raise MalformedValue("it is not encrypted, and all of this run is")
         try:
             sealed = base64.b64decode(text[len(SEALED_TEXT) :], validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # also where it is not of ASCII
             raise MalformedValue("it is not what was written") from error
         return self.open(sealed, b"text").decode("utf-8", "surrogatepass")
 

@@ -103,6 +103,21 @@ async def test_a_state_manager_writes_and_reads(store: Store, store_url: str) ->
     assert data is not None and data.outputs == {"out": SECRET}
 
 
+@pytest.mark.parametrize("text", [f"aes: {SECRET}", f"aes:é {SECRET}", "aes:c2VjcmV0"])
+async def test_a_text_that_begins_like_a_sealed_one_is_sealed(store: Store, text: str) -> None:
+    jobs = JobRepository(store=store)
+    await jobs.add(Job(id="r", logs=text))
+    await jobs.change("r", lambda job: job.mark_cancelled())
+    async with StateManager("r", store=store) as manager:
+        await manager.update_node_state("n", "failed", error=text)
+        await manager.update_node_state("m", "failed", error=text)
+        await manager.flush()
+        await manager.update_node_state("n", attempt=2)  # the error is sealed already, and stays
+    assert text not in await everything(store)
+    job, state = await jobs.get("r"), await jobs.node_state("r", "n")
+    assert state is not None and (job.logs, state.last_error, state.attempt) == (text, text, 2)
+
+
 async def test_an_answer_is_sealed(store: Store) -> None:
     manager = CheckpointManager("r", enabled=True, store=store)
     await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "suspended", resume_state={"n": 1})})
