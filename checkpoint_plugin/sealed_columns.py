@@ -86,8 +86,9 @@ def shown_row(keys: RunKeys, connection: Connection, run_id: str, row: Any, name
     names = tuple(name for name in names if str(row._mapping.get(name) or "").startswith(SEALED_TEXT))
     if not names:
         return row
-    seal = readable_seal(keys, connection, run_id)
-    if seal is PLAIN:
+    try:
+        seal = keys.find(connection, run_id)
+    except KeyMissing:
         return SimpleNamespace(**{**row._mapping, **dict.fromkeys(names, HIDDEN)})
     return opened_row(run_id, row, names, seal)
 

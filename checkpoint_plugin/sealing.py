@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.digests import digest_of, number_bytes, text_bytes
 
 __all__ = ["PLAIN", "SEALED_TEXT", "Plain", "Seal", "items_place", "node_place", "payload_place", "series_place"]
@@ -57,8 +56,6 @@ class Plain:
         return text
 
     def open_text(self, text: str) -> str:
-        if text.startswith(SEALED_TEXT):
-            raise MalformedValue("it is encrypted")
         return text
 
 

@@ -226,6 +226,17 @@ async def test_any_status_attempt_error_and_state_survive(manager: CheckpointMan
     assert (again.status, again.attempt, again.error) == ("running", 3, None)
 
 
+async def test_an_error_that_begins_like_a_sealed_text_is_one_like_any_other(manager: CheckpointManager, store: Store) -> None:
+    error = "aes: bad key"
+    await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "failed", error=error)})
+    await JobRepository(store=store).change("r", lambda job: job.mark_failed(error))
+    await manager.save_checkpoint(GRAPH, (), {"b"})
+    data = await restored(manager)
+    assert (data.node_states["a"].error, data.active_nodes) == (error, {"b"})
+    assert (await store.job("r")).error == error
+    assert [row.last_error for row in await store.node_states("r") if row.node_id == "a"] == [error]
+
+
 async def test_a_suspended_node_stays_suspended_unless_it_is_said_to_be_active(manager: CheckpointManager) -> None:
     suspended = NodeStateSnapshot("b", "suspended", 2, resume_state={"page": 3})
     await manager.save_checkpoint(GRAPH, {"a"}, node_states={"b": suspended})
