@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -32,6 +33,8 @@ class RunKeys:
     def __init__(self, ring: KeyRing | None) -> None:
         self.ring = ring
         self._seals: dict[str, Seal] = {}
+        self._found: WeakKeyDictionary[Connection, dict[str, Seal]] = WeakKeyDictionary()
+        """By transaction: a run that is deleted may be made anew, with other keys, and all that was written by then is gone."""
 
     def make(self, connection: Connection, run_id: str) -> Seal:
         """The seal of a new run, whose row has just been written in this transaction."""
@@ -51,11 +54,13 @@ class RunKeys:
         Raises:
             KeyMissing: the run is encrypted and its key is not given, or it is not and one is given.
         """
-        seal = self._seals.get(run_id)
+        found = self._seals if self.ring is None else self._found.setdefault(connection, {})
+        seal = found.get(run_id)
         if seal is None:
             seal = self._open(connection, run_id)
             if seal is PLAIN and self.ring is not None:
                 return seal  # the run is not there, and may be made, encrypted, at any moment
+            found[run_id] = seal
             self.remember(run_id, seal)
         return seal
 

@@ -24,6 +24,8 @@ from checkpoint_plugin import (
 from checkpoint_plugin.errors import KeyMissing, StoreDamaged
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_NODE_STATE
+from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.store import Store
 from tests.checkpoint_plugin.test_encryption import everything
 
@@ -116,6 +118,24 @@ async def test_a_text_that_begins_like_a_sealed_one_is_sealed(store: Store, text
     assert text not in await everything(store)
     job, state = await jobs.get("r"), await jobs.node_state("r", "n")
     assert state is not None and (job.logs, state.last_error, state.attempt) == (text, text, 2)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_run_that_is_deleted_and_made_anew_has_other_keys(store: Store, store_url: str, elsewhere: bool) -> None:
+    jobs = JobRepository(store=store)
+    await jobs.add(Job(id="r", status="running"))
+    await jobs.change("r", lambda job: job.mark_completed())
+    other = Store(locate(store_url), create=False)
+    second = other if elsewhere else store
+    await prune_runs(second, Retention(drop_finished=0.0))
+    manager = CheckpointManager("r", enabled=True, store=second)
+    await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": SECRET}})
+    async with StateManager("r", store=store) as states:
+        await states.update_node_state("b", "failed", error=SECRET)
+    await other.close()
+    data = await CheckpointManager("r", enabled=True, url=store_url).restore_checkpoint(GRAPH)
+    assert data is not None
+    assert (data.node_states["a"].outputs, data.node_states["b"].error) == ({"out": SECRET}, SECRET)
 
 
 async def test_an_answer_is_sealed(store: Store) -> None:
