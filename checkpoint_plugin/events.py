@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batching import BatchWriter
 from checkpoint_plugin.definition import is_storable_text
-from checkpoint_plugin.errors import ValueNotStorable, WriterStopped
+from checkpoint_plugin.errors import KeyMissing, ValueNotStorable, WriterStopped
 from checkpoint_plugin.event_rows import TEXTS, append_events, are_stored, select_events
 from checkpoint_plugin.sealed_columns import opened_row, seal_texts
+from checkpoint_plugin.sealing import PLAIN
 from checkpoint_plugin.store import Store
 from hookspecs import dumps_tagged, loads_tagged
 
@@ -67,7 +68,7 @@ class _Sent:
 
 
 class EventLogger:
-    """Writes and reads the event log of one run; the run needs no row.
+    """Writes and reads the event log of one run; the run needs no row, unless there is a master key.
 
     Args:
         run_id: the run.
@@ -132,6 +133,7 @@ class EventLogger:
             WriterStopped: the logger is not started.
             TaggedValueError: the payload has no JSON form.
             ValueNotStorable: the kind or the node's id is no text that databases keep.
+            KeyMissing: with a master key, there is a payload and the run has no row.
         """
         if not self._writer.running:
             raise WriterStopped(f"event log of run {self.run_id!r}", ())
@@ -191,6 +193,11 @@ class EventLogger:
 
         def work(connection: Connection) -> None:
             seal = store.keys.find(connection, self.run_id)
+            if seal is PLAIN and store.keys.ring is not None and any(entry.payload_json for entry in entries):
+                raise KeyMissing(
+                    f"run {self.run_id!r} has no row yet, and so no key that payloads of its events could be encrypted with; "
+                    "they were not written. Save the run first, or add its row with JobRepository."
+                )
             # A commit whose answer was lost: to write the batch again would log its events twice.
             if self._sent.entries is entries and are_stored(connection, self.run_id, self._sent.first, rows, seal):
                 return

@@ -21,7 +21,7 @@ from checkpoint_plugin import (
     StateManager,
     update_suspended_state,
 )
-from checkpoint_plugin.errors import KeyMissing, StoreDamaged
+from checkpoint_plugin.errors import KeyMissing, StoreDamaged, WriterStopped
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_NODE_STATE
 from checkpoint_plugin.pruning import prune_runs
@@ -152,6 +152,21 @@ async def test_events_are_sealed(store: Store) -> None:
         await log.log("failed", "a", {"error": SECRET})
         assert [event.payload for event in await log.events()] == [{"error": SECRET}]
     assert "secret" not in await everything(store)
+
+
+async def test_a_payload_is_not_written_before_the_run_has_a_key(store: Store) -> None:
+    log = EventLogger("r", store=store)
+    await log.start()
+    await log.log("created")  # kinds and times are readable anyway
+    with pytest.raises(KeyMissing, match="no row yet"):
+        await log.log("failed", "a", {"error": SECRET})
+    with pytest.raises(WriterStopped):
+        await log.stop()
+    assert "secret" not in await everything(store)
+    await CheckpointManager("r", enabled=True, store=store).save_checkpoint(GRAPH, {"a"})
+    async with EventLogger("r", store=store) as again:
+        await again.log("failed", "a", {"error": SECRET})
+        assert [(event.kind, event.payload) for event in await again.events()] == [("created", {}), ("failed", {"error": SECRET})]
 
 
 async def test_without_the_key_nothing_is_read_or_written(store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
