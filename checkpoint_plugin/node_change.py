@@ -69,7 +69,7 @@ class NodeChanges:
                 _check_id(run_id, node_id)
                 if statuses.setdefault(node_id, status) != status:
                     raise ValueError(f"node {node_id!r} is said to be {statuses[node_id]} and {status}. Name it once.")
-        if both := sorted(statuses.keys() & exact.keys()):
+        if both := sorted((statuses.keys() | outputs.keys()) & exact.keys()):
             raise ValueError(f"node {both[0]!r} is in node_states and named besides. Name it once.")
         for node_id, values in outputs.items():
             if not isinstance(values, Mapping):

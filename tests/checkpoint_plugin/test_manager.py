@@ -296,6 +296,13 @@ async def test_any_number_of_nodes_comes_back(manager: CheckpointManager) -> Non
     assert all(data.node_states[name].outputs == {"o": name} for name in names[:400])
 
 
+async def test_outputs_of_a_node_are_given_in_one_place(manager: CheckpointManager) -> None:
+    await manager.save_checkpoint(GRAPH, (), {"a"})
+    with pytest.raises(ValueError, match="in node_states and named"):
+        await manager.save_checkpoint(GRAPH, outputs={"a": {"out": 1}}, node_states={"a": NodeStateSnapshot("a", "completed")})
+    assert (await restored(manager)).active_nodes == {"a"}
+
+
 async def test_the_caller_may_change_its_values_afterwards(manager: CheckpointManager) -> None:
     outputs: dict[str, Any] = {"a": {"out": [1]}}
     context: dict[str, Any] = {"k": [1]}
