@@ -99,7 +99,7 @@ class CheckpointManager:
             GraphMismatch: a node is not in the graph, or the graph is not the one that the run was saved with.
             ValueNotStorable: a value cannot be stored; nothing was written.
             LeaseLost: another worker took the run since this manager first saved it.
-            StoreError: the store cannot be used; nothing was written.
+            StoreError: the store cannot be used, or the run that this manager saved is gone from it; nothing was written.
         """
         if not self.enabled:
             return False
@@ -118,7 +118,7 @@ class CheckpointManager:
         context = None if context_data is None else self._copy(dict(context_data), codec)
         if shape is not None and (unknown := sorted(changes.node_ids - shape.nodes.keys())):
             raise GraphMismatch(self.run_id, [f"node {node_id!r} is missing" for node_id in unknown])
-        async with self._lock, self._access.open(create=True) as store:
+        async with self._lock, self._access.open(create=not self.checkpoint_count) as store:
             for _ in range(TRIES):
                 if await self._try(store, shape, changes, context, reason):
                     return True
@@ -131,6 +131,11 @@ class CheckpointManager:
         # What it knows is checked by the write itself, which changes nothing where somebody else wrote: then it looks.
         record = self._record if self._saved_last else await self._look(store)
         self._saved_last = False
+        if record is None and self.checkpoint_count:  # else what is not named now would be lost, and nobody hear of it
+            raise StoreError(
+                f"run {self.run_id!r}, which was saved here before, is gone from {store.location.shown}; nothing was written. "
+                "Restore the database from a copy, or begin the run anew with another manager."
+            )
         if record is None and (store.keys.ring is not None or store.blobs.writes):
             # What is encrypted, or becomes a file, is that first: the run needs its key, and the row that guards its files.
             record = await make_record(store, self.run_id)

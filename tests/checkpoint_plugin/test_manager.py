@@ -30,6 +30,8 @@ from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing, 
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
+from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
 from hookspecs import LeaseLost, StoreError
@@ -506,12 +508,24 @@ async def test_a_lost_database_is_an_error(tmp_path: Path) -> None:
     await manager.save_checkpoint(GRAPH, {"a"})
     for path in tmp_path.iterdir():
         path.unlink()
-    for work in (manager.restore_checkpoint(GRAPH), manager.can_resume(), manager.clear_checkpoint()):
+    again = manager.save_checkpoint(GRAPH, {"b"})
+    for work in (manager.restore_checkpoint(GRAPH), manager.can_resume(), manager.clear_checkpoint(), again):
         with pytest.raises(StoreMissing):
             await work
+    assert not file.exists()
     file.write_bytes(b"not a database at all, but long enough to be seen as one" * 100)
     with pytest.raises(StoreUnreadable):
         await CheckpointManager("r", enabled=True, url=f"sqlite:///{file}").restore_checkpoint(GRAPH)
+
+
+async def test_a_run_that_is_gone_is_not_begun_anew(manager: CheckpointManager, store: Store) -> None:
+    await manager.save_checkpoint(GRAPH, {"a"})
+    await JobRepository(store=store).change("r", lambda job: job.mark_completed())
+    await prune_runs(store, Retention(drop_finished=0.0))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is gone from"):
+            await manager.save_checkpoint(GRAPH, {"b"})
+    assert await CheckpointManager("r", enabled=True, store=store).save_checkpoint(GRAPH, {"b"})
 
 
 async def test_a_database_that_cannot_be_reached_is_an_error() -> None:
