@@ -51,6 +51,7 @@ class CheckpointManager:
             if not isinstance(run_id, str) or not run_id:
                 raise ValueError(f"a run id is text of at least one character, not {run_id!r}. Give the run one.")
             self._access = StoreAccess(url, store)
+            self._loop: asyncio.AbstractEventLoop | None = None
             self._lock = asyncio.Lock()
             self._record: RunRecord | None = None
             self._saved_last = False
@@ -118,7 +119,7 @@ class CheckpointManager:
         context = None if context_data is None else self._copy(dict(context_data), codec)
         if shape is not None and (unknown := sorted(changes.node_ids - shape.nodes.keys())):
             raise GraphMismatch(self.run_id, [f"node {node_id!r} is missing" for node_id in unknown])
-        async with self._lock, self._access.open(create=not self.checkpoint_count) as store:
+        async with self._turn(), self._access.open(create=not self.checkpoint_count) as store:
             for _ in range(TRIES):
                 if await self._try(store, shape, changes, context, reason):
                     return True
@@ -241,7 +242,7 @@ class CheckpointManager:
         from checkpoint_plugin.resumable import delete_history
 
         try:
-            async with self._lock, self._access.open(create=False) as store:
+            async with self._turn(), self._access.open(create=False) as store:
                 self._record, self._saved_last = None, False
                 files = await store.transact(lambda connection: delete_history(connection, self.run_id, store.blobs))
                 await store.remove_files(files or ())
@@ -263,6 +264,13 @@ class CheckpointManager:
             "checkpoint_count": self.checkpoint_count,
             "last_checkpoint_time": self.last_checkpoint_time,
         }
+
+    def _turn(self) -> asyncio.Lock:
+        """One save after the other; a lock that somebody waited for belongs to that event loop, which may have ended."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
 
     def _read_shape(self, graph: Any) -> GraphShape | None:
         if graph is None:

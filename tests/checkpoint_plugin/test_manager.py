@@ -328,6 +328,17 @@ async def test_two_managers_of_one_run_take_turns(store_url: str) -> None:
     assert await newest_number(store_url) == 11
 
 
+def test_a_manager_is_used_in_one_event_loop_after_another(store_url: str) -> None:
+    manager = CheckpointManager("r", enabled=True, url=store_url)
+
+    async def save(*node_ids: str) -> list[bool]:
+        return await asyncio.gather(*(manager.save_checkpoint(None, {node_id}) for node_id in node_ids))
+
+    for node_ids in ("abc", "def"):
+        assert asyncio.run(save(*node_ids)) == [True] * 3
+    assert asyncio.run(restored(manager, None)).completed_nodes == set("abcdef")
+
+
 async def test_a_manager_keeps_the_store_open_when_it_is_entered(store_url: str) -> None:
     async with CheckpointManager("r", enabled=True, url=store_url) as manager:
         await manager.save_checkpoint(GRAPH, {"a"})
