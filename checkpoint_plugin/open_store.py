@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -13,7 +14,7 @@ from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
+from checkpoint_plugin.errors import StoreMissing, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.group import GroupWriter, Write
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
@@ -61,6 +62,7 @@ class OpenStore:
         database: Database | None = None,
     ) -> None:
         self.location = location
+        self._process_id = os.getpid()
         self.blobs = blobs if blobs is not None else Blobs(location)
         self._auto_migrate = auto_migrate
         self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
@@ -85,7 +87,9 @@ class OpenStore:
         return self._codec
 
     async def close(self) -> None:
-        """Write what was handed over, and close every connection."""
+        """Write what was handed over, and close every connection; nothing in a process that was forked meanwhile."""
+        if self._process_id != os.getpid():
+            return
         await self._group.finish()
         if self._pulse is not None and self._pulse is not self._database:
             await self._pulse.close()
@@ -125,6 +129,11 @@ class OpenStore:
         return known if known is not None else await self._read(lambda connection: self.keys.find(connection, run_id))
 
     async def _get_ready(self) -> None:
+        if self._process_id != os.getpid():  # threads are not copied by a fork, and what two read from one connection is torn
+            raise StoreUnreadable(
+                f"the store at {self.location.shown} was opened by process {self._process_id}, of which this one is a fork; "
+                "nothing was read or written. Open it here, too."
+            )
         if not self._ready:
             shown = self.location.shown
             may = self._auto_migrate or self.location.kind == "sqlite"

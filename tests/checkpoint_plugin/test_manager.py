@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -326,6 +327,38 @@ async def test_two_managers_of_one_run_take_turns(store_url: str) -> None:
         assert (await restored(first)).node_states["a"].outputs == {"out": place}
     await asyncio.gather(*(m.save_checkpoint(GRAPH, {"b"}) for m in (first, second) for _ in range(3)))
     assert await newest_number(store_url) == 11
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+async def test_a_fork_does_not_use_what_its_parent_has_open(store_url: str) -> None:
+    async with CheckpointManager("r", enabled=True, url=store_url) as manager:
+        await manager.save_checkpoint(None, {"a"})
+        forked = multiprocessing.get_context("fork")
+        told = forked.Queue()
+        process = forked.Process(target=_fork, args=(manager, store_url, told))
+        process.start()
+        try:
+            assert "open it here" in (await asyncio.to_thread(told.get, timeout=20)).lower()
+            assert await asyncio.to_thread(told.get, timeout=20) is True
+            await asyncio.to_thread(process.join, 20)
+            assert process.exitcode == 0
+        finally:
+            process.kill()
+        await manager.save_checkpoint(None, {"c"})
+    assert (await restored(manager, None)).completed_nodes == {"a", "b", "c"}
+
+
+def _fork(manager: CheckpointManager, store_url: str, told: Any) -> None:
+    asyncio.run(_save_in_fork(manager, store_url, told))
+
+
+async def _save_in_fork(manager: CheckpointManager, store_url: str, told: Any) -> None:
+    try:
+        await manager.save_checkpoint(None, {"b"})
+    except StoreUnreadable as error:
+        told.put(str(error))
+    await manager.close()
+    told.put(await CheckpointManager("r", enabled=True, url=store_url).save_checkpoint(None, {"b"}))
 
 
 def test_a_manager_is_used_in_one_event_loop_after_another(store_url: str) -> None:
