@@ -73,6 +73,9 @@ class StoreMissing(CheckpointError):
 class StoreUnreadable(CheckpointError):
     """Raised when a store cannot be opened, or is of another kind or of a newer version; it was not touched."""
 
+    undone = True
+    """Whether surely nothing was written."""
+
 
 class SchemaOutdated(StoreUnreadable):
     """Raised when the tables are older than this program, and nobody said that it may upgrade them; they were not touched.

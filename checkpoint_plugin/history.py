@@ -45,7 +45,7 @@ class RunHistory:
         large: large texts and bytes of the newest checkpoint's rows by id, and how rows refer to them.
         bases: values that later ones may grow out of.
         seal: how bytes are stored.
-        unheard: the last save that failed: it may have been written all the same, and then the next goes on from it.
+        unheard: saves that failed, of which one may have been written all the same: then the next goes on from it.
     """
 
     run_id: str
@@ -66,7 +66,7 @@ class RunHistory:
     large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict, compare=False)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
     seal: Seal = PLAIN
-    unheard: CutWriter | None = field(default=None, compare=False)
+    unheard: list[CutWriter] = field(default_factory=list, compare=False)
 
     def tells_of(self, node_id: str) -> bool:
         """Whether there may be a row of a node in an earlier checkpoint; where nothing is known of one, of any."""

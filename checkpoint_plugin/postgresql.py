@@ -158,8 +158,10 @@ class PostgresDatabase:
         else:
             await asyncio.to_thread(writer.encode)
         self._saves += 1
+        sent = False
         try:
             raw = self._raw if self._raw is not None else await finish(self._connect_for_saves())
+            sent = True
             if not writer.is_large:
                 return await self._write(raw, *writer.statement())
             # One message holds it all in memory twice and stops the event loop while it is made: better several.
@@ -172,7 +174,7 @@ class PostgresDatabase:
                 return held
         except DRIVER_ERRORS as error:
             await finish(self._let_go())
-            raise self._told(error, undone=False) from error
+            raise self._told(error, undone=not sent) from error
         finally:
             self._saves -= 1
 

@@ -183,10 +183,12 @@ class SqliteDatabase:
     def _check_place(self) -> None:
         """SQLite goes on writing to a file that was moved or deleted: what is acknowledged would be found by nobody."""
         if self._place != _place(self._path):
-            raise StoreUnreadable(
+            error = StoreUnreadable(
                 f"the store at {self._location.shown} was moved or deleted while it was written, and what was saved last is not "
                 "there. Put the file and its -wal back, and resume the run."
             )
+            error.undone = False
+            raise error
 
     def _dispose(self) -> None:
         if self._engine is not None:

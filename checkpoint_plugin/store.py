@@ -20,7 +20,15 @@ from checkpoint_plugin.completed import Tally
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.damaged_history import fetch_node_ids, fetch_numbers
 from checkpoint_plugin.definition import Definition, graph_of, is_storable_text, storable_text
-from checkpoint_plugin.errors import BlobsUnusable, NotResumable, StoreBusy, StoreDamaged, StoreUnreachable, ValueNotReadable
+from checkpoint_plugin.errors import (
+    BlobsUnusable,
+    NotResumable,
+    StoreBusy,
+    StoreDamaged,
+    StoreUnreachable,
+    StoreUnreadable,
+    ValueNotReadable,
+)
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
@@ -42,7 +50,7 @@ from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.writing import CutWriter, insert_new
-from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot, StoreError
+from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
 
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
@@ -264,14 +272,10 @@ class Store(ListedRuns):
         history.seal = await self.seal(history.run_id)
         while True:
             writer = CutWriter(history, snapshot, reason, self.codec, self.blobs if self.blobs.writes else None)
-            try:
-                held = await self._write(writer)
-            except StoreError:
-                history.unheard = writer
-                raise
+            held = await self._write(writer)
             if held or not await self._read(writer.refused):
                 ref = writer.note()
-                history.unheard = None
+                history.unheard.clear()
                 if self._witness is not None:
                     await self._database.compute(partial(self._witness.note, ref.run_id, ref.number, writer.cut_hash))
                 return ref
@@ -285,8 +289,10 @@ class Store(ListedRuns):
         while True:
             try:
                 return await self._group.write(writer)
-            except (StoreBusy, StoreUnreachable):
-                if time.monotonic() + pause > deadline:
+            except StoreUnreadable as error:
+                if not error.undone and writer not in writer.history.unheard:
+                    writer.history.unheard.append(writer)
+                if not isinstance(error, (StoreBusy, StoreUnreachable)) or time.monotonic() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)

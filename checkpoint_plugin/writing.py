@@ -147,9 +147,10 @@ class CutWriter(CutEncoder):
             digest = connection.execute(found).scalar_one_or_none()
             if digest == self.rows.head["digest"]:
                 return False
-            if history.unheard is not None and digest == history.unheard.rows.head.get("digest"):
-                history.unheard.note()
-                history.unheard = None
+            written = next((each for each in history.unheard if each.rows.head.get("digest", b"") == digest), None)
+            if written is not None:
+                written.note()
+                history.unheard.clear()
                 return True
         if row.newest_number != history.number:
             raise StoreError(

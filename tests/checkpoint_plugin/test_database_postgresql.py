@@ -141,6 +141,28 @@ async def test_a_save_of_which_nobody_heard_is_gone_on_from(proxy: Proxy, reply:
     await store.close()
 
 
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_save_of_which_nobody_heard_is_gone_on_from_after_others_that_failed(proxy: Proxy, sent: bool) -> None:
+    """As when the server stays away for longer than one save is tried: the first of them was written."""
+    store = Store(locate(f"{proxy.url}&reconnect_seconds=0.01"), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for state in ("begun", "first"):
+        await store.save(history, a(state), state)
+    proxy.cut(b"")
+    for state in ("second", "third", "fourth"):
+        with pytest.raises(StoreUnreachable):
+            await store.save(history, a(state), state)
+        proxy.cut(b"INSERT INTO checkpoint " if sent else b"", reply=False)
+    proxy.cut(b"never sent")
+    await store.save(history, a("fifth"), "5")
+    assert (await numbers(store), history.unheard) == ([1, 2, 3, 4], [])
+    for number, state in ((3, "second"), (4, "fifth")):
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None and found.nodes[0].state == state
+    await store.close()
+
+
 @pytest.mark.parametrize("reply", [True, False])
 async def test_saves_that_share_a_transaction_are_done_once_each(proxy: Proxy, store: Store, reply: bool) -> None:
     runs = [f"r{number}" for number in range(5)]
