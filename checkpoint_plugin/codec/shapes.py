@@ -92,8 +92,11 @@ class EnumShape:
 
     def take(self, value: Any, part: Part) -> list[Any]:
         """As `Shape`."""
-        if not isinstance(value, enum.Flag) or self._members.get(value._name_ or "") is value:
-            return [part("", value._name_)]
+        name = value._name_ or ""
+        if self._members.get(name) is value:
+            return [part("", name)]
+        if not isinstance(value, enum.Flag):  # _missing_ may make others, of which the class knows nothing later
+            raise TypeError(f"{name!r} is none of the members of {type_name(self._kind)}. Store its value instead.")
         names = [name for name, member in self._members.items() if _is_bit(member) and member.value & value.value]
         if self._joined(names) is not value:
             raise TypeError(f"its flags {value.value:#x} are not all members of {type_name(self._kind)}. Clear the others.")

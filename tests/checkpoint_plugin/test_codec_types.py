@@ -42,6 +42,16 @@ class Right(enum.Flag):
     BOTH = 3
 
 
+class Open(enum.Enum):
+    ONE = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        made: Any = object.__new__(cls)
+        made._name_, made._value_ = f"other {value}", value
+        return made
+
+
 class Loose(enum.IntFlag):
     A = 1
     B = 2
@@ -120,7 +130,7 @@ class Money:
 
 def make_registry() -> TypeRegistry:
     registry = TypeRegistry()
-    for kind in (Colour, Level, Word, Right, Loose, Price, Row, Area, Point, Pair, Order, Numbers, Box[int], Checked):
+    for kind in (Colour, Level, Word, Right, Loose, Open, Price, Row, Area, Point, Pair, Order, Numbers, Box[int], Checked):
         registry.register(kind)
     registry.register(Money, encode=lambda money: money.cents, decode=Money)
     return registry
@@ -278,6 +288,7 @@ def without_private() -> Any:
         (with_attribute(Price(1), "note", 1), "its attribute 'note' is no field"),
         (unset(), "its field 'amount' is not set"),
         (Loose(8), "its flags 0x8 are not all members"),
+        (Open(8), "'other 8' is none of the members of"),
         (Order.model_construct(), "cannot be stored"),
         (without_private(), "private attribute '_seen' was deleted"),
     ],
