@@ -152,8 +152,7 @@ class BatchWriter(Generic[T]):
             raise self._broken
         entries = [*self._batch, *self._waiting]
         if entries and self._task is not None:
-            for future in [self._ask(entry) for entry in entries]:
-                await future
+            await asyncio.gather(*map(self._ask, entries))  # who waits for one after the other hears of one failure only
 
     async def stop(self, timeout: float) -> None:
         """Write what waits, and end; harmless when it has ended.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -55,6 +56,24 @@ async def settled(target: Target, count: int) -> None:
     while sum(map(len, target.batches)) < count:
         target.changed.clear()
         await target.changed.wait()
+
+
+async def test_a_failure_is_heard_once_by_who_flushes() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    target = Target()
+    batches = writer(target)
+    batches.start()
+    for value in range(5):
+        await batches.put(value)
+    target.failures.append(StoreDamaged("r", "broken"))
+    with pytest.raises(StoreDamaged):
+        await batches.flush()
+    with pytest.raises(WriterStopped):
+        await batches.stop(1)
+    del batches
+    gc.collect()
+    assert told == []
 
 
 async def test_a_full_batch_is_written_at_once_and_the_rest_at_the_end() -> None:
