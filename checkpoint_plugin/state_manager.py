@@ -28,6 +28,8 @@ from hookspecs import LeaseLost, dumps_tagged
 __all__ = ["UNSET", "StateManager", "StateStats", "Unset"]
 
 STOP_SECONDS: Final = 10.0
+MOST_NODES: Final = 10_000
+"""In one IN list: below the limits of both databases."""
 TIMES: Final = {
     "scheduled": "scheduled_at",
     "running": "started_at",
@@ -330,8 +332,10 @@ class _Batch:
             raise LeaseLost(self._run_id, self._epoch)
         seal = self._keys.find(connection, self._run_id)
         node_ids = [update.node_id for update in self._updates]
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id, RUN_NODE_STATE.c.node_id.in_(node_ids))
-        known = {row.node_id: dict(row._mapping) for row in connection.execute(query)}
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id)
+        parts = (node_ids[first : first + MOST_NODES] for first in range(0, len(node_ids), MOST_NODES))
+        found = (row for part in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(part))))
+        known = {row.node_id: dict(row._mapping) for row in found}
         rows = []
         for update in self._updates:
             old = known.get(update.node_id) or RunNodeState(run_id=self._run_id, node_id=update.node_id).model_dump()

@@ -90,6 +90,17 @@ async def test_an_update_is_written_when_its_time_has_come(store: Counted) -> No
     await manager.stop()
 
 
+async def test_a_batch_may_be_of_any_size(postgres_url: str) -> None:
+    many = 33_000  # more than PostgreSQL takes arguments of a statement
+    async with StateManager("r", batch_size=many, batch_interval=LONG, url=postgres_url, max_waiting=many) as manager:
+        for number in range(many):
+            await manager.update_node_state(f"n{number}", attempt=number)
+        await manager.flush()
+        assert manager.stats.batches_written == 1
+        found = await manager.get_node_state(f"n{many - 1}")
+    assert found is not None and found.attempt == many - 1
+
+
 async def test_a_full_batch_is_written_at_once(store: Counted) -> None:
     manager = StateManager("r", batch_size=3, batch_interval=LONG, store=store)
     await manager.start()
