@@ -39,7 +39,7 @@ class CheckpointManager:
         store: an open one instead; its owner closes it.
 
     Raises:
-        ValueError: it is enabled for an empty run id.
+        ValueError: it is enabled for a run id that is empty, or that databases do not keep.
     """
 
     def __init__(self, run_id: str, enabled: bool = False, url: str | None = None, *, store: Store | None = None) -> None:
@@ -48,8 +48,12 @@ class CheckpointManager:
         self.checkpoint_count = 0
         self.last_checkpoint_time: datetime | None = None
         if enabled:
-            if not isinstance(run_id, str) or not run_id:
-                raise ValueError(f"a run id is text of at least one character, not {run_id!r}. Give the run one.")
+            from checkpoint_plugin.definition import is_storable_text
+
+            if not isinstance(run_id, str) or not run_id or not is_storable_text(run_id):
+                raise ValueError(
+                    f"a run id is text of at least one character that databases keep, not {run_id!r}. Give the run one."
+                )
             self._access = StoreAccess(url, store)
             self._loop: asyncio.AbstractEventLoop | None = None
             self._lock = asyncio.Lock()
