@@ -11,6 +11,7 @@ from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.definition import json_text, storable_text
 from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
+from checkpoint_plugin.status import NODE_STATUSES
 from hookspecs import NodeSnapshot, TaggedValueError, loads_tagged, to_tagged
 
 __all__ = ["NodeRecord", "pack_values", "read_record", "shown_values", "unpack_values"]
@@ -117,6 +118,8 @@ def read_record(run_id: str, record: NodeRecord | None, row: Any, codec: Codec) 
     Raises:
         StoreDamaged: the row cannot be read.
     """
+    if row.status not in NODE_STATUSES or type(row.attempt) is not int or type(row.last_error) not in (str, type(None)):
+        raise StoreDamaged(run_id, f"the row of node {row.node_id!r} is not one that was written")
     old = record or NodeRecord("idle")
     try:
         texts = shown_values(old.values, codec)

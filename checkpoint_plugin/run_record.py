@@ -11,7 +11,8 @@ from sqlalchemy import Connection, bindparam, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs import Blobs
-from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import graph_of
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
@@ -75,7 +76,8 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
     Raises:
         StoreDamaged: what is stored is not what was written.
     """
-    return await read_whole(lambda: _load_record(store, run_id))
+    with telling_damage(run_id, "a row of it"):
+        return await read_whole(lambda: _load_record(store, run_id))
 
 
 async def _load_record(store: Store, run_id: str) -> RunRecord | None:
@@ -123,7 +125,10 @@ async def _load_record(store: Store, run_id: str) -> RunRecord | None:
         for sealed in () if record.by_runner else rows:
             row = opened_row(run_id, sealed, NODE_TEXTS, seal)
             record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
-        graph = graph_of(codec.decode(opened_definition(run_id, definition, seal)))
+        try:
+            graph = graph_of(codec.decode(opened_definition(run_id, definition, seal)))
+        except MalformedValue as error:
+            raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
         record.shape = read_shape(graph)
         if snapshot is not None and record.by_runner:
             record.waiting = _waiting(graph, snapshot.nodes)
@@ -162,9 +167,10 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
             parts = (changed[first : first + BATCH] for first in range(0, len(changed), BATCH))
             return [row for ids in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(ids)))]
 
-        for sealed in await store.transact(work, write=False):
-            row = opened_row(run_id, sealed, NODE_TEXTS, history.seal)
-            record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, store.codec)
+        with telling_damage(run_id, "a row of it"):
+            for sealed in await store.transact(work, write=False):
+                row = opened_row(run_id, sealed, NODE_TEXTS, history.seal)
+                record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, store.codec)
     record.standing = standing
     return record
 

@@ -71,7 +71,7 @@ def open_texts(run_id: str, values: Mapping[str, Any], names: Iterable[str], sea
             text = found.get(name)
             try:
                 found[name] = None if text is None else seal.open_text(text)
-            except MalformedValue as error:
+            except (MalformedValue, TypeError) as error:  # SQLite keeps anything in any column
                 raise StoreDamaged(run_id, f"its column {name!r}: {error}") from error
     return found
 

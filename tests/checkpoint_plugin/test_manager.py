@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from checkpoint_plugin import (
     Job,
     JobRepository,
     NodeStateSnapshot,
+    RecoveryService,
     create_checkpoint_hook,
     restore_checkpoint_hook,
 )
@@ -543,6 +546,37 @@ async def test_damage_is_an_error(manager: CheckpointManager, store_url: str, da
     }[damage]
     await execute(store_url, statement)
     for work in (manager.restore_checkpoint(GRAPH), restore_checkpoint_hook(manager, GRAPH)):
+        with pytest.raises(StoreDamaged):
+            await work
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE run_definition SET body = 'text'",
+        "UPDATE run_definition SET digest = 5",
+        "UPDATE run_node_state SET outputs_json = x'ff'",
+        "UPDATE run_node_state SET attempt = 'x'",
+        "UPDATE run_node_state SET last_error = x'ff'",
+        "UPDATE run_node_state SET status = 'done'",
+    ],
+)
+@pytest.mark.parametrize("key", ["", "00" * 32])
+async def test_what_no_column_can_have_is_damage(
+    tmp_path: Path, statement: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", key)
+    url = f"sqlite:///{tmp_path}/x.db"
+    manager = CheckpointManager("r", enabled=True, url=url)
+    await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": 1}})
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as connection:
+        connection.execute(f"{statement}, updated_at = '2026-01-01'" if "run_node_state" in statement else statement)
+    service = RecoveryService(url=url)
+    for work in (
+        manager.restore_checkpoint(GRAPH),
+        service.plan("r"),
+        CheckpointManager("r", True, url).save_checkpoint(GRAPH, {"b"}),
+    ):
         with pytest.raises(StoreDamaged):
             await work
 
