@@ -14,6 +14,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.types import NullType
 
 from checkpoint_plugin.compiled import Compiled
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION
 
@@ -58,12 +59,18 @@ class Standing:
 
 
 def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
-    """Look how a run stands; `None` when it has no row."""
+    """Look how a run stands; `None` when it has no row.
+
+    Raises:
+        StoreDamaged: its lease has none.
+    """
     statements = _statements(connection.dialect.name)
     row = _rows(connection, statements.standing, run_id)
     if not row:
         return None
     *parts, epoch, generation, number = row[0]
+    if epoch is None:
+        raise StoreDamaged(run_id, "it has no row in lease")
     marks = {found[0]: tuple(found[1:]) for found in _rows(connection, statements.marks, run_id)}
     return Standing(tuple(parts), epoch, generation, number, marks)
 
@@ -114,7 +121,8 @@ class _Statements:
         lease = (LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number)
         state = RUN_NODE_STATE.c
         mark = [_raw(state[name]) for name in ("number", "status", "attempt", "updated_at")]
-        standing = select(*(_raw(JOB.c[name]) for name in PARTS), *lease).where(JOB.c.id == run_id, LEASE.c.run_id == JOB.c.id)
+        joined = JOB.outerjoin(LEASE, LEASE.c.run_id == JOB.c.id)
+        standing = select(*(_raw(JOB.c[name]) for name in PARTS), *lease).select_from(joined).where(JOB.c.id == run_id)
         of_run = state.run_id == run_id
         self.standing = Compiled(standing, dialect, ("of_run",))
         self.marks = Compiled(select(state.node_id, *mark).where(of_run), dialect, ("of_run",))

@@ -33,7 +33,7 @@ from checkpoint_plugin import (
 from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.status import RUN_STATUSES
@@ -536,18 +536,23 @@ async def test_what_cannot_be_stored_is_named_and_nothing_is_written(manager: Ch
     assert (data.active_nodes, set(data.node_states), manager.checkpoint_count) == ({"a"}, {"a"}, 1)
 
 
-@pytest.mark.parametrize("damage", ["row", "checkpoint", "payload"])
+@pytest.mark.parametrize("damage", ["row", "checkpoint", "payload", "lease"])
 async def test_damage_is_an_error(manager: CheckpointManager, store_url: str, damage: str) -> None:
     await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": BIG}})
     statement = {
         "row": update(NODE_VERSION).values(body=b"\x00"),
         "checkpoint": delete(CHECKPOINT),
         "payload": delete(PAYLOAD),
+        "lease": delete(LEASE),
     }[damage]
     await execute(store_url, statement)
     for work in (manager.restore_checkpoint(GRAPH), restore_checkpoint_hook(manager, GRAPH)):
         with pytest.raises(StoreDamaged):
             await work
+    if damage == "lease":
+        for another in (manager, CheckpointManager("r", enabled=True, url=store_url)):
+            with pytest.raises(StoreDamaged):
+                await another.save_checkpoint(GRAPH, {"b"})
 
 
 @pytest.mark.parametrize(
