@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from checkpoint_plugin.chain import Chain
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.digests import add_digests, row_digest, segment_digest
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.finding import RESTORE
@@ -97,13 +97,15 @@ class CutCheck:
 
     def _look_at_segment(self, row: Any) -> int:
         """How many items it holds."""
-        if segment_digest(self._notes.run_id, row.node_id, row.log, row.first, bytes(row.body)) != bytes(row.digest):
+        if segment_digest(self._notes.run_id, row.node_id, row.log, row.first, column_bytes(row.body)) != column_bytes(
+            row.digest
+        ):
             raise StoreDamaged(self._notes.run_id, "they were changed", row.number)
         if self._seal is None:
             self._look_at_mentions(row, None)
             return int(row.count)
         reader = InlineReader(self._notes.run_id, row.number, self._codec, self._seal)
-        refs = reader.unpack_segment(row.node_id, bytes(row.body), row.log, row.first)
+        refs = reader.unpack_segment(row.node_id, column_bytes(row.body), row.log, row.first)
         self._look_at_mentions(row, mentioned_in_refs(refs))
         self._notes.read(lambda: [reader.value(ref, "the output") for ref in refs])
         if len(refs) != row.count:
@@ -163,8 +165,8 @@ class CutCheck:
             self._outputs.discard(row.node_id)
 
     def _look_at_row(self, row: Any) -> Sequence[Any] | None:
-        body = bytes(row.body)
-        if row_digest(self._notes.run_id, row.node_id, row.number, body) != bytes(row.digest):
+        body = column_bytes(row.body)
+        if row_digest(self._notes.run_id, row.node_id, row.number, body) != column_bytes(row.digest):
             raise StoreDamaged(self._notes.run_id, "its row was changed", row.number)
         if self._seal is None:
             self._look_at_mentions(row, None)
@@ -185,7 +187,7 @@ class CutCheck:
         rows = ((node_id, row.digest) for node_id, row in self.rows.items())
         if len(self.rows) != head.row_count:
             self._notes.spoil(number, f"{len(self.rows)} of {head.row_count} rows of nodes are there")
-        elif cut_hash_of(head, self._total, rows) != bytes(head.cut_hash) and not self._bad_nodes:
+        elif cut_hash_of(head, self._total, rows) != column_bytes(head.cut_hash) and not self._bad_nodes:
             self._notes.spoil(number, "a row of a node is not the one that the checkpoint was made of")
         for (log, node_id), chain in self._chains.items():
             row = self.rows.get(node_id)
@@ -203,5 +205,5 @@ class CutCheck:
 
 
 def _digests(mentions: Any) -> set[bytes]:
-    listed = bytes(mentions or b"")
+    listed = column_bytes(mentions or b"")
     return {listed[at : at + DIGEST_SIZE] for at in range(0, len(listed), DIGEST_SIZE)}

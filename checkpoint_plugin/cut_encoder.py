@@ -10,6 +10,7 @@ from typing import Any, Final
 from checkpoint_plugin.blobs import Blobs, BlobWriter
 from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.completed import Tally, block_digest
+from checkpoint_plugin.damage import column_bytes
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import add_digests, digest_of, row_digester, segment_digest
 from checkpoint_plugin.history import RunHistory
@@ -253,7 +254,7 @@ def head_digest(values: Mapping[str, Any]) -> bytes:
     texts = [values[name] for name in ("run_id", "reason", "status", "error", "error_node_id")]
     numbers = [values[name] for name in ("number", "attempt", "nodes", "size_bytes", "row_count")]
     at = values["created_at"].astimezone(UTC).isoformat(timespec="microseconds")
-    parts: list[Any] = [*texts, *numbers, at, bytes(values["cut_hash"])]
+    parts: list[Any] = [*texts, *numbers, at, column_bytes(values["cut_hash"])]
     if values["written_at"] is not None:  # as layout 1 had none of these
         parts += [values["written_at"].astimezone(UTC).isoformat(timespec="microseconds"), values["context"], values["log"]]
     return digest_of(encode(parts, lambda: "checkpoint"))

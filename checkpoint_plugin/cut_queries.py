@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Integer, String, and_, bindparam, func, selec
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.bounds import check_number, no_checkpoint
 from checkpoint_plugin.completed import Blocks
+from checkpoint_plugin.damage import column_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
     CHECKPOINT,
@@ -119,7 +120,8 @@ def load_payloads(
     found: dict[bytes, PayloadRow] = {}
     for batch in _batches(sorted(digests)):
         for digest, encoding, size, body, *series in connection.execute(of_run.where(PAYLOAD.c.digest.in_(batch))):
-            found[bytes(digest)] = PayloadRow(bytes(digest), encoding, len(body) if size is None else size, bytes(body), *series)
+            body, digest = column_bytes(body), column_bytes(digest)
+            found[digest] = PayloadRow(digest, encoding, len(body) if size is None else size, body, *series)
     ends: dict[int, int] = {}
     for row in found.values():
         if row.series is not None:
@@ -129,7 +131,9 @@ def load_payloads(
     segments: list[SegmentRow] = []
     for batch in _batches(sorted(ends)):
         rows = connection.execute(parts.where(part.series.in_(batch), part.start < max(ends[series] for series in batch)))
-        segments += [SegmentRow(series, start, size, encoding, bytes(body)) for series, start, size, encoding, body in rows]
+        segments += [
+            SegmentRow(series, start, size, encoding, column_bytes(body)) for series, start, size, encoding, body in rows
+        ]
     return PayloadReader(found, segments, seal, None if blobs is None else partial(blobs.read, run_id))
 
 

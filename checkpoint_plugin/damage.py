@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from checkpoint_plugin.errors import StoreDamaged
 from hookspecs import WorkflowError
 
-__all__ = ["telling_damage"]
+__all__ = ["column_bytes", "telling_damage"]
+
+
+def column_bytes(value: object) -> bytes:
+    """The bytes of a column. SQLite may hold a number there, of which `bytes` makes as many zeros: that may be all memory.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    return value if type(value) is bytes else bytes(memoryview(value))  # type: ignore[arg-type]  # which refuses all others
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.errors import KeyMissing
 from checkpoint_plugin.models import JOB, LEASE, RUN_KEY
@@ -83,7 +84,12 @@ class RunKeys:
                     f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
                 )
             return PLAIN
-        return self.ring.open(run_id, WrappedKeys(row.key_id, bytes(row.wrapped)))
+        return self.ring.open(run_id, _wrapped_keys(run_id, row))
+
+
+def _wrapped_keys(run_id: str, row: Any) -> WrappedKeys:
+    with telling_damage(run_id, "the row of its keys"):
+        return WrappedKeys(row.key_id, column_bytes(row.wrapped))
 
 
 async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
@@ -114,7 +120,7 @@ async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
             for run_id in part:
                 connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
                 row = connection.execute(KEY, {"of_run": run_id}).first()
-                wrapped = None if row is None else ring.rewrap(run_id, WrappedKeys(row.key_id, bytes(row.wrapped)))
+                wrapped = None if row is None else ring.rewrap(run_id, _wrapped_keys(run_id, row))
                 if wrapped is not None:
                     values = {"key_id": wrapped.key_id, "wrapped": wrapped.wrapped}
                     connection.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == run_id).values(**values))

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, f
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
-from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
     CHECKPOINT,
@@ -225,7 +225,7 @@ def _delete_rows(connection: Connection, run_id: str) -> None:
 def _delete_payloads(connection: Connection, run_id: str) -> Sequence[BlobName]:
     mentioned = _mentioned(connection, run_id)
     stored = connection.execute(select(PAYLOAD.c.digest, PAYLOAD.c.blob).where(PAYLOAD.c.run_id == run_id))
-    unneeded = [(bytes(digest), blob) for digest, blob in stored if bytes(digest) not in mentioned]
+    unneeded = [(column_bytes(digest), blob) for digest, blob in stored if column_bytes(digest) not in mentioned]
     gone = [digest for digest, _ in unneeded]
     for batch in _batches(gone):
         connection.execute(delete(PAYLOAD).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch)))

@@ -13,7 +13,7 @@ from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
 from checkpoint_plugin.cut_encoder import head_digest
 from checkpoint_plugin.cut_queries import fetch_blocks, fetch_head, fetch_nodes, fetch_segments, load_payloads
-from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.history import RunHistory
@@ -88,7 +88,7 @@ class StoredCut:
         history.remember(self.mentioned)
         context = None
         if head.context is not None:
-            context = reader.value(reader.opened(bytes(head.context), "its context", b"context"), "its context")
+            context = reader.value(reader.opened(column_bytes(head.context), "its context", b"context"), "its context")
         error = None if head.error is None else reader.text(head.error)
         told = (error, head.error_node_id, head.number, context, self.over)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *told)
@@ -141,7 +141,7 @@ def _fetch_rows(
     connection: Connection, run_id: str, head: Any, reader: RowReader, blobs: Blobs | None, brief: bool, seen: Seen | None
 ) -> StoredCut:
     """The rows of a checkpoint."""
-    if not brief or seen is None or (seen.number, seen.cut_hash) != (head.number, bytes(head.cut_hash)):
+    if not brief or seen is None or (seen.number, seen.cut_hash) != (head.number, column_bytes(head.cut_hash)):
         seen = None
     if seen is not None:
         blocks, rows = seen.blocks, seen.rows
@@ -194,7 +194,7 @@ def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
                 return None
             reader = RowReader(run_id, head.number, seal=seal)
             blocks, rows = _look(connection, run_id, head, reader)
-            return Seen(head.number, bytes(head.cut_hash), blocks, rows, _over(blocks, rows, reader))
+            return Seen(head.number, column_bytes(head.cut_hash), blocks, rows, _over(blocks, rows, reader))
     except StoreDamaged:
         return None
 

@@ -15,7 +15,7 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.completed import block_digest, read_blocks
 from checkpoint_plugin.cut_check import CutCheck
 from checkpoint_plugin.cut_encoder import head_digest
-from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.definition import graph_of
 from checkpoint_plugin.digests import sum_digests
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
@@ -119,7 +119,7 @@ class RunCheck:
         self._step("its run_node_state", self._look_at_states, LATER)
         self._step("its events", self._look_at_events, UNNEEDED)
         head = self._heads.get(self._numbers[-1]) if self._numbers else None
-        newest = (0, None) if head is None else (head.number, bytes(head.cut_hash))
+        newest = (0, None) if head is None else (head.number, column_bytes(head.cut_hash))
         return RunChecked(self._notes.report(self._numbers), self._options, newest)
 
     def _step(self, what: str, look: Callable[[], None], advice: str | None = None) -> None:
@@ -152,7 +152,7 @@ class RunCheck:
         self._seal = None
         try:
             if self._ring is not None:
-                self._seal = self._ring.open(self._notes.run_id, WrappedKeys(row.key_id, bytes(row.wrapped)))
+                self._seal = self._ring.open(self._notes.run_id, WrappedKeys(row.key_id, column_bytes(row.wrapped)))
                 return
             why = "Set WORKFLOW_CHECKPOINT_KEY"
         except KeyMissing as error:
@@ -214,14 +214,14 @@ class RunCheck:
             if row.error is not None:
                 reader.text(row.error)
             if row.context is not None:
-                reader.value(reader.opened(bytes(row.context), "its context", b"context"), "its context")
+                reader.value(reader.opened(column_bytes(row.context), "its context", b"context"), "its context")
 
     def _look_at_completed(self) -> None:
         of_run = COMPLETED_NODES.c.run_id == self._notes.run_id
         blocks = []
         for row in self._connection.execute(select(COMPLETED_NODES).where(of_run).order_by(COMPLETED_NODES.c.number)):
-            body = bytes(row.body)
-            if block_digest(self._notes.run_id, row.number, body) != bytes(row.digest):
+            body = column_bytes(row.body)
+            if block_digest(self._notes.run_id, row.number, body) != column_bytes(row.digest):
                 self._notes.note("the list of its completed nodes was changed", row.number)
             elif self._seal is not None:
                 reader = RowReader(self._notes.run_id, row.number, self._codec, self._seal)

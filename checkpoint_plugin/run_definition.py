@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from checkpoint_plugin.damage import column_bytes
 from checkpoint_plugin.digests import digest_of
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, RUN_DEFINITION
@@ -62,9 +63,9 @@ def opened_definition(run_id: str, row: Any, seal: Seal) -> bytes:
         StoreDamaged: the row is missing or was changed.
         MalformedValue: it was sealed for something else.
     """
-    if row.body is None or row.digest is None or digest_of(run_id.encode(), bytes(row.body)) != bytes(row.digest):
+    if row.body is None or row.digest is None or digest_of(run_id.encode(), column_bytes(row.body)) != column_bytes(row.digest):
         raise StoreDamaged(run_id, "its graph and inputs were changed")
-    return seal.open(bytes(row.body), b"definition")
+    return seal.open(column_bytes(row.body), b"definition")
 
 
 def _columns(run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, LargeBinary, Table, cast, func, select
 
 from checkpoint_plugin.blob_name import read_name
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -121,7 +122,8 @@ async def measure_store(store: Store, run_id: str | None = None) -> StoreSize:
         if run_id is not None and not runs:
             raise RunNotFound(run_id, store.location.shown)
         for run in runs:
-            run.nodes = _measure_nodes(connection, run)
+            with telling_damage(run.run_id, "a row of it"):
+                run.nodes = _measure_nodes(connection, run)
         return runs, *_measure_disk(connection)
 
     runs, disk, free = await store.transact(work, write=False)
@@ -166,7 +168,7 @@ def _measure_nodes(connection: Connection, run: RunSize) -> Sequence[NodeSize]:
     series: dict[int, str] = {}
     payloads = select(PAYLOAD.c.digest, PAYLOAD.c.series, PAYLOAD.c.blob, func.length(PAYLOAD.c.body))
     for digest, number, blob, length in connection.execute(payloads.where(PAYLOAD.c.run_id == run.run_id)):
-        owner = owners.get(bytes(digest))
+        owner = owners.get(column_bytes(digest))
         filed = _file_bytes(run.run_id, blob)
         run.parts["files"] += filed
         if owner is not None:

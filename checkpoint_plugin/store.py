@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.completed import Tally
-from checkpoint_plugin.damage import telling_damage
+from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.damaged_history import fetch_node_ids, fetch_numbers
 from checkpoint_plugin.definition import Definition, graph_of, is_storable_text, storable_text
 from checkpoint_plugin.errors import (
@@ -367,7 +367,7 @@ class Store(ListedRuns):
         history.seal, cut = await self._read(work)
         if self._witness is not None and number is None:
             head = None if cut is None else cut.head
-            noted = (0, None) if head is None else (head.number, bytes(head.cut_hash))
+            noted = (0, None) if head is None else (head.number, column_bytes(head.cut_hash))
             await self._database.compute(partial(self._witness.check, run_id, *noted))
         return None if cut is None else await self._database.compute(lambda: cut.snapshot(history))
 

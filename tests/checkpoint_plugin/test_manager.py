@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, delete, event, func, select, update
+from sqlalchemy import Connection, Integer, LargeBinary, delete, event, func, literal, select, update
 from sqlalchemy.engine import Engine
 
 from checkpoint_plugin import (
@@ -30,12 +30,14 @@ from checkpoint_plugin import (
     create_checkpoint_hook,
     restore_checkpoint_hook,
 )
+from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE, Base
 from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.size import measure_store
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
 from hookspecs import LeaseLost, StoreError
@@ -584,6 +586,35 @@ async def test_what_no_column_can_have_is_damage(
     ):
         with pytest.raises(StoreDamaged):
             await work
+
+
+@pytest.mark.parametrize("key", ["", "00" * 32])
+async def test_a_number_in_the_place_of_bytes_is_damage(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python makes as many zeros of it, which may be all memory."""
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", key)
+    url = f"sqlite:///{tmp_path}/x.db"
+    manager = CheckpointManager("r", enabled=True, url=url)
+    for part in (BIG * 5, BIG * 6):
+        await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": {"out": part}}, context_data={"k": 1})
+    columns = [c for table in Base.metadata.sorted_tables for c in table.columns if isinstance(c.type, LargeBinary)]
+    for column in (column for column in columns if not column.primary_key):
+        number, there = literal(1 << 40, Integer), column.is_not(None)
+        copy = tmp_path / column.table.name / column.name / "x.db"
+        copy.parent.mkdir(parents=True)
+        with closing(sqlite3.connect(tmp_path / "x.db")) as connection, closing(sqlite3.connect(copy)) as made:
+            connection.backup(made)
+        await execute(f"sqlite:///{copy}", update(column.table).where(there).values({column: number}))
+        store = Store(locate(f"sqlite:///{copy}"), create=False)
+        for work in (
+            CheckpointManager("r", enabled=True, store=store).restore_checkpoint(GRAPH),
+            store.load_job("r"),
+            check_store(store),
+            measure_store(store),
+            prune_runs(store, Retention(keep_last=1)),
+        ):
+            with suppress(StoreError):
+                await work
+        await store.close()
 
 
 async def test_a_lost_database_is_an_error(tmp_path: Path) -> None:
