@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
-from checkpoint_plugin.errors import KeyMissing
+from checkpoint_plugin.errors import CheckpointError, KeyMissing
 from checkpoint_plugin.models import JOB, LEASE, RUN_KEY
 from checkpoint_plugin.sealing import PLAIN, Seal
 
@@ -95,8 +95,7 @@ def _wrapped_keys(run_id: str, row: Any) -> WrappedKeys:
 async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
     """Wrap the keys of every run with the first master key of the ring; what is stored under them stays as it is.
 
-    Each run's keys are replaced in a transaction that is durable on its own: stopped anywhere, every run can be opened with
-    the ring, and what is left is done by the next call.
+    Stopped anywhere, every run can be opened with the ring, and what is left is done by the next call.
 
     Args:
         store: an open one.
@@ -106,26 +105,36 @@ async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
         How many runs' keys were rewrapped, and how many were already.
 
     Raises:
-        KeyMissing: a run's keys are wrapped by none of them; those before it are done.
+        KeyMissing: a run's keys are wrapped by none of them; those of all others are done.
+        KeyUnusable, StoreDamaged: a run's keys are not what was written; as above.
     """
     found: Sequence[str] = await store.transact(
         lambda connection: connection.execute(select(RUN_KEY.c.run_id).order_by(RUN_KEY.c.run_id)).scalars().all(), write=False
     )
     changed = 0
+    refused: list[CheckpointError] = []
     for first in range(0, len(found), BATCH):
         part = found[first : first + BATCH]
 
-        def work(connection: Connection, part: Sequence[str] = part) -> int:
-            done = 0
+        def work(connection: Connection, part: Sequence[str] = part) -> tuple[int, list[CheckpointError]]:
+            done, left = 0, []
             for run_id in part:
                 connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
                 row = connection.execute(KEY, {"of_run": run_id}).first()
-                wrapped = None if row is None else ring.rewrap(run_id, _wrapped_keys(run_id, row))
+                try:
+                    wrapped = None if row is None else ring.rewrap(run_id, _wrapped_keys(run_id, row))
+                except CheckpointError as error:
+                    left.append(error)
+                    continue
                 if wrapped is not None:
                     values = {"key_id": wrapped.key_id, "wrapped": wrapped.wrapped}
                     connection.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == run_id).values(**values))
                     done += 1
-            return done
+            return done, left
 
-        changed += await store.transact(work)
+        done, left = await store.transact(work)
+        changed += done
+        refused += left
+    if refused:
+        raise refused[0]
     return changed, len(found) - changed

@@ -162,6 +162,23 @@ async def test_sealed_bytes_open_only_where_they_were_sealed(store_url: str) -> 
     await store.close()
 
 
+async def test_a_run_whose_keys_cannot_be_opened_keeps_no_other_from_its_new_master_key(store_url: str) -> None:
+    for run_id, key in (("a", OLD), ("b", os.urandom(32)), ("c", OLD), ("d", OLD)):
+        store = opened(store_url, key)
+        await store.insert_job(run_id, definition())
+        await store.close()
+    store = opened(store_url, NEW, OLD)
+    await store.transact(lambda c: c.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == "c").values(wrapped=b"broken")))
+    for _ in range(2):
+        with pytest.raises(KeyMissing, match="run 'b'"):
+            await rotate_keys(store, KeyRing((NEW, OLD)))
+    await store.close()
+    store = opened(store_url, NEW)
+    for run_id in "ad":
+        assert (await store.load_job(run_id)).run_id == run_id
+    await store.close()
+
+
 async def test_a_new_master_key_rewraps_keys_and_nothing_else(store_url: str) -> None:
     store = opened(store_url, OLD)
     await secret_run(store)
