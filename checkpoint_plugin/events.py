@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batching import BatchWriter
 from checkpoint_plugin.definition import is_storable_text
-from checkpoint_plugin.errors import KeyMissing, ValueNotStorable, WriterStopped
+from checkpoint_plugin.errors import KeyMissing, StoreDamaged, ValueNotStorable, WriterStopped
 from checkpoint_plugin.event_rows import TEXTS, append_events, are_stored, select_events
 from checkpoint_plugin.sealed_columns import opened_row, seal_texts
 from checkpoint_plugin.sealing import PLAIN
 from checkpoint_plugin.store import Store
-from hookspecs import dumps_tagged, loads_tagged
+from hookspecs import TaggedValueError, dumps_tagged, loads_tagged
 
 __all__ = ["BLOCKING", "EventLogger", "EventRecord"]
 
@@ -164,6 +164,7 @@ class EventLogger:
             limit: at most so many.
 
         Raises:
+            StoreDamaged: a payload is not what was written.
             StoreError: the store is missing or cannot be read.
         """
         await self._writer.flush()
@@ -175,10 +176,16 @@ class EventLogger:
                 return [opened_row(self.run_id, row, TEXTS, seal) for row in connection.execute(query)]
 
             rows = await store.transact(read, write=False)
-        return [
-            EventRecord(row.seq, row.kind, row.node_id, row.time, loads_tagged(row.payload_json or "{}"), row.run_id)
-            for row in rows
-        ]
+        return [EventRecord(row.seq, row.kind, row.node_id, row.time, self._payload(row), row.run_id) for row in rows]
+
+    def _payload(self, row: Any) -> dict[str, Any]:
+        try:
+            payload = loads_tagged(row.payload_json or "{}")
+        except (TaggedValueError, TypeError) as error:
+            raise StoreDamaged(self.run_id, f"the payload of event {row.seq}: {error}") from error
+        if type(payload) is not dict:
+            raise StoreDamaged(self.run_id, f"the payload of event {row.seq} is none")
+        return payload
 
     def _is_blocking(self, kind: str, node_id: str | None) -> bool:
         if self._blocking is not None:

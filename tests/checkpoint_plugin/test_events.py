@@ -8,11 +8,12 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from checkpoint_plugin import EventLogger, batching, events
-from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, ValueNotStorable, WriterStopped
+from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import EVENT
 from checkpoint_plugin.store import Store
 from hookspecs import TaggedValueError
 from tests.checkpoint_plugin.event_writer import write
@@ -45,6 +46,17 @@ async def test_events_come_back_in_order_and_by_question(store_url: str) -> None
     await log.stop()
     await log.stop()
     assert await EventLogger("other", store_url).events() == []
+
+
+@pytest.mark.parametrize("damaged", ["{", "[1]", '{"$type": "unheard of"}'])
+async def test_a_payload_that_was_changed_is_damage(store_url: str, damaged: str) -> None:
+    store = Store(locate(store_url), create=True)
+    async with EventLogger("r", store=store) as log:
+        await log.log("started", "a", {"try": 1})
+    await store.transact(lambda connection: connection.execute(update(EVENT).values(payload_json=damaged)))
+    with pytest.raises(StoreDamaged, match="run 'r' is damaged: the payload of event 0"):
+        await EventLogger("r", store=store).events()
+    await store.close()
 
 
 async def test_a_stop_makes_every_event_durable_and_ends_the_log(store_url: str) -> None:
