@@ -55,6 +55,8 @@ from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
 
 logger = logging.getLogger("checkpoint_plugin")
+MOST_UNHEARD: Final = 16
+"""Saves of unknown outcome that are remembered: each is as large as what it would have written."""
 LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
@@ -292,6 +294,7 @@ class Store(ListedRuns):
             except StoreUnreadable as error:
                 if not error.undone and writer not in writer.history.unheard:
                     writer.history.unheard.append(writer)
+                    del writer.history.unheard[:-MOST_UNHEARD]
                 if not isinstance(error, (StoreBusy, StoreUnreachable)) or time.monotonic() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
