@@ -9,12 +9,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from workflow_runner.builtin import BUILTIN_TYPES
 from workflow_runner.errors import NodeModuleError
@@ -22,6 +23,9 @@ from workflow_runner.node import node_type_of
 from workflow_runner.nodetype import NodeType
 
 __all__ = ["NodeRegistry", "load_node_module"]
+
+LOADING: Final = threading.RLock()
+"""Files are loaded into `sys.modules`, and a thread that finds one there finds all of it."""
 
 
 class NodeRegistry:
@@ -47,11 +51,12 @@ class NodeRegistry:
         """The type of that name."""
         types = self._loaded()
         found = types.get(name)
-        if found is None and self._installed is not None:
-            installed, self._installed = self._installed, None
-            for module in installed().values():
-                for type_name, node_type in _types_of(module).items():
-                    types.setdefault(type_name, node_type)
+        if found is None:
+            if self._installed is not None:
+                for module in self._installed().values():
+                    for type_name, node_type in _types_of(module).items():
+                        types.setdefault(type_name, node_type)
+                self._installed = None  # last: another thread that sees it finds them all
             found = types.get(name)
         return found
 
@@ -121,6 +126,11 @@ def _load_file(path: Path) -> ModuleType:
         raise NodeModuleError(f"there is no node file {str(path)!r}.")
     resolved = path.resolve()
     key = f"_workflow_nodes_{hashlib.blake2b(str(resolved).encode(), digest_size=8).hexdigest()}_{path.stem}"
+    with LOADING:
+        return _load_once(path, resolved, key)
+
+
+def _load_once(path: Path, resolved: Path, key: str) -> ModuleType:
     loaded = sys.modules.get(key)
     if loaded is not None:
         return loaded

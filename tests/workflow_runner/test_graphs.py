@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,16 @@ async def test_a_file_is_named_by_its_stem(tmp_path: Path) -> None:
     assert (await WorkflowRunner(nodes=[str(path)]).run(made)).outputs == {"o": [1]}
     assert sys.path == before
     assert "my_nodes" not in sys.modules
+
+
+def test_a_file_is_loaded_once_for_all_threads(tmp_path: Path) -> None:
+    path = tmp_path / "slow.py"
+    path.write_text(MODULE.replace("@dataclass", "import time; time.sleep(0.1)\n\n@dataclass"), encoding="utf-8")
+    document = {"nodes": [{"id": "a", "type": "slow.one"}], "edges": []}
+    runner = WorkflowRunner(nodes=[path])
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(runner.validate, document) for _ in range(4)]:
+            done.result()
 
 
 def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
