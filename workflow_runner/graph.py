@@ -111,6 +111,7 @@ class Graph:
 
         Raises:
             NodeDefinitionError: it is not a node.
+            GraphInvalid: a list of outputs holds something else, too.
         """
         if isinstance(node, str):
             name = node
@@ -126,11 +127,16 @@ class Graph:
         data: dict[str, Any] = {}
         for handle, value in inputs.items():
             sources = value if isinstance(value, (list, tuple)) and value else [value]
-            if all(isinstance(source, (NodeRef, Output)) for source in sources):
-                for source in sources:
-                    self.connect(source, node_id, handle)
-            else:
+            outputs = [source for source in sources if isinstance(source, (NodeRef, Output))]
+            if not outputs:
                 data[handle] = value
+                continue
+            if len(outputs) < len(sources):
+                raise GraphInvalid(
+                    [f"node {node_id!r}, handle {handle!r}: outputs of nodes stand beside other values. Give only outputs."]
+                )
+            for source in outputs:
+                self.connect(source, node_id, handle)
         self.nodes.append(NodeSpec(node_id, name, data, sync_mode, dict(failure or {})))
         self._taken.add(node_id)
         return NodeRef(node_id)

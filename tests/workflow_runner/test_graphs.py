@@ -177,6 +177,15 @@ def test_differences_are_told_by_line() -> None:
     assert before.differences(Graph.from_document(document({**A, "data": {"a": True}}, B, edges=[edge("a", "b", "a")])))
 
 
+def test_a_list_is_one_of_outputs_or_of_values() -> None:
+    graph = Graph()
+    source = graph.add(add, a=1.0)
+    with pytest.raises(GraphInvalid, match="handle 'rows': outputs of nodes stand beside other values"):
+        graph.add(collect, rows=[source, 2.0])
+    assert [node.id for node in graph.nodes] == ["add"]
+    assert not graph.edges
+
+
 def test_an_edge_from_another_node_differs_whatever_the_ids_are() -> None:
     graphs = [Graph(edges=[EdgeSpec(source, handle, "b", "a")]) for source, handle in (("a", "x.y"), ("a.x", "y"))]
     assert graphs[0].differences(graphs[1])
