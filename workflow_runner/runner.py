@@ -24,7 +24,7 @@ from hookspecs import (
 )
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import enabled, merge_enable
-from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, StoreUnknown
+from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, RunStopped, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.graph import Graph
@@ -110,6 +110,8 @@ class WorkflowRunner:
         self._settings = Settings(edge_capacity, max_edge_capacity, max_log, max_threads, grace_seconds, threads, on_failure)
         self._listeners: list[Listener] = [on_event] if on_event is not None else []
         self._running: set[Run] = set()
+        self._stopped = (0, "")
+        """How often `stop` was called, and why: for runs that are still being read meanwhile."""
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have a function called with every event of every run; gives a function that ends this, and may be called again."""
@@ -214,6 +216,7 @@ class WorkflowRunner:
             Exception: else as `run`.
         """
         check_run_id(run_id)
+        stopped = self._stopped
         async with self._loaded(run_id, enable or {}, url, outputs=checkpoint is None) as (name, loader, stored):
             if checkpoint == "latest-intact" and stored.status == "completed":
                 with suppress(StoreError):  # where its newest checkpoint is damaged, it goes on from another one
@@ -257,15 +260,20 @@ class WorkflowRunner:
                 steal,
                 loader,
             )
+            if self._stopped != stopped:
+                raise RunStopped(run_id, self._stopped[1], durable=True)
             decisions = Decisions(frozenset(replay), dict(updates or {}))
             return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
 
+        One that is still being read to be resumed does not begin.
+
         Args:
             reason: `"signal"`, or a word of your own.
         """
+        self._stopped = (self._stopped[0] + 1, reason)
         for run in tuple(self._running):
             run.stop(reason)
 

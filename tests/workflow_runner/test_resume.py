@@ -28,6 +28,7 @@ from workflow_runner import (
     GraphChanged,
     NodeFailed,
     ReplayDiverged,
+    RunStopped,
     SourceChanged,
     StoreUnknown,
     Stream,
@@ -266,6 +267,25 @@ async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> 
         await hosted(memory).resume("s", graph=graph())
     with pytest.raises(StoreUnknown, match="--disable memory"):
         await hosted(memory).resume("r", enable={"memory": False}, graph=graph())
+
+
+async def test_a_stop_while_the_run_is_read_keeps_it_from_beginning() -> None:
+    class Slow(Memory):
+        async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
+            runner.stop("signal")
+            return await super().load(run_id, outputs=outputs)
+
+    BROKEN.add("running")
+    memory = Slow()
+    runner = hosted(memory)
+    await interrupted(memory, graph())
+    BROKEN.clear()
+    CALLS.clear()
+    with pytest.raises(RunStopped, match="workflow resume r"):
+        await runner.resume("r", graph=graph())
+    assert not CALLS
+    assert memory.info is not None
+    assert memory.info.attempt == 1
 
 
 @node
