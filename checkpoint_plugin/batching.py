@@ -164,7 +164,7 @@ class BatchWriter(Generic[T]):
             WriterStopped: so many values are not durable; `unwritten` holds them, and the cause is what kept them.
         """
         self._stopping = True
-        task, self._task = self._task, None
+        task = self._task  # whoever else stops it meanwhile waits for the same
         self._wake.set()
         self._dismiss(self._broken or WriterStopped(self._name, ()))
         if task is not None:
@@ -172,6 +172,8 @@ class BatchWriter(Generic[T]):
             if not task.done():
                 task.cancel()
                 await asyncio.wait((task,), timeout=GRACE_SECONDS)
+            if self._task is task:
+                self._task = None
         left, broken = self.waiting, self._broken
         for entry in (*self._batch, *self._waiting):
             _settle(entry, broken or WriterStopped(self._name, left))

@@ -58,6 +58,29 @@ async def settled(target: Target, count: int) -> None:
         await target.changed.wait()
 
 
+async def test_several_that_stop_it_wait_for_the_same_end() -> None:
+    target = Target()
+    batches = writer(target)
+    batches.start()
+    for value in range(5):
+        await batches.put(value)
+    target.open.clear()
+    given_up = asyncio.create_task(batches.stop(5))
+    await asyncio.wait((given_up,), timeout=0.01)
+    given_up.cancel()
+    await asyncio.wait((given_up,))
+    both = asyncio.gather(batches.stop(5), batches.stop(5))
+    await target.asked.wait()
+    target.open.set()
+    await both
+    await batches.stop(5)
+    assert target.batches == [[0, 1, 2], [3, 4]]
+    batches.start()
+    await batches.put(5, durable=True)
+    await batches.stop(5)
+    assert target.batches[2:] == [[5]]
+
+
 async def test_a_failure_is_heard_once_by_who_flushes() -> None:
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
