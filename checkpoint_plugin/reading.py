@@ -96,7 +96,8 @@ class StoredCut:
 
 def is_as_new(node: NodeSnapshot) -> bool:
     """Whether a node has not moved: going back to an older checkpoint writes such rows over those that came later."""
-    return node.status == "idle" and node.arguments is None and not (node.firing or node.inbox or node.collected)
+    holds = node.arguments is not None or node.state is not None or node.error is not None
+    return node.status == "idle" and not (holds or node.firing or node.inbox or node.collected)
 
 
 def fetch_cut(

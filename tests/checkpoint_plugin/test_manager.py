@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import asyncpg
+import numpy
 import pytest
 from sqlalchemy import Connection, Integer, LargeBinary, delete, event, func, literal, select, update
 from sqlalchemy.engine import Engine
@@ -232,6 +233,14 @@ async def test_any_status_attempt_error_and_state_survive(manager: CheckpointMan
     await manager.save_checkpoint(GRAPH, (), {"a"})
     again = (await restored(manager)).node_states["a"]
     assert (again.status, again.attempt, again.error) == ("running", 3, None)
+
+
+async def test_an_idle_node_keeps_what_it_holds(manager: CheckpointManager) -> None:
+    held = NodeStateSnapshot("a", "idle", 3, {"out": numpy.float32(0.5)}, "no\0text", PurePosixPath("kept"))
+    await manager.save_checkpoint(GRAPH, node_states={"a": held})
+    assert (await restored(manager)).node_states["a"] == held
+    await manager.save_checkpoint(GRAPH, (), {"a"})
+    assert (await restored(manager)).node_states["a"] == NodeStateSnapshot("a", "running", 3, resume_state=PurePosixPath("kept"))
 
 
 async def test_an_error_that_begins_like_a_sealed_text_is_one_like_any_other(manager: CheckpointManager, store: Store) -> None:
