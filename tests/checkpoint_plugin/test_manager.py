@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import asyncpg
-import numpy
 import pytest
 from sqlalchemy import Connection, Integer, LargeBinary, delete, event, func, literal, select, update
 from sqlalchemy.engine import Engine
@@ -236,7 +235,7 @@ async def test_any_status_attempt_error_and_state_survive(manager: CheckpointMan
 
 
 async def test_an_idle_node_keeps_what_it_holds(manager: CheckpointManager) -> None:
-    held = NodeStateSnapshot("a", "idle", 3, {"out": numpy.float32(0.5)}, "no\0text", PurePosixPath("kept"))
+    held = NodeStateSnapshot("a", "idle", 3, {"out": PurePosixPath("made")}, "no\0text", PurePosixPath("kept"))
     await manager.save_checkpoint(GRAPH, node_states={"a": held})
     assert (await restored(manager)).node_states["a"] == held
     await manager.save_checkpoint(GRAPH, (), {"a"})
