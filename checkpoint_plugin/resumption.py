@@ -98,9 +98,13 @@ class Resumption:
                 return await self._ended(store, run_id, await self._execute(run_id))
         except (RunHeld, LeaseLost) as error:
             return RecoveryOutcome(run_id, "held", str(error))
+        except asyncio.CancelledError as error:
+            if _is_told_to_stop():
+                raise
+            return RecoveryOutcome(run_id, "failed", _told(error))
         except Exception as error:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
-            return RecoveryOutcome(run_id, "refused" if refused else "failed", f"{type(error).__name__}: {error}")
+            return RecoveryOutcome(run_id, "refused" if refused else "failed", _told(error))
         try:
             end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more
@@ -144,12 +148,12 @@ class Resumption:
         heartbeat = Heartbeat(store, lease, self._lease_seconds, stop)
         try:
             result = await work
-        except asyncio.CancelledError:
-            if lost:
+        except (asyncio.CancelledError, Exception) as error:
+            if lost and isinstance(error, asyncio.CancelledError):
                 raise lost[0] from None
-            raise
-        except Exception as error:
-            told = f"{type(error).__name__}: {error}"
+            if _is_told_to_stop():
+                raise
+            told = _told(error)
             await jobs.change(
                 lease.run_id, lambda job: job.mark_failed(told) if job.status in EXECUTED else None, epoch=lease.epoch
             )
@@ -167,3 +171,13 @@ class Resumption:
 
         await jobs.change(lease.run_id, end, epoch=lease.epoch)
         return await self._ended(store, lease.run_id, result)
+
+
+def _is_told_to_stop() -> bool:
+    """Whether this recovery is cancelled, and not only something that a run waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -436,6 +436,29 @@ async def test_answers_are_given_all_or_none(store: Store) -> None:
 # Many runs.
 
 
+@pytest.mark.parametrize("strategy", ["manager", "runner"])
+async def test_a_function_that_waited_for_something_cancelled_stops_no_other(store: Store, strategy: str) -> None:
+    for run_id in "abc":
+        await saved(store, run_id)
+    await store.transact(lambda connection: connection.execute(update(JOB).values(execution_strategy=strategy)))
+
+    async def execute(run_id: str) -> None:
+        if run_id == "a":
+            gone = asyncio.ensure_future(asyncio.sleep(10))
+            gone.cancel()
+            await gone
+        await JobRepository(store=store).change(run_id, lambda job: None if job.status == "completed" else job.mark_running())
+        if strategy == "runner":
+            await JobRepository(store=store).change(run_id, lambda job: job.mark_completed())
+
+    async with asyncio.timeout(20):
+        found = await RecoveryService(store=store, execute=execute).recover_all(-60, at_once=1)
+    assert [(each.run_id, each.status) for each in found] == [("a", "failed"), ("b", "completed"), ("c", "completed")]
+    if strategy == "manager":
+        job = await JobRepository(store=store).get("a")
+        assert (job.status, job.error) == ("failed", "CancelledError: ")
+
+
 async def test_every_stuck_run_is_resumed_and_one_that_fails_stops_no_other(store: Store) -> None:
     for place in range(5):
         await saved(store, f"r{place}")
