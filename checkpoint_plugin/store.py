@@ -34,6 +34,7 @@ from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.lease import (
     Lease,
+    database_now,
     is_own,
     lock_lease,
     make_lease,
@@ -127,7 +128,7 @@ class Store(ListedRuns):
                 "max_retries": 3,
                 "version": 0,
                 "worker_id": None if holder is None else holder.owner,
-                "heartbeat_at": None if holder is None else now,
+                "heartbeat_at": None if holder is None else database_now(connection),
             }
             if connection.execute(insert_new(connection.dialect.name, JOB), row).rowcount == 0:
                 if tries > 1 and holder is not None and is_own(connection, run_id, holder):
@@ -176,7 +177,7 @@ class Store(ListedRuns):
             if row.attempt != attempt - 1:
                 raise RunHeld(run_id, None, None)
             now = datetime.now(UTC)
-            shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": now}
+            shown = {"attempt": attempt, "worker_id": holder.owner, "heartbeat_at": database_now(connection)}
             update_job(connection, run_id, {**JobEnd("running", None, now).columns(now), **NO_SUSPENSION, **shown})
             connection.execute(TAKE_BACK, {"of_run": run_id})
             return lease, JobEnd.of_row(row)

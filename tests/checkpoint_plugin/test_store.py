@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -20,6 +20,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, eve
 from sqlalchemy.util import await_only
 
 from checkpoint_plugin import history as history_module
+from checkpoint_plugin import store as store_module
 from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.database import open_database
@@ -299,6 +300,27 @@ async def test_a_run_id_is_taken_once(store: Store) -> None:
             with pytest.raises(RunNotFound) as caught:
                 await read(missing)
             assert repr(missing) in str(caught.value)
+
+
+class Ahead(datetime):
+    """The clock of a host that is an hour ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Ahead:
+        return super().now(tz) + timedelta(hours=1)
+
+
+async def test_the_first_sign_of_life_is_of_the_clock_of_the_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def is_alive_now() -> bool:
+        row = await store.transact(lambda connection: connection.execute(select(JOB)).one())
+        assert row.heartbeat_at is not None
+        return bool(abs(datetime.now(UTC) - row.heartbeat_at) < timedelta(minutes=5))
+
+    monkeypatch.setattr(store_module, "datetime", Ahead)
+    await store.insert_job("r", definition(), HOLDER)
+    assert await is_alive_now(), "or who recovers passes over it for an hour"
+    await store.begin_attempt("r", 2, HOLDER, steal=True)
+    assert await is_alive_now()
 
 
 async def test_of_many_that_start_a_run_at_once_one_does(store: Store, store_url: str) -> None:
