@@ -71,12 +71,13 @@ class CheckpointLoader:
         Raises:
             StoreMissing: there is no store.
             RunNotFound: it has no such run.
+            NotResumable: the run was saved by hand.
             StoreDamaged: the run's row, or the outputs of a completed run, are not what was written.
         """
         from checkpoint_plugin.blobs import Blobs
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.encryption import KeyRing
-        from checkpoint_plugin.errors import StoreDamaged
+        from checkpoint_plugin.errors import NotResumable, StoreDamaged
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.store import RunHistory, Store
 
@@ -87,6 +88,12 @@ class CheckpointLoader:
             blobs = Blobs(location, policy.blobs, policy.blob_bytes)
             self._store = Store(location, create=False, codec=codec, ring=ring, auto_migrate=policy.auto_migrate, blobs=blobs)
         job = await self._store.load_job(run_id)
+        if not job.by_runner:
+            raise NotResumable(
+                run_id,
+                "it was saved by hand, not by a runner: what is on its edges is not stored. "
+                "Go on with it by CheckpointManager.restore_checkpoint, or by a RecoveryService with a function `execute`",
+            )
         over = frozenset() if job.seen is None else job.seen.over
         self._seen[run_id] = job.seen
         found: dict[str, Sequence[Any]] | None = None

@@ -63,7 +63,7 @@ LEASE_SECONDS: Final = 30.0
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
 STORED_JOB: Final = (
-    select(JOB.c.attempt, JOB.c.status, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest)
+    select(JOB.c.attempt, JOB.c.status, JOB.c.execution_strategy, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest)
     .select_from(JOB.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id))
     .where(JOB.c.id == bindparam("of_run"))
 )
@@ -75,7 +75,7 @@ TAKE_BACK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A run's row, decoded, and what was seen of its newest checkpoint."""
+    """A run's row, decoded, what was seen of its newest checkpoint, and whether a runner executes it."""
 
     run_id: str
     attempt: int
@@ -84,6 +84,7 @@ class StoredJob:
     inputs: Mapping[str, Any]
     enable: Mapping[str, Any]
     seen: Seen | None = None
+    by_runner: bool = True
 
 
 class Store(ListedRuns):
@@ -254,7 +255,8 @@ class Store(ListedRuns):
         inputs, enable = (found[name] for name in ("inputs", "enable"))
         if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (inputs, enable)):
             raise StoreDamaged(run_id, "its row is not one that was written")
-        return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, seen)
+        by_runner = row.execution_strategy == RUNNER
+        return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, seen, by_runner)
 
     # Saving.
 

@@ -31,7 +31,7 @@ from checkpoint_plugin import (
     restore_checkpoint_hook,
 )
 from checkpoint_plugin.checking import check_store
-from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE, Base
@@ -720,12 +720,21 @@ async def test_a_run_of_a_runner_is_not_touched(store: Store, store_url: str) ->
     assert {state.status for state in found.node_states.values()} == {"completed"}
 
 
-async def test_a_runner_does_not_go_on_with_what_a_manager_saved(manager: CheckpointManager, store_url: str) -> None:
-    graph = Graph()
-    graph.add(alone, node_id="a")
-    await manager.save_checkpoint(graph, {"a"})
-    with pytest.raises(StoreError, match="saved by a CheckpointManager"):
-        await WorkflowRunner(plugins=Host(store_url)).resume("r", graph=graph, enable={"checkpoint": True})
+@pytest.mark.parametrize("enable", [{}, {"checkpoint": True}], ids=["as it is", "enabled"])
+@pytest.mark.parametrize("status", ["running", "completed"])
+@pytest.mark.parametrize("cleared", [False, True])
+async def test_a_runner_does_not_go_on_with_what_a_manager_saved(
+    manager: CheckpointManager, store: Store, store_url: str, enable: dict[str, Any], status: str, cleared: bool
+) -> None:
+    await JobRepository(store=store).add(Job(id="r", status=status))
+    await manager.save_checkpoint(GRAPH, {"a"})
+    if cleared:
+        await manager.clear_checkpoint()
+    before = await JobRepository(store=store).get("r")
+    with pytest.raises(NotResumable, match="saved by hand, not by a runner"):
+        await WorkflowRunner(plugins=Host(store_url)).resume("r", enable=enable)
+    assert await JobRepository(store=store).get("r") == before
+    await manager.save_checkpoint(GRAPH, {"b"})  # which still owns the run
 
 
 # What it costs.
