@@ -123,7 +123,7 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise NodeModuleError(f"there is no node file {str(path)!r}.")
+        raise NodeModuleError(f"there is no node file {str(path)!r}. Check the path.")
     resolved = path.resolve()
     key = f"_workflow_nodes_{hashlib.blake2b(str(resolved).encode(), digest_size=8).hexdigest()}_{path.stem}"
     with LOADING:
