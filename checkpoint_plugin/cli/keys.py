@@ -1,4 +1,4 @@
-"""The command `workflow rotate-key`, which `workflow db rotate-key` is, too."""
+"""The command `workflow db rotate-key`."""
 
 from __future__ import annotations
 
