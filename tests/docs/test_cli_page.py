@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,12 +17,14 @@ from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.cli.events import events
 from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.suspended import suspended
+from tests.cli.command import environment, workflow, write_graph
 from workflow_runner.cli.plugins import plugins
 from workflow_runner.cli.resume import resume
 from workflow_runner.cli.run import run
 from workflow_runner.cli.validate import validate
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 COMMANDS: dict[str, click.Command] = {
     "run": run,
     "resume": resume,
@@ -72,3 +77,53 @@ def test_the_exit_codes_are_documented() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_is_documented(name: str) -> None:
     assert section(name) in PAGE
+
+
+def test_every_variable_is_documented() -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+    read = {
+        name
+        for package in ("hookspecs", "workflow_runner", "checkpoint_plugin")
+        for module in (ROOT / package).rglob("*.py")
+        for name in re.findall(r'"(WORKFLOW_[A-Z_]+)"', module.read_text(encoding="utf-8"))
+    }
+    assert {"WORKFLOW_DEBUG", "WORKFLOW_DISABLE_PLUGINS", "WORKFLOW_CHECKPOINT_URL"} <= read
+    assert {name for name in read if f"`{name}`" not in pages} == set()
+
+
+def keys_of(document: Any) -> Iterator[str]:
+    """All keys, but those of what a user or the system names."""
+    if isinstance(document, list):
+        document = dict(enumerate(document))
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if isinstance(key, str):
+                yield key
+            if key not in ("disk", "payload"):
+                yield from keys_of(value)
+
+
+def test_the_json_of_every_command_is_documented(tmp_path: Path) -> None:
+    rows = dict(re.findall(r"^\| `([a-z -]+)` \| (.*) \|$", PAGE.partition("## JSON\n")[2], re.MULTILINE))
+    assert set(rows) == set(COMMANDS) - {"run", "resume", "suspended", "recover"}, "those are told where they stand"
+    del rows["db check"]
+    key = environment(WORKFLOW_CHECKPOINT_KEY="00" * 32)
+    graph = write_graph(tmp_path, "value")
+    begun = workflow(
+        *("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--enable", 'checkpoint={"events": true}'),
+        cwd=tmp_path,
+        env=key,
+    )
+    assert begun.returncode == 0, begun.stderr
+    more = {
+        "validate": [graph, "--nodes", "nodes.py"],
+        **{command: ["r"] for command in ("show", "checkpoints", "events")},
+        "prune": ["--drop-finished", "0", "--dry-run"],
+        "savepoint": ["r", "end"],
+    }
+    listed = set(re.findall(r'"(\w+)"', rows["runs"].partition(";")[0])) - {"runs"}
+    for name in rows:
+        done = workflow(*name.split(), *more.get(name, []), "--json", cwd=tmp_path, env=key)
+        assert done.returncode == 0, done.stderr
+        told = set(re.findall(r'"(\w+)"', rows[name].partition("; where rows")[0]))
+        assert told | (listed if name == "show" else set()) == set(keys_of(json.loads(done.stdout))), name
