@@ -302,6 +302,25 @@ async def test_a_run_id_is_taken_once(store: Store) -> None:
             assert repr(missing) in str(caught.value)
 
 
+async def test_saves_of_which_nobody_heard_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+
+    async def lost(write: object) -> object:
+        error = StoreUnreadable("the answer was lost")
+        error.undone = False
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._group, "write", lost)
+        for number in range(store_module.MOST_UNHEARD + 4):
+            with pytest.raises(StoreUnreadable):
+                await store.save(history, cut(NodeSnapshot("a", "running", firing=number)), "x")
+    assert len(history.unheard) == store_module.MOST_UNHEARD
+    assert (await store.save(history, cut(NodeSnapshot("a", "running", firing=99)), "x")).number == 1
+    assert not history.unheard
+
+
 class Ahead(datetime):
     """The clock of a host that is an hour ahead."""
 
