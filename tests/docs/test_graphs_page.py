@@ -1,0 +1,71 @@
+"""`docs/graphs.md` tells every key of a document, every built-in type, argument of a runner and event, and its graph runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+from workflow_runner import Event, Graph, WorkflowRunner
+from workflow_runner.builtin import BUILTIN_TYPES
+from workflow_runner.graph import SYNC_MODES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "graphs.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+DOCUMENT = json.loads(BLOCKS[0][1])
+
+
+def table(first: str) -> list[list[str]]:
+    """The cells of the table whose first heading is this."""
+    rows = PAGE.partition(f"\n\n| {first} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+async def test_the_document_and_the_python_are_the_same_graph() -> None:
+    module = ModuleType("shop")
+    namespace: dict[str, Any] = module.__dict__
+    exec(compile(BLOCKS[1][1], "graphs.md", "exec"), namespace)
+    runner = WorkflowRunner(nodes=[module])
+    document = {**DOCUMENT, "enable": {}}
+    namespace["graph"].enable.clear()
+    for graph in (document, namespace["graph"]):
+        assert (await runner.run(graph)).outputs == {"line": ["one: 2"]}
+        assert (await runner.run(graph, {"text": "three"})).outputs == {"line": ["three: 1"]}
+
+
+def test_every_key_is_there() -> None:
+    told = {name for row in table("key") for name in names(row[0])}
+    whole = Graph.from_document(DOCUMENT | {"on_failure": "fail_fast"})
+    document = whole.to_document()
+    written = {*document, *(key for part in ("nodes", "edges") for item in document[part] for key in item)}
+    assert told == written | {"failure"}
+    assert "sourceHandle" not in DOCUMENT["edges"][0]
+    assert document["edges"][0]["sourceHandle"] == "output"
+
+
+def test_every_mode_and_built_in_type_is_there() -> None:
+    assert [names(row[0])[0] for row in table("`sync_mode`")] == list(SYNC_MODES)
+    assert [names(row[0])[0] for row in table("type")] == list(BUILTIN_TYPES)
+
+
+def test_every_argument_of_a_runner_is_there_with_its_default() -> None:
+    told = {names(row[0])[0]: row[1].strip("`") for row in table("argument of `WorkflowRunner`")}
+    parameters = inspect.signature(WorkflowRunner).parameters
+    assert list(told) == list(parameters)
+    for name, default in told.items():
+        if name != "threads":
+            assert default.replace('"', "'") == repr(parameters[name].default), name
+
+
+def test_every_event_is_there_with_what_it_tells() -> None:
+    assert {names(row[0])[0]: names(row[1]) for row in table("event")} == {
+        event.__name__: [item.name for item in fields(event)] for event in get_args(Event)
+    }
