@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import NodeSnapshot, NodeStatus
+from hookspecs import NodeSnapshot
 from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -80,15 +80,15 @@ def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     return (node.error or "").startswith(f"{NodeTimeout.__name__}:")
 
 
-def _status(node: NodeSnapshot | None, is_over: bool) -> NodeStatus:
+def _status(node: NodeSnapshot | None, is_over: bool) -> str:
+    if node is not None and node.status == "suspended" and node.suspension is not None and node.suspension.answered:
+        return "answered already"
     return "completed" if is_over else "idle" if node is None else node.status
 
 
 def _answer(run_id: str, node_id: str, node: NodeSnapshot | None, is_over: bool, value: Any) -> NodeSnapshot:
-    if node is None or node.suspension is None or node.status != "suspended":
+    if node is None or node.suspension is None or node.status != "suspended" or node.suspension.answered:
         raise NodeNotWaiting(run_id, node_id, _status(node, is_over))
-    if node.suspension.answered:
-        raise NodeNotWaiting(run_id, node_id, "answered already")
     return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
 
 

@@ -113,10 +113,14 @@ class NodeNotWaiting(RunnerError):
     exit_code = 2
 
     def __init__(self, run_id: str, node_id: str, status: str) -> None:
-        super().__init__(
-            f"node {node_id!r} of run {run_id!r} waits for no answer, nor for a decision whether to repeat it: it is {status}. "
-            "See who waits with `workflow suspended`, and how each node stands with `workflow show`."
-        )
+        if status == "suspended":
+            text = f"waits for an answer or a time, not for a decision whether to repeat it. Answer it with --set {node_id}=JSON."
+        else:
+            text = (
+                f"waits for no answer, nor for a decision whether to repeat it: it is {status}. "
+                "See who waits with `workflow suspended`, and how each node stands with `workflow show`."
+            )
+        super().__init__(f"node {node_id!r} of run {run_id!r} {text}")
         self.run_id = run_id
         self.node_id = node_id
 

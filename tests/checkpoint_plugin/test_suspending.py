@@ -345,6 +345,8 @@ async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url
             await runner(store_url).resume("r", graph=graph, updates={name: 1})
         assert caught.value.exit_code == 2
         assert await status(store_url) == "suspended"
+    with pytest.raises(NodeNotWaiting, match=r"'n' of run 'r' waits for an answer or a time, .* Answer it with --set n=JSON"):
+        await runner(store_url).resume("r", graph=graph, replay=["n"])
     done = await runner(store_url).resume("r", graph=graph, updates={"n": 1})
     assert done.outputs == {"out": ["10 1"]}
     with pytest.raises(NodeNotWaiting, match="completed"):
