@@ -49,8 +49,9 @@ class Policy:
         on_suspend: save when nothing can move but nodes that are suspended.
         on_error: save when a node fails.
         on_signal: save when the run is stopped by a signal or cancelled.
-        durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else. `"async"`: nobody waits,
-            saves are written behind. `"exit"`: nothing is saved before the end but what a node asks for.
+        durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else. `"async"`: `every_nodes` and
+            `every_firing` do not wait, saves are written behind; `before`, `after` and a node that asks still do. `"exit"`:
+            nothing is saved before the end but what a node asks for.
         max_lag_steps: with `every_firing` and `"async"`, emissions that may be ahead of what is durable.
         max_lag_bytes: and bytes of them.
         required: a save that fails ends the run, which can be resumed.
