@@ -25,11 +25,11 @@ def one_line(value: object) -> str:
 def print_listing(
     document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool, quiet: bool
 ) -> None:
-    """Print a document as JSON, or its rows as a table of some columns; nothing when quiet."""
+    """Print a document as JSON, or its rows as a table of some columns, empty where there is `None`; nothing when quiet."""
     if as_json:
         click.echo(json.dumps(document))
     elif not quiet:
-        table = [columns, *([one_line(row[name]) for name in columns] for row in rows)]
+        table = [columns, *([one_line("" if row[name] is None else row[name]) for name in columns] for row in rows)]
         widths = [max(len(row[place]) for row in table) for place in range(len(columns))]
         for row in table:
             click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
