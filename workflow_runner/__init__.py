@@ -1,5 +1,6 @@
 """A small actor runner for node graphs: one asyncio actor a node, bounded inboxes, streaming edges."""
 
+from workflow_runner.compiled import CompiledGraph
 from workflow_runner.context import Context
 from workflow_runner.errors import (
     Cancelled,
@@ -48,6 +49,7 @@ __all__ = [
     "Backoff",
     "Cancelled",
     "CheckpointSaved",
+    "CompiledGraph",
     "Context",
     "Deadlock",
     "EdgeChanged",

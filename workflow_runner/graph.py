@@ -88,6 +88,12 @@ class Graph:
         self.types: dict[str, NodeType] = {}
         """Node types that were added from Python; a graph from a document has none."""
 
+    def copy(self) -> Graph:
+        """The same graph, which does not change when this one does."""
+        copied = Graph(self.nodes, self.edges, self.enable, self.on_failure)
+        copied.types = dict(self.types)
+        return copied
+
     # Building.
 
     def add(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from hookspecs import name_edge
 from workflow_runner.aligner import SyncMode, Values
 from workflow_runner.checker import AnnotationUnusable, Checker
-from workflow_runner.errors import GraphInvalid
+from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, PolicyValueInvalid
 from workflow_runner.graph import SYNC_MODES, EdgeSpec, Graph, NodeSpec
 from workflow_runner.handle import Handle
@@ -108,6 +108,28 @@ class Plan:
     inputs: dict[str, list[PlannedNode]]
     outputs: dict[str, PlannedNode]
     over: Set[str] = frozenset()
+
+    def given(self, inputs: Mapping[str, Any]) -> Plan:
+        """The plan of a run with these inputs; this one stays as it is.
+
+        Args:
+            inputs: values by the name of the input.
+
+        Raises:
+            InputInvalid: one is unknown, or missing.
+        """
+        for name in inputs:
+            if name not in self.inputs:
+                known = ", ".join(sorted(self.inputs)) or "none"
+                raise InputInvalid(f"the workflow has no input {name!r}. Its inputs: {known}.")
+        nodes = dict(self.nodes) if inputs else self.nodes
+        for name, planned in self.inputs.items():
+            for node in planned:
+                if name in inputs:
+                    nodes[node.node_id] = replace(node, constants={**node.constants, "value": inputs[name]})
+                elif "value" not in node.constants:
+                    raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {name}=JSON.")
+        return replace(self, nodes=nodes)
 
 
 def make_plan(

@@ -22,9 +22,10 @@ from hookspecs import (
     StoreError,
     Suspension,
 )
+from workflow_runner.compiled import CompiledGraph
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import enabled, merge_enable
-from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, RunStopped, StoreUnknown
+from workflow_runner.errors import GraphChanged, NodeNotWaiting, RunStopped, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.graph import Graph
@@ -40,6 +41,7 @@ from workflow_runner.threads import BodyThread
 __all__ = ["Result", "WorkflowRunner", "resume_workflow", "run_workflow"]
 
 Listener = Callable[[Event], None]
+AnyGraph = Graph | CompiledGraph | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,24 @@ class WorkflowRunner:
         self._listeners.append(listener)
         return end
 
-    def validate(self, graph: Graph | Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> None:
+    def compile(self, graph: Graph | Mapping[str, Any]) -> CompiledGraph:
+        """Check a graph once, for many runs of it.
+
+        Args:
+            graph: the graph, or its document; what is done to it later does not count.
+
+        Returns:
+            What `run` takes in its place.
+
+        Raises:
+            GraphInvalid: with every problem found.
+            NodeModuleError: a module of node types cannot be loaded.
+        """
+        compiled = self._compiled(graph.copy() if isinstance(graph, Graph) else graph)
+        _ = compiled.document  # now: properties of the graph may change
+        return compiled
+
+    def validate(self, graph: AnyGraph, inputs: Mapping[str, Any] | None = None) -> None:
         """Check a graph, and the inputs if given, without running anything.
 
         Raises:
@@ -134,13 +153,13 @@ class WorkflowRunner:
             InputInvalid: an input is unknown or missing.
             NodeModuleError: a module of node types cannot be loaded.
         """
-        plan = self._plan(graph)
+        plan = self._compiled(graph).plan
         if inputs is not None:
-            _give_inputs(plan, inputs)
+            plan.given(inputs)
 
     async def run(
         self,
-        graph: Graph | Mapping[str, Any],
+        graph: AnyGraph,
         inputs: Mapping[str, Any] | None = None,
         enable: Mapping[str, Any] | None = None,
         run_id: str | None = None,
@@ -148,7 +167,7 @@ class WorkflowRunner:
         """Run a workflow to its end.
 
         Args:
-            graph: the graph, or its document.
+            graph: the graph, its document, or what `compile` made of it.
             inputs: values of the `workflow.Input` nodes, by name.
             enable: plugins by name, `True`, `False` or options; wins over the graph's own. `True` keeps the options of
                 the graph.
@@ -164,14 +183,14 @@ class WorkflowRunner:
             RunStopped: `stop` was called.
         """
         run_id = new_run_id() if run_id is None else check_run_id(run_id)
-        plan = self._plan(graph)
-        given = _give_inputs(plan, inputs or {})
+        compiled = self._compiled(graph)
+        given = dict(inputs or {})
+        plan = compiled.plan.given(given)
         chosen = merge_enable(plan.graph.enable, enable or {})
         hooks = self._host.bind(chosen)
-        document = plan.graph.to_document() if hooks.before_run is not None else {}
-        document.pop("enable", None)
+        document = compiled.document if hooks.before_run is not None else {}
         if document and self._settings.on_failure is not None:
-            document["on_failure"] = self._settings.on_failure
+            document = {**document, "on_failure": self._settings.on_failure}
         teach = self._host.teacher(hooks) if hooks.before_run is not None else None
         info = RunInfo(run_id, 1, document, given, enabled(chosen), teach)
         return await self._execute(plan, info, hooks)
@@ -180,7 +199,7 @@ class WorkflowRunner:
         self,
         run_id: str,
         enable: Mapping[str, Any] | None = None,
-        graph: Graph | Mapping[str, Any] | None = None,
+        graph: AnyGraph | None = None,
         url: str | None = None,
         accept_changed: Iterable[str] = (),
         checkpoint: CheckpointChoice = None,
@@ -223,7 +242,7 @@ class WorkflowRunner:
                     stored = await loader.load(run_id)
             types: dict[str, NodeType] = {}
             if graph is not None:
-                other = graph if isinstance(graph, Graph) else Graph.from_document(graph)
+                other = _graph_of(graph)
                 differences = Graph.from_document(stored.graph).differences(other)
                 if differences:
                     raise GraphChanged(run_id, differences)
@@ -237,9 +256,7 @@ class WorkflowRunner:
             def plan_stored(over: Set[str] = frozenset()) -> Plan:
                 left = rest_of(stored.graph, over) if over else Graph.from_document(stored.graph)
                 left.types = types
-                made = make_plan(left, self._registry, self._validate, over)
-                _give_inputs(made, stored.inputs)
-                return made
+                return make_plan(left, self._registry, self._validate, over).given(stored.inputs)
 
             plan = plan_stored(stored.over if checkpoint is None else frozenset())
             chosen = merge_enable(stored.enable, enable or {})
@@ -284,10 +301,10 @@ class WorkflowRunner:
 
     _abandoned = False
 
-    def _plan(self, graph: Graph | Mapping[str, Any]) -> Plan:
-        if not isinstance(graph, Graph):
-            graph = Graph.from_document(graph)
-        return make_plan(graph, self._registry, self._validate)
+    def _compiled(self, graph: AnyGraph) -> CompiledGraph:
+        if isinstance(graph, CompiledGraph):
+            return graph
+        return CompiledGraph(make_plan(_graph_of(graph), self._registry, self._validate))
 
     @asynccontextmanager
     async def _loaded(
@@ -342,23 +359,14 @@ class WorkflowRunner:
         return Result(info.run_id, status, task.result(), run.ending.degraded, run.ending.suspensions)
 
 
-def _give_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Hand the inputs to their nodes."""
-    for name in inputs:
-        if name not in plan.inputs:
-            known = ", ".join(sorted(plan.inputs)) or "none"
-            raise InputInvalid(f"the workflow has no input {name!r}. Its inputs: {known}.")
-    for name, nodes in plan.inputs.items():
-        for node in nodes:
-            if name in inputs:
-                node.constants = {**node.constants, "value": inputs[name]}
-            elif "value" not in node.constants:
-                raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {name}=JSON.")
-    return dict(inputs)
+def _graph_of(graph: AnyGraph) -> Graph:
+    if isinstance(graph, CompiledGraph):
+        return graph.graph
+    return graph if isinstance(graph, Graph) else Graph.from_document(graph)
 
 
 def run_workflow(
-    graph: Graph | Mapping[str, Any],
+    graph: AnyGraph,
     inputs: Mapping[str, Any] | None = None,
     enable: Mapping[str, Any] | None = None,
     run_id: str | None = None,
@@ -371,7 +379,7 @@ def run_workflow(
 def resume_workflow(
     run_id: str,
     enable: Mapping[str, Any] | None = None,
-    graph: Graph | Mapping[str, Any] | None = None,
+    graph: AnyGraph | None = None,
     url: str | None = None,
     accept_changed: Iterable[str] = (),
     checkpoint: CheckpointChoice = None,
