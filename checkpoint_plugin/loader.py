@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from checkpoint_plugin.policy import Policy
-from hookspecs import RunStatus, StoredRun, TeachCodecs
+from hookspecs import ResourcePool, RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.connections import Connections
     from checkpoint_plugin.location import Location
     from checkpoint_plugin.reading import Seen
     from checkpoint_plugin.store import Store
-    from checkpoint_plugin.transaction import Database
 
 __all__ = ["CheckpointLoader", "Taken", "open_loader"]
 
@@ -26,11 +26,11 @@ class Taken:
     """What a loader hands over to who goes on with the run.
 
     Args:
-        database: the connections; to be closed by who took them.
+        connections: to the store; to be closed by who took them.
         seen: of the run's newest checkpoint.
     """
 
-    database: Database
+    connections: Connections
     seen: Seen | None
 
 
@@ -52,6 +52,9 @@ class CheckpointLoader:
         self._teach: TeachCodecs | None = None
         self._policy = Policy()
         self._seen: dict[str, Seen | None] = {}
+        self._pool: ResourcePool | None = None
+        self._is_sound = False
+        """Whether the last read went well."""
 
     def learn(self, teach: TeachCodecs) -> None:
         """Be told the types of stored values; see `CodecLoader`."""
@@ -60,6 +63,10 @@ class CheckpointLoader:
     def use(self, options: Mapping[str, Any]) -> None:
         """Be told where the keys of a run are, and its large values; see `OptionLoader`."""
         self._policy = Policy.from_options({name: options[name] for name in TOLD if name in options})
+
+    def share(self, pool: ResourcePool) -> None:
+        """Be told where connections are kept for later runs; see `PoolLoader`."""
+        self._pool = pool
 
     async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         """Read one run.
@@ -76,6 +83,7 @@ class CheckpointLoader:
         """
         from checkpoint_plugin.blobs import Blobs
         from checkpoint_plugin.codec import Codec
+        from checkpoint_plugin.connections import Connections
         from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.errors import NotResumable, StoreDamaged
         from checkpoint_plugin.location import locate
@@ -86,7 +94,16 @@ class CheckpointLoader:
             codec = Codec.taught(self._teach) if self._teach is not None else None
             ring = KeyRing.from_environment(policy.key_provider)
             blobs = Blobs(location, policy.blobs, policy.blob_bytes)
-            self._store = Store(location, create=False, codec=codec, ring=ring, auto_migrate=policy.auto_migrate, blobs=blobs)
+            self._store = Store(
+                location,
+                create=False,
+                codec=codec,
+                ring=ring,
+                auto_migrate=policy.auto_migrate,
+                blobs=blobs,
+                connections=None if self._pool is None else await Connections.take(self._pool, location),
+            )
+        self._is_sound = False
         job = await self._store.load_job(run_id)
         if not job.by_runner:
             raise NotResumable(
@@ -103,9 +120,10 @@ class CheckpointLoader:
                 raise StoreDamaged(run_id, "it is marked as completed, and its last checkpoint is not there")
             collected = {node.node_id: node.collected for node in cut.nodes}
             found = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}
+        self._is_sound = True
         return StoredRun(run_id, job.attempt, cast("RunStatus", job.status), job.graph, job.inputs, job.enable, found, over)
 
-    def take(self, location: Location, run_id: str) -> Taken | None:
+    async def take(self, location: Location, run_id: str) -> Taken | None:
         """Hand over the connections to a store, and what was read of a run, to who goes on with it.
 
         Args:
@@ -119,13 +137,17 @@ class CheckpointLoader:
         if store is None or store.location != location:
             return None
         self._store = None
-        return Taken(store.database, self._seen.get(run_id))
+        return Taken(await store.leave(), self._seen.get(run_id))
 
     async def close(self) -> None:
-        """Close the store, unless it was taken."""
-        if self._store is not None:
-            await self._store.close()
-            self._store = None
+        """Close the store, or keep its connections for a later run, unless it was taken."""
+        store, self._store = self._store, None
+        if store is None:
+            return
+        if self._pool is not None and self._is_sound:
+            await (await store.leave()).give(self._pool)
+        else:
+            await store.close()
 
 
 def _outputs(graph: Mapping[str, Any]) -> dict[str, str]:

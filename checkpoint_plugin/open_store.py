@@ -12,16 +12,15 @@ from sqlalchemy import Connection, select
 
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.database import open_database
+from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.encryption import KeyRing
 from checkpoint_plugin.errors import StoreMissing, StoreUnreachable, StoreUnreadable
-from checkpoint_plugin.group import GroupWriter, Write
+from checkpoint_plugin.group import Write
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.schema import SCHEMA_VERSION, check_upgradable, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealing import Seal
-from checkpoint_plugin.transaction import Database
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.witness import Witness
 
@@ -43,7 +42,7 @@ class OpenStore:
         witness: remembers the newest checkpoints elsewhere.
         auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
         blobs: where large values become files; default: where `WORKFLOW_CHECKPOINT_BLOBS` says, and not at all without it.
-        database: its connections, of a store at the same place whose tables were found up to date; they are closed with this one.
+        connections: those that another store at the same place left; they are closed with this one.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
@@ -59,25 +58,18 @@ class OpenStore:
         witness: Witness | None = None,
         auto_migrate: bool = False,
         blobs: Blobs | None = None,
-        database: Database | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self.location = location
-        self._process_id = os.getpid()
         self.blobs = blobs if blobs is not None else Blobs(location)
         self._auto_migrate = auto_migrate
         self.keys = RunKeys(ring if ring is not None else KeyRing.from_environment())
         self._witness = witness
         self._codec = codec
         self._create = create
-        self._ready = database is not None and not self.blobs.has_url
-        self._database = database if database is not None else open_database(location, create=create)
-        self._group = GroupWriter(self._database)
-        self._pulse: Database | None = None
-
-    @property
-    def database(self) -> Database:
-        """Its connections, for a store that takes its place; this one is then used no more."""
-        return self._database
+        self._connections = connections if connections is not None else Connections(location, create=create)
+        self._database, self._group = self._connections.database, self._connections.group
+        self._ready = self._connections.is_current and not self.blobs.has_url
 
     @property
     def codec(self) -> Codec:
@@ -86,14 +78,14 @@ class OpenStore:
             self._codec = Codec.taught()  # imports what installed packages bring: not for a store whose values nobody asks for
         return self._codec
 
+    async def leave(self) -> Connections:
+        """Write what was handed over, and leave the connections to another store; this one is then used no more."""
+        await self._group.finish()
+        return self._connections
+
     async def close(self) -> None:
         """Write what was handed over, and close every connection; nothing in a process that was forked meanwhile."""
-        if self._process_id != os.getpid():
-            return
-        await self._group.finish()
-        if self._pulse is not None and self._pulse is not self._database:
-            await self._pulse.close()
-        await self._database.close()
+        await self._connections.close()
 
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
@@ -129,9 +121,10 @@ class OpenStore:
         return known if known is not None else await self._read(lambda connection: self.keys.find(connection, run_id))
 
     async def _get_ready(self) -> None:
-        if self._process_id != os.getpid():  # threads are not copied by a fork, and what two read from one connection is torn
+        opened_by = self._connections.process_id
+        if opened_by != os.getpid():  # threads are not copied by a fork, and what two read from one connection is torn
             raise StoreUnreadable(
-                f"the store at {self.location.shown} was opened by process {self._process_id}, of which this one is a fork; "
+                f"the store at {self.location.shown} was opened by process {opened_by}, of which this one is a fork; "
                 "nothing was read or written. Open it here, too."
             )
         if not self._ready:
@@ -147,7 +140,7 @@ class OpenStore:
             if self.blobs.has_url:
                 name = select(SCHEMA.c.store_id)
                 self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
-            self._ready = True
+            self._ready = self._connections.is_current = True
 
     async def _unhurried(self, work: Callable[[Connection], T]) -> T:
         """A transaction that may take long, or wait long for another that does the same."""

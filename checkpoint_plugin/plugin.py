@@ -94,6 +94,7 @@ class CheckpointPlugin:
         from checkpoint_plugin.blobs import Blobs
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.completed import Tally
+        from checkpoint_plugin.connections import Connections
         from checkpoint_plugin.definition import define
         from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.heartbeat import Heartbeat
@@ -110,8 +111,12 @@ class CheckpointPlugin:
         witness = None if self._policy.witness is None else Witness(self._policy.witness)
         location = locate(self._policy.url)
         blobs = Blobs(location, self._policy.blobs, self._policy.blob_bytes)
-        taken = run.loader.take(location, run.run_id) if isinstance(run.loader, CheckpointLoader) else None
-        self._seen = None if taken is None else taken.seen
+        taken = await run.loader.take(location, run.run_id) if isinstance(run.loader, CheckpointLoader) else None
+        connections = None
+        if taken is not None:
+            connections, self._seen = taken.connections, taken.seen
+        elif run.pool is not None:
+            connections = await Connections.take(run.pool, location)
         store = Store(
             location,
             create=not run.resumed,
@@ -120,7 +125,7 @@ class CheckpointPlugin:
             witness=witness,
             auto_migrate=self._policy.auto_migrate,
             blobs=blobs,
-            database=None if taken is None else taken.database,
+            connections=connections,
         )
         holder, seconds = Holder.here(), self._policy.lease_seconds
         try:
@@ -230,9 +235,10 @@ class CheckpointPlugin:
 
     @hookimpl
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
-        """Write how the run ended where no cut did, let it go, and close the store."""
+        """Write how the run ended where no cut did, let it go, and close the store, or leave it to the next run."""
         store, history = self._opened()
         assert self._heartbeat is not None
+        is_sound = False
         try:
             await self._stop_timer()
             await self._heartbeat.stop()
@@ -241,8 +247,12 @@ class CheckpointPlugin:
             else:
                 end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
                 await self._let_go(store, history, None if self._ended else end)
+                is_sound = not (isinstance(outcome, Failed) and isinstance(outcome.error, StoreError))
         finally:
-            await store.close()
+            if run.pool is not None and is_sound:
+                await (await store.leave()).give(run.pool)
+            else:
+                await store.close()
 
     async def _let_go(self, store: Store, history: RunHistory, end: JobEnd | None) -> None:
         try:

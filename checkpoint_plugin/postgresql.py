@@ -218,6 +218,9 @@ class PostgresDatabase:
         # A connection of its own, which waits for none of this one's; who beats tries again by itself, and must hear of it.
         return PostgresDatabase(self._location, replace(self._limits, reconnect_seconds=PAUSE_SECONDS))
 
+    def stands(self) -> bool:
+        return True  # one that is lost is found when it is used, and made again
+
     def told(self, error: Exception) -> Exception:
         return self._told(error, undone=False) if isinstance(error, DRIVER_ERRORS) else error
 

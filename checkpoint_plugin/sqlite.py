@@ -251,6 +251,9 @@ class SqliteDatabase:
     def beside(self) -> SqliteDatabase:
         return SqliteDatabase(self._location, BESIDE_SECONDS, checkpoints=False)  # a thread and a connection of its own
 
+    def stands(self) -> bool:
+        return self._engine is None or self._place == _place(self._path)
+
     def told(self, error: Exception) -> Exception:
         return unreadable(self._location, error) if isinstance(error, DRIVER_ERRORS) else error
 

@@ -218,9 +218,7 @@ class Store(ListedRuns):
             LeaseLost: another worker took it.
             StoreError: the store cannot be used.
         """
-        if self._pulse is None:
-            self._pulse = self._database.beside()
-        return await self._pulse.transact(lambda connection: renew_lease(connection, lease, seconds))
+        return await self._connections.pulse.transact(lambda connection: renew_lease(connection, lease, seconds))
 
     async def load_job(self, run_id: str) -> StoredJob:
         """Read a run's row.

@@ -57,6 +57,9 @@ class Database(Protocol):
     def beside(self) -> Database:
         """The same database for what must not wait behind a long transaction of this one; it is closed apart from this."""
 
+    def stands(self) -> bool:
+        """Whether its connections, if it has any, lead to where new ones would."""
+
     def told(self, error: Exception) -> Exception:
         """What to tell for an error of its driver; any other is itself."""
 

@@ -28,7 +28,8 @@ from hookspecs.errors import (
 from hookspecs.host import PluginHost, StoreFactory
 from hookspecs.markers import PROJECT, hookimpl, hookspec
 from hookspecs.outcome import Cancelled, Completed, Failed, Outcome, Suspended
-from hookspecs.run import CodecLoader, NodeInfo, OptionLoader, RunControl, RunInfo, RunLoader, StoredRun
+from hookspecs.pool import Closable, ResourcePool
+from hookspecs.run import CodecLoader, NodeInfo, OptionLoader, PoolLoader, RunControl, RunInfo, RunLoader, StoredRun
 from hookspecs.snapshot import (
     CheckpointChoice,
     CheckpointRef,
@@ -59,6 +60,7 @@ __all__ = [
     "CheckpointChoice",
     "CheckpointHooks",
     "CheckpointRef",
+    "Closable",
     "CodecHooks",
     "CodecLoader",
     "CodecRegistry",
@@ -84,8 +86,10 @@ __all__ = [
     "PluginLoadFailed",
     "PluginMissing",
     "PluginOptionsInvalid",
+    "PoolLoader",
     "Prefix",
     "Refusal",
+    "ResourcePool",
     "RunControl",
     "RunExists",
     "RunHeld",

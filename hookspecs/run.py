@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from hookspecs.codecs import TeachCodecs
 from hookspecs.errors import Refusal
+from hookspecs.pool import ResourcePool
 from hookspecs.snapshot import CheckpointRef, RunStatus
 
-__all__ = ["CodecLoader", "NodeInfo", "OptionLoader", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
+__all__ = ["CodecLoader", "NodeInfo", "OptionLoader", "PoolLoader", "RunControl", "RunInfo", "RunLoader", "StoredRun"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class RunInfo:
         steal: take a run that is resumed from another worker that still holds it.
         loader: of a run that is resumed, what read it; open until the run is over, so that its plugin can go on with what it
             holds instead of opening the store once more.
+        pool: what plugins keep open between runs; `None` where the runner is not open, and nothing is kept.
     """
 
     run_id: str
@@ -37,6 +39,7 @@ class RunInfo:
     teach: TeachCodecs | None = field(default=None, repr=False, compare=False)
     steal: bool = False
     loader: RunLoader | None = field(default=None, repr=False, compare=False)
+    pool: ResourcePool | None = field(default=None, repr=False, compare=False)
 
     @property
     def resumed(self) -> bool:
@@ -188,4 +191,16 @@ class OptionLoader(RunLoader, Protocol):
 
         Raises:
             PluginOptionsInvalid: one is unknown or has a wrong value.
+        """
+
+
+@runtime_checkable
+class PoolLoader(RunLoader, Protocol):
+    """A loader that keeps what it opens for later runs of an open runner."""
+
+    def share(self, pool: ResourcePool) -> None:
+        """Be told before the first run is read where such things are kept.
+
+        Args:
+            pool: as in `RunInfo`.
         """

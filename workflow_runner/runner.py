@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Self
 
 from hookspecs import (
     CheckpointChoice,
     CodecLoader,
     OptionLoader,
     PluginHost,
+    PoolLoader,
+    ResourcePool,
     RunHooks,
     RunInfo,
     RunLoader,
@@ -66,6 +68,12 @@ class Result:
 class WorkflowRunner:
     """Runs workflows.
 
+        async with WorkflowRunner() as runner:
+            await asyncio.gather(*(runner.run(graph, {"order": order}) for order in orders))
+
+    Open, as here, plugins keep what they open for the next run, a connection to the store for example; else each run opens
+    and closes its own.
+
     Args:
         plugins: where plugins are found; default: the entry points of installed packages.
         nodes: Python files, dotted module names or modules with node types.
@@ -112,8 +120,25 @@ class WorkflowRunner:
         self._settings = Settings(edge_capacity, max_edge_capacity, max_log, max_threads, grace_seconds, threads, on_failure)
         self._listeners: list[Listener] = [on_event] if on_event is not None else []
         self._running: set[Run] = set()
+        self._pool: ResourcePool | None = None
         self._stopped = (0, "")
         """How often `stop` was called, and why: for runs that are still being read meanwhile."""
+
+    async def __aenter__(self) -> Self:
+        """Open it: what plugins open for a run, connections for example, they keep for its next runs, until it is closed.
+
+        Raises:
+            RuntimeError: it is open.
+        """
+        if self._pool is not None:
+            raise RuntimeError("this runner is open already. Open it once, for all its runs.")
+        self._pool = ResourcePool()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have a function called with every event of every run; gives a function that ends this, and may be called again."""
@@ -192,7 +217,7 @@ class WorkflowRunner:
         if document and self._settings.on_failure is not None:
             document = {**document, "on_failure": self._settings.on_failure}
         teach = self._host.teacher(hooks) if hooks.before_run is not None else None
-        info = RunInfo(run_id, 1, document, given, enabled(chosen), teach)
+        info = RunInfo(run_id, 1, document, given, enabled(chosen), teach, pool=self._pool)
         return await self._execute(plan, info, hooks)
 
     async def resume(
@@ -276,6 +301,7 @@ class WorkflowRunner:
                 self._host.teacher(hooks),
                 steal,
                 loader,
+                self._pool,
             )
             if self._stopped != stopped:
                 raise RunStopped(run_id, self._stopped[1], durable=True)
@@ -321,6 +347,8 @@ class WorkflowRunner:
             loader.learn(self._host.teacher())
         if isinstance(loader, OptionLoader) and isinstance(options, Mapping):
             loader.use(options)
+        if isinstance(loader, PoolLoader) and self._pool is not None:
+            loader.share(self._pool)
         try:
             yield name, loader, await loader.load(run_id, outputs=outputs)
         finally:

@@ -1,18 +1,27 @@
-"""A resume opens its store once: what read the run hands its connections to the plugin that goes on with it."""
+"""A store is opened once: what read a run hands its connections to who goes on with it, and an open runner to its next run."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from checkpoint_plugin.database import open_database
+from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import CheckpointLoader
 from checkpoint_plugin.location import Location, locate
+from checkpoint_plugin.models import SCHEMA
+from checkpoint_plugin.schema import SCHEMA_VERSION
+from checkpoint_plugin.store import Store
 from checkpoint_plugin.transaction import Database
-from hookspecs import RunHeld, RunNotFound
+from hookspecs import RunHeld, RunNotFound, StoreError
+from tests.checkpoint_plugin.test_database_postgresql import THROW_OUT
+from tests.postgres import execute
 from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
 
 FAILS = "HANDED_OVER_FAILS"
@@ -50,7 +59,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
     found = Counted()
-    monkeypatch.setattr("checkpoint_plugin.open_store.open_database", found.open)
+    monkeypatch.setattr("checkpoint_plugin.connections.open_database", found.open)
     yield found
     assert len(found.closed) == len(set(found.closed)) == len(found.opened), "each is closed, and by one owner"
 
@@ -98,13 +107,137 @@ async def test_only_the_same_store_is_handed_over(tmp_path: Path, counted: Count
     url, other = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
     await begin(url, "r", monkeypatch)
     loader = CheckpointLoader(url)
-    assert loader.take(locate(url), "r") is None  # nothing is open yet
+    assert await loader.take(locate(url), "r") is None  # nothing is open yet
     await loader.load("r")
-    assert loader.take(locate(other), "r") is None
-    taken = loader.take(locate(url), "r")
-    assert taken is not None and taken.database is counted.opened[-1]
+    assert await loader.take(locate(other), "r") is None
+    taken = await loader.take(locate(url), "r")
+    assert taken is not None and taken.connections.database is counted.opened[-1]
     assert taken.seen is not None and taken.seen.number == 1
-    assert loader.take(locate(url), "r") is None
+    assert await loader.take(locate(url), "r") is None
     await loader.close()
-    assert taken.database not in counted.closed
-    await taken.database.close()
+    assert taken.connections.database not in counted.closed
+    await taken.connections.close()
+
+
+# Runs of an open runner.
+
+
+@node
+async def add(x: int) -> int:
+    await asyncio.sleep(0)
+    return x + 1
+
+
+def adding() -> Graph:
+    graph = Graph()
+    graph.output("sum", graph.add(add, x=graph.input("x")))
+    return graph
+
+
+async def run_one(runner: WorkflowRunner, url: str, run_id: str, x: int = 1) -> None:
+    result = await runner.run(adding(), {"x": x}, {"checkpoint": {"url": url, "every_firing": True}}, run_id)
+    assert result.outputs == {"sum": [x + 1]}
+
+
+async def stored(url: str) -> set[str]:
+    return {run.id for run in (await JobRepository(url).find()).items}
+
+
+async def test_runs_of_an_open_runner_open_the_store_once(store_url: str, counted: Counted) -> None:
+    async with WorkflowRunner() as runner:
+        for number in range(3):
+            await run_one(runner, store_url, f"r{number}", number)
+        assert (await runner.resume("r1", url=store_url)).outputs == {"sum": [2]}  # it has completed: read alone
+        assert len(counted.opened) == 1
+        assert not counted.closed
+    assert len(counted.closed) == 1
+    assert "workflow-checkpoint" not in {thread.name for thread in threading.enumerate()}
+    assert await stored(store_url) == {"r0", "r1", "r2"}
+
+
+async def test_a_resume_in_an_open_runner_goes_on_with_what_is_open(
+    store_url: str, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await begin(store_url, "r", monkeypatch) as runner:
+        counted.opened.clear()
+        counted.closed.clear()
+        await run_one(runner, store_url, "first")
+        assert (await runner.resume("r", url=store_url)).outputs == {"end": [7]}
+        assert len(counted.opened) == 1
+
+
+async def test_runs_at_once_have_connections_of_their_own(store_url: str, counted: Counted) -> None:
+    async with WorkflowRunner() as runner:
+        for turn in "ab":
+            await asyncio.gather(*(run_one(runner, store_url, f"{turn}{number}", number) for number in range(4)))
+            assert len(counted.opened) == 4
+    assert await stored(store_url) == {f"{turn}{number}" for turn in "ab" for number in range(4)}
+
+
+async def test_a_runner_that_is_not_open_keeps_nothing(store_url: str, counted: Counted) -> None:
+    runner = WorkflowRunner()
+    for number in range(2):
+        await run_one(runner, store_url, f"r{number}")
+    assert len(counted.opened) == len(counted.closed) == 2
+
+
+async def test_a_failed_node_does_not_matter_and_a_failed_save_does(
+    store_url: str, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph()
+    graph.output("end", graph.add(fail_at_first))
+    monkeypatch.setenv(FAILS, "1")
+    async with WorkflowRunner() as runner:
+        with pytest.raises(NodeFailed):
+            await runner.run(graph, enable={"checkpoint": {"url": store_url}})
+        await run_one(runner, store_url, "after a failed node")
+        assert len(counted.opened) == 1
+
+        async def fail(*given: object) -> None:
+            raise StoreError("the disk is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("checkpoint_plugin.store.Store.save", fail)
+            with pytest.raises(StoreError, match="the disk is gone"):
+                await run_one(runner, store_url, "not saved")
+        assert len(counted.closed) == 1
+        await run_one(runner, store_url, "after a failed save")
+        assert len(counted.opened) == 2
+
+
+async def test_where_the_file_is_gone_the_next_run_makes_another(tmp_path: Path, counted: Counted) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    async with WorkflowRunner() as runner:
+        await run_one(runner, url, "first")
+        (tmp_path / "a.db").rename(tmp_path / "moved.db")
+        await run_one(runner, url, "second")
+        assert len(counted.opened) == 2
+        assert len(counted.closed) == 1
+    assert await stored(url) == {"second"}
+
+
+async def test_tables_are_looked_at_for_each_run(store_url: str, counted: Counted) -> None:
+    async with WorkflowRunner() as runner:
+        await run_one(runner, store_url, "first")
+        store = Store(locate(store_url), create=False)
+        await store.transact(lambda connection: connection.execute(update(SCHEMA).values(version=SCHEMA_VERSION + 1)))
+        await store.close()
+        with pytest.raises(StoreError, match="newer"):
+            await run_one(runner, store_url, "second")
+
+
+async def test_a_server_that_threw_out_who_waits_is_reached_again(postgres_url: str, counted: Counted) -> None:
+    async with WorkflowRunner() as runner:
+        await run_one(runner, postgres_url, "first")
+        await execute(postgres_url, THROW_OUT)
+        await run_one(runner, postgres_url, "second")
+    assert await stored(postgres_url) == {"first", "second"}
+
+
+async def test_a_runner_is_opened_once() -> None:
+    async with WorkflowRunner() as runner:
+        with pytest.raises(RuntimeError, match="open already"):
+            async with runner:
+                pass
+    async with runner:
+        pass

@@ -1,0 +1,66 @@
+"""The connections to one database, and the writer that goes with them: of one store after the other."""
+
+from __future__ import annotations
+
+import os
+from typing import Self
+
+from checkpoint_plugin.database import open_database
+from checkpoint_plugin.group import GroupWriter
+from checkpoint_plugin.location import Location
+from checkpoint_plugin.transaction import Database
+from hookspecs import ResourcePool
+
+__all__ = ["Connections"]
+
+
+class Connections:
+    """Connections, made when they are first needed.
+
+    Args:
+        location: of the database.
+        create: make the SQLite file and its folder where there is none.
+
+    Raises:
+        StoreMissing: there is none, and `create` is off.
+        StoreUnreadable: the file cannot be made.
+    """
+
+    def __init__(self, location: Location, *, create: bool) -> None:
+        self.location = location
+        self.process_id = os.getpid()
+        self.database = open_database(location, create=create)
+        self.group = GroupWriter(self.database)
+        self.is_current = False
+        """Whether the tables were found up to date."""
+        self._pulse: Database | None = None
+
+    @classmethod
+    async def take(cls, pool: ResourcePool, location: Location) -> Self | None:
+        """Those that an earlier run of an open runner left; `None` where there are none that still lead there."""
+        while isinstance(kept := pool.take(("checkpoint", location)), cls):
+            if kept.database.stands():
+                return kept
+            await kept.close()
+        return None
+
+    async def give(self, pool: ResourcePool) -> None:
+        """Leave them to the next run, which looks at the tables anew: another program may have changed them."""
+        self.is_current = False
+        await pool.give(("checkpoint", self.location), self)
+
+    @property
+    def pulse(self) -> Database:
+        """For signs of life, which wait for no save."""
+        if self._pulse is None:
+            self._pulse = self.database.beside()
+        return self._pulse
+
+    async def close(self) -> None:
+        """Write what was handed over, and close all; nothing in a process that was forked meanwhile."""
+        if self.process_id != os.getpid():
+            return
+        await self.group.finish()
+        if self._pulse is not None and self._pulse is not self.database:
+            await self._pulse.close()
+        await self.database.close()

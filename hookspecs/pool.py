@@ -1,0 +1,75 @@
+"""What plugins keep open from one run to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Hashable
+from typing import Final, Protocol
+
+__all__ = ["Closable", "ResourcePool"]
+
+MOST_FREE: Final = 8
+"""Resources of one key that are kept while nobody uses them."""
+
+
+class Closable(Protocol):
+    """Something that is open."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class ResourcePool:
+    """What the plugins of an open runner keep between its runs, connections for example; each serves one run at a time.
+
+    A plugin takes what is free when its run begins, or opens its own, and gives it back when the run is over and nothing was
+    wrong with it. It belongs to the event loop and to the process in which it was made; elsewhere nothing is kept.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process_id = os.getpid()
+        self._free: dict[Hashable, list[Closable]] = {}
+        self._open = True
+
+    def take(self, key: Hashable) -> Closable | None:
+        """Take one that is free, the last given first.
+
+        Args:
+            key: as it was given under; the name of the plugin and what tells one of its resources from another.
+
+        Returns:
+            `None` where there is none. Who takes one gives it back, or closes it.
+        """
+        free = self._free.get(key) if self._is_here() else None
+        return free.pop() if free else None
+
+    async def give(self, key: Hashable, resource: Closable) -> None:
+        """Keep one for another run; where that cannot be, or enough are kept, it is closed."""
+        if self._open and self._is_here():
+            free = self._free.setdefault(key, [])
+            if len(free) < MOST_FREE:
+                free.append(resource)
+                return
+        await resource.close()
+
+    async def close(self) -> None:
+        """Close what is free, and from now on whatever is given.
+
+        Raises:
+            ExceptionGroup: of what could not be closed; the others were.
+        """
+        self._open = False
+        kept, self._free = self._free, {}
+        errors: list[Exception] = []
+        for resource in (each for free in kept.values() for each in free):
+            try:
+                await resource.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("some of what plugins kept open could not be closed", errors)
+
+    def _is_here(self) -> bool:
+        return os.getpid() == self._process_id and asyncio.get_running_loop() is self._loop
