@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from workflow_runner.firing import FiringActor
-
-if TYPE_CHECKING:
-    from workflow_runner.plan import PlannedNode
-    from workflow_runner.run import Run
 
 __all__ = ["PlainActor"]
 
@@ -24,21 +20,6 @@ class PlainActor(FiringActor):
 
     A step that is to be run again goes the general way.
     """
-
-    @staticmethod
-    def suits(run: Run, planned: PlannedNode) -> bool:
-        """Whether a node can be driven so."""
-        node_type, hooks = planned.type, run.hooks
-        return (
-            len(planned.in_edges) == 1
-            and not planned.lists
-            and not node_type.streams
-            and node_type.kind == "coroutine"
-            and planned.failure.timeout is None
-            and planned.failure.replayable
-            and hooks.before_node is None
-            and hooks.after_node is None
-        )
 
     async def live(self) -> None:
         (edge,) = self.in_edges

@@ -19,7 +19,10 @@ from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
 
-__all__ = ["Plan", "PlannedEdge", "PlannedNode", "make_plan"]
+__all__ = ["Drive", "Plan", "PlannedEdge", "PlannedNode", "make_plan"]
+
+Drive = Literal["sink", "streaming", "plain", "firing"]
+"""How a node is driven: it has no body, reads streams, has a coroutine that one edge feeds, or is another that fires."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +52,7 @@ class PlannedNode:
         checks: the check of each handle, where there is one.
         lists: list handles with several edges.
         failure: what happens when it fails.
+        drive: how it is driven.
     """
 
     node_id: str
@@ -62,6 +66,7 @@ class PlannedNode:
     slots: tuple[str, ...] = ()
     lists: frozenset[str] = frozenset()
     failure: FailurePolicy = NO_POLICY
+    drive: Drive = "firing"
 
     @property
     def reads_at_once(self) -> bool:
@@ -295,6 +300,7 @@ class _Planner:
             node.in_edges.sort(key=_by_handle(node_type.handles))
             connected = [edge.target_handle for edge in node.in_edges]
         node.slots = tuple(connected)
+        node.drive = _drive(node)
 
     def set_properties(self, node: PlannedNode, spec: NodeSpec, connected: Sequence[str]) -> None:
         handles = node.type.handles
@@ -370,6 +376,16 @@ class _Planner:
             path.append(current)
             current = next(edge.source.node_id for edge in self.nodes[current].in_edges if edge.source.node_id in waiting)
         return [current, *reversed(path[seen[current] :])]
+
+
+def _drive(node: PlannedNode) -> Drive:
+    node_type = node.type
+    if node.in_edges and node_type.role in ("output", "preview"):
+        return "sink"
+    if node_type.streams:
+        return "streaming"
+    is_plain = len(node.in_edges) == 1 and not node.lists and node_type.kind == "coroutine"
+    return "plain" if is_plain and node.failure.timeout is None and node.failure.replayable else "firing"
 
 
 def _name_of(node: PlannedNode) -> str:

@@ -23,6 +23,8 @@ class SinkActor(Actor):
     def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
         super().__init__(run, planned, in_edges)
         self.collected = []
+        if self.type.role == "output":
+            run.collected[self.node_id] = self.collected
 
     def choose_publish(self) -> None:
         """It emits nothing that could be held."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hookspecs import NodeSnapshot, Suspension
 from workflow_runner.actor import Actor
@@ -13,7 +13,7 @@ from workflow_runner.edge import Edge
 from workflow_runner.errors import SourceChanged
 from workflow_runner.firing import FiringActor
 from workflow_runner.plain import PlainActor
-from workflow_runner.plan import PlannedEdge, PlannedNode
+from workflow_runner.plan import Drive, PlannedEdge, PlannedNode
 from workflow_runner.sink import SinkActor
 from workflow_runner.streaming import StreamingActor
 from workflow_runner.suspension import Resumption, is_awake
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from workflow_runner.run import Run
 
 __all__ = ["Wiring"]
+
+ACTORS: Final[Mapping[Drive, type[Actor]]] = {
+    "sink": SinkActor,
+    "streaming": StreamingActor,
+    "plain": PlainActor,
+    "firing": FiringActor,
+}
+"""Who drives a node; where somebody hears of firings, a plain one is driven as any that fires."""
 
 
 class Unborn:
@@ -48,6 +56,9 @@ class Wiring:
         self._half: dict[PlannedEdge, Edge] = {}
         """Edges of which one end has an actor and the other has none yet."""
         self._capacity = run.settings.edge_capacity
+        hooks = run.hooks
+        hears = hooks.before_node is not None or hooks.after_node is not None
+        self._actors: Mapping[Drive, type[Actor]] = {**ACTORS, "plain": FiringActor} if hears else ACTORS
         self.completed: Set[str] = frozenset()
         """Nodes that were completed in the restored cut."""
 
@@ -61,7 +72,9 @@ class Wiring:
             if edge is None:
                 edge = half[planned_edge] = Edge(planned_edge, self._capacity, None)
             in_edges.append(edge)
-        actor = _make_actor(run, planned, in_edges)
+        if len(in_edges) > 1:
+            _number_arrivals(in_edges)
+        actor = self._actors[planned.drive](run, planned, in_edges)
         run.actors[planned.node_id] = actor
         for edge in in_edges:
             edge.consumer = actor
@@ -113,20 +126,12 @@ class Wiring:
             raise SourceChanged(run.run_id, node.node_id, planned.type.name, node.emitted)
 
 
-def _make_actor(run: Run, planned: PlannedNode, in_edges: list[Edge]) -> Actor:
-    if len(in_edges) > 1:
-        order: deque[Edge] = deque()
-        for edge in in_edges:
-            edge.order = order
-            order.extend([edge] * len(edge.items))
-    if in_edges and planned.type.role in ("output", "preview"):
-        sink = SinkActor(run, planned, in_edges)
-        if planned.type.role == "output":
-            run.collected[planned.node_id] = sink.collected
-        return sink
-    if planned.type.streams:
-        return StreamingActor(run, planned, in_edges)
-    return (PlainActor if PlainActor.suits(run, planned) else FiringActor)(run, planned, in_edges)
+def _number_arrivals(edges: Sequence[Edge]) -> None:
+    """Let the edges of one consumer tell in which order their items came."""
+    order: deque[Edge] = deque()
+    for edge in edges:
+        edge.order = order
+        order.extend([edge] * len(edge.items))
 
 
 def _restore_suspension(actor: Actor, suspension: Suspension) -> None:
