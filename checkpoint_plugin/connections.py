@@ -47,6 +47,7 @@ class Connections:
     async def give(self, pool: ResourcePool) -> None:
         """Leave them to the next run, which looks at the tables anew: another program may have changed them."""
         self.is_current = False
+        await self._stop_pulse()
         await pool.give(("checkpoint", self.location), self)
 
     @property
@@ -61,6 +62,10 @@ class Connections:
         if self.process_id != os.getpid():
             return
         await self.group.finish()
-        if self._pulse is not None and self._pulse is not self.database:
-            await self._pulse.close()
+        await self._stop_pulse()
         await self.database.close()
+
+    async def _stop_pulse(self) -> None:
+        pulse, self._pulse = self._pulse, None
+        if pulse is not None:
+            await pulse.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import CheckpointLoader
@@ -19,7 +20,7 @@ from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.schema import SCHEMA_VERSION
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.transaction import Database
-from hookspecs import RunHeld, RunNotFound, StoreError
+from hookspecs import ResourcePool, RunHeld, RunNotFound, StoreError
 from tests.checkpoint_plugin.test_database_postgresql import THROW_OUT
 from tests.postgres import execute
 from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
@@ -224,6 +225,25 @@ async def test_tables_are_looked_at_for_each_run(store_url: str, counted: Counte
         await store.close()
         with pytest.raises(StoreError, match="newer"):
             await run_one(runner, store_url, "second")
+
+
+async def test_the_connection_for_signs_of_life_is_not_kept(store_url: str) -> None:
+    pool, location = ResourcePool(), locate(store_url)
+    connections = Connections(location, create=True)
+    closed = []
+    pulse = connections.pulse
+    close = pulse.close
+
+    async def count() -> None:
+        closed.append(pulse)
+        await close()
+
+    pulse.close = count  # type: ignore[method-assign]
+    await connections.give(pool)
+    assert closed == [pulse]
+    assert await Connections.take(pool, location) is connections
+    assert connections.pulse is not pulse
+    await connections.close()
 
 
 async def test_a_server_that_threw_out_who_waits_is_reached_again(postgres_url: str, counted: Counted) -> None:
