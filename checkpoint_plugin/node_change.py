@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -112,10 +112,10 @@ class NodeChanges:
                 changed[node_id] = new
         for node_id, exact in self.exact.items():
             old = known.get(node_id, IDLE)
-            new = replace(exact, scheduled_at=old.scheduled_at, started_at=old.started_at, ended_at=old.ended_at)
+            new = exact._replace(scheduled_at=old.scheduled_at, started_at=old.started_at, ended_at=old.ended_at)
             if node_id not in known or new != old:
                 scheduled_at, started_at, ended_at = _times(new.status, old, at)
-                changed[node_id] = replace(new, scheduled_at=scheduled_at, started_at=started_at, ended_at=ended_at)
+                changed[node_id] = new._replace(scheduled_at=scheduled_at, started_at=started_at, ended_at=ended_at)
         return changed
 
     def _become(self, node_id: str, old: NodeRecord, at: datetime) -> NodeRecord:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
 from checkpoint_plugin.codec import Codec, MalformedValue
@@ -17,8 +16,7 @@ from hookspecs import NodeSnapshot, TaggedValueError, loads_tagged, to_tagged
 __all__ = ["NodeRecord", "pack_values", "read_record", "shown_values", "unpack_values"]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRecord:
+class NodeRecord(NamedTuple):
     """Where a node stands. Its values are bytes, so nobody can change them any more.
 
     Args:
