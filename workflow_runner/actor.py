@@ -123,7 +123,8 @@ class Actor(Outbox):
         if self.task is None and not self.run.stopping and not self.asleep:
             self.leave_wait()
             run = self.run
-            self.task = task = run.loop.create_task(self._main(), name=self.node_id)
+            # A context of its own: that of who wakes it is what another node has set, and a resume would not have that.
+            self.task = task = run.loop.create_task(self._main(), name=self.node_id, context=run.context.copy())
             run.tasks.add(task)
 
     async def _main(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any, TypeVar
@@ -78,6 +79,8 @@ class Run:
         self.independent = (settings.on_failure or plan.graph.on_failure) == "finish_independent"
         self.abandoned: tuple[str, ...] = ()
         self.thread_slots = asyncio.Semaphore(settings.max_threads)
+        self.context = contextvars.copy_context()
+        """The context variables that each actor begins with."""
         self.tasks: set[asyncio.Task[None]] = set()
         """Those of actors that have not ended: none can outlive the run unseen."""
         self._over: asyncio.Future[None] = self.loop.create_future()
@@ -134,6 +137,7 @@ class Run:
         """
         if self.hooks.before_run is not None:
             await self.hooks.before_run(self.info, self)
+            self.context = contextvars.copy_context()  # what it has set, bodies may see
         try:
             await self._drive()
         except asyncio.CancelledError:  # as `until`, before anything was begun

@@ -7,6 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from inspect import BoundArguments, signature
 from typing import Any
@@ -653,6 +654,50 @@ async def test_a_plugin_registered_in_code_can_be_switched_off() -> None:
     assert witness.heard == []
     await hosted(witness).run(graph)
     assert witness.heard
+
+
+SPAN = ContextVar("SPAN", default="none")
+
+
+@node
+async def span(x: str) -> str:
+    return SPAN.get()
+
+
+@node
+def span_in_a_thread(x: str) -> str:
+    return SPAN.get()
+
+
+@node
+async def set_span(x: str) -> str:
+    SPAN.set(x)
+    return x
+
+
+async def test_a_node_does_not_see_the_context_variables_of_the_one_that_wakes_it() -> None:
+    graph = Graph()
+    setter = graph.add(set_span, x="of the setter")
+    graph.output("span", graph.add(span, x=setter))
+    graph.output("thread", graph.add(span_in_a_thread, x=setter))
+    SPAN.set("of the caller")
+    result = await WorkflowRunner().run(graph)
+    assert result.outputs == {"span": ["of the caller"], "thread": ["of the caller"]}
+
+
+class Tracer:
+    """A plugin that sets a context variable for what the run does."""
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        SPAN.set(run.run_id)
+
+
+async def test_a_node_sees_the_context_variables_that_a_plugin_set_for_the_run() -> None:
+    graph = Graph()
+    graph.output("span", graph.add(span, x=graph.add(set_span, x="of the setter")))
+    result = await WorkflowRunner(plugins=PluginHost().register(Tracer(), "tracer")).run(graph, run_id="traced")
+    assert result.outputs == {"span": ["traced"]}
 
 
 def test_the_synchronous_twin() -> None:
