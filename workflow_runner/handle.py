@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from workflow_runner.checker import Checker, describe, is_list, make_adapter, make_checker, make_deep_checker, only_class
 
-__all__ = ["REQUIRED", "Handle"]
+__all__ = ["MADE", "REQUIRED", "Handle"]
 
 
 class _Required:
@@ -15,7 +15,13 @@ class _Required:
         return "required"
 
 
+class _Made:
+    def __repr__(self) -> str:
+        return "made anew"
+
+
 REQUIRED: Final = _Required()
+MADE: Final = _Made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,8 @@ class Handle:
         name: as in the graph.
         annotation: what an item must be; for a stream, one item of it.
         stream: whether the body reads it as a `Stream`.
-        default: used when neither an edge nor a property gives a value; `REQUIRED` when there is none.
+        default: used when neither an edge nor a property gives a value; `REQUIRED` when there is none, `MADE` when the class
+            makes one for each of its instances.
         collects: whether several edges may end here, one value of each making a list.
         check: the check by type, `None` when everything fits.
         exact: a class whose own instances fit; `None` where they have to be looked at.

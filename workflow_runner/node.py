@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, TypeVar, dataclass_transform, get_args,
 from workflow_runner.context import Context
 from workflow_runner.errors import NodeDefinitionError
 from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyValueInvalid
-from workflow_runner.handle import REQUIRED, Handle
+from workflow_runner.handle import MADE, REQUIRED, Handle
 from workflow_runner.nodetype import BodyKind, NodeType
 from workflow_runner.stream import Stream
 
@@ -195,9 +195,9 @@ def _class_type(
     handles: dict[str, Handle] = {}
     for item in dataclasses.fields(cls):  # type: ignore[arg-type]
         default: Any = item.default
-        if item.default_factory is not dataclasses.MISSING:
-            default = item.default_factory()
-        handles[item.name] = _handle(item.name, hints[item.name], REQUIRED if default is dataclasses.MISSING else default)
+        if default is dataclasses.MISSING:
+            default = REQUIRED if item.default_factory is dataclasses.MISSING else MADE
+        handles[item.name] = _handle(item.name, hints[item.name], default)
     parameters = list(inspect.signature(process).parameters.values())[1:]
     if len([p for p in parameters if p.default is p.empty]) > 1:
         raise NodeDefinitionError(

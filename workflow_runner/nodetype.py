@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from workflow_runner.checker import Checker
 from workflow_runner.failure import NO_POLICY, FailurePolicy
-from workflow_runner.handle import Handle
+from workflow_runner.handle import MADE, Handle
 
 __all__ = ["BodyKind", "NodeType", "Role"]
 
@@ -67,7 +67,7 @@ class NodeType:
         object.__setattr__(self, "connectable", self._connectable())
         checks = {name: handle.check for name, handle in self.handles.items() if handle.check is not None}
         object.__setattr__(self, "checks", checks)
-        plain = [handle for handle in self.handles.values() if not handle.stream]
+        plain = [handle for handle in self.handles.values() if not handle.stream and handle.default is not MADE]
         object.__setattr__(self, "defaults", {handle.name: handle.default for handle in plain if not handle.required})
         object.__setattr__(self, "required", tuple(name for name, handle in self.handles.items() if handle.required))
         object.__setattr__(self, "generates", self.kind in ("async_generator", "generator"))

@@ -10,6 +10,7 @@ from hookspecs import Taken
 from workflow_runner.body import BodyActor
 from workflow_runner.edge import Edge
 from workflow_runner.errors import LogOverflow, NodeProtocolError
+from workflow_runner.handle import MADE
 from workflow_runner.stream import Stream, open_stream
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class StreamingActor(BodyActor):
         values = dict(self.values())
         edges = {edge.planned.target_handle: edge for edge in self.in_edges}
         for name, handle in self.type.handles.items():
-            if handle.stream:
+            if handle.stream and (name in edges or handle.default is not MADE):
                 values[name] = open_stream(name, self, edges.get(name), self.planned.checks.get(name), handle.default)
         self._streams = tuple(value for name, value in values.items() if name in edges and isinstance(value, Stream))
         return values

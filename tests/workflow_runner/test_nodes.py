@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -114,6 +115,36 @@ async def test_a_frozen_instance_for_each_firing() -> None:
     graph = Graph()
     graph.add(Sneaky, node_id="s", x=1)
     assert (await failure(graph))[0] == "s"
+
+
+class Gather(Node):
+    x: int
+    seen: list[int] = field(default_factory=list)
+
+    async def process(self) -> list[int]:
+        self.seen.append(self.x)
+        return self.seen
+
+
+async def test_a_default_that_a_factory_makes_is_a_new_one_for_each_firing() -> None:
+    graph = Graph()
+    graph.output("seen", graph.add(Gather, x=graph.add(each, values=[1, 2])))
+    for _ in range(2):
+        assert await outputs(graph) == {"seen": [[1], [2]]}
+
+
+class Count(Node):
+    x: int
+    more: Stream[int] = field(default_factory=list)  # type: ignore[arg-type]
+
+    async def process(self) -> int:
+        return len(self.more)  # type: ignore[arg-type]
+
+
+async def test_a_default_that_a_factory_makes_stands_for_a_stream_too() -> None:
+    graph = Graph()
+    graph.output("count", graph.add(Count, x=1))
+    assert await outputs(graph) == {"count": [0]}
 
 
 @pytest.mark.parametrize(("broken", "text"), [(extra, "unknown output 'c'"), (no_mapping, "int (3)")])
