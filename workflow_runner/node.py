@@ -194,6 +194,8 @@ def _class_type(
     hints = _hints(cls, cls.__qualname__)
     handles: dict[str, Handle] = {}
     for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if not item.init:  # the class makes it itself
+            continue
         default: Any = item.default
         if default is dataclasses.MISSING:
             default = REQUIRED if item.default_factory is dataclasses.MISSING else MADE

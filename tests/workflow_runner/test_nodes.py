@@ -147,6 +147,27 @@ async def test_a_default_that_a_factory_makes_stands_for_a_stream_too() -> None:
     assert await outputs(graph) == {"count": [0]}
 
 
+class Area(Node):
+    width: int
+    area: int = field(init=False)
+    unit: str = field(init=False, default="cm2")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "area", self.width**2)
+
+    async def process(self) -> str:
+        return f"{self.area} {self.unit}"
+
+
+async def test_a_field_that_the_class_makes_itself_is_no_input() -> None:
+    graph = Graph()
+    graph.output("area", graph.add(Area, width=3))
+    assert await outputs(graph) == {"area": ["9 cm2"]}
+    graph.add(Area, node_id="wrong", width=3, unit="m2")
+    with pytest.raises(GraphInvalid, match="unknown property 'unit'"):
+        await outputs(graph)
+
+
 @pytest.mark.parametrize(("broken", "text"), [(extra, "unknown output 'c'"), (no_mapping, "int (3)")])
 async def test_mappings_of_outputs_are_checked(broken: Any, text: str) -> None:
     graph = Graph()
