@@ -311,14 +311,19 @@ class WorkflowRunner:
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
 
-        One that is still being read to be resumed does not begin.
+        One that is still being read to be resumed does not begin. Runs in event loops of other threads than the caller's stop
+        as soon as these get to it.
 
         Args:
             reason: `"signal"`, or a word of your own.
         """
         self._stopped = (self._stopped[0] + 1, reason)
         for run in tuple(self._running):
-            run.stop(reason)
+            if run.loop is asyncio._get_running_loop():
+                run.stop(reason)
+            else:
+                with suppress(RuntimeError):  # the loop is closed, and nothing runs in it any more
+                    run.loop.call_soon_threadsafe(run.stop, reason)
 
     @property
     def abandoned(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
@@ -347,6 +348,26 @@ async def test_stop_says_whether_the_run_can_be_resumed() -> None:
         runner.stop("signal")
         with pytest.raises(RunStopped, match=text):
             await task
+
+
+async def test_a_stop_is_heard_by_runs_of_other_threads() -> None:
+    begun = threading.Event()
+
+    @node
+    async def wait(x: int) -> int:
+        begun.set()
+        await asyncio.sleep(3600)
+        return x
+
+    graph = Graph()
+    graph.add(wait, x=1)
+    runner = WorkflowRunner()
+    other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(runner.run(graph))))
+    await asyncio.to_thread(begun.wait, 10)
+    runner.stop("signal")
+    async with asyncio.timeout(10):
+        with pytest.raises(RunStopped):
+            await other
 
 
 async def test_a_stop_after_the_last_node_is_over_stops_nothing() -> None:
