@@ -7,7 +7,7 @@ Every error carries the exit code that the command line leaves with; INTERFACE: 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "HookError",
@@ -33,6 +33,14 @@ class WorkflowError(Exception):
     """Root of every error that this project raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its message and attributes, not its arguments: a pool of processes hangs when what a worker raised cannot be made again.
+        return _bare, (type(self),), {**self.__dict__, "args": self.args}
+
+
+def _bare(kind: type[WorkflowError]) -> WorkflowError:
+    return kind.__new__(kind)
 
 
 class TaggedValueError(WorkflowError, ValueError):

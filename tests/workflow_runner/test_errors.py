@@ -1,0 +1,48 @@
+"""Errors on their way from a process to another, such as from a pool of processes that run workflows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import pytest
+
+from hookspecs import HookError, PluginMissing, WorkflowError
+from workflow_runner import Deadlock, Graph, GraphInvalid, NodeFailed, NodeTimeout, RunStopped, node, run_workflow
+
+
+@node
+async def boom(x: int) -> int:
+    raise LookupError(f"no {x}")
+
+
+def run_boom(x: int) -> None:
+    graph = Graph()
+    graph.add(boom, node_id="b", x=x)
+    run_workflow(graph, run_id="r")
+
+
+def test_a_pool_of_processes_hears_how_a_run_failed() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(NodeFailed, match="no 7") as caught:
+        pool.map_async(run_boom, [7]).get(timeout=30)
+    assert (caught.value.run_id, caught.value.node_id) == ("r", "b")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Deadlock("r", ["e0", "e1"]),
+        GraphInvalid(["one", "two"]),
+        HookError("plugin", "after_run", ValueError("no")),
+        NodeTimeout("n", 1.5, abandoned=True),
+        PluginMissing("plugin", "not there"),
+        RunStopped("r", "signal", durable=True),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_is_the_same_when_it_was_pickled(error: WorkflowError) -> None:
+    error.add_note("and more")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
