@@ -18,6 +18,7 @@ __all__ = [
     "make_checker",
     "make_deep_checker",
     "only_class",
+    "unwrap",
 ]
 
 Checker = Callable[[Any], Any]
@@ -45,7 +46,7 @@ def describe(annotation: Any) -> str:
 
 def is_list(annotation: Any) -> bool:
     """Whether a handle with this annotation collects one value of each of its edges."""
-    annotation = _unwrap(annotation)
+    annotation = unwrap(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return any(is_list(member) for member in get_args(annotation) if member is not type(None))
     return annotation is list or get_origin(annotation) is list
@@ -132,7 +133,8 @@ def make_deep_checker(annotation: Any) -> Checker | None:
     return check
 
 
-def _unwrap(annotation: Any) -> Any:
+def unwrap(annotation: Any) -> Any:
+    """The type that `Annotated` and `NewType` stand for."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
@@ -144,7 +146,7 @@ def _unwrap(annotation: Any) -> Any:
 
 def _classes(annotation: Any) -> tuple[tuple[type, ...], tuple[Any, ...]] | None:
     """The classes and literal values that an annotation accepts; `None` for anything at all."""
-    annotation = _unwrap(annotation)
+    annotation = unwrap(annotation)
     origin = get_origin(annotation)
     if annotation is None or annotation is type(None):
         return (type(None),), ()

@@ -8,8 +8,10 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints, overload
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Final, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints, overload
 
+from workflow_runner.checker import unwrap
 from workflow_runner.context import Context
 from workflow_runner.errors import NodeDefinitionError
 from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyValueInvalid
@@ -159,7 +161,7 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
                 "Give it a name of its own."
             )
         annotation = hints.get(parameter.name, Any)
-        if annotation is Context or (parameter.name == "context" and parameter.name not in hints):
+        if _needed(annotation) is Context or (parameter.name == "context" and parameter.name not in hints):
             context_name = parameter.name
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
@@ -230,11 +232,22 @@ def _class_type(
 
 
 def _handle(name: str, annotation: Any, default: Any) -> Handle:
-    if annotation is Stream:
+    needed = _needed(annotation)
+    if needed is Stream:
         return Handle(name, Any, True, default)
-    if get_origin(annotation) is Stream:
-        return Handle(name, get_args(annotation)[0], True, default)
+    if get_origin(needed) is Stream:
+        return Handle(name, get_args(needed)[0], True, default)
     return Handle(name, annotation, False, default)
+
+
+def _needed(annotation: Any) -> Any:
+    """An annotation without what is only added to it: `T` of `T | None` and of `Annotated[T, ...]`."""
+    annotation = unwrap(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not NoneType]
+        if len(members) == 1:
+            return _needed(members[0])
+    return annotation
 
 
 def _hints(definition: Any, qualname: str) -> dict[str, Any]:

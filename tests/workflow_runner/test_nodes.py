@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 
@@ -359,6 +359,30 @@ async def test_streams_are_read_in_order() -> None:
     assert found["r"] == [11, 13, 16]
     assert sorted(found["m"][0]) == [("a", 1), ("a", 2), ("a", 3), ("b", 7)]
     assert [x for handle, x in found["m"][0] if handle == "a"] == [1, 2, 3]
+
+
+@node
+async def join(first: Stream[str], second: Stream[str] | None = None, context: Context | None = None) -> str:
+    assert context is not None
+    words = [word async for word in first]
+    return context.node_id + ":" + "".join(words if second is None else [*words, *[word async for word in second]])
+
+
+class Join(Node):
+    first: Annotated[Stream[str], "read first"]
+    second: Annotated[Stream[str], "then second"] | None = None
+
+    def process(self, context: Context) -> str:
+        return context.node_id + ":" + "".join(self.first if self.second is None else [*self.first, *self.second])
+
+
+@pytest.mark.parametrize("kind", [join, Join])
+async def test_a_stream_may_be_left_out(kind: Any) -> None:
+    graph = Graph()
+    one, two = graph.add(each, values=["a", "b"]), graph.add(each, values=["c", "d"])
+    graph.output("one", graph.add(kind, node_id="n1", first=one))
+    graph.output("both", graph.add(kind, node_id="n2", first=one, second=two))
+    assert await outputs(graph) == {"one": ["n1:ab"], "both": ["n2:abcd"]}
 
 
 async def test_a_generator_without_a_consumer_left_is_closed() -> None:
