@@ -143,6 +143,24 @@ def test_of_many_problems_the_first_are_told() -> None:
     assert str(caught.value).endswith("… and 980 more. Mend these first.")
 
 
+def test_the_nearest_names_of_many_wrong_ones_are_not_all_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def look(name: str, known: list[str], n: int) -> list[str]:
+        compared.append(len(known))
+        return [known[0]]
+
+    monkeypatch.setattr("workflow_runner.plan.get_close_matches", look)
+    nodes = [{"id": f"n{i}", "type": "add", "data": {"a": 1}} for i in range(3000)]
+    edges = [{"source": f"n{i}", "target": f"m{i}", "targetHandle": "b"} for i in range(3000)]
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner(nodes=[HERE]).validate(document(*nodes, edges=edges))
+    assert len(caught.value.problems) == 3000
+    assert caught.value.problems[0].endswith("Did you mean 'n0'?")
+    assert caught.value.problems[-1].endswith("'m2999' is no node of the graph.")
+    assert sum(compared) < 20_000
+
+
 async def test_what_editors_add_is_ignored() -> None:
     made = document(
         {**A, "ui_properties": {"x": 1}, "parent_id": "p"},
