@@ -12,11 +12,12 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from types import AsyncGeneratorType, CoroutineType
+from typing import TYPE_CHECKING, Any, Final
 
 from hookspecs import CheckpointRef
 from workflow_runner.context import Context
-from workflow_runner.errors import Cancelled, NodeProtocolError
+from workflow_runner.errors import Cancelled, NodeProtocolError, shorten
 from workflow_runner.stream import Arrivals, Stream
 from workflow_runner.suspension import WorkflowSuspended
 
@@ -72,6 +73,8 @@ class Asked:
     serve: Callable[[], Any]
 
 
+ASYNCHRONOUS: Final = (CoroutineType, AsyncGeneratorType)
+"""What a call of an `async def` gives, and no value."""
 END = object()
 """The answer to a read at the end of a stream."""
 
@@ -201,12 +204,24 @@ class ThreadBody:
             if generates:
                 self._pump(value)
                 value = None
+            elif isinstance(value, ASYNCHRONOUS):
+                raise self._hidden(value)
             last = Returned(value)
         except BaseException as error:  # carried to the event loop, where it ends the firing
             last = Raised(error)
         self._owner = 0
         self._post(last)
         self._thread.ended()
+
+    def _hidden(self, value: Any) -> NodeProtocolError:
+        """What is wrong with a body that is no `def`, but called like one."""
+        error = NodeProtocolError(
+            f"node {self._actor.node_id!r}: its body gave {shorten(value)}, which nobody awaits. A decorator has made a `def` of "
+            "an `async def`; let it wrap one in another `async def`."
+        )
+        if isinstance(value, CoroutineType):
+            value.close()  # else Python warns of it, too, whenever it is collected
+        return error
 
     def _pump(self, body: Iterator[Any]) -> None:
         for value in body:

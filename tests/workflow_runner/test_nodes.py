@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -506,6 +507,38 @@ async def test_an_error_in_a_thread_is_the_cause() -> None:
     graph.add(thread_boom, node_id="t", x=1)
     node_id, cause = await failure(graph)
     assert (node_id, repr(cause)) == ("t", "LookupError('in a thread')")
+
+
+def traced(function: Any) -> Any:
+    """A decorator that does not care how what it wraps is called."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    return wrapper
+
+
+@node
+@traced
+async def hidden(x: int) -> int:
+    return x
+
+
+@node
+@traced
+async def hidden_items(x: int) -> AsyncIterator[int]:
+    yield x
+
+
+@pytest.mark.parametrize(("kind", "what"), [(hidden, "coroutine object hidden"), (hidden_items, "async_generator object hidden")])
+async def test_an_async_body_that_a_decorator_hides_is_refused(kind: Any, what: str) -> None:
+    graph = Graph()
+    graph.add(kind, node_id="n", x=1)
+    node_id, error = await failure(graph)
+    assert node_id == "n"
+    assert isinstance(error, NodeProtocolError)
+    assert what in str(error)
 
 
 async def test_many_streaming_threads_do_not_starve_each_other() -> None:
