@@ -309,21 +309,19 @@ class WorkflowRunner:
             return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:
-        """Stop the runs in progress: each takes a last cut now, saves it, and then raises `RunStopped`.
+        """Stop the runs in progress: each takes a last cut, as soon as its event loop gets to it, and then raises `RunStopped`.
 
-        One that is still being read to be resumed does not begin. Runs in event loops of other threads than the caller's stop
-        as soon as these get to it.
+        One that is still being read to be resumed does not begin. It may be called in any thread, and by a handler of
+        `signal.signal`.
 
         Args:
             reason: `"signal"`, or a word of your own.
         """
         self._stopped = (self._stopped[0] + 1, reason)
         for run in tuple(self._running):
-            if run.loop is asyncio._get_running_loop():
-                run.stop(reason)
-            else:
-                with suppress(RuntimeError):  # the loop is closed, and nothing runs in it any more
-                    run.loop.call_soon_threadsafe(run.stop, reason)
+            # Not at once: a signal handler may stand in the middle of a step, and a sleeping loop has to be woken.
+            with suppress(RuntimeError):  # the loop is closed, and nothing runs in it any more
+                run.loop.call_soon_threadsafe(run.stop, reason)
 
     @property
     def abandoned(self) -> bool:

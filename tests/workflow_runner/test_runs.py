@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -350,24 +352,54 @@ async def test_stop_says_whether_the_run_can_be_resumed() -> None:
             await task
 
 
-async def test_a_stop_is_heard_by_runs_of_other_threads() -> None:
-    begun = threading.Event()
+BEGUN = threading.Event()
 
-    @node
-    async def wait(x: int) -> int:
-        begun.set()
-        await asyncio.sleep(3600)
-        return x
 
+@node
+async def wait(x: int) -> int:
+    BEGUN.set()
+    await asyncio.sleep(3600)
+    return x
+
+
+def waiting() -> Graph:
+    BEGUN.clear()
     graph = Graph()
     graph.add(wait, x=1)
-    runner = WorkflowRunner()
+    return graph
+
+
+async def test_a_stop_is_heard_by_runs_of_other_threads() -> None:
+    runner, graph = WorkflowRunner(), waiting()
     other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(runner.run(graph))))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(BEGUN.wait, 10)
     runner.stop("signal")
     async with asyncio.timeout(10):
         with pytest.raises(RunStopped):
             await other
+
+
+def test_a_stop_of_a_signal_handler_is_heard_at_once() -> None:
+    runner, graph = WorkflowRunner(), waiting()
+
+    def kill() -> None:
+        BEGUN.wait(10)
+        time.sleep(0.1)  # the loop sleeps until then
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    async def run() -> None:
+        async with asyncio.timeout(10):
+            await runner.run(graph)
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: runner.stop("signal"))
+    killer = threading.Thread(target=kill)
+    try:
+        killer.start()
+        with pytest.raises(RunStopped):
+            asyncio.run(run())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        killer.join()
 
 
 async def test_a_stop_after_the_last_node_is_over_stops_nothing() -> None:
