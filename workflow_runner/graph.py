@@ -117,7 +117,7 @@ class Graph:
 
         Raises:
             NodeDefinitionError: it is not a node.
-            GraphInvalid: a list of outputs holds something else, too.
+            GraphInvalid: a list of outputs holds something else, too, or another value holds outputs.
         """
         if isinstance(node, str):
             name = node
@@ -135,6 +135,10 @@ class Graph:
             sources = value if isinstance(value, (list, tuple)) and value else [value]
             outputs = [source for source in sources if isinstance(source, (NodeRef, Output))]
             if not outputs:
+                if _refers(value):
+                    raise GraphInvalid(
+                        [f"node {node_id!r}, handle {handle!r}: outputs of nodes stand inside a value. Give them by themselves."]
+                    )
                 data[handle] = value
                 continue
             if len(outputs) < len(sources):
@@ -269,6 +273,15 @@ class Graph:
                     lines.append(f"node {i!r}: property {key!r} was {before!r} and is {after!r}")
         lines += _edge_differences(self.edges, other.edges)
         return lines
+
+
+def _refers(value: Any) -> bool:
+    """Whether outputs of nodes stand somewhere inside a property, whose body would be given the references."""
+    if isinstance(value, Mapping):
+        return any(map(_refers, value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(map(_refers, value))
+    return isinstance(value, (NodeRef, Output))
 
 
 class _Nothing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +202,16 @@ def test_a_list_is_one_of_outputs_or_of_values() -> None:
         graph.add(collect, rows=[source, 2.0])
     assert [node.id for node in graph.nodes] == ["add"]
     assert not graph.edges
+
+
+@pytest.mark.parametrize("nest", [lambda one: {"k": one}, lambda one: [[one]], lambda one: [1, {"k": (one,)}]])
+def test_an_output_inside_a_value_is_refused(nest: Callable[[Any], Any]) -> None:
+    graph = Graph()
+    source = graph.add(split, text="a")
+    for output in (source, source["word"]):
+        with pytest.raises(GraphInvalid, match="node 'collect', handle 'rows': outputs of nodes stand inside a value"):
+            graph.add(collect, rows=nest(output))
+    assert [node.id for node in graph.nodes] == ["split"]
 
 
 def test_an_edge_from_another_node_differs_whatever_the_ids_are() -> None:
