@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
@@ -52,6 +52,8 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class NodeRef:
     """A node that was added to a graph. It stands for its output `output`; `ref["word"]` is another."""
+
+    __iter__: ClassVar[None] = None  # else Python asks for the outputs 0, 1, 2, … without end
 
     node_id: str
 

@@ -204,6 +204,12 @@ def test_a_list_is_one_of_outputs_or_of_values() -> None:
     assert not graph.edges
 
 
+@pytest.mark.parametrize("use", [lambda ref: list(ref), lambda ref: "word" in ref, lambda ref: dict([ref])])
+def test_a_node_is_no_list_of_its_outputs(use: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError):
+        use(Graph().add(split, text="a"))
+
+
 @pytest.mark.parametrize("nest", [lambda one: {"k": one}, lambda one: [[one]], lambda one: [1, {"k": (one,)}]])
 def test_an_output_inside_a_value_is_refused(nest: Callable[[Any], Any]) -> None:
     graph = Graph()
