@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
@@ -16,6 +16,8 @@ from workflow_runner.nodetype import NodeType
 
 __all__ = ["SYNC_MODES", "EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
 
+DEEPEST: Final = 100
+"""Levels of a property that are looked through: it may hold itself."""
 SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
 
 
@@ -277,12 +279,11 @@ class Graph:
         return lines
 
 
-def _refers(value: Any) -> bool:
+def _refers(value: Any, depth: int = 0) -> bool:
     """Whether outputs of nodes stand somewhere inside a property, whose body would be given the references."""
-    if isinstance(value, Mapping):
-        return any(map(_refers, value.values()))
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(map(_refers, value))
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        items = value.values() if isinstance(value, Mapping) else value
+        return depth < DEEPEST and any(_refers(item, depth + 1) for item in items)
     return isinstance(value, (NodeRef, Output))
 
 

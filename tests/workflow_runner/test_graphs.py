@@ -220,6 +220,14 @@ def test_an_output_inside_a_value_is_refused(nest: Callable[[Any], Any]) -> None
     assert [node.id for node in graph.nodes] == ["split"]
 
 
+def test_a_property_may_hold_itself() -> None:
+    value: list[object] = [1]
+    value.append(value)
+    graph = Graph()
+    graph.add("workflow.Preview", "seen", value=value)
+    assert graph.nodes[0].data["value"] is value
+
+
 def test_an_edge_from_another_node_differs_whatever_the_ids_are() -> None:
     graphs = [Graph(edges=[EdgeSpec(source, handle, "b", "a")]) for source, handle in (("a", "x.y"), ("a.x", "y"))]
     assert graphs[0].differences(graphs[1])
