@@ -13,6 +13,7 @@ __all__ = [
     "Deadlock",
     "GraphChanged",
     "GraphInvalid",
+    "InputChanged",
     "InputInvalid",
     "ItemTypeError",
     "LogOverflow",
@@ -185,6 +186,31 @@ class SourceChanged(RunnerError):
         )
         self.run_id = run_id
         self.node_id = node_id
+
+
+class InputChanged(RunnerError):
+    """Raised when the code of a node that had begun changed, and an input is a stream now and was none, or was one and is none.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        type_name: its type.
+        handle: the input.
+        streams: whether it is a stream now.
+    """
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, node_id: str, type_name: str, handle: str, streams: bool) -> None:
+        change = "is a stream now and was none" if streams else "was a stream and is none now"
+        super().__init__(
+            f"the source of {type_name!r} changed: input {handle!r} {change}, so node {node_id!r} of run {run_id!r}, which had "
+            "begun, cannot go on with what it holds. Restore the old source until the node is over, or go on from a checkpoint "
+            "before it began, with --checkpoint."
+        )
+        self.run_id = run_id
+        self.node_id = node_id
+        self.handle = handle
 
 
 class NodeFailed(RunnerError):

@@ -254,6 +254,7 @@ class WorkflowRunner:
             OutcomeUnknown: a node that is not replayable was in progress when the run ended, and nothing is decided about it.
             InputInvalid: a value does not fit its node, or a node is decided twice.
             SourceChanged: a node's source changed in the middle of a step.
+            InputChanged: a node that had begun takes an input as a stream that was none, or the other way round.
             NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed.
             RunHeld: another worker holds the run.
             LeaseLost: another worker took it over meanwhile.

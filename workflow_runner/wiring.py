@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from hookspecs import NodeSnapshot, Suspension
 from workflow_runner.actor import Actor
 from workflow_runner.edge import Edge
-from workflow_runner.errors import SourceChanged
+from workflow_runner.errors import InputChanged, SourceChanged
 from workflow_runner.firing import FiringActor
 from workflow_runner.plain import PlainActor
 from workflow_runner.plan import Drive, PlannedEdge, PlannedNode
@@ -110,6 +110,7 @@ class Wiring:
 
         Raises:
             SourceChanged: a node must repeat what it had emitted, with other code.
+            InputChanged: a node must go on with what it holds, with code that takes it in another way.
         """
         plan = self._run.plan.nodes
         self.completed = completed
@@ -122,7 +123,13 @@ class Wiring:
 
     def _check_source(self, planned: PlannedNode, node: NodeSnapshot) -> None:
         run = self._run
-        if node.emitted and node.source and node.node_id not in run.accept_changed and planned.type.fingerprint != node.source:
+        if planned.type.fingerprint == node.source:
+            return
+        for handle in planned.slots if node.firing else ():
+            streams, streamed = planned.type.handles[handle].stream, node.arguments is not None and handle not in node.arguments
+            if streams != streamed:
+                raise InputChanged(run.run_id, node.node_id, planned.type.name, handle, streams)
+        if node.emitted and node.source and node.node_id not in run.accept_changed:
             raise SourceChanged(run.run_id, node.node_id, planned.type.name, node.emitted)
 
 

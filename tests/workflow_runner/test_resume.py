@@ -26,6 +26,7 @@ from workflow_runner import (
     Context,
     Graph,
     GraphChanged,
+    InputChanged,
     NodeFailed,
     ReplayDiverged,
     RunStopped,
@@ -257,6 +258,56 @@ async def test_changed_source_may_read_its_streams_in_another_order() -> None:
     memory.nodes["s"] = replace(memory.nodes["s"], source="another")
     async with asyncio.timeout(10):
         assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [[[0, 1, 2], [0, 1]]]}
+
+
+@node
+async def halting(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        if "halting" in BROKEN and i == 3:
+            await asyncio.sleep(0.02)  # its consumer takes what is there
+            raise RuntimeError("broken")
+        yield i
+
+
+@node(type="shop.sum_up")
+async def one_by_one(items: int) -> int:
+    if "one_by_one" in BROKEN and items == 2:
+        raise RuntimeError("broken")
+    return items
+
+
+@node(type="shop.sum_up")
+async def as_stream(items: Stream[int]) -> int:
+    return sum([x async for x in items])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "broken", "outputs"),
+    [
+        pytest.param(one_by_one, as_stream, "halting", [0, 1, 2, 3, 4], id="a stream now, between firings"),
+        pytest.param(one_by_one, as_stream, "one_by_one", [0, 1, 2, 3, 4], id="a stream now, in a firing"),
+        pytest.param(as_stream, one_by_one, "halting", [10], id="no stream any more"),
+    ],
+)
+async def test_an_input_that_became_a_stream_or_is_none_any_more_is_refused(
+    before: Any, after: Any, broken: str, outputs: list[int]
+) -> None:
+    def summed(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", items=made.add(halting, "halting", n=5)))
+        return made
+
+    BROKEN.add(broken)
+    memory = Memory()
+    await interrupted(memory, summed(before))
+    BROKEN.clear()
+    saved = memory.nodes["s"]
+    for accepted in ((), ("s",)):
+        with pytest.raises(InputChanged, match=r"input 'items'.*Restore the old source") as caught:
+            await hosted(memory).resume("r", graph=summed(after), accept_changed=accepted)
+        assert (caught.value.node_id, caught.value.handle, caught.value.exit_code) == ("s", "items", 2)
+    assert memory.nodes["s"] == saved
+    assert (await hosted(memory).resume("r", graph=summed(before))).outputs == {"out": outputs}
 
 
 async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> None:
