@@ -48,7 +48,7 @@ class Policy:
         explicit: save only when a node asks with `context.checkpoint()` or suspends, and at the end.
         on_suspend: save when nothing can move but nodes that are suspended.
         on_error: save when a node fails.
-        on_signal: save when the run is stopped by a signal or cancelled.
+        on_signal: save when the run is stopped by a signal or by `WorkflowRunner.stop`, or cancelled.
         durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else. `"async"`: `every_nodes` and
             `every_firing` do not wait, saves are written behind; `before`, `after` and a node that asks still do. `"exit"`:
             nothing is saved before the end but what a node asks for.

@@ -116,7 +116,8 @@ class RunControl(Protocol):
         """Choose at which ends of a run the runner takes a last cut by itself.
 
         Args:
-            moments: of `"suspend"`, `"error"`, `"signal"`, `"cancel"`. The end of a completed run is always saved.
+            moments: of `"suspend"`, `"error"`, `"signal"` (any stop from outside), `"cancel"`. The end of a completed run is
+                always saved.
         """
 
 

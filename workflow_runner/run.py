@@ -176,7 +176,8 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """Stop from outside: take the cut now, let nothing more count, then cancel."""
-        self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused")
+        moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
+        self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)
 
     async def _drive(self) -> None:
         snapshot: Snapshot | None = None
@@ -378,13 +379,20 @@ class Run:
         self.ending.save_failed(error)
         self._stop(error, "error", "failed")
 
-    def _stop(self, error: BaseException | None, reason: str, status: RunStatus, actor: Actor | None = None) -> None:
+    def _stop(
+        self,
+        error: BaseException | None,
+        reason: str,
+        status: RunStatus,
+        actor: Actor | None = None,
+        moment: str | None = None,
+    ) -> None:
         if self.stopping or self._over.done():  # what comes after the end of the last node stops nothing
             return
         self.stopping = True
         self.ending.stop(error, reason)
         if self.saver is not None:
-            wanted = reason in self._final_moments or status == "suspended"
+            wanted = (moment or reason) in self._final_moments or status == "suspended"
             text = actor.error if actor is not None else str(error)
             failed = actor.node_id if actor is not None else None
             self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)

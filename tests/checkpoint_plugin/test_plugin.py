@@ -213,18 +213,33 @@ async def wait_at(x: int) -> int:
     return x
 
 
-async def test_a_stopped_run_is_paused_and_goes_on(store_url: str) -> None:
+@pytest.mark.parametrize("reason", ["signal", "deployment", "error"])
+async def test_a_stopped_run_is_paused_and_goes_on(store_url: str, reason: str) -> None:
     graph = Graph()
     graph.output("out", graph.add(wait_at, x=graph.add(count, n=2)))
     first = runner(store_url)
     task = asyncio.ensure_future(first.run(graph, enable={"checkpoint": True}, run_id="r"))
     await called("wait")
-    first.stop("signal")
+    first.stop(reason)
     with pytest.raises(RunStopped, match="workflow resume r"):
         await task
     assert await status(store_url) == "paused"
+    assert await checkpoints(store_url) == [reason]
     STOP_AT.append(0)
     assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [0, 1]}
+
+
+async def test_a_stop_for_whatever_reason_saves_nothing_without_on_signal(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(wait_at, x=1))
+    first = runner(store_url)
+    task = asyncio.ensure_future(first.run(graph, enable={"checkpoint": {"on_signal": False}}, run_id="r"))
+    await called("wait")
+    first.stop("error")
+    with pytest.raises(RunStopped):
+        await task
+    assert await status(store_url) == "paused"
+    assert await checkpoints(store_url) == []
 
 
 async def test_a_cancelled_run_is_paused_after_its_cut(store_url: str) -> None:
