@@ -19,6 +19,7 @@ PACKAGES = str(Path(workflow_runner.__file__).parents[1])
 
 NODES = '''
 import asyncio
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -35,6 +36,11 @@ async def value(a: Any) -> Any:
 @node
 async def loud(a: Any) -> Any:
     print("said by a node")
+    return a
+
+@node
+def runs_a_program(a: Any) -> Any:
+    subprocess.run(["printf", "said by a program"], check=True)
     return a
 
 @node

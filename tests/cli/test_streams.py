@@ -58,6 +58,14 @@ def test_nobody_gave_it_a_standard_output(tmp_path: Path, node: str, code: int, 
     assert "Traceback" not in done.stderr and "fault" not in done.stderr
 
 
+def test_what_programs_that_a_body_starts_print_is_no_part_of_the_json(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "runs_a_program")
+    done = workflow("run", graph, *NODES, "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["outputs"] == {"out": [1]}
+    assert "said by a program" in done.stderr
+    assert "said by a program" in workflow("run", graph, *NODES, cwd=tmp_path).stdout
+
+
 def test_nobody_gave_it_a_standard_error(tmp_path: Path) -> None:
     done = shell("2>&-", "run", write_graph(tmp_path, "loud"), *NODES, "--json", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)["outputs"]) == (0, {"out": [1]})

@@ -7,14 +7,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext, redirect_stdout
+from contextlib import ExitStack
 from typing import Any, Final
 
 from hookspecs import WorkflowError
 from workflow_runner.cli.progress import open_progress
 from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, print_json
 from workflow_runner.cli.signals import StopSignals
-from workflow_runner.cli.streams import settle
+from workflow_runner.cli.streams import printing_aside, settle
 from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
 from workflow_runner.events import CheckpointSaved, Event, RunStarted
 from workflow_runner.runner import Result, WorkflowRunner
@@ -42,7 +42,7 @@ class Execution:
         self.run_id = run_id
         self._as_json = as_json
         self._quiet = quiet
-        self._output = sys.stdout
+        self._aside = ExitStack()
 
     def drive(self, runner: WorkflowRunner, start: Start) -> int:
         """Run to the end, and report.
@@ -57,7 +57,9 @@ class Execution:
         loops = asyncio.Runner()
         stopper = Stopper(runner, loops, give_up=lambda: self._give_up(signals))
         signals = StopSignals(stopper.stop)
-        with redirect_stdout(sys.stderr) if self._as_json else nullcontext(), open_progress(self._quiet) as show, signals:
+        if self._as_json:
+            self._aside.enter_context(printing_aside())
+        with self._aside, open_progress(self._quiet) as show, signals:
             if show is not None:
                 runner.subscribe(show)
             try:
@@ -102,7 +104,7 @@ class Execution:
         code = signals.exit_code or FAULT
         told = "a body kept the event loop busy, so no checkpoint was taken at the end. Let it await now and then."
         error = RunnerError(f"run {self.run_id!r} was left {PATIENCE_SECONDS:g} s after the signal: {told}")
-        sys.stdout = self._output
+        self._aside.close()
         self._print(RunReport(self.run_id, "paused", error=error))
         leave(code)
 

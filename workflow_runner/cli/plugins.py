@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict
 
 import click
@@ -12,6 +10,7 @@ import click
 from hookspecs import PluginDescription, PluginHost, describe_plugins
 from workflow_runner.cli.options import common_options
 from workflow_runner.cli.report import print_json
+from workflow_runner.cli.streams import printing_aside
 
 __all__ = ["plugins"]
 
@@ -29,7 +28,7 @@ def plugins(host: PluginHost, as_json: bool, quiet: bool, blocked: tuple[str, ..
       workflow plugins
       workflow plugins -p no:checkpoint
     """
-    with redirect_stdout(sys.stderr):  # a plugin may print when it is imported
+    with printing_aside():  # a plugin may print when it is imported
         found = describe_plugins(host)
     if as_json:
         print_json({"plugins": [asdict(description) for description in found]})

@@ -8,16 +8,17 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["UNWRITTEN", "settle", "standard_streams"]
+__all__ = ["UNWRITTEN", "printing_aside", "settle", "standard_streams"]
 
 UNWRITTEN: Final = 74
 """The exit code where all was well but standard output, which could not be written."""
+STANDARD_ERROR: Final = 2
 UNREAD: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
 """Errors of a stream that nobody reads: the other end is closed, or it is itself."""
 
@@ -61,6 +62,24 @@ def standard_streams() -> Iterator[None]:
     finally:
         _flush()
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def printing_aside() -> Iterator[None]:
+    """As long as the context lasts, all that is printed goes to standard error: by bodies, and by programs that they start."""
+    outlet = _outlet(sys.stdout)
+    with redirect_stdout(sys.stderr):
+        if not isinstance(outlet, Outlet):  # that of a test, which no program that is started can reach
+            yield
+            return
+        number = outlet.fileno()
+        kept = os.dup(number)
+        os.dup2(STANDARD_ERROR, number)
+        try:
+            yield
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
 
 
 def settle(code: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -11,6 +9,7 @@ import click
 from hookspecs import PluginHost, WorkflowError
 from workflow_runner.cli.options import common_options, nodes_option, read_graph
 from workflow_runner.cli.report import error_object, exit_code_of, explain, print_json
+from workflow_runner.cli.streams import printing_aside
 from workflow_runner.errors import GraphInvalid
 from workflow_runner.graph import Graph
 from workflow_runner.runner import WorkflowRunner
@@ -34,7 +33,7 @@ def validate(host: PluginHost, graph: str, nodes: tuple[str, ...], as_json: bool
     """
     try:
         checked = Graph.from_document(read_graph(graph))
-        with redirect_stdout(sys.stderr):  # a module may print when it is imported
+        with printing_aside():  # a module may print when it is imported
             WorkflowRunner(plugins=host, nodes=nodes).validate(checked)
             host.bind(checked.enable)
     except WorkflowError as error:
