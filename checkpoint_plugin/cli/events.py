@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,7 @@ def events(
     Example:
       workflow events 019c0d3e-7c1a-7d22-b7e7-3f1c5d0e9a55 --follow
     """
+    output = sys.stdout
 
     async def read(store: Store) -> Sequence[EventRecord]:
         found = await _events(store, run_id, kinds, node_id, after)
@@ -60,9 +62,9 @@ def events(
             for record in await _events(store, run_id, kinds, node_id, seen):
                 seen = record.seq
                 if as_json:
-                    click.echo(json.dumps(_document(record)))
+                    click.echo(json.dumps(_document(record)), file=output)
                 elif not quiet:
-                    click.echo("  ".join(one_line(value) for value in _row(record).values()))
+                    click.echo("  ".join(one_line(value) for value in _row(record).values()), file=output)
             if over:
                 return
             await asyncio.sleep(FOLLOW_SECONDS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -61,4 +63,5 @@ def read_store(url: str | None, work: Callable[[Store], Awaitable[T]], blobs: st
         finally:
             await store.close()
 
-    return asyncio.run(main())
+    with redirect_stdout(sys.stderr):  # a package whose types are met may print when it is imported
+        return asyncio.run(main())

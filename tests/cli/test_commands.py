@@ -234,3 +234,19 @@ def test_a_fault_of_ours_is_exit_70(tmp_path: Path, installed: dict[str, str]) -
     assert "KeyError: 'unforeseen'" in done.stderr
     assert "WORKFLOW_DEBUG=1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.plugin
+@pytest.mark.parametrize("command", ["show", "db check", "checkpoints", "events", "events --follow"])
+def test_what_a_package_prints_when_it_is_imported_is_no_part_of_the_json(tmp_path: Path, command: str) -> None:
+    entries = {"workflow_runner.codecs": {"chatty": "chatty:register_codecs"}}
+    source = "print('hello from chatty')\n\ndef register_codecs(registry):\n    print('registers')\n"
+    install_distribution(tmp_path / "installed", "chatty", entries=entries, modules={"chatty": source})
+    env = environment(tmp_path / "installed")
+    graph = write_graph(tmp_path, "value")
+    options = ("--input", "a=1", "--run-id", "r", "--enable", 'checkpoint={"events": true}')
+    assert workflow("run", graph, "--nodes", "nodes.py", *options, cwd=tmp_path, env=env).returncode == 0
+    done = workflow(*command.split(), "r", "--json", cwd=tmp_path, env=env)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines if command == "events --follow" else len(lines) == 1
