@@ -93,10 +93,12 @@ class Context:
             asked already.
 
         Raises:
+            TypeError: the reason is no text.
             Cancelled: the run was stopped.
         """
         actor = self._actor
         actor.check_alive()
+        _check_text("checkpoint", reason)
         if actor.run.saver is None or actor.swallow_left:
             return None
         return await actor.run.saver.request(reason)
@@ -117,11 +119,15 @@ class Context:
             The answer, where the body is run again and was answered here; else this call does not return.
 
         Raises:
+            TypeError: the reason is no text, or the metadata are no mapping.
             WorkflowSuspended: to end the body.
             SuspensionUnavailable: nothing is enabled that stores the run.
             ReplayDiverged: the step was run again and has not emitted what it had emitted before.
             Cancelled: the run was stopped.
         """
+        _check_text("suspend", reason)
+        if not isinstance(metadata, Mapping | None):
+            raise TypeError(f"the metadata of suspend are a mapping, not {metadata!r}. For example metadata={{'amount': 10}}.")
         return await self._actor.suspend(reason, state, metadata, None)
 
     async def sleep_until(self, when: datetime) -> None:
@@ -219,3 +225,8 @@ class Context:
     def end(self, ended: Ended) -> None:
         """The try of the body that was given it is over: from now on it changes nothing."""
         self._actor = cast("BodyActor", ended)
+
+
+def _check_text(call: str, reason: object) -> None:
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of {call} is text for people, not {reason!r}.")

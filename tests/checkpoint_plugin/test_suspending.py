@@ -376,6 +376,27 @@ class Ear:
         self.heard.append(outcome)
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda context: context.suspend(5), "the reason of suspend is text for people, not 5"),
+        (lambda context: context.suspend("why", metadata=[("a", 1)]), "the metadata of suspend are a mapping, not"),
+        (lambda context: context.checkpoint(None), "the reason of checkpoint is text for people, not None"),
+    ],
+)
+async def test_what_is_no_reason_fails_its_node_and_no_save(store_url: str, call: Any, told: str) -> None:
+    @node
+    async def asks(x: int, context: Context) -> Any:
+        return await call(context)
+
+    graph = Graph()
+    graph.add(asks, node_id="asks", x=1)
+    with pytest.raises(NodeFailed, match=told) as caught:
+        await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert await status(store_url) == "failed"
+
+
 async def test_hooks_hear_of_a_suspension(store_url: str) -> None:
     ear = Ear()
     host: PluginHost = Host(store_url)
