@@ -14,7 +14,7 @@ from checkpoint_plugin import update_suspended_state
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, hookimpl
-from tests.checkpoint_plugin.test_plugin import Host, runner, status
+from tests.checkpoint_plugin.test_plugin import Host, checkpoints, runner, status
 from workflow_runner import (
     Context,
     Graph,
@@ -374,6 +374,22 @@ class Ear:
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
         """Note it."""
         self.heard.append(outcome)
+
+
+async def test_an_answer_that_was_wrong_is_given_anew_from_before_it(store_url: str) -> None:
+    @node
+    async def adds(x: int, context: Context) -> int:
+        return x + int(await context.suspend("how much?"))
+
+    graph = Graph()
+    graph.output("out", graph.add(adds, node_id="adds", x=1))
+    await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    with pytest.raises(NodeFailed, match="invalid literal"):
+        await runner(store_url).resume("r", graph=graph, updates={"adds": "much"})
+    with pytest.raises(NodeNotWaiting):
+        await runner(store_url).resume("r", graph=graph, updates={"adds": 2})
+    assert (await checkpoints(store_url))[:2] == ["suspend", "answer"]
+    assert (await runner(store_url).resume("r", graph=graph, checkpoint=1, updates={"adds": 2})).outputs == {"out": [3]}
 
 
 @pytest.mark.parametrize(
