@@ -53,6 +53,9 @@ class RecoveryService:
         lease_seconds: how long a run saved by hand is owned after the last sign of life.
         max_attempts: a run of which so many recoveries came to no end is set aside.
         blocked: names of plugins that the process of a run does not import.
+
+    Raises:
+        ValueError: `max_attempts` is below 1.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class RecoveryService:
         max_attempts: int = MAX_ATTEMPTS,
         blocked: Collection[str] = (),
     ) -> None:
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is at least 1, not {max_attempts}: runs would be set aside before any recovery.")
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._access = StoreAccess(url, store)
         self._resumption = Resumption(self.worker_id, execute, nodes, lease_seconds, blocked)
@@ -201,7 +206,7 @@ class RecoveryService:
             What came of each.
 
         Raises:
-            ValueError: as `find_stuck_runs`.
+            ValueError: as `find_stuck_runs`, or `at_once` is below 1.
             StoreError: the store cannot be used.
         """
         return [outcome async for outcome in self.recover(max_age, at_once=at_once, paused=paused)]
@@ -228,9 +233,13 @@ class RecoveryService:
             What came of each. Whoever leaves off before the end closes it: runs that are executed are then stopped.
 
         Raises:
-            ValueError: as `find_stuck_runs`.
+            ValueError: as `find_stuck_runs`, or `at_once` is below 1, or `watch_seconds` is not above 0.
             StoreError: the store cannot be used, and nobody is told.
         """
+        if at_once < 1:
+            raise ValueError(f"at_once is at least 1, not {at_once}: no run would ever be resumed.")
+        if watch_seconds is not None and not watch_seconds > 0:
+            raise ValueError(f"watch_seconds is above 0, not {watch_seconds}. Leave it out to look once.")
         work = RecoveryPass(self._access, self._resumption, Search(_age(max_age), paused=paused), self._max_attempts)
         return work.outcomes(at_once, watch_seconds, trouble)
 

@@ -324,6 +324,18 @@ async def test_a_run_saved_by_hand_is_executed_under_a_lease(store: Store, store
         await service.resume("r")
 
 
+async def test_numbers_by_which_nothing_is_ever_resumed_are_refused(store: Store) -> None:
+    await saved(store)
+    with pytest.raises(ValueError, match="max_attempts is at least 1, not 0"):
+        RecoveryService(store=store, max_attempts=0)
+    service = RecoveryService(store=store)
+    with pytest.raises(ValueError, match="at_once is at least 1, not 0"):
+        await service.recover_all(0, at_once=0)
+    for seconds in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="watch_seconds is above 0"):
+            service.recover(watch_seconds=seconds)
+
+
 async def test_a_run_that_fails_again_is_failed(store: Store) -> None:
     await saved(store)
 
