@@ -55,6 +55,7 @@ class RecoveryService:
         blocked: names of plugins that the process of a run does not import.
 
     Raises:
+        TypeError: `nodes` or `blocked` is one text.
         ValueError: `max_attempts` is below 1.
     """
 
@@ -70,6 +71,9 @@ class RecoveryService:
         max_attempts: int = MAX_ATTEMPTS,
         blocked: Collection[str] = (),
     ) -> None:
+        for name, given in (("nodes", nodes), ("blocked", blocked)):
+            if isinstance(given, str):
+                raise TypeError(f"{name} is a list, not the text {given!r}. Give {name}=[{given!r}].")
         if max_attempts < 1:
             raise ValueError(f"max_attempts is at least 1, not {max_attempts}: runs would be set aside before any recovery.")
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

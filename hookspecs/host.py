@@ -48,9 +48,14 @@ class PluginHost:
 
     Args:
         blocked: names of plugins that are not even imported; those in WORKFLOW_DISABLE_PLUGINS join them.
+
+    Raises:
+        TypeError: `blocked` is one text.
     """
 
     def __init__(self, blocked: Iterable[str] = ()) -> None:
+        if isinstance(blocked, str):
+            raise TypeError(f"blocked is a list of names, not the text {blocked!r}. Give [{blocked!r}].")
         self._blocked = frozenset(blocked) | names_blocked_by_environment()
         self._registered: dict[str, Registered] = {}
         self._found: dict[str, dict[str, PluginEntry]] = {}

@@ -104,6 +104,7 @@ class WorkflowRunner:
         threads: Callable[[], BodyThread] = BodyThread,
         on_failure: OnFailure | None = None,
     ) -> None:
+        _refuse_text("nodes", nodes)
         if edge_capacity < 1 or max_edge_capacity < edge_capacity:
             raise ValueError(
                 f"edge_capacity is at least 1 and at most max_edge_capacity, not {edge_capacity} and {max_edge_capacity}."
@@ -261,6 +262,8 @@ class WorkflowRunner:
             Exception: else as `run`.
         """
         check_run_id(run_id)
+        _refuse_text("accept_changed", accept_changed)
+        _refuse_text("replay", replay)
         stopped = self._stopped
         async with self._loaded(run_id, enable or {}, url, outputs=checkpoint is None) as (name, loader, stored):
             if checkpoint == "latest-intact" and stored.status == "completed":
@@ -395,6 +398,12 @@ def _graph_of(graph: AnyGraph) -> Graph:
     if isinstance(graph, CompiledGraph):
         return graph.graph
     return graph if isinstance(graph, Graph) else Graph.from_document(graph)
+
+
+def _refuse_text(name: str, given: object) -> None:
+    """A text is a list of its letters to Python, and never what was meant."""
+    if isinstance(given, str):
+        raise TypeError(f"{name} is a list, not the text {given!r}. Give {name}=[{given!r}].")
 
 
 def run_workflow(

@@ -324,6 +324,12 @@ async def test_a_run_saved_by_hand_is_executed_under_a_lease(store: Store, store
         await service.resume("r")
 
 
+@pytest.mark.parametrize("name", ["nodes", "blocked"])
+def test_one_text_is_no_list(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Give {name}=\['nodes.py'\]"):
+        RecoveryService(**{name: "nodes.py"})  # type: ignore[arg-type]
+
+
 async def test_numbers_by_which_nothing_is_ever_resumed_are_refused(store: Store) -> None:
     await saved(store)
     with pytest.raises(ValueError, match="max_attempts is at least 1, not 0"):

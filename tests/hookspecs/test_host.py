@@ -332,3 +332,8 @@ def test_where_nothing_is_enabled_no_hooks_are_declared(monkeypatch: pytest.Monk
     host.teacher()(registry)
     with pytest.raises(AssertionError, match="for none"):
         host.register(object(), "mine").bind({})
+
+
+def test_one_text_is_no_list_of_plugins_to_block() -> None:
+    with pytest.raises(TypeError, match=r"Give \['checkpoint'\]"):
+        PluginHost(blocked="checkpoint")

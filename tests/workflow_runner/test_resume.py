@@ -320,6 +320,16 @@ async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> 
         await hosted(memory).resume("r", enable={"memory": False}, graph=graph())
 
 
+async def test_one_text_is_no_list_of_nodes() -> None:
+    with pytest.raises(TypeError, match=r"Give nodes=\['nodes.py'\]"):
+        WorkflowRunner(nodes="nodes.py")
+    runner = hosted(Memory())
+    with pytest.raises(TypeError, match=r"Give accept_changed=\['s'\]"):
+        await runner.resume("r", accept_changed="s")
+    with pytest.raises(TypeError, match=r"Give replay=\['s'\]"):
+        await runner.resume("r", replay="s")
+
+
 async def test_a_stop_while_the_run_is_read_keeps_it_from_beginning() -> None:
     class Slow(Memory):
         async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
