@@ -60,8 +60,9 @@ class Decisions:
                 given[node_id] = value
             else:
                 answered[node_id] = _answer(run_id, node_id, nodes.get(node_id), node_id in over, value)
-        if undecided := [node_id for node_id in unknown if node_id not in self.replay and node_id not in given]:
-            raise OutcomeUnknown(run_id, undecided)
+        decided = [node_id for node_id in unknown if node_id in self.replay or node_id in given]
+        if undecided := [node_id for node_id in unknown if node_id not in decided]:
+            raise OutcomeUnknown(run_id, undecided, decided)
         return answered, given
 
 

@@ -312,21 +312,32 @@ class ReplayDiverged(RunnerError):
 class OutcomeUnknown(RunnerError):
     """Raised when a run ended while nodes declared `replayable=False` were in progress: a person must decide.
 
-    Nothing ran; the run can be resumed with a decision for each.
+    Nothing ran; the run can be resumed with a decision for each, all in one command.
 
     Args:
         run_id: the run.
-        node_ids: the nodes.
+        node_ids: the nodes that are not decided.
+        decided: the other nodes of unknown outcome, whose decisions must be given again.
     """
 
-    def __init__(self, run_id: str, node_ids: Sequence[str]) -> None:
+    def __init__(self, run_id: str, node_ids: Sequence[str], decided: Sequence[str] = ()) -> None:
         first, names = node_ids[0], ", ".join(map(repr, node_ids))
-        nodes, each = (f"nodes {names}", "each of them") if len(node_ids) > 1 else (f"node {names}", "it")
+        subject = f"nodes {names} were" if len(node_ids) > 1 else f"node {names} was"
+        together = (*node_ids, *decided)
+        if len(together) > 1:
+            replays = " ".join(f"--replay {node_id}" for node_id in together)
+            choice = (
+                f"decide for {', '.join(map(repr, together))} in one command: `workflow resume {run_id} {replays}` runs them "
+                "again, and `--set NODE=JSON` in the place of `--replay NODE` takes JSON for what it returned."
+            )
+        else:
+            choice = (
+                f"decide for it: `workflow resume {run_id} --replay {first}` runs it again, "
+                f"`workflow resume {run_id} --set {first}=JSON` takes JSON for what it returned."
+            )
         super().__init__(
-            f"run {run_id!r} ended while {nodes} was in progress, declared replayable=False: whether it did its work is unknown, "
-            f"and it is not run again unasked. See what happened outside, then decide for {each}: "
-            f"`workflow resume {run_id} --replay {first}` runs it again, "
-            f"`workflow resume {run_id} --set {first}=JSON` takes JSON for what it returned."
+            f"run {run_id!r} ended while {subject} in progress, declared replayable=False: whether it did its work is unknown, "
+            f"and it is not run again unasked. See what happened outside, then {choice}"
         )
         self.run_id = run_id
         self.node_ids = tuple(node_ids)

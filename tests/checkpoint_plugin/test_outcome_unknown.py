@@ -249,6 +249,22 @@ async def test_what_the_failure_of_another_node_cut_short_is_unknown(store_url: 
     assert unknown.value.node_ids == ("it",)
 
 
+async def test_what_is_to_be_decided_together_is_told_in_one_command(store_url: str) -> None:
+    HANG.add("charge")
+    made = Graph()
+    for node_id in ("first", "second"):
+        made.output(f"{node_id}_out", made.add(charge, node_id, x=1))
+    made.add(breaks, x=1)
+    with pytest.raises(NodeFailed, match="broken"):
+        await runner(store_url).run(made, enable={"checkpoint": True}, run_id="r")
+    HANG.clear()
+    with pytest.raises(OutcomeUnknown, match="`workflow resume r --replay first --replay second`"):
+        await runner(store_url).resume("r", graph=made)
+    with pytest.raises(OutcomeUnknown, match="`workflow resume r --replay second --replay first`") as unknown:
+        await runner(store_url).resume("r", graph=made, replay=["first"])
+    assert unknown.value.node_ids == ("second",)
+
+
 async def test_an_answered_node_that_dies_is_unknown_and_its_value_is_not_its_answer(store_url: str) -> None:
     made = graph(asks_first)
     assert (await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")).status == "suspended"
