@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, select, update
 from checkpoint_plugin.bounds import check_number, no_checkpoint
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import is_storable_text
+from checkpoint_plugin.errors import FieldInvalid
 from checkpoint_plugin.job import lock_job
 from checkpoint_plugin.models import CHECKPOINT, LEASE
 from checkpoint_plugin.node_rows import lock_epoch
@@ -35,10 +36,12 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
 
     Raises:
         RunNotFound: there is no such run.
-        StoreError: there is no such checkpoint, it has another name or another one has this, or the name cannot be stored.
+        FieldInvalid: the name cannot be stored.
+        StoreError: there is no such checkpoint, it has another name, or another one has this.
     """
     if not 1 <= len(name) <= NAME_LENGTH or not is_storable_text(name):
-        raise StoreError(f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another.")
+        why = f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another."
+        raise FieldInvalid(f"run {run_id!r}", why)
 
     def work(connection: Connection) -> int:
         with telling_damage(run_id, "its row"):

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, func, select
 
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.errors import StoreBusy
+from checkpoint_plugin.errors import FieldInvalid, StoreBusy
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import locate
@@ -209,7 +209,7 @@ async def test_a_named_checkpoint_is_found_and_can_be_let_go(store: Store) -> No
     with pytest.raises(RunNotFound):
         await name_checkpoint(store, "unknown", "mine")
     for name in ("", "x" * 201, "a\0b"):
-        with pytest.raises(StoreError, match="1 to 200 characters"):
+        with pytest.raises(FieldInvalid, match="1 to 200 characters"):
             await name_checkpoint(store, "r", name)
     assert await unname_checkpoint(store, "r", "mine") == 4
     with pytest.raises(StoreError, match="no savepoint"):
@@ -412,6 +412,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert told("savepoint", "r", "mine", "--checkpoint", "3") == {"run_id": "r", "name": "mine", "number": 3}
     refused = workflow("savepoint", "r", "other", "--checkpoint", "3", cwd=tmp_path)
     assert refused.returncode == 5
+    assert workflow("savepoint", "r", "", cwd=tmp_path).returncode == 2
     assert "savepoint 'mine' already" in refused.stderr and "workflow savepoint r mine --remove" in refused.stderr
     dry = told("prune", "--keep-last", "2", "--dry-run")
     assert dry["dry_run"]
