@@ -39,7 +39,7 @@ class Sleeper:
         self.future: asyncio.Future[None] = actor.run.loop.create_future()
         self.open = True
 
-    def wake(self) -> None:
+    def wake(self, *, ended: bool = False) -> None:
         """Let the actor go on."""
         if self.open:
             self.open = False
@@ -53,6 +53,25 @@ class Sleeper:
             self.open = False
             self.actor.leave_wait()
             self.future.cancel()
+
+
+class Gatherer(Sleeper):
+    """A wait for an item of each of several edges, which is over sooner where one of them ends.
+
+    Of thousands of edges each item would wake the actor, only to find that others are still missing.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, actor: Actor, left: int) -> None:
+        super().__init__(actor)
+        self.left = left
+
+    def wake(self, *, ended: bool = False) -> None:
+        """One of the edges has an item, or its end."""
+        self.left -= 1
+        if ended or not self.left:
+            super().wake()
 
 
 class Actor(Outbox):
@@ -118,7 +137,7 @@ class Actor(Outbox):
 
     # Its life.
 
-    def wake(self) -> None:
+    def wake(self, *, ended: bool = False) -> None:
         """Start it; what an edge calls when the first item (or end of stream) comes."""
         if self.task is None and not self.run.stopping and not self.asleep:
             self.leave_wait()
@@ -312,10 +331,10 @@ class Actor(Outbox):
 
     # Waiting.
 
-    async def wait_for_items(self, edges: Sequence[Edge]) -> None:
-        """Wait until one of the edges has an item or its end."""
+    async def wait_for_items(self, edges: Sequence[Edge], *, of_each: bool = False) -> None:
+        """Wait until one of the edges has an item or its end; or until each has an item, or one its end."""
         self.check_alive()
-        sleeper = Sleeper(self)
+        sleeper = Gatherer(self, len(edges)) if of_each else Sleeper(self)
         for edge in edges:
             if edge.reader is not None and edge.reader.open:
                 raise NodeProtocolError(

@@ -19,6 +19,9 @@ Values = list[Any]
 class Aligner:
     """Takes sets of values off a node's edges. What does not make a set yet stays in the edges, within their bounds."""
 
+    gathers = False
+    """Whether a set takes an item of each of the edges that are missing."""
+
     def __init__(self, edges: Sequence[Edge]) -> None:
         self.edges = edges
 
@@ -57,7 +60,7 @@ class OneEdge(Aligner):
 
     def take(self) -> Values | None:
         edge = self.edges[0]
-        return [edge.pop()] if edge.items else None
+        return [edge.take()] if edge.items else None
 
     def over(self) -> bool:
         edge = self.edges[0]
@@ -66,6 +69,8 @@ class OneEdge(Aligner):
 
 class Zip(Aligner):
     """One item of each edge. Unequal lengths are an error, unless `shortest`."""
+
+    gathers = True
 
     def __init__(self, edges: Sequence[Edge], node_id: str, *, shortest: bool) -> None:
         super().__init__(edges)
@@ -76,7 +81,7 @@ class Zip(Aligner):
         for edge in self.edges:
             if not edge.items:
                 return None
-        return [edge.pop() for edge in self.edges]
+        return _take_of_each(self.edges)
 
     def over(self) -> bool:
         drained = [edge for edge in self.edges if edge.drained]
@@ -93,7 +98,7 @@ class Zip(Aligner):
         return len(drained) == len(self.edges)
 
     def missing(self) -> tuple[Edge, ...]:
-        return tuple(edge for edge in self.edges if not edge.items and not edge.ended)
+        return _without_items(self.edges)
 
 
 class OnAny(Aligner):
@@ -113,7 +118,7 @@ class OnAny(Aligner):
             for edge in self.edges:
                 if not edge.items:
                     return None
-            self.latest = {edge: edge.pop() for edge in self.edges}
+            self.latest = dict(zip(self.edges, _take_of_each(self.edges), strict=True))
         elif self.order:
             edge = self.order[0]
             self.latest[edge] = edge.pop()
@@ -125,6 +130,13 @@ class OnAny(Aligner):
         if self.latest is None:
             return any(edge.drained for edge in self.edges)
         return not self.order and all(edge.ended for edge in self.edges)
+
+    @property
+    def gathers(self) -> bool:  # type: ignore[override]
+        return self.latest is None
+
+    def missing(self) -> tuple[Edge, ...]:
+        return super().missing() if self.latest is not None else _without_items(self.edges)
 
     def snapshot(self) -> Mapping[str, Any] | None:
         """The latest values by edge id."""
@@ -146,6 +158,26 @@ def make_aligner(edges: Sequence[Edge], mode: SyncMode, node_id: str) -> Aligner
         assert order is not None
         return OnAny(edges, order)
     return Zip(edges, node_id, shortest=mode == "zip_shortest")
+
+
+def _take_of_each(edges: Sequence[Edge]) -> Values:
+    """The first item of each; their arrivals leave the order in one pass, for there may be thousands."""
+    order = edges[0].order
+    assert order is not None
+    firsts, later = set(edges), []
+    while firsts:
+        edge = order.popleft()
+        if edge in firsts:
+            firsts.remove(edge)
+        else:
+            later.append(edge)
+    order.extendleft(reversed(later))
+    return [edge.take() for edge in edges]
+
+
+def _without_items(edges: Sequence[Edge]) -> tuple[Edge, ...]:
+    """Those that have none and have not ended."""
+    return tuple(edge for edge in edges if not edge.items and not edge.ended)
 
 
 def _names(edges: Sequence[Edge]) -> str:

@@ -19,8 +19,12 @@ class Waiter(Protocol):
     def open(self) -> bool:
         """Whether a body waits here, so that no second one may."""
 
-    def wake(self) -> None:
-        """Let it go on; harmless when it no longer waits."""
+    def wake(self, *, ended: bool = False) -> None:
+        """Let it go on; harmless when it no longer waits.
+
+        Args:
+            ended: whether no more items come, not that one came.
+        """
 
 
 class Edge:
@@ -83,12 +87,19 @@ class Edge:
             self.release_writer()
         return item
 
+    def take(self) -> Any:
+        """As `pop`, for who keeps the arrival order himself, or where there is none."""
+        item = self.items.popleft()
+        if self.writer is not None and len(self.items) <= self.capacity:
+            self.release_writer()
+        return item
+
     def end(self) -> None:
         """No more items come."""
         self.ended = True
         if (reader := self.reader) is not None:
             self.reader = None
-            reader.wake()
+            reader.wake(ended=True)
 
     def pending(self) -> tuple[Any, ...]:
         """Everything that is in it for the consumer, as a cut counts it."""

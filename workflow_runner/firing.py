@@ -37,7 +37,7 @@ class FiringActor(BodyActor):
                 self.complete()
                 await self.settle()
             else:
-                await self.wait_for_items(aligner.missing())
+                await self.wait_for_items(aligner.missing(), of_each=aligner.gathers)
 
     body_values = BodyActor.values
 

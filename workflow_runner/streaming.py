@@ -29,7 +29,7 @@ class SecondItem:
         self.actor = actor
         self.edge = edge
 
-    def wake(self) -> None:
+    def wake(self, *, ended: bool = False) -> None:
         """An item came, or the end."""
         # Not now: the producer is in the middle of emitting, and a failing node takes a cut.
         self.actor.run.loop.call_soon(self._fail)

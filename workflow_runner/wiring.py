@@ -43,7 +43,7 @@ class Unborn:
         self.wiring = wiring
         self.planned = planned
 
-    def wake(self) -> None:
+    def wake(self, *, ended: bool = False) -> None:
         """An item came, or the end."""
         self.wiring.bear(self.planned).wake()
 

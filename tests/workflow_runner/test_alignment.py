@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from workflow_runner import Deadlock, EdgeChanged, Event, Graph, NodeFailed, NodeProtocolError, Stream, WorkflowRunner, node
+from workflow_runner import (
+    Deadlock,
+    EdgeChanged,
+    Event,
+    Graph,
+    NodeChanged,
+    NodeFailed,
+    NodeProtocolError,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+from workflow_runner.aligner import OnAny, Zip
 
 
 @node
@@ -183,3 +196,52 @@ async def test_a_hundred_thousand_items() -> None:
     graph = Graph()
     graph.output("out", graph.add(thirds, items=graph.add(upto, n=100_000)))
     assert await out(graph, edge_capacity=3) == list(range(0, 100_000, 3))
+
+
+@pytest.mark.parametrize("mode", ["on_any", "zip_all", "zip_shortest"])
+@pytest.mark.parametrize("n", [50, 200])
+async def test_a_fan_in_is_looked_at_once_a_set_however_many_edges_it_has(
+    n: int, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    for kind in (OnAny, Zip):
+        take = kind.take
+
+        def look(aligner: Any, take: Any = take) -> Any:
+            nonlocal looks
+            looks += 1
+            return take(aligner)
+
+        monkeypatch.setattr(kind, "take", look)
+
+    @node
+    async def step(x: int) -> int:
+        return x + 1
+
+    graph = Graph()
+    ends = [graph.add(step, x=0)]
+    for _ in range(n - 1):
+        ends.append(graph.add(step, x=ends[-1]))
+    graph.output("out", graph.add(rows, items=ends[::-1], sync_mode=mode))
+    assert await out(graph) == [[*range(n, 0, -1)]]
+    assert looks <= 3
+
+
+@pytest.mark.parametrize("mode", ["on_any", "zip_shortest"])
+async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring_none_yet(mode: Any) -> None:
+    is_over = asyncio.Event()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, NodeChanged) and (event.node_id, event.status) == ("rows", "completed"):
+            is_over.set()
+
+    @node
+    async def late() -> AsyncIterator[int]:
+        await is_over.wait()
+        yield 1
+
+    graph = Graph()
+    sources = [graph.add(upto, n=1), graph.add(late), graph.add(upto, n=0)]
+    graph.output("out", graph.add(rows, node_id="rows", items=sources, sync_mode=mode))
+    async with asyncio.timeout(10):
+        assert await out(graph, on_event=listen) == []
