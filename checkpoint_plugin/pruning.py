@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, delete, exists, func, or_, select, update
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
@@ -229,13 +229,21 @@ def _delete_payloads(connection: Connection, run_id: str) -> Sequence[BlobName]:
     gone = [digest for digest, _ in unneeded]
     for batch in _batches(gone):
         connection.execute(delete(PAYLOAD).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch)))
-    used: ColumnElement[bool] = exists().where(
-        PAYLOAD.c.run_id == run_id,
-        PAYLOAD.c.series == PAYLOAD_SEGMENT.c.series,
-        PAYLOAD.c.series_end > PAYLOAD_SEGMENT.c.start,
-    )
-    connection.execute(delete(PAYLOAD_SEGMENT).where(PAYLOAD_SEGMENT.c.run_id == run_id, ~used))
+    _delete_segments(connection, run_id)
     return named(run_id, (blob for _, blob in unneeded if blob is not None))
+
+
+def _delete_segments(connection: Connection, run_id: str) -> None:
+    """Of each series what lies behind the last value that is made of it; no index leads from a part to those values."""
+    payload, segment = PAYLOAD.c, PAYLOAD_SEGMENT.c
+    used = select(payload.series, func.max(payload.series_end)).where(payload.run_id == run_id, payload.series.is_not(None))
+    ends = {row[0]: row[1] for row in connection.execute(used.group_by(payload.series))}
+    stored = select(segment.series, func.max(segment.start)).where(segment.run_id == run_id).group_by(segment.series)
+    longer = [(series, ends.get(series, 0)) for series, start in connection.execute(stored) if start >= ends.get(series, 0)]
+    if longer:
+        behind = (segment.series == bindparam("of_series"), segment.start >= bindparam("end"))
+        gone = delete(PAYLOAD_SEGMENT).where(segment.run_id == run_id, *behind)
+        connection.execute(gone, [{"of_series": series, "end": end} for series, end in longer])
 
 
 def _mentioned(connection: Connection, run_id: str) -> set[bytes]:

@@ -187,6 +187,36 @@ async def test_sqlite_gives_all_the_freed_space_back(tmp_path: Path) -> None:
         assert database.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
+async def test_a_prune_costs_what_is_stored_of_many_values_that_grow(tmp_path: Path) -> None:
+    async def steps(nodes: int) -> int:
+        """Hundreds of instructions of SQLite that a prune takes, where so many nodes have a state that grows."""
+        store = Store(locate(f"sqlite:///{tmp_path}/{nodes}.db"), create=True)
+        await store.insert_job("r", definition())
+        history, bits = RunHistory("r", 1, 1), random.Random(5)
+        states = [bits.randbytes(3_000) for _ in range(nodes)]
+        for _ in range(3):
+            states = [state + bits.randbytes(100) for state in states]
+            await store.save(history, cut(*(NodeSnapshot(f"n{n}", "running", state=s) for n, s in enumerate(states))), "step")
+        count = 0
+
+        def tick() -> None:
+            nonlocal count
+            count += 1
+
+        def watch(connection: Connection) -> None:
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            raw.set_progress_handler(tick, 100)
+
+        await store.transact(watch)
+        (pruned,) = await prune_runs(store, Retention(keep_last=1))
+        assert pruned.checkpoints == (1, 2)
+        await store.close()
+        return count
+
+    assert await steps(400) < 6 * await steps(100)
+
+
 @pytest.mark.parametrize("text", ["900000d", "99999999999d", 10**20, 1e300])
 def test_a_duration_beyond_all_time_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match="is longer than 365000d, the longest duration"):
