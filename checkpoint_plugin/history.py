@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -80,10 +80,15 @@ class RunHistory:
         while len(self.payloads) > KNOWN_PAYLOADS:
             self.payloads.popitem(last=False)
 
-    def forget(self, generation: int) -> None:
-        """Rows were pruned: what is remembered of payloads counts no more."""
+    def forget(self, generation: int, ends: Mapping[int, int]) -> None:
+        """Rows were pruned: what is remembered of payloads counts no more, but for values that are made of what is still there.
+
+        Args:
+            generation: of the rows that are left.
+            ends: of each series the end of the last value that is made of it.
+        """
         self.generation = generation
         self.status = None
         self.payloads.clear()
         self.large.clear()
-        self.bases.clear()
+        self.bases.keep(ends)

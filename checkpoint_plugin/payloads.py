@@ -75,6 +75,12 @@ class Base:
     pieces: Sequence[Piece] | None = None
     series: int = 0
 
+    @property
+    def end(self) -> int:
+        """Where the last extent of its series ends; 0 without one."""
+        extents = [piece for piece in self.pieces or () if not isinstance(piece, bytes)]
+        return max((start + size for start, size in extents), default=0)
+
 
 class BaseCache:
     """The last value of each place, as far as memory allows, and what compresses the values of the run.
@@ -104,11 +110,19 @@ class BaseCache:
             _, forgotten = self._bases.popitem(last=False)
             self._size -= len(forgotten.data)
 
-    def clear(self) -> None:
-        """Forget them all."""
-        self._bases.clear()
-        self.ends.clear()
-        self._size = 0
+    def keep(self, ends: Mapping[int, int]) -> None:
+        """Forget all but those that are made of stored parts of their series: one that stands alone may be stored no more.
+
+        Those are forgotten, too, that use less than half of their series: as long as it grows, none of it is deleted.
+
+        Args:
+            ends: of each series the end of what is stored of it.
+        """
+        stored = ((place, base, ends.get(base.series, 0)) for place, base in self._bases.items())
+        kept = {place: base for place, base, end in stored if 0 < base.end <= min(end, 2 * len(base.data))}
+        self._bases = OrderedDict(kept)
+        self._size = sum(len(base.data) for base in kept.values())
+        self.ends = {base.series: self.ends[base.series] for base in kept.values()}
 
 
 class PayloadWriter:
@@ -160,10 +174,7 @@ class PayloadWriter:
             grown = Base(data)
         else:
             assert grown.pieces is not None
-            ends = [piece[0] + piece[1] for piece in grown.pieces if not isinstance(piece, bytes)]
-            self.rows.append(
-                PayloadRow(digest, PIECES, len(data), ormsgpack.packb(grown.pieces), grown.series, max(ends, default=0))
-            )
+            self.rows.append(PayloadRow(digest, PIECES, len(data), ormsgpack.packb(grown.pieces), grown.series, grown.end))
         self._bases[place] = grown
 
     def note(self) -> None:

@@ -34,6 +34,7 @@ from checkpoint_plugin.models import (
     RUN_NODE_STATE,
 )
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.series import fetch_series_ends
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
@@ -235,9 +236,7 @@ def _delete_payloads(connection: Connection, run_id: str) -> Sequence[BlobName]:
 
 def _delete_segments(connection: Connection, run_id: str) -> None:
     """Of each series what lies behind the last value that is made of it; no index leads from a part to those values."""
-    payload, segment = PAYLOAD.c, PAYLOAD_SEGMENT.c
-    used = select(payload.series, func.max(payload.series_end)).where(payload.run_id == run_id, payload.series.is_not(None))
-    ends = {row[0]: row[1] for row in connection.execute(used.group_by(payload.series))}
+    segment, ends = PAYLOAD_SEGMENT.c, fetch_series_ends(connection, run_id)
     stored = select(segment.series, func.max(segment.start)).where(segment.run_id == run_id).group_by(segment.series)
     longer = [(series, ends.get(series, 0)) for series, start in connection.execute(stored) if start >= ends.get(series, 0)]
     if longer:

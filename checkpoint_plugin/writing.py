@@ -13,6 +13,7 @@ from checkpoint_plugin.cut_encoder import CutEncoder
 from checkpoint_plugin.lease import lease_lost
 from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
+from checkpoint_plugin.series import fetch_series_ends
 from checkpoint_plugin.statements import MANY, ONE, USUAL, rows_statement, save_statement, sqlite_statements
 from hookspecs import CheckpointRef, StoreError
 
@@ -157,7 +158,7 @@ class CutWriter(CutEncoder):
                 f"run {history.run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "
                 f"{history.number}; nothing was written. Resume the run from its newest checkpoint."
             )
-        history.forget(row.generation)
+        history.forget(row.generation, fetch_series_ends(connection, history.run_id))
         if self._files is not None:  # what is there already is not written once more, only to find that it is
             filed = select(PAYLOAD.c.digest).where(PAYLOAD.c.run_id == history.run_id, PAYLOAD.c.blob.is_not(None))
             history.remember(map(bytes, connection.execute(filed).scalars()))

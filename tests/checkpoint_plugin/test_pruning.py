@@ -217,6 +217,28 @@ async def test_a_prune_costs_what_is_stored_of_many_values_that_grow(tmp_path: P
     assert await steps(400) < 6 * await steps(100)
 
 
+@pytest.mark.parametrize("window", [None, 40])
+async def test_a_value_that_grows_is_not_written_anew_after_each_prune(window: int | None, tmp_path: Path) -> None:
+    store = Store(locate(f"sqlite:///{tmp_path}/c.db"), create=True)
+    await store.insert_job("r", definition())
+    history, bits = RunHistory("r", 1, 1), random.Random(5)
+    parts = [bits.randbytes(500) for _ in range(window or 10)]
+    written = 0
+    for number in range(1, 301):
+        parts = [*(parts if window is None else parts[1:]), bits.randbytes(500)]
+        ref = await store.save(history, cut(NodeSnapshot("n", "running", commits=number, state=list(parts))), "step")
+        written += ref.details["bytes"]
+        if number % 10 == 0:
+            await prune_runs(store, Retention(keep_last=2))
+    stored = func.sum(func.length(PAYLOAD_SEGMENT.c.body))
+    found = await store.transact(lambda c: c.execute(select(stored)).scalar_one(), write=False)
+    snapshot = await store.restore(RunHistory("r", 1, 1), None)
+    await store.close()
+    assert snapshot is not None and snapshot.nodes[0].state == parts
+    assert written < 300 * 500 * 3
+    assert found < len(parts) * 500 * 3, "what is not used any more goes some time"
+
+
 @pytest.mark.parametrize("text", ["900000d", "99999999999d", 10**20, 1e300])
 def test_a_duration_beyond_all_time_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match="is longer than 365000d, the longest duration"):
