@@ -112,7 +112,12 @@ class SqliteDatabase:
                     before, free = free, _free_pages(connection)
                     if free >= before:  # a file that was made without auto_vacuum
                         break
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                # Without waiting for readers: all who write, and who hold a run, would wait with it.
+                connection.execute("PRAGMA busy_timeout=0")
+                try:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout={round(1_000 * self._busy)}")
             except DRIVER_ERRORS as error:
                 raise unreadable(self._location, error) from error
 

@@ -187,6 +187,24 @@ async def test_sqlite_gives_all_the_freed_space_back(tmp_path: Path) -> None:
         assert database.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
+async def test_a_prune_does_not_wait_for_readers(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    store = Store(locate(f"sqlite:///{path}?busy_seconds=600"), create=True)
+    await grow(store, 5)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM checkpoint").fetchone() == (5,)
+        pruning = asyncio.ensure_future(prune_runs(store, Retention(keep_last=1)))
+        done, _ = await asyncio.wait((pruning,), timeout=20)
+        assert reader.execute("SELECT count(*) FROM checkpoint").fetchone() == (5,), "it sees what it saw"
+    (pruned,) = await pruning
+    assert len(pruned.checkpoints) == 4
+    assert done, "and with it everybody who writes, and who holds a run"
+    found = await store.transact(lambda c: c.exec_driver_sql("PRAGMA busy_timeout").scalar_one())
+    assert found == 600_000, "who writes next waits as before"
+    await store.close()
+
+
 async def test_a_prune_costs_what_is_stored_of_many_values_that_grow(tmp_path: Path) -> None:
     async def steps(nodes: int) -> int:
         """Hundreds of instructions of SQLite that a prune takes, where so many nodes have a state that grows."""
