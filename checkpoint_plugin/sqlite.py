@@ -35,6 +35,8 @@ UNHURRIED_SECONDS = 600.0
 RETRY_SECONDS = 0.005
 PAGES_TO_CHECKPOINT = 1_000
 """After so many pages in the log a commit moves them into the database."""
+LOG_BYTES: Final = 16 << 20
+"""To so many bytes the log is cut when it begins anew: a reader that stays keeps all that is written meanwhile in it."""
 PAGES_TO_GIVE_BACK: Final = 1_000
 SAFE: Final = {"synchronous": 2, "foreign_keys": 1, "mmap_size": 0}
 OPTIONAL: Final = {"mmap_size": 0}
@@ -211,7 +213,7 @@ class SqliteDatabase:
         )
         try:
             pages = PAGES_TO_CHECKPOINT if write and self._checkpoints else 0
-            self._set(connection, {**SAFE, "wal_autocheckpoint": pages})
+            self._set(connection, {**SAFE, "wal_autocheckpoint": pages, "journal_size_limit": LOG_BYTES})
         except BaseException:
             connection.close()
             raise

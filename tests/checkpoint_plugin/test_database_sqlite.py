@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,27 @@ async def test_one_connection_of_a_process_moves_it(url: str) -> None:
     beside = store._database.beside()
     assert await beside.transact(partial(pragma, what="wal_autocheckpoint")) == 0
     await beside.close()
+    await store.close()
+
+
+async def test_the_log_is_cut_when_the_reader_that_kept_it_has_gone(url: str, path: Path) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+
+    async def save(times: int) -> int:
+        """Save large values; the bytes of the log after it."""
+        for _ in range(times):
+            await store.save(
+                history, cut(NodeSnapshot("n", "running", commits=history.number, state=os.urandom(1 << 20))), "step"
+            )
+        return path.with_name("c.db-wal").stat().st_size
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM job").fetchall()
+        assert await save(24) > 24 << 20
+    assert await save(3) < 17 << 20
     await store.close()
 
 
