@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hookspecs import (
     CheckpointChoice,
@@ -29,6 +29,9 @@ from workflow_runner.plan import Plan
 from workflow_runner.saver import Saver, raised_by
 from workflow_runner.settings import Settings
 from workflow_runner.wiring import Wiring
+
+if TYPE_CHECKING:
+    from workflow_runner.edge import Edge
 
 __all__ = ["Run"]
 
@@ -88,6 +91,8 @@ class Run:
         """Nodes that were completed in the restored cut."""
         self._unfinished = 0
         self._waiting = 0
+        self._full: list[Edge] = []
+        """Edges that were full at the last stall and may grow at the next."""
         self._answered: tuple[Actor, ...] = ()
         self._final_moments: frozenset[str] = frozenset()
 
@@ -415,29 +420,53 @@ class Run:
         """
         if self.stopping:
             return
-        full = [edge for actor in self.actors.values() for edge in actor.in_edges if edge.writer is not None and edge.writer.open]
-        full.sort(key=lambda edge: edge.capacity)
         limit = self.settings.max_edge_capacity
-        if not full or full[0].capacity >= limit:
-            if self.ending.failures:  # all that could be done without the failed nodes is done
-                first = self.ending.first_failure()
-                self._stop(first, "error", "failed", self.actors[first.node_id])
+        grown = False
+        while self._waiting == self._unfinished:
+            edge = self._next_full()
+            if edge is None or edge.capacity >= limit:
+                if not grown:
+                    self._end_stalled()
                 return
-            waiting = (actor for actor in self.actors.values() if actor.status == "suspended")
-            self.ending.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
-            if self.ending.suspensions:
-                self._stop(None, "suspend", "suspended")
-                return
-            names = [edge.edge_id for edge in full] or list(self.actors)
-            self._stop(Deadlock(self.run_id, names), "error", "failed")
-            return
-        for edge in full:
             edge.capacity = min(edge.capacity * 2, limit)
+            grown = True
             if self.listeners:
                 self.notify(EdgeChanged(self.run_id, edge.edge_id, "grown", edge.capacity))
             edge.release_writer()
-            if self._waiting < self._unfinished:
-                return
+
+    def _next_full(self) -> Edge | None:
+        """A full edge with the smallest bound; `None` where none is full.
+
+        Those of one bound come one after the other before it is looked anew: of thousands, each lets only its own producer go on.
+        """
+        while self._full:
+            edge = self._full.pop()
+            if edge.writer is not None and edge.writer.open:
+                return edge
+        full = self._full_edges()
+        if not full:
+            return None
+        least = min(edge.capacity for edge in full)
+        self._full = [edge for edge in reversed(full) if edge.capacity == least]
+        return self._full.pop()
+
+    def _full_edges(self) -> list[Edge]:
+        return [edge for actor in self.actors.values() for edge in actor.in_edges if edge.writer is not None and edge.writer.open]
+
+    def _end_stalled(self) -> None:
+        """Nothing can move any more, and no edge may grow: end as the nodes that are left tell."""
+        if self.ending.failures:  # all that could be done without the failed nodes is done
+            first = self.ending.first_failure()
+            self._stop(first, "error", "failed", self.actors[first.node_id])
+            return
+        waiting = (actor for actor in self.actors.values() if actor.status == "suspended")
+        self.ending.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
+        if self.ending.suspensions:
+            self._stop(None, "suspend", "suspended")
+            return
+        full = sorted(self._full_edges(), key=lambda edge: edge.capacity)
+        names = [edge.edge_id for edge in full] or list(self.actors)
+        self._stop(Deadlock(self.run_id, names), "error", "failed")
 
     # Events.
 

@@ -21,6 +21,7 @@ from workflow_runner import (
     WorkflowRunner,
     node,
 )
+from workflow_runner.actor import Actor
 from workflow_runner.aligner import OnAny, Zip
 
 
@@ -45,6 +46,14 @@ async def thirds(items: Stream[int]) -> AsyncIterator[int]:
     async for x in items:
         if x % 3 == 0:
             yield x
+
+
+@node
+async def last(items: Stream[int]) -> int:
+    found = 0
+    async for x in items:
+        found = x
+    return found
 
 
 def pairs(a: int, b: int, mode: Any) -> Graph:
@@ -245,3 +254,40 @@ async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring
     graph.output("out", graph.add(rows, node_id="rows", items=sources, sync_mode=mode))
     async with asyncio.timeout(10):
         assert await out(graph, on_event=listen) == []
+
+
+async def test_many_full_edges_grow_without_a_look_at_all_edges_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def look(actor: Actor) -> Any:
+        nonlocal looks
+        looks += 1
+        return actor.__dict__["in_edges"]
+
+    monkeypatch.setattr(
+        Actor, "in_edges", property(look, lambda actor, edges: actor.__dict__.update(in_edges=edges)), raising=False
+    )
+
+    async def growths(n: int) -> tuple[int, int]:
+        """How many edges grew, and how often edges were looked at, where so many pairs wait for a gate behind their streams."""
+        nonlocal looks
+        looks, grown, over = 0, 0, 0
+
+        def listen(event: Event) -> None:
+            nonlocal grown, over
+            grown += isinstance(event, EdgeChanged) and event.status == "grown"
+            over += isinstance(event, NodeChanged) and event.node_id.startswith("upto") and event.status == "completed"
+
+        graph = Graph()
+        sources = [graph.add(upto, n=20) for _ in range(n)]
+        lasts = [graph.add(last, items=source) for source in sources]
+        go = graph.add(rows, items=lasts, sync_mode="zip_all")
+        for place, source in enumerate(sources):
+            graph.output(f"out{place}", graph.add(pair, a=source, b=go, sync_mode="zip_shortest"))
+        await WorkflowRunner(edge_capacity=8, on_event=listen).run(graph)
+        assert over == n
+        return grown, looks
+
+    (few, little), (many, much) = await growths(20), await growths(80)
+    assert few >= 20 and many == 4 * few
+    assert much < 6 * little
