@@ -219,8 +219,8 @@ class StreamingActor(BodyActor):
             The edge and the item; `(None, None)` when the step had taken no more from these edges.
         """
         while self.script_left:
-            script = self.taken[len(self.taken) - self.script_left :]
-            edge_id, item = script[0]
+            script = self.taken  # no copy of what is left of it: it may be long
+            edge_id, item = script[-self.script_left]
             for edge in edges:
                 if edge.edge_id == edge_id:
                     self.script_left -= 1
@@ -230,8 +230,8 @@ class StreamingActor(BodyActor):
                         if not other.done():
                             other.set_result(None)
                     return edge, item
-            rest = {taken[0] for taken in script}
-            if all(edge.drained and edge.edge_id not in rest for edge in edges):
+            names = {edge.edge_id for edge in edges}
+            if all(edge.drained for edge in edges) and not any(script[at][0] in names for at in range(-self.script_left, 0)):
                 break
             # Its head is for a read of another edge, which another task of the body must make. That one may be busy with
             # anything, so this does not count as a wait at an edge: the run has not come to a standstill.

@@ -27,6 +27,7 @@ from workflow_runner import (
     WorkflowRunner,
     node,
 )
+from workflow_runner.streaming import StreamingActor
 
 LOG: list[Any] = []
 FAILURES: list[BaseException] = []
@@ -48,6 +49,40 @@ def fail() -> None:
 async def count(n: int) -> AsyncIterator[int]:
     for i in range(n):
         yield i
+
+
+@node(retries=1, backoff=0)
+async def flaky_total(items: Stream[int]) -> int:
+    found = 0
+    async for x in items:
+        found += x
+    fail()
+    return found
+
+
+class Read(list[Any]):
+    """Counts in `LOG` the items that are read of it, those of copies as well."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        LOG.extend(found if isinstance(at, slice) else (found,))
+        return found
+
+
+@pytest.mark.parametrize("n", [100, 400])
+async def test_a_step_run_again_reads_each_item_of_its_script_once(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewind = StreamingActor.rewind
+
+    def watch(actor: StreamingActor) -> None:
+        actor.taken = Read(actor.taken)
+        rewind(actor)
+
+    monkeypatch.setattr(StreamingActor, "rewind", watch)
+    FAILURES.append(ValueError("once"))
+    graph = Graph()
+    graph.output("out", graph.add(flaky_total, items=graph.add(count, n=n)))
+    assert (await WorkflowRunner().run(graph)).outputs["out"] == [sum(range(n))]
+    assert n <= len(LOG) <= 3 * n
 
 
 @node(retries=2, backoff=0, retry_on=(OSError, TimeoutError))
