@@ -117,8 +117,7 @@ class CutEncoder:
             self._size += self._encode_block(cut, rows, history.tally)
         self._encode_states(rows)
         rows.head = self._head()
-        self._suspended = {n: waits for n, waits in history.suspended.items() if n not in self._digests}
-        self._suspended.update((node.node_id, node.suspension) for node in snapshot.nodes if node.suspension is not None)
+        self._suspended = {node.node_id: node.suspension for node in snapshot.nodes if node.suspension is not None}
         if not self._goes_on:
             rows.job = self._job()
         self.rows = rows
@@ -187,9 +186,14 @@ class CutEncoder:
         """What the run's row says from now on."""
         snapshot, seal = self._snapshot, self.history.seal
         end = JobEnd(snapshot.status, snapshot.error, snapshot.taken_at).columns(snapshot.taken_at, seal)
-        waits = job_columns(self._suspended if snapshot.status == "suspended" else {}, seal)
+        waits = job_columns(self._waiting() if snapshot.status == "suspended" else {}, seal)
         job = {"has_checkpoint": True, **end, **waits}
         return tuple(job[name] for name in JOB_COLUMNS)
+
+    def _waiting(self) -> Mapping[str, Suspension]:
+        """All nodes that are suspended: those that were and did not change, and those of this cut."""
+        before = self.history.suspended.items()
+        return {**{node_id: waits for node_id, waits in before if node_id not in self._digests}, **self._suspended}
 
     def _sealed(self, data: bytes, place: Callable[..., tuple[bytes, ...]], *where: Any) -> bytes:
         seal = self.history.seal

@@ -175,7 +175,9 @@ class CutWriter(CutEncoder):
         history.number = self.number
         history.total = self._cut_hash
         history.status = self._snapshot.status
-        history.suspended = self._suspended
+        for node_id in self._digests if history.suspended else ():
+            history.suspended.pop(node_id, None)
+        history.suspended.update(self._suspended)
         history.digests.update(self._digests)
         if history.tally is not None:
             history.tally.note(self._over, self._others, self.number, told=bool(self.rows.completed))

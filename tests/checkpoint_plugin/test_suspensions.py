@@ -157,6 +157,27 @@ async def test_the_run_s_row_tells_of_a_node_that_an_earlier_attempt_suspended(s
     assert (await JobRepository(store=store).get("r")).suspended_node_id == "a"
 
 
+class Looked(dict[str, Suspension]):
+    """Nodes that wait, and how often somebody looked through all of them."""
+
+    looks = 0
+
+    def items(self) -> Any:
+        self.looks += 1
+        return super().items()
+
+
+async def test_a_save_looks_through_no_nodes_that_go_on_waiting(store: Store) -> None:
+    history = await suspend(store, a=WAITS, b=WAITS)
+    waiting = history.suspended = Looked(history.suspended)
+    await store.save(history, snapshot("r", "running", NodeSnapshot("c", "running")), "step")
+    await store.save(history, snapshot("r", "running", NodeSnapshot("a", "running")), "step")
+    assert waiting.looks == 0
+    assert history.suspended.keys() == {"b"}
+    await store.save(history, snapshot("r", "suspended"), "suspend")
+    assert (await JobRepository(store=store).get("r")).suspended_node_id == "b"
+
+
 async def test_what_has_no_json_form_is_stored_and_not_shown(store: Store) -> None:
     register(Draft)
     waits = Suspension("r", SINCE, Draft(1), {"draft": Draft(2)})
