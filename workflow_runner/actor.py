@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from workflow_runner.outbox import Outbox
 from workflow_runner.suspension import Resumption
 
 if TYPE_CHECKING:
+    from workflow_runner.arrivals import ArrivalOrder
     from workflow_runner.plan import PlannedNode
     from workflow_runner.run import Run
 
@@ -122,7 +122,7 @@ class Actor(Outbox):
         self.durable_calls: Sequence[Callable[[], object]] = ()
 
     @property
-    def order(self) -> deque[Edge] | None:
+    def order(self) -> ArrivalOrder | None:
         """Arrival order over its edges; `None` where there are less than two."""
         return self.in_edges[0].order if self.in_edges else None
 

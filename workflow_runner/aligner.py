@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from workflow_runner.arrivals import ArrivalOrder
 from workflow_runner.edge import Edge
 from workflow_runner.errors import NodeProtocolError
 
@@ -60,7 +60,7 @@ class OneEdge(Aligner):
 
     def take(self) -> Values | None:
         edge = self.edges[0]
-        return [edge.take()] if edge.items else None
+        return [edge.pop()] if edge.items else None
 
     def over(self) -> bool:
         edge = self.edges[0]
@@ -81,7 +81,7 @@ class Zip(Aligner):
         for edge in self.edges:
             if not edge.items:
                 return None
-        return _take_of_each(self.edges)
+        return [edge.pop() for edge in self.edges]
 
     def over(self) -> bool:
         drained = [edge for edge in self.edges if edge.drained]
@@ -108,7 +108,7 @@ class OnAny(Aligner):
     and later item fires once, in arrival order: so the number of firings does not depend on timing.
     """
 
-    def __init__(self, edges: Sequence[Edge], order: deque[Edge]) -> None:
+    def __init__(self, edges: Sequence[Edge], order: ArrivalOrder) -> None:
         super().__init__(edges)
         self.order = order
         self.latest: dict[Edge, Any] | None = None
@@ -118,7 +118,7 @@ class OnAny(Aligner):
             for edge in self.edges:
                 if not edge.items:
                     return None
-            self.latest = dict(zip(self.edges, _take_of_each(self.edges), strict=True))
+            self.latest = {edge: edge.pop() for edge in self.edges}
         elif self.order:
             edge = self.order[0]
             self.latest[edge] = edge.pop()
@@ -158,21 +158,6 @@ def make_aligner(edges: Sequence[Edge], mode: SyncMode, node_id: str) -> Aligner
         assert order is not None
         return OnAny(edges, order)
     return Zip(edges, node_id, shortest=mode == "zip_shortest")
-
-
-def _take_of_each(edges: Sequence[Edge]) -> Values:
-    """The first item of each; their arrivals leave the order in one pass, for there may be thousands."""
-    order = edges[0].order
-    assert order is not None
-    firsts, later = set(edges), []
-    while firsts:
-        edge = order.popleft()
-        if edge in firsts:
-            firsts.remove(edge)
-        else:
-            later.append(edge)
-    order.extendleft(reversed(later))
-    return [edge.take() for edge in edges]
 
 
 def _without_items(edges: Sequence[Edge]) -> tuple[Edge, ...]:

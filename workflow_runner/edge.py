@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from workflow_runner.actor import Actor
+    from workflow_runner.arrivals import ArrivalOrder
     from workflow_runner.plan import PlannedEdge
 
 __all__ = ["Edge", "Waiter"]
@@ -51,7 +52,7 @@ class Edge:
         self.reader = reader
         self.writer: Waiter | None = None
         self.ended = False
-        self.order: deque[Edge] | None = None
+        self.order: ArrivalOrder | None = None
         """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
 
     @property
@@ -82,14 +83,7 @@ class Edge:
         """Take the oldest item."""
         item = self.items.popleft()
         if self.order is not None:
-            self.order.remove(self)
-        if self.writer is not None and len(self.items) <= self.capacity:
-            self.release_writer()
-        return item
-
-    def take(self) -> Any:
-        """As `pop`, for who keeps the arrival order himself, or where there is none."""
-        item = self.items.popleft()
+            self.order.take(self)
         if self.writer is not None and len(self.items) <= self.capacity:
             self.release_writer()
         return item

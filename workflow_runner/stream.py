@@ -54,7 +54,7 @@ class Stream(Generic[T]):
             items = self._items
         item = items.popleft()
         if edge.order is not None:
-            edge.order.remove(edge)
+            edge.order.take(edge)
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         self._actor.reads += 1
@@ -96,7 +96,7 @@ class LoggedStream(Stream[T]):
         actor.log(edge, item)  # first: where the log is full, the item stays where a cut finds it
         items.popleft()
         if edge.order is not None:
-            edge.order.remove(edge)
+            edge.order.take(edge)
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         return self._give(item)

@@ -184,6 +184,8 @@ class StreamingActor(BodyActor):
         """Let what it has taken come first again on its edges: other code may read them in another order, and would wait for ever
         for the next of the script."""
         edges = {edge.edge_id: edge for edge in self.in_edges}
+        if self.order is not None:
+            self.order.tidy()
         for edge_id, item in reversed(self.taken):
             edge = edges[edge_id]
             edge.items.appendleft(item)
@@ -260,4 +262,6 @@ class StreamingActor(BodyActor):
         order = self.order
         if order is None:
             return edges[0] if edges[0].items else None
+        if order and order[0] in edges:
+            return order[0]
         return next((edge for edge in order if edge in edges), None)

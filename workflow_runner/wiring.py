@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hookspecs import NodeSnapshot, Suspension
 from workflow_runner.actor import Actor
+from workflow_runner.arrivals import ArrivalOrder
 from workflow_runner.edge import Edge
 from workflow_runner.errors import InputChanged, SourceChanged
 from workflow_runner.firing import FiringActor
@@ -135,7 +135,7 @@ class Wiring:
 
 def _number_arrivals(edges: Sequence[Edge]) -> None:
     """Let the edges of one consumer tell in which order their items came."""
-    order: deque[Edge] = deque()
+    order = ArrivalOrder()
     for edge in edges:
         edge.order = order
         order.extend([edge] * len(edge.items))

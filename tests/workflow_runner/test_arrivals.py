@@ -1,0 +1,75 @@
+"""The order of arrivals, where items are taken out of turn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from workflow_runner import Graph, Stream, WorkflowRunner, node
+from workflow_runner.arrivals import ArrivalOrder
+from workflow_runner.edge import Edge
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_as_a_list_from_which_each_is_removed(seed: int) -> None:
+    bits = random.Random(seed)
+    edges: list[Any] = [object() for _ in range(4)]
+    order, expected, most = ArrivalOrder(), list[Any](), 0
+    for _ in range(2_000):
+        chance = bits.random()
+        if chance < 0.5 or not expected:
+            edge = bits.choice(edges)
+            order.append(edge)
+            expected.append(edge)
+        elif chance < 0.52:
+            order.tidy()
+        else:
+            edge = bits.choice(bits.choices([expected, expected[-1:]], [1, 3])[0])
+            order.take(edge)
+            expected.remove(edge)
+        assert list(order) == expected
+        assert not expected or order[0] is expected[0]
+        most = max(most, len(expected))
+        assert bool(order) == bool(expected) and len(order) <= 2 * most
+
+
+async def test_what_is_far_behind_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def equal(one: object, other: object) -> bool:
+        nonlocal looks
+        looks += 1
+        return one is other
+
+    monkeypatch.setattr(Edge, "__eq__", equal)
+
+    @node
+    async def upto(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield i
+
+    @node
+    async def thirds(items: Stream[int]) -> AsyncIterator[int]:
+        async for x in items:
+            if x % 3 == 0:
+                yield x
+
+    @node
+    async def pair(a: int, b: int) -> tuple[int, int]:
+        return a, b
+
+    @node
+    async def second_first(a: Stream[int], b: Stream[int]) -> int:
+        return len([x async for x in b]) + len([x async for x in a])
+
+    n = 1_000
+    graph = Graph()
+    source = graph.add(upto, n=n)
+    graph.output("pairs", graph.add(pair, a=source, b=graph.add(thirds, items=source), sync_mode="zip_shortest"))
+    graph.output("both", graph.add(second_first, a=source, b=graph.add(thirds, items=source)))
+    outputs = (await WorkflowRunner().run(graph)).outputs
+    assert len(outputs["pairs"]) == 334 and outputs["both"] == [n + 334]
+    assert looks < n
