@@ -58,6 +58,7 @@ class CheckpointManager:
             self._loop: asyncio.AbstractEventLoop | None = None
             self._lock = asyncio.Lock()
             self._record: RunRecord | None = None
+            self._epoch: int | None = None
             self._saved_last = False
 
     async def __aenter__(self) -> Self:
@@ -165,6 +166,7 @@ class CheckpointManager:
                 await store.compute(save.discard)
             return False
         save.note()
+        self._epoch = record.history.epoch
         self._saved_last = True
         self.checkpoint_count += 1
         self.last_checkpoint_time = at
@@ -174,12 +176,10 @@ class CheckpointManager:
         from checkpoint_plugin.run_record import catch_up, load_record
 
         old = self._record
-        if old is None:
-            return await load_record(store, self.run_id)
-        found = await catch_up(store, old)
+        found = await load_record(store, self.run_id) if old is None else await catch_up(store, old)
         standing = None if found is None else found.standing
-        if standing is not None and standing.epoch != old.history.epoch:
-            raise LeaseLost(self.run_id, old.history.epoch, standing.epoch)
+        if standing is not None and self._epoch is not None and standing.epoch != self._epoch:
+            raise LeaseLost(self.run_id, self._epoch, standing.epoch)
         return found
 
     async def can_resume(self) -> bool:
@@ -239,6 +239,7 @@ class CheckpointManager:
             Whether there was anything to delete; False when the manager is disabled.
 
         Raises:
+            LeaseLost: another worker took the run since this manager first saved it; nothing was deleted.
             StoreError: the store cannot be used; nothing was deleted.
         """
         if not self.enabled:
@@ -248,7 +249,7 @@ class CheckpointManager:
         try:
             async with self._turn(), self._access.open(create=False) as store:
                 self._record, self._saved_last = None, False
-                files = await store.transact(lambda connection: delete_history(connection, self.run_id, store.blobs))
+                files = await store.transact(lambda connection: delete_history(connection, self.run_id, store.blobs, self._epoch))
                 await store.remove_files(files or ())
                 return files is not None
         except StoreMissing:

@@ -23,6 +23,7 @@ from checkpoint_plugin.models import (
 )
 from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.status import can_be_resumed
+from hookspecs import LeaseLost
 
 __all__ = ["delete_history", "fetch_resumable"]
 
@@ -35,7 +36,7 @@ def fetch_resumable(connection: Connection, run_id: str) -> bool:
     return row is not None and can_be_resumed(row.status, row.has_checkpoint)
 
 
-def delete_history(connection: Connection, run_id: str, blobs: Blobs) -> Sequence[BlobName] | None:
+def delete_history(connection: Connection, run_id: str, blobs: Blobs, epoch: int | None = None) -> Sequence[BlobName] | None:
     """Delete every checkpoint and node state of a run, under its lease.
 
     Who remembers what was stored of the run is told by another generation of its rows.
@@ -44,14 +45,18 @@ def delete_history(connection: Connection, run_id: str, blobs: Blobs) -> Sequenc
         connection: in a transaction that writes.
         run_id: the run.
         blobs: where its large values may be files.
+        epoch: of the lease under which alone it may be done; `None` for whoever comes.
 
     Returns:
         Files to be deleted once this is durable; `None` when there was nothing to delete.
 
     Raises:
+        LeaseLost: the epoch is over.
         BlobsUnusable: values lie in files whose place is not known.
     """
-    lock_epoch(connection, run_id)
+    held = lock_epoch(connection, run_id)
+    if epoch is not None and held not in (None, epoch):
+        raise LeaseLost(run_id, epoch, held)
     files = named(run_id, fetch_names(connection, run_id))
     blobs.check(files)
     deleted = sum(connection.execute(delete(table).where(table.c.run_id == run_id)).rowcount for table in HISTORY)

@@ -666,6 +666,30 @@ async def test_who_lost_the_run_writes_nothing(manager: CheckpointManager, store
     assert (await restored(manager)).completed_nodes == {"a"}
 
 
+@pytest.mark.parametrize("between", ["cancelled", "cleared"])
+async def test_who_lost_the_run_is_told_so_whatever_was_between(store_url: str, store: Store, between: str) -> None:
+    manager = CheckpointManager("r", enabled=True, store=store)
+    await manager.save_checkpoint(GRAPH, {"a"})
+    if between == "cleared":
+        await manager.clear_checkpoint()
+    else:
+        save = asyncio.ensure_future(manager.save_checkpoint(GRAPH, {"b"}))
+        await asyncio.sleep(0)
+        save.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await save
+    await store.begin_attempt("r", 2, Holder("another"))
+    owner = CheckpointManager("r", enabled=True, url=store_url)
+    await owner.save_checkpoint(GRAPH, {"c"})
+    with pytest.raises(LeaseLost):
+        await manager.save_checkpoint(GRAPH, {"d"})
+    with pytest.raises(LeaseLost):
+        await manager.clear_checkpoint()
+    assert "c" in (await restored(owner)).completed_nodes
+    await owner.clear_checkpoint()
+    assert not await owner.can_resume()
+
+
 async def test_writers_of_one_store_whose_event_loop_ends(store_url: str) -> None:
     """In a process of its own: what hangs here hangs where all tasks are cancelled and waited for."""
     done = await asyncio.to_thread(
