@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -20,6 +21,7 @@ from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, open_texts, seal_texts
 from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.unbroken import take
 from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, dumps_tagged
 
 __all__ = ["answer_nodes", "update_suspended_state"]
@@ -92,19 +94,24 @@ async def _answer_runner(store: Store, run_id: str, answers: Mapping[str, Any], 
         error = (None, None) if cut is None else (cut.error, cut.error_node_id)
         await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer")
     finally:
-        await store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
+        await _let_go(store, lease)
 
 
 async def _take(store: Store, run_id: str, holder: Holder) -> Lease:
     began = time.monotonic()
     while True:
         try:
-            return await store.transact(lambda connection: take_lease(connection, run_id, holder, LEASE_SECONDS))
+            taken = store.transact(lambda connection: take_lease(connection, run_id, holder, LEASE_SECONDS))
+            return await take(taken, partial(_let_go, store))
         except RunHeld:
             waited, executed = time.monotonic() - began, (await store.job(run_id)).status in EXECUTED
             if waited > (EXECUTED_SECONDS if executed else PATIENCE_SECONDS):
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _let_go(store: Store, lease: Lease) -> None:
+    await store.transact(lambda connection: release_lease(connection, lease.run_id, lease.epoch))
 
 
 def _answered(run_id: str, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:

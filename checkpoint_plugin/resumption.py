@@ -14,6 +14,7 @@ from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.lease import Lease, release_lease, take_lease
 from checkpoint_plugin.models import Job
 from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.unbroken import take
 from hookspecs import LeaseLost, Refusal, RunHeld, WorkflowError
 
 __all__ = ["Execute", "RecoveryOutcome", "Resumption"]
@@ -128,12 +129,18 @@ class Resumption:
             self._lease_seconds,
             store.location.shown,
         )
-        lease = await store.transact(lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown))
+
+        def let_go(lease: Lease) -> Awaitable[None]:
+            return store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
+
+        lease = await take(
+            store.transact(lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown)), let_go
+        )
         try:
             await jobs.change(run_id, lambda job: job.mark_running(self.worker_id), epoch=lease.epoch)
             return await self._under(lease, store, jobs)
         finally:
-            await store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
+            await let_go(lease)
 
     async def _under(self, lease: Lease, store: Store, jobs: JobRepository) -> RecoveryOutcome:
         """Execute a run as long as its lease is held."""

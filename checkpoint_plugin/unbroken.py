@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Outcome", "Unbroken", "finish"]
+__all__ = ["Outcome", "Unbroken", "finish", "take"]
 
 T = TypeVar("T")
 
@@ -83,3 +83,25 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled from task.exception()
     return task.result()
+
+
+async def take(work: Awaitable[T], give_back: Callable[[T], Awaitable[object]]) -> T:
+    """Wait for what takes hold of something; a caller that is cancelled meanwhile holds nothing.
+
+    Args:
+        work: runs in a task of its own.
+        give_back: called with what it gave, where the caller never hears of it.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; raised when all is given back, from the error of that if it has one.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await finish(task)
+    except asyncio.CancelledError as cancelled:
+        if not task.cancelled() and task.exception() is None:
+            try:
+                await give_back(task.result())
+            except Exception as error:
+                raise cancelled from error
+        raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
+from checkpoint_plugin.answers import answer_nodes
 from checkpoint_plugin.claims import Claim, Search, claim_run, end_claim, fetch_waiting
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
@@ -103,6 +105,30 @@ def held_by(store: Store, run_id: str, worker: str) -> Any:
     """Let a worker of another host hold a run."""
     holder = Holder(worker, "elsewhere", 1, None)
     return store.transact(lambda connection: take_lease(connection, run_id, holder, 60))
+
+
+async def stopped_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch, name: str, work: Coroutine[Any, Any, object], turns: int = 0
+) -> None:
+    """Cancel something so many turns of the event loop after it took a run, of which it hears later."""
+    task, loop = asyncio.create_task(work), asyncio.get_running_loop()
+    module, _, function = name.rpartition(".")
+    take = getattr(importlib.import_module(f"checkpoint_plugin.{module}"), function)
+
+    def cancel(left: int) -> None:
+        if left:
+            loop.call_soon(cancel, left - 1)
+        else:
+            task.cancel()
+
+    def taking(*arguments: Any, **more: Any) -> Any:
+        loop.call_soon_threadsafe(cancel, turns)
+        return take(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"checkpoint_plugin.{name}", taking)
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 # The plan.
@@ -400,6 +426,13 @@ async def test_who_lost_the_lease_without_hearing_of_it_ends_nothing(store: Stor
     assert (job.status, job.error) == ("running", None)
     row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
     assert row.owner == "thief"
+
+
+async def test_who_is_cancelled_while_it_takes_a_run_holds_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await saved(store)
+    service = RecoveryService("w", store=store, execute=lambda run_id: asyncio.sleep(0))
+    await stopped_as_it_takes(monkeypatch, "resumption.take_lease", service.resume("r"))
+    assert (await service.resume("r")).status == "completed"
 
 
 async def test_a_run_saved_by_hand_needs_a_function(store: Store) -> None:
@@ -731,6 +764,17 @@ async def test_a_run_that_was_answered_is_gone_on_with(store: Store) -> None:
 
 
 # Runs of a runner.
+
+
+async def test_an_answer_that_is_cancelled_as_it_takes_the_run_holds_nothing(
+    store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await killed_run(store_url, store, "r")
+    with pytest.raises(NodeNotSuspended):
+        await answer_nodes(store, "r", {"double": 1})
+    await stopped_as_it_takes(monkeypatch, "answers.take_lease", answer_nodes(store, "r", {"double": 1}))
+    row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
+    assert row.owner is None
 
 
 async def test_a_run_of_the_runner_is_resumed_by_a_function(store: Store, store_url: str) -> None:
