@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -18,6 +19,7 @@ from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
 from checkpoint_plugin.lease import database_now
 from checkpoint_plugin.resumption import RecoveryOutcome, Resumption
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.unbroken import take
 from hookspecs import StoreError, WorkflowError
 
 __all__ = ["RecoveryPass"]
@@ -53,7 +55,7 @@ class RecoveryPass:
         before = await self._now() if watch_seconds is None else None
         damaged: list[str] = []  # of these nothing is written
         rests = _Rests(watch_seconds or 0)
-        running: dict[asyncio.Task[RecoveryOutcome], str] = {}
+        running: dict[asyncio.Task[RecoveryOutcome], Claim] = {}
         try:
             while True:
                 try:
@@ -65,7 +67,7 @@ class RecoveryPass:
                             damaged.append(claim.run_id)
                         rests.begin(claim.run_id)
                         task = asyncio.create_task(self._recover(claim), name=f"workflow-recovery-{claim.run_id}")
-                        running[task] = claim.run_id
+                        running[task] = claim
                 except StoreError as error:
                     if trouble is None:
                         raise
@@ -77,7 +79,7 @@ class RecoveryPass:
                     continue
                 done, _ = await asyncio.wait(running, timeout=watch_seconds, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    run_id = running.pop(task)
+                    run_id = running.pop(task).run_id
                     try:
                         outcome = task.result()
                     except StoreError as error:  # of how it ended nothing could be written: its claim ends by itself
@@ -89,9 +91,12 @@ class RecoveryPass:
                     if outcome is not None:
                         yield outcome
         finally:
+            # A task that is cancelled before its first step never begins, and so cannot end what was claimed for it.
+            unbegun = [claim for task, claim in running.items() if _is_unbegun(task)]
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)  # what they could not write any more is found again
+            ends = [self._end(claim, counts=False) for claim in unbegun if claim.damaged is None]
+            await asyncio.gather(*running, *ends, return_exceptions=True)  # what they could not write any more is found again
 
     async def _now(self) -> datetime | None:
         """The time by the clock of the database; `None` where there is none."""
@@ -108,7 +113,11 @@ class RecoveryPass:
 
         async def work(store: Store) -> Claim | None:
             waits = await store.transact(lambda connection: may_wait(connection, search), write=False)
-            return await store.transact(claim) if waits else None
+            return await take(store.transact(claim), give_back) if waits else None
+
+        async def give_back(claim: Claim | None) -> None:
+            if claim is not None and claim.damaged is None:
+                await self._end(claim, counts=False)
 
         try:
             return await self._durably(work)
@@ -152,18 +161,27 @@ class RecoveryPass:
         finally:
             beat.cancel()
             await asyncio.wait((beat,))
-
-            def end(connection: Connection) -> None:
-                end_claim(connection, claim, counts=counts, stopped=stopped)
-
-            await self._durably(lambda store: store.transact(end))
+            await self._end(claim, counts=counts, stopped=stopped)
         return outcome
+
+    async def _end(self, claim: Claim, *, counts: bool | None, stopped: bool = False) -> None:
+        """Let a run go, as `end_claim`."""
+
+        def end(connection: Connection) -> None:
+            end_claim(connection, claim, counts=counts, stopped=stopped)
+
+        await self._durably(lambda store: store.transact(end))
 
     async def _keep_claim(self, claim: Claim) -> None:
         while True:
             await asyncio.sleep(CLAIM_SECONDS / 3)
             with suppress(StoreError):  # the next sign of life may come through
                 await self._durably(lambda store: store.transact(lambda connection: keep_claim(connection, claim)))
+
+
+def _is_unbegun(task: asyncio.Task[RecoveryOutcome]) -> bool:
+    work = task.get_coro()
+    return isinstance(work, Coroutine) and getcoroutinestate(work) == CORO_CREATED
 
 
 class _Rests:

@@ -677,6 +677,18 @@ async def test_a_recovery_that_did_not_begin_does_not_count(store: Store) -> Non
         assert (job.status, job.retry_count, job.worker_id) == (status, tries, None)
 
 
+async def test_a_recovery_that_is_stopped_as_it_claims_a_run_claims_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await saved(store)
+    service = RecoveryService("w", store=store, execute=lambda run_id: asyncio.sleep(60))
+    for turns in range(30):
+        await make_stuck(store)
+        await stopped_as_it_takes(monkeypatch, "recovery_pass.claim_run", service.recover_all(0, at_once=1), turns)
+        job = await JobRepository(store=store).get("r")
+        assert (job.status, job.worker_id if job.status == "recovering" else None, job.retry_count) == ("running", None, 0), turns
+
+
 async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ended meanwhile cannot be written; its claim ends by itself, and the watch goes on."""
     monkeypatch.setattr("checkpoint_plugin.recovery_pass.RECONNECT_SECONDS", 0.1)
