@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import NodeNotSuspended
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
@@ -72,7 +73,9 @@ async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], wo
         worker_id: who brings them; default: this process.
     """
     query = select(JOB.c.execution_strategy).where(JOB.c.id == run_id)
-    row = await store.transact(lambda connection: connection.execute(query).first(), write=False)
+    row = None
+    if is_storable_text(run_id):
+        row = await store.transact(lambda connection: connection.execute(query).first(), write=False)
     if row is None:
         raise RunNotFound(run_id, store.location.shown)
     if row.execution_strategy == RUNNER:
@@ -129,7 +132,8 @@ async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any])
     def work(connection: Connection) -> None:
         lock_epoch(connection, run_id)
         seal = store.keys.find(connection, run_id)
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id.in_(list(answers)))
+        asked = [node_id for node_id in answers if is_storable_text(node_id)]
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id.in_(asked))
         rows = (open_texts(run_id, dict(row._mapping), NODE_TEXTS, seal) for row in connection.execute(query))
         states = {row["node_id"]: RunNodeState(**row) for row in rows}
         now = database_now(connection)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, exists, select
 
+from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.finding import RESTORE, Finding, RunReport, StoreReport, Unverified, go_on
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
@@ -42,6 +43,9 @@ async def check_store(
         RunNotFound: a run that is named is not there.
         StoreUnreachable: the connection was lost.
     """
+    for run_id in run_ids:
+        if not is_storable_text(run_id):
+            raise RunNotFound(run_id, store.location.shown)
     findings: list[Finding] = []
     wanted = run_ids
     try:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, select, update
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
 from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -32,6 +33,8 @@ HISTORY: Final = (CHECKPOINT, NODE_VERSION, COMPLETED_NODES, OUTPUT_SEGMENT, PAY
 
 def fetch_resumable(connection: Connection, run_id: str) -> bool:
     """Whether a run can be resumed; not when it has no row."""
+    if not is_storable_text(run_id):
+        return False
     row = connection.execute(select(JOB.c.status, JOB.c.has_checkpoint).where(JOB.c.id == run_id)).first()
     return row is not None and can_be_resumed(row.status, row.has_checkpoint)
 

@@ -13,7 +13,7 @@ from sqlalchemy.types import NullType
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.damage import telling_damage
-from checkpoint_plugin.definition import graph_of
+from checkpoint_plugin.definition import graph_of, is_storable_text
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
@@ -76,6 +76,8 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
     Raises:
         StoreDamaged: what is stored is not what was written.
     """
+    if not is_storable_text(run_id):
+        return None
     with telling_damage(run_id, "a row of it"):
         return await read_whole(lambda: _load_record(store, run_id))
 

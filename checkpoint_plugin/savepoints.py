@@ -15,7 +15,7 @@ from checkpoint_plugin.job import lock_job
 from checkpoint_plugin.models import CHECKPOINT, LEASE
 from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.store import Store
-from hookspecs import StoreError
+from hookspecs import RunNotFound, StoreError
 
 __all__ = ["name_checkpoint", "unname_checkpoint"]
 
@@ -42,6 +42,8 @@ async def name_checkpoint(store: Store, run_id: str, name: str, number: int | No
     if not 1 <= len(name) <= NAME_LENGTH or not is_storable_text(name):
         why = f"a savepoint's name has 1 to {NAME_LENGTH} characters and no NUL, not {name!r}. Choose another."
         raise FieldInvalid(f"run {run_id!r}", why)
+    if not is_storable_text(run_id):
+        raise RunNotFound(run_id, store.location.shown)
 
     def work(connection: Connection) -> int:
         with telling_damage(run_id, "its row"):
@@ -77,13 +79,16 @@ async def unname_checkpoint(store: Store, run_id: str, name: str) -> int:
     Raises:
         StoreError: the run has no savepoint of this name.
     """
+    missing = StoreError(f"run {run_id!r} has no savepoint {name!r}. See `workflow checkpoints {run_id}`.")
+    if not (is_storable_text(run_id) and is_storable_text(name)):
+        raise missing
 
     def work(connection: Connection) -> int:
         lock_epoch(connection, run_id)
         of_name = and_(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.label == name)
         number = connection.execute(select(CHECKPOINT.c.number).where(of_name)).scalar()
         if number is None:
-            raise StoreError(f"run {run_id!r} has no savepoint {name!r}. See `workflow checkpoints {run_id}`.")
+            raise missing
         connection.execute(update(CHECKPOINT).where(of_name).values(label=None))
         return int(number)
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, LargeBinary, Table, cast, func, select
 from checkpoint_plugin.blob_name import read_name
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.damage import column_bytes, telling_damage
+from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -116,6 +117,8 @@ async def measure_store(store: Store, run_id: str | None = None) -> StoreSize:
         RunNotFound: it is not there.
         StoreError: the store cannot be read.
     """
+    if run_id is not None and not is_storable_text(run_id):
+        raise RunNotFound(run_id, store.location.shown)
 
     def work(connection: Connection) -> tuple[Sequence[RunSize], dict[str, int], int | None]:
         runs = _measure_runs(connection, run_id)

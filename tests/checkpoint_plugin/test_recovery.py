@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
 from checkpoint_plugin.answers import answer_nodes
+from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.claims import Claim, Search, claim_run, end_claim, fetch_waiting
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
@@ -25,6 +26,8 @@ from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import release_lease, take_lease
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
+from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
+from checkpoint_plugin.size import measure_store
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
@@ -433,6 +436,28 @@ async def test_who_is_cancelled_while_it_takes_a_run_holds_nothing(store: Store,
     service = RecoveryService("w", store=store, execute=lambda run_id: asyncio.sleep(0))
     await stopped_as_it_takes(monkeypatch, "resumption.take_lease", service.resume("r"))
     assert (await service.resume("r")).status == "completed"
+
+
+@pytest.mark.parametrize("odd", ["a\0b", "\udcff"])
+async def test_an_id_that_no_database_keeps_is_one_that_is_not_there(store: Store, odd: str) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended"))
+    service = RecoveryService(store=store)
+    assert not await service.can_resume(odd)
+    for work in (
+        service.plan(odd),
+        service.restore_node_state(odd, "a"),
+        service.update_suspended_state(odd, "a", 1),
+        name_checkpoint(store, odd, "mine"),
+        check_store(store, [odd]),
+        measure_store(store, odd),
+    ):
+        with pytest.raises(RunNotFound):
+            await work
+    with pytest.raises(NodeNotSuspended):
+        await service.update_suspended_state("r", odd, 1)
+    for run_id, name in ((odd, "mine"), ("r", odd)):
+        with pytest.raises(StoreError, match="no savepoint"):
+            await unname_checkpoint(store, run_id, name)
 
 
 async def test_a_run_saved_by_hand_needs_a_function(store: Store) -> None:
