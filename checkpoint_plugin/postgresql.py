@@ -88,6 +88,7 @@ class PostgresDatabase:
         self._raw: Any = None
         self._saves = 0
         """Those under way."""
+        self._closed = False
         self._open: WeakSet[Any] = WeakSet()
 
     def _settings(self, query: Mapping[str, str]) -> dict[str, str]:
@@ -177,6 +178,8 @@ class PostgresDatabase:
             raise self._told(error, undone=not sent) from error
         finally:
             self._saves -= 1
+            if self._closed:
+                await finish(self._let_go())
 
     async def _connect_for_saves(self) -> Any:
         if self._saving is None:
@@ -274,10 +277,14 @@ class PostgresDatabase:
                     if isinstance(driver_error(error), LOST):
                         await connection.invalidate()  # it may hang in the middle of a command: not back to the pool
                     raise
+                finally:
+                    if self._closed:  # there is no pool any more that it could go back to
+                        await connection.invalidate()
         except DRIVER_ERRORS as error:
             raise self._told(error, undone=not committing) from error
 
     async def close(self) -> None:
+        self._closed = True  # a transaction that is under way closes its connection itself
         saving, self._saving, self._raw = self._saving, None, None
         try:
             async with asyncio.timeout(CLOSE_SECONDS):

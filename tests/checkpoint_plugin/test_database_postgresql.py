@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import Connection, func, select, text
 
-from checkpoint_plugin import postgresql_connection
+from checkpoint_plugin import EventLogger, StateManager, postgresql_connection
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
@@ -26,6 +27,7 @@ HOLDER = Holder("first:worker")
 THROW_OUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 GUARD_SECONDS = 60
 """A test that hangs is a failure, not a wait."""
 
@@ -50,6 +52,15 @@ def a(state: Any, run_id: str = "r") -> Snapshot:
 
 async def numbers(store: Store, run_id: str = "r") -> list[int]:
     return [row.number for row in await store.checkpoints(run_id)]
+
+
+async def turns_to(connection: Any, question: str, answer: object) -> None:
+    """Ask until the answer is this one."""
+    for _ in range(500):
+        if await connection.fetchval(question) == answer:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(question)
 
 
 async def test_saves_and_transactions_share_a_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +293,47 @@ async def test_a_store_is_closed_though_the_server_says_nothing(proxy: Proxy, mo
     proxy.silent = True
     async with asyncio.timeout(GUARD_SECONDS / 4):
         await store.close()
+
+
+@pytest.mark.parametrize("saves", [False, True])
+async def test_what_is_under_way_when_a_store_is_closed_leaves_no_connection(postgres_url: str, saves: bool) -> None:
+    def take(connection: Connection) -> None:
+        connection.execute(text("UPDATE lease SET epoch = 1"))
+
+    store = Store(locate(postgres_url), create=True)
+    await store.insert_job("r", definition())
+    history, other = RunHistory("r", 1, 1), await asyncpg.connect(postgres_url)
+    await store.save(history, a(1), "1")
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM lease FOR UPDATE")
+        under_way = asyncio.create_task(store.save(history, a(2), "2") if saves else store.transact(take))
+        await turns_to(other, "SELECT count(*) = 0 FROM pg_locks WHERE NOT granted", False)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0.1)
+    await closing
+    await under_way
+    await turns_to(other, OTHERS, 0)
+    await other.close()
+
+
+@pytest.mark.parametrize("made", [StateManager, EventLogger])
+async def test_a_stop_that_is_cancelled_leaves_no_connection(
+    postgres_url: str, made: type[StateManager] | type[EventLogger]
+) -> None:
+    other = await asyncpg.connect(postgres_url)
+    for turns in range(6):
+        writer = made("r", url=postgres_url)
+        await writer.start()
+        await (writer.log("x") if isinstance(writer, EventLogger) else writer.update_node_state("n", "running"))
+        stopping = asyncio.create_task(writer.stop())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stopping.cancel()
+        with suppress(asyncio.CancelledError):
+            await stopping
+        await writer.stop()
+    await turns_to(other, OTHERS, 0)
+    await other.close()
 
 
 async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(postgres_url: str) -> None:
