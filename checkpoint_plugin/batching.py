@@ -112,9 +112,9 @@ class BatchWriter(Generic[T]):
         return [entry.value for entry in (*self._batch, *self._waiting)]
 
     def start(self) -> None:
-        """Begin to write; harmless when it has begun."""
+        """Begin to write, also after a stop of a broken writer; harmless when it has begun."""
         if self._task is None:
-            self._stopping = False
+            self._stopping, self._broken = False, None
             self._wake = asyncio.Event()
             self._wake.set()
             self._task = asyncio.create_task(self._run(), name=f"workflow-{self._name}")

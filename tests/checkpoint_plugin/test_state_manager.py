@@ -260,6 +260,22 @@ async def test_who_lost_the_run_writes_nothing_and_hears_of_it(store: Counted) -
     assert found.status == "running"
 
 
+async def test_who_lost_the_run_may_begin_anew(store: Counted) -> None:
+    manager = StateManager("r", batch_size=1, store=store)
+    await manager.start()
+    await store.begin_attempt("r", 2, Holder("another"))
+    await manager.update_node_state("a", status="running")
+    with pytest.raises(WriterStopped) as raised:
+        await manager.stop()
+    await manager.start()
+    for node_id, fields in raised.value.unwritten:
+        await manager.update_node_state(node_id, status=fields["status"])
+    await manager.stop()
+    found = await state(store, "a")
+    assert found is not None
+    assert found.status == "running"
+
+
 async def test_a_caller_waits_for_room_and_not_beyond_the_bound(store: Counted) -> None:
     manager = StateManager("r", batch_size=1, store=store, max_waiting=2, wait_seconds=0.05)
     await manager.start()
