@@ -152,7 +152,7 @@ class StoreUnreachable(StoreUnreadable):
     Args:
         message: what happened.
         undone: whether surely nothing was written; a commit whose answer was lost may have been done.
-        starting: the server said that it starts or stops, so it will be there again.
+        starting: the server said that it starts or stops, or has no connection left, so it will be there again.
     """
 
     def __init__(self, message: str, *, undone: bool = False, starting: bool = False) -> None:

@@ -35,11 +35,16 @@ BROKEN: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 DRIVER_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, *BROKEN, OSError, TimeoutError)
 READ_ONLY: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """A restore makes several queries: what retention deletes between them must still be there."""
-STARTING: Final = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+STARTING: Final = (
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What a server says that takes no connection in this moment."""
 LOST: Final = (
     *STARTING,
     asyncpg.PostgresConnectionError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # of a server that has become a standby: another may have taken its place
     *BROKEN,

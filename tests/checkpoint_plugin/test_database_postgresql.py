@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -432,6 +433,23 @@ async def test_a_pooler_that_would_lose_saves_is_refused(postgres_url: str) -> N
     with pytest.raises(StoreUnreadable, match=r"synchronous_commit off.*ALTER ROLE"):
         await store.jobs()
     await store.close()
+
+
+async def test_a_server_that_has_no_connection_left_is_waited_for(postgres_url: str) -> None:
+    role, other = f"r{uuid.uuid4().hex}", await asyncpg.connect(postgres_url)
+    await other.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+    try:
+        url = postgres_url.replace("//postgres@", f"//{role}@")
+        only = await asyncpg.connect(url)
+        store = Store(locate(url), create=True)
+        asking = asyncio.create_task(store.layout())
+        await asyncio.sleep(0.3)
+        await only.close()
+        assert (await asking)[0] is None
+        await store.close()
+    finally:
+        await other.execute(f"DROP ROLE {role}")
+        await other.close()
 
 
 async def test_a_server_that_was_never_there_is_told_at_once(proxy: Proxy) -> None:
