@@ -16,7 +16,16 @@ from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.policy import NAME
 from hookspecs import GraphColumns, RunInfo, TaggedValueError, to_tagged
 
-__all__ = ["NODE_ID_BYTES", "Definition", "define", "graph_of", "is_storable_text", "json_text", "storable_text"]
+__all__ = [
+    "NODE_ID_BYTES",
+    "Definition",
+    "check_node_id",
+    "define",
+    "graph_of",
+    "is_storable_text",
+    "json_text",
+    "storable_text",
+]
 
 NODE_ID_BYTES: Final = 1_000
 """PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
@@ -101,6 +110,23 @@ def _name_culprit(run: RunInfo, codec: Codec) -> None:
 def is_storable_text(text: str) -> bool:
     """Whether every database takes the text as it is."""
     return storable_text(text) == text
+
+
+def check_node_id(run_id: str, node_id: object) -> None:
+    """Refuse an id of a node that some database does not keep.
+
+    Args:
+        run_id: the run, for the error.
+        node_id: as a caller gave it.
+
+    Raises:
+        ValueNotStorable: it is no text, empty, or longer than an index takes.
+    """
+    if not isinstance(node_id, str) or not node_id or not is_storable_text(node_id):
+        raise ValueNotStorable(f"run {run_id!r}, node id {node_id!r}", "it is no text that databases keep. Rename it.")
+    if len(node_id.encode()) > NODE_ID_BYTES:
+        place = f"run {run_id!r}, node id {node_id[:20]!r}…"
+        raise ValueNotStorable(place, f"it is longer than {NODE_ID_BYTES} bytes. Shorten it.")
 
 
 def storable_text(text: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from checkpoint_plugin.checkpoint_data import NodeStateSnapshot
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.definition import is_storable_text
-from checkpoint_plugin.errors import ValueNotStorable
+from checkpoint_plugin.definition import check_node_id
 from checkpoint_plugin.models import RUN_NODE_STATE
 from checkpoint_plugin.node_record import NodeRecord, pack_values, unpack_values
 from checkpoint_plugin.row_values import checked_row
@@ -66,7 +65,7 @@ class NodeChanges:
             if isinstance(node_ids, str):
                 raise ValueError(f"{node_ids!r} is one text. Give the ids of nodes as a list or a set.")
             for node_id in node_ids:
-                _check_id(run_id, node_id)
+                check_node_id(run_id, node_id)
                 if statuses.setdefault(node_id, status) != status:
                     raise ValueError(f"node {node_id!r} is said to be {statuses[node_id]} and {status}. Name it once.")
         if both := sorted((statuses.keys() | outputs.keys()) & exact.keys()):
@@ -77,7 +76,7 @@ class NodeChanges:
         packed = {node_id: pack_values(_where(run_id, node_id), values, None, codec) for node_id, values in outputs.items()}
         records: dict[str, NodeRecord] = {}
         for node_id, state in exact.items():
-            _check_id(run_id, node_id)
+            check_node_id(run_id, node_id)
             if state.status not in NODE_STATUSES:
                 raise ValueError(f"node {node_id!r}: {state.status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
             checked_row(_where(run_id, node_id), RUN_NODE_STATE, {"attempt": state.attempt, "last_error": state.error})
@@ -147,11 +146,6 @@ def _times(status: str, old: NodeRecord, at: datetime) -> tuple[datetime | None,
     if status == "running":
         return old.scheduled_at, at, None
     return old.scheduled_at, old.started_at, at if status == "completed" else None
-
-
-def _check_id(run_id: str, node_id: object) -> None:
-    if not isinstance(node_id, str) or not node_id or not is_storable_text(node_id):
-        raise ValueNotStorable(f"run {run_id!r}, node id {node_id!r}", "it is no text that databases keep. Rename it.")
 
 
 def _where(run_id: str, node_id: str) -> str:

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, select
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batching import BatchWriter
-from checkpoint_plugin.definition import NODE_ID_BYTES, is_storable_text
-from checkpoint_plugin.errors import FieldInvalid, StoreMissing, ValueNotStorable, WriterStopped
+from checkpoint_plugin.definition import check_node_id, is_storable_text
+from checkpoint_plugin.errors import FieldInvalid, StoreMissing, WriterStopped
 from checkpoint_plugin.jobs import JobRepository, bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
@@ -216,11 +216,7 @@ class StateManager:
             TaggedValueError: a value has no JSON form.
             StoreError: the writer is broken by this error.
         """
-        if not isinstance(node_id, str) or not node_id or not is_storable_text(node_id):
-            raise ValueNotStorable(f"run {self.run_id!r}, node id {node_id!r}", "databases do not keep such a text. Rename it.")
-        if len(node_id.encode()) > NODE_ID_BYTES:
-            place = f"run {self.run_id!r}, node id {node_id[:20]!r}…"
-            raise ValueNotStorable(place, f"it is longer than {NODE_ID_BYTES} bytes. Shorten it.")
+        check_node_id(self.run_id, node_id)
         where = f"node {node_id!r} of run {self.run_id!r}"
         now = datetime.now(UTC)
         columns: dict[str, Any] = {}

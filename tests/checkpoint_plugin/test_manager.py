@@ -511,6 +511,8 @@ async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager
     for node_id in ("", "a\0", "a\ud800", 5):
         with pytest.raises(ValueNotStorable, match="Rename it"):
             await manager.save_checkpoint(None, node_states={node_id: NodeStateSnapshot("a", "failed")})  # type: ignore[dict-item]
+    with pytest.raises(ValueNotStorable, match="longer than 1000 bytes"):
+        await manager.save_checkpoint(None, {"é" * 501})
     with pytest.raises(ValueError, match="not said to be anything"):
         await manager.save_checkpoint(GRAPH, outputs={"a": {"out": 1}})
     with pytest.raises(ValueError, match="values by handle"):
