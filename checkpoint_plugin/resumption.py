@@ -144,8 +144,13 @@ class Resumption:
 
     async def _under(self, lease: Lease, store: Store, jobs: JobRepository) -> RecoveryOutcome:
         """Execute a run as long as its lease is held."""
-        assert self._execute is not None
-        work: asyncio.Future[object] = asyncio.ensure_future(self._execute(lease.run_id))
+        execute = self._execute
+        assert execute is not None
+
+        async def call() -> object:  # what is raised before there is anything to wait for fails the run, too
+            return await execute(lease.run_id)
+
+        work = asyncio.create_task(call())
         lost: list[Refusal] = []
 
         def stop(error: Refusal) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -381,6 +381,15 @@ async def test_a_run_that_fails_again_is_failed(store: Store) -> None:
     assert (outcome.status, outcome.error) == ("failed", "ValueError: the reason")
     job = await JobRepository(store=store).get("r")
     assert (job.status, job.error) == ("failed", "ValueError: the reason")
+
+
+async def test_a_run_whose_function_cannot_even_be_called_is_failed(store: Store) -> None:
+    await saved(store)
+    functions: dict[str, Callable[[], Awaitable[object]]] = {}
+    outcome = await RecoveryService(store=store, execute=lambda run_id: functions[run_id]()).resume("r")
+    assert (outcome.status, outcome.error) == ("failed", "KeyError: 'r'")
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.error) == ("failed", outcome.error)
 
 
 async def test_a_run_in_which_a_node_still_waits_is_suspended(store: Store) -> None:
