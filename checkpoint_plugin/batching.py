@@ -262,7 +262,8 @@ class BatchWriter(Generic[T]):
                 self._let_in()
                 await self._write_batch()
         except asyncio.CancelledError:
-            if not self._stopping:  # with all tasks of its event loop: nobody writes any more
+            # With all tasks of its event loop: nobody writes any more. One that a stop gave up ends when another may write.
+            if self._task is asyncio.current_task() and not self._stopping:
                 self._break(WriterStopped(self._name, self.waiting))
             raise
         except Exception as error:

@@ -11,6 +11,7 @@ import pytest
 from checkpoint_plugin import batching
 from checkpoint_plugin.batching import BatchWriter
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable, WriterStopped
+from checkpoint_plugin.unbroken import finish
 
 
 class Target:
@@ -381,6 +382,25 @@ async def test_who_waits_for_room_hears_that_the_writer_ended(broken: bool) -> N
     if not broken:
         with pytest.raises(WriterStopped, match="takes nothing more"):
             await waiting
+
+
+async def test_what_a_stop_gave_up_breaks_no_writer_that_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GRACE_SECONDS", 0.01)
+    target = Target()
+    target.open.clear()
+    batches = BatchWriter[int](lambda values: finish(target.write(values)), name="test", size=1, interval=100)
+    batches.start()
+    await batches.put(1)
+    await target.asked.wait()
+    with pytest.raises(WriterStopped):
+        await batches.stop(0.01)
+    batches.start()
+    await batches.put(2)
+    target.open.set()
+    await settled(target, 2)
+    await batches.put(3, durable=True)
+    await batches.stop(5)
+    assert sorted(target.batches) == [[1], [2], [3]]
 
 
 async def test_who_waits_hears_that_the_task_of_the_writer_was_cancelled() -> None:
