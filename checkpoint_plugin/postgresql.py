@@ -23,6 +23,7 @@ from checkpoint_plugin.postgresql_connection import KnowingConnection
 from checkpoint_plugin.postgresql_engine import make_postgres_engine
 from checkpoint_plugin.refusal import driver_error, told_by, unreadable
 from checkpoint_plugin.unbroken import finish
+from checkpoint_plugin.worker import Worker
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
@@ -94,6 +95,7 @@ class PostgresDatabase:
         self._saves = 0
         """Those under way."""
         self._closed = False
+        self._worker = Worker("workflow-checkpoint")  # the threads of the event loop may all wait, for a save even
         self._open: WeakSet[Any] = WeakSet()
 
     def _settings(self, query: Mapping[str, str]) -> dict[str, str]:
@@ -162,7 +164,7 @@ class PostgresDatabase:
         if writer.is_light:
             writer.encode()
         else:
-            await asyncio.to_thread(writer.encode)
+            await self._call(writer.encode)
         self._saves += 1
         sent = False
         try:
@@ -239,11 +241,18 @@ class PostgresDatabase:
         """Nothing: autovacuum does it."""
 
     async def compute(self, work: Callable[[], T]) -> T:
-        return await finish(asyncio.to_thread(work))
+        return await finish(self._call(work))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._worker.call(work)
+        finally:
+            if self._closed:  # meanwhile, or before
+                self._worker.close()
 
     async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None, options: Mapping[str, Any]) -> T:
         if before is not None:
-            await asyncio.to_thread(before)
+            await self._call(before)
         return await self._again(lambda: self._once(work, options))
 
     async def _again(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -299,3 +308,6 @@ class PostgresDatabase:
         except TimeoutError:  # a server that is silent says no farewell, either
             for connection in self._open:
                 connection.terminate()
+        finally:
+            if self._worker.is_started:
+                await finish(self._call(lambda: None))  # the event loop must not stand still until the thread is done

@@ -45,6 +45,11 @@ class Worker:
         self._calls.put((work, outcome))
         return outcome
 
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a thread to be ended."""
+        return self._thread is not None
+
     def close(self) -> None:
         """Wait until everything is done, and end the thread."""
         thread, self._thread = self._thread, None

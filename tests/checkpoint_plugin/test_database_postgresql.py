@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -294,6 +296,22 @@ async def test_a_store_is_closed_though_the_server_says_nothing(proxy: Proxy, mo
     proxy.silent = True
     async with asyncio.timeout(GUARD_SECONDS / 4):
         await store.close()
+
+
+async def test_a_save_waits_for_no_thread_of_the_event_loop(postgres_url: str) -> None:
+    store, go = Store(locate(postgres_url), create=True), threading.Event()
+    await store.insert_job("r", definition())
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    busy = asyncio.create_task(asyncio.to_thread(go.wait, 6))
+    try:
+        async with asyncio.timeout(5):
+            await store.save(RunHistory("r", 1, 1), a(["x"] * 100_000), "1")
+            assert await store.restore(RunHistory("r", 1), None) is not None
+            await store.close()
+    finally:
+        go.set()
+        await busy
+    assert not [thread for thread in threading.enumerate() if thread.name == "workflow-checkpoint"]
 
 
 @pytest.mark.parametrize("saves", [False, True])
