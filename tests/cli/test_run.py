@@ -95,6 +95,12 @@ def test_the_traceback_comes_on_request(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_an_input_that_does_not_fit_its_node_is_wrong_usage(tmp_path: Path) -> None:
+    done = run(tmp_path, "count", "--input", 'a="3"', "--json")
+    assert done.returncode == 2
+    assert document(done)["error"]["message"].startswith("input 'a', for 'a' of node 'body': expected int, got '3'")
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "told"),
     [

@@ -17,7 +17,8 @@ from workflow_runner.cli.options import (
 )
 from workflow_runner.failure import OnFailure
 from workflow_runner.identity import check_run_id, new_run_id
-from workflow_runner.runner import WorkflowRunner
+from workflow_runner.inputs import convert_inputs
+from workflow_runner.runner import Result, WorkflowRunner
 
 __all__ = ["run"]
 
@@ -25,7 +26,13 @@ __all__ = ["run"]
 @click.command()
 @click.argument("graph")
 @nodes_option
-@click.option("--input", "inputs", metavar="NAME=JSON", multiple=True, help="Value of an input, or NAME=@file.json.")
+@click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=JSON",
+    multiple=True,
+    help="Value of an input, or NAME=@file.json; converted to what its nodes want.",
+)
 @click.option("--run-id", metavar="ID", help="Name the run; by default it gets a UUIDv7.")
 @on_failure_option
 @enabling_options
@@ -70,4 +77,9 @@ def run(
         runner = WorkflowRunner(plugins=host, nodes=nodes, on_failure=on_failure)
     except WorkflowError as error:
         return execution.refuse(error)
-    return execution.drive(runner, lambda: runner.run(document, values, wanted, chosen_id))
+
+    async def start() -> Result:
+        compiled = runner.compile(document)
+        return await runner.run(compiled, convert_inputs(compiled.plan, values), wanted, chosen_id)
+
+    return execution.drive(runner, start)
