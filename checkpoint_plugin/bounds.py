@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Final
 
 from hookspecs import StoreError
@@ -31,4 +32,4 @@ def check_number(run_id: str, number: int | None) -> None:
 
 def no_checkpoint(run_id: str, number: int) -> StoreError:
     """The error that a run has no checkpoint of a number."""
-    return StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {run_id}`.")
+    return StoreError(f"run {run_id!r} has no checkpoint {number}. See `workflow checkpoints {quote(run_id)}`.")

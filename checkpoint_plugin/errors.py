@@ -312,7 +312,7 @@ class NotResumable(CheckpointError):
     exit_code = 2
 
     def __init__(self, run_id: str, why: str) -> None:
-        super().__init__(f"run {run_id!r} cannot be resumed: {why}. See how it stands with `workflow show {run_id}`.")
+        super().__init__(f"run {run_id!r} cannot be resumed: {why}. See how it stands with `workflow show {quote(run_id)}`.")
         self.run_id = run_id
 
 

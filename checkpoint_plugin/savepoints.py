@@ -79,7 +79,7 @@ async def unname_checkpoint(store: Store, run_id: str, name: str) -> int:
     Raises:
         StoreError: the run has no savepoint of this name.
     """
-    missing = StoreError(f"run {run_id!r} has no savepoint {name!r}. See `workflow checkpoints {run_id}`.")
+    missing = StoreError(f"run {run_id!r} has no savepoint {name!r}. See `workflow checkpoints {quote(run_id)}`.")
     if not (is_storable_text(run_id) and is_storable_text(name)):
         raise missing
 

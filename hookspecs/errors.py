@@ -7,6 +7,7 @@ Every error carries the exit code that the command line leaves with; INTERFACE: 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any, ClassVar
 
 __all__ = [
@@ -109,7 +110,7 @@ class RunExists(Refusal):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
-            f"run {run_id!r} exists already. Continue it with `workflow resume {run_id}`, or choose another --run-id."
+            f"run {run_id!r} exists already. Continue it with `workflow resume {quote(run_id)}`, or choose another --run-id."
         )
         self.run_id = run_id
 
@@ -143,11 +144,12 @@ class RunHeld(Refusal):
 
     def __init__(self, run_id: str, holder: str | None, until: datetime | None) -> None:
         if holder is None or until is None:
-            text = f"run {run_id!r} was resumed by another process meanwhile. See how it stands with `workflow show {run_id}`."
+            look = f"`workflow show {quote(run_id)}`"
+            text = f"run {run_id!r} was resumed by another process meanwhile. See how it stands with {look}."
         else:
             text = (
                 f"run {run_id!r} is held by {holder} until {until.astimezone(UTC).isoformat(timespec='seconds')}. Wait until it "
-                f"is done or that time has passed, or take it over with `workflow resume {run_id} --steal`."
+                f"is done or that time has passed, or take it over with `workflow resume {quote(run_id)} --steal`."
             )
         super().__init__(text)
         self.run_id = run_id
@@ -175,7 +177,7 @@ class LeaseLost(Refusal):
             why = f"{holder} took it over" if holder is not None else "another worker took it over"
         super().__init__(
             f"this worker lost run {run_id!r}: {why}. What it did since its last checkpoint counts no more; "
-            f"see how the run stands with `workflow show {run_id}`."
+            f"see how the run stands with `workflow show {quote(run_id)}`."
         )
         self.run_id = run_id
         self.epoch = epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from shlex import quote
 from typing import Final
 
 from hookspecs import WorkflowError
@@ -137,7 +138,7 @@ class RunStopped(RunnerError):
 
     def __init__(self, run_id: str, reason: str, durable: bool) -> None:
         mend = (
-            f"Continue it with `workflow resume {run_id}`."
+            f"Continue it with `workflow resume {quote(run_id)}`."
             if durable
             else "Nothing was stored: enable the checkpoint plugin to be able to resume."
         )
@@ -325,15 +326,15 @@ class OutcomeUnknown(RunnerError):
         subject = f"nodes {names} were" if len(node_ids) > 1 else f"node {names} was"
         together = (*node_ids, *decided)
         if len(together) > 1:
-            replays = " ".join(f"--replay {node_id}" for node_id in together)
+            replays = " ".join(f"--replay {quote(node_id)}" for node_id in together)
             choice = (
-                f"decide for {', '.join(map(repr, together))} in one command: `workflow resume {run_id} {replays}` runs them "
-                "again, and `--set NODE=JSON` in the place of `--replay NODE` takes JSON for what it returned."
+                f"decide for {', '.join(map(repr, together))} in one command: `workflow resume {quote(run_id)} {replays}` runs "
+                "them again, and `--set NODE=JSON` in the place of `--replay NODE` takes JSON for what it returned."
             )
         else:
             choice = (
-                f"decide for it: `workflow resume {run_id} --replay {first}` runs it again, "
-                f"`workflow resume {run_id} --set {first}=JSON` takes JSON for what it returned."
+                f"decide for it: `workflow resume {quote(run_id)} --replay {quote(first)}` runs it again, "
+                f"`workflow resume {quote(run_id)} --set {quote(f'{first}=JSON')}` takes JSON for what it returned."
             )
         super().__init__(
             f"run {run_id!r} ended while {subject} in progress, declared replayable=False: whether it did its work is unknown, "

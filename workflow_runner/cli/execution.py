@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from shlex import quote
 from typing import Any, Final
 
 from hookspecs import WorkflowError
@@ -74,7 +75,7 @@ class Execution:
                     print(f"Warning: run {result.run_id!r} completed, but degraded: {result.degraded}", file=sys.stderr)
             except (WorkflowError, asyncio.CancelledError, SystemExit, Exception) as error:
                 if isinstance(error, NodeFailed) and stopper.durable:
-                    error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {self.run_id}")
+                    error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {quote(self.run_id)}")
                 report, code = self._failed(error, signals)
         self._print(report)
         if runner.abandoned or (code != 0 and _threads_are_left()):
@@ -93,7 +94,7 @@ class Execution:
             # While the graph or the store was read.
             error = RunnerError(
                 f"run {self.run_id!r} was stopped by a signal as it began. "
-                f"Start it again, or `workflow resume {self.run_id}` if `workflow runs` shows it."
+                f"Start it again, or `workflow resume {quote(self.run_id)}` if `workflow runs` shows it."
             )
             return RunReport(self.run_id, "paused", error=error), code
         if code is not None and isinstance(error, RunStopped):
@@ -181,9 +182,10 @@ def _waiting(result: Result) -> str:
     lines = [f"Run {result.run_id!r} is suspended:"]
     for node_id, found in sorted(result.suspensions.items()):
         if found.wake_at is not None:
-            lines.append(f"  {node_id} until {found.wake_at.isoformat()}: then `workflow resume {result.run_id}`")
+            lines.append(f"  {node_id} until {found.wake_at.isoformat()}: then `workflow resume {quote(result.run_id)}`")
         else:
-            lines.append(f"  {node_id} waits: {found.reason}. Answer: workflow resume {result.run_id} --set '{node_id}=JSON'")
+            answer = quote(f"{node_id}=JSON").strip("'")
+            lines.append(f"  {node_id} waits: {found.reason}. Answer: workflow resume {quote(result.run_id)} --set '{answer}'")
     return "\n".join(lines)
 
 
