@@ -137,6 +137,7 @@ class PostgresDatabase:
             except BaseException:
                 connection.terminate()
                 raise
+        self._reached = True
         self._open.add(connection)
         return connection
 
@@ -261,7 +262,7 @@ class PostgresDatabase:
         pause = PAUSE_SECONDS
         while True:
             try:
-                found = await attempt()
+                return await attempt()
             except StoreUnreachable as error:
                 may = error.undone and (self._reached or error.starting)
                 if not may or time.monotonic() + pause > deadline:
@@ -269,9 +270,6 @@ class PostgresDatabase:
             except StoreBusy:  # it waited for a lock already
                 if time.monotonic() > deadline:
                     raise
-            else:
-                self._reached = True
-                return found
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -13,6 +13,7 @@ from checkpoint_plugin import EventLogger
 from checkpoint_plugin.errors import StoreUnreachable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
+from tests.checkpoint_plugin.proxy import Proxy
 from tests.checkpoint_plugin.test_plugin import CALLS, runner
 from tests.postgres import Server, start_server
 from workflow_runner import Context, Graph, Stream, node
@@ -161,3 +162,12 @@ async def test_a_server_that_stays_away_ends_the_run_which_can_be_resumed(server
             except asyncpg.PostgresError:
                 await asyncio.sleep(BREATH_SECONDS)
         assert (await runner(server.dsn()).resume("r", graph=graph(), steal=True)).outputs == WHOLE
+
+
+async def test_a_server_that_is_lost_at_the_first_statement_was_reached(postgres_url: str) -> None:
+    await runner(postgres_url).run(graph(), enable={"checkpoint": True}, run_id="r")
+    async with Proxy(postgres_url) as proxy:
+        proxy.cut(b"pg_class", reply=False)
+        result = await runner(proxy.url).resume("r", url=proxy.url)
+    assert proxy.cuts == 1
+    assert result.outputs == WHOLE
