@@ -5,7 +5,7 @@ from __future__ import annotations
 from checkpoint_plugin.errors import StoreMissing
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.mounts import refuse_network
-from checkpoint_plugin.sqlite import SqliteDatabase, create_file
+from checkpoint_plugin.sqlite import SqliteDatabase, create_file, is_there
 from checkpoint_plugin.transaction import Database
 
 __all__ = ["open_database"]
@@ -21,7 +21,7 @@ def open_database(location: Location, *, create: bool) -> Database:
     Raises:
         StoreMissing: there is no such file, and `create` is off.
         StoreOnNetwork: the file lies on a network file system.
-        StoreUnreadable: the file cannot be made.
+        StoreUnreadable: the file cannot be made, or looked for.
     """
     if location.kind == "postgresql":
         from checkpoint_plugin.postgresql import PostgresDatabase  # asyncpg takes a tenth of a second, for SQLite in vain
@@ -31,7 +31,7 @@ def open_database(location: Location, *, create: bool) -> Database:
     refuse_network(location.path)
     if create:
         create_file(location.path)
-    elif not location.path.is_file():
+    elif not is_there(location.path):
         raise StoreMissing(
             f"there is no store at {location.shown}. Name another with --url, or start a run that enables checkpoint."
         )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, S
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.location import Location
 
-__all__ = ["concerns_all", "driver_error", "is_of_a_row", "is_of_an_argument", "not_created", "told_by", "unreadable"]
+__all__ = ["concerns_all", "driver_error", "is_of_a_row", "is_of_an_argument", "not_reached", "told_by", "unreadable"]
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -90,14 +90,15 @@ def told_by(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def not_created(path: Path, error: OSError) -> StoreUnreadable:
-    """What to tell when a file cannot be made.
+def not_reached(path: Path, error: OSError, done: str) -> StoreUnreadable:
+    """What to tell when a file cannot be made, or looked for.
 
     Args:
         path: of the file.
         error: what the system said.
+        done: what was to be done with it.
     """
-    what = f"the store {path} cannot be created: {error.strerror}."
+    what = f"the store {path} cannot be {done}: {error.strerror}."
     if error.errno in FULL:
         return StoreFull(f"{what} Make room on the disk, or choose another place with its url.")
     if error.errno in FORBIDDEN:
@@ -126,7 +127,7 @@ def _sqlite(what: str, text: str, code: int, location: Location) -> StoreUnreada
 
 def _not_writable(path: Path | None) -> list[str]:
     """The file or its folder, where this user may not write them."""
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):  # `Path.is_file` raises where this user may not enter the folder
         return []
     return [str(name) for name in (path, path.parent) if not os.access(name, os.W_OK)]
 

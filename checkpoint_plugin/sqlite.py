@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
-from checkpoint_plugin.refusal import driver_error, is_of_a_row, is_of_an_argument, not_created, unreadable
+from checkpoint_plugin.refusal import driver_error, is_of_a_row, is_of_an_argument, not_reached, unreadable
 from checkpoint_plugin.sqlite_engine import make_sqlite_engine
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.worker import Worker
@@ -24,7 +24,7 @@ from checkpoint_plugin.worker import Worker
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
 
-__all__ = ["SqliteDatabase", "create_file"]
+__all__ = ["SqliteDatabase", "create_file", "is_there"]
 
 T = TypeVar("T")
 DRIVER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)
@@ -287,17 +287,29 @@ def _place(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        StoreUnreadable: it cannot be looked for.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise not_reached(path, error, "read") from error
+
+
 def create_file(path: Path) -> None:
     """Make the file and its folder where there are none, for their owner only.
 
     Raises:
         StoreUnreadable: they cannot be made.
     """
-    if path.is_file():
-        return
     try:
+        if path.is_file():
+            return
         make_folder(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         sync_folder(path.parent)
     except OSError as error:
-        raise not_created(path, error) from error
+        raise not_reached(path, error, "created") from error

@@ -299,3 +299,16 @@ async def test_a_folder_that_takes_no_file_is_named(reachable: Path) -> None:
     last = write_as_other(f"sqlite:///{reachable / 'c.db'}")
     assert last.startswith("checkpoint_plugin.errors.StoreReadOnly: the store")
     assert "c.db cannot be created: Permission denied. Give this user the right" in last
+
+
+async def test_a_folder_that_may_not_be_entered_is_named(reachable: Path) -> None:
+    reachable.chmod(0)
+    last = write_as_other(f"sqlite:///{reachable / 'c.db'}")
+    assert last.startswith("checkpoint_plugin.errors.StoreReadOnly: the store")
+    assert "c.db cannot be created: Permission denied. Give this user the right" in last
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_place_that_cannot_be_looked_at_is_told(tmp_path: Path, create: bool) -> None:
+    with pytest.raises(StoreUnreadable, match=r"cannot be (read|created): File name too long\. Choose another place"):
+        Store(locate(f"sqlite:///{tmp_path / ('n' * 300)}"), create=create)
