@@ -122,8 +122,11 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise NodeModuleError(f"there is no node file {str(path)!r}. Check the path.")
+    try:
+        if not path.is_file():
+            raise NodeModuleError(f"there is no node file {str(path)!r}. Check the path.")
+    except OSError as error:
+        raise NodeModuleError(f"node file {str(path)!r} cannot be read: {error.strerror}. Check the path.") from error
     resolved = path.resolve()
     key = f"_workflow_nodes_{hashlib.blake2b(str(resolved).encode(), digest_size=8).hexdigest()}_{path.stem}"
     with LOADING:

@@ -333,6 +333,7 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
         ([tmp_path / "a" / "same.py", tmp_path / "b" / "same.py"], "two node modules are named 'same'"),
         ([broken], "broken.py.*ZeroDivisionError"),
         ([tmp_path / "none.py"], r"no node file .*Check the path\."),
+        ([tmp_path / f"{'n' * 300}.py"], r"node file .* cannot be read: File name too long\. Check the path\."),
         (["no_such_module_at_all"], "no module 'no_such_module_at_all'"),
     ):
         with pytest.raises(NodeModuleError, match=message):
