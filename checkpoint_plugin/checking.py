@@ -96,7 +96,7 @@ def _compare(checked: RunChecked, folder: Path | None) -> RunReport:
         return report
     witness = Witness(chosen)
     findings, unverified = list(report.findings), list(report.unverified)
-    if report.checkpoints and not witness.path(report.run_id).exists():
+    if report.checkpoints and not witness.knows(report.run_id):
         unverified.append(Unverified(report.run_id, f"the witness {chosen} knows nothing of it"))
     try:
         witness.check(report.run_id, *checked.newest)

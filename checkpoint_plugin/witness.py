@@ -35,6 +35,13 @@ class Witness:
         """The file of a run: an id may hold anything, a digest of it is a name."""
         return self._folder / f"{hashlib.blake2b(text_bytes(run_id), digest_size=NAME_SIZE).hexdigest()}.json"
 
+    def knows(self, run_id: str) -> bool:
+        """Whether there is something to compare a run with; where nobody can look, `check` tells why."""
+        try:
+            return self.path(run_id).exists()
+        except OSError:
+            return True
+
     def note(self, run_id: str, number: int, cut_hash: bytes) -> None:
         """Remember a checkpoint that is durable in the store.
 

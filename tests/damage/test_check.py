@@ -237,6 +237,9 @@ async def test_the_witness_is_asked(store_url: str, tmp_path: Path) -> None:
     await store_run(store_url, tmp_path / "witness")
     assert not (await check(store_url, witness=tmp_path / "witness")).all_findings
     assert (await check(store_url, witness=tmp_path / "other")).unverified
+    unseen = (await check(store_url, witness=tmp_path / ("n" * 300))).unverified
+    assert all("cannot be read" in found.what for found in unseen), unseen
+    assert unseen
     for table in (NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE, NEEDED["checkpoint"][0]):
         for row in await read_rows(store_url, table):
             if row["number"] == CHECKPOINTS:
