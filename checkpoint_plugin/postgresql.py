@@ -20,7 +20,7 @@ from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadabl
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.postgresql_connection import KnowingConnection
-from checkpoint_plugin.postgresql_engine import make_postgres_engine
+from checkpoint_plugin.postgresql_engine import make_postgres_engine, was_reached
 from checkpoint_plugin.refusal import driver_error, told_by, unreadable
 from checkpoint_plugin.unbroken import finish
 from checkpoint_plugin.worker import Worker
@@ -68,7 +68,7 @@ class PostgresDatabase:
     """A few connections, made again when they are lost.
 
     A transaction that has surely not been committed is done again while the server is away, for `reconnect_seconds`, once it
-    has been reached: a server that was never there is told at once.
+    has been reached in this process: a server that was never there is told at once.
 
     Args:
         location: of the database.
@@ -79,7 +79,6 @@ class PostgresDatabase:
         assert location.dsn is not None
         self._location = location
         self._limits = limits or location.limits
-        self._reached = False
         parts = urlsplit(location.dsn)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         cached = query.pop(CACHE, "") != "0" and not location.pooled
@@ -89,7 +88,9 @@ class PostgresDatabase:
         arguments: dict[str, Any] = {"async_creator_fn": self._connect}
         if not cached:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
-        self._engine = make_postgres_engine(repr((self._dsn, location.schema, cached)), arguments)
+        server = repr((self._dsn, location.schema, cached))
+        self._reached = was_reached(server)
+        self._engine = make_postgres_engine(server, arguments)
         self._saving: AsyncConnection | None = None
         self._raw: Any = None
         self._saves = 0

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import LRUCache
 
-__all__ = ["make_postgres_engine"]
+__all__ = ["make_postgres_engine", "was_reached"]
 
 DRIVER: Final = "postgresql+asyncpg://"
 SERVERS: Final = 16
@@ -42,6 +42,15 @@ def make_postgres_engine(server: str, arguments: Mapping[str, Any]) -> AsyncEngi
         partial(met.dialect.connect, **arguments), dialect=met.dialect, pool_size=KEPT, max_overflow=MORE
     )
     return AsyncEngine(Engine(pool, met.dialect, make_url(DRIVER), execution_options=shared))
+
+
+def was_reached(server: str) -> bool:
+    """Whether a server has answered in this process, to whomever.
+
+    Args:
+        server: as of `make_postgres_engine`.
+    """
+    return _met(server).dialect is not None
 
 
 class _Met:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from checkpoint_plugin import EventLogger
+from checkpoint_plugin import CheckpointManager, EventLogger
 from checkpoint_plugin.errors import StoreUnreachable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
@@ -23,6 +23,7 @@ ITEMS = 60
 EVERY = 3
 RESTARTS = 3
 BREATH_SECONDS = 0.02
+AWAY_SECONDS = 0.3
 THROW_OUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
@@ -171,3 +172,15 @@ async def test_a_server_that_is_lost_at_the_first_statement_was_reached(postgres
         result = await runner(proxy.url).resume("r", url=proxy.url)
     assert proxy.cuts == 1
     assert result.outputs == WHOLE
+
+
+async def test_who_opens_the_store_for_each_call_waits_for_a_server_that_it_had_reached(server: Server) -> None:
+    manager = CheckpointManager("r", enabled=True, url=server.dsn())
+    assert await manager.save_checkpoint(None, {"a"}, set(), set(), {"save": 1})
+    away = asyncio.create_task(asyncio.to_thread(server.restart, 3 * AWAY_SECONDS))
+    await asyncio.sleep(AWAY_SECONDS)
+    assert await manager.save_checkpoint(None, {"a"}, set(), set(), {"save": 2})
+    await away
+    found = await manager.restore_checkpoint(None)
+    assert found is not None
+    assert found.context_data == {"save": 2}
