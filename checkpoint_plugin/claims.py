@@ -155,7 +155,9 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
     if lease is None or is_held(lease, database_now(connection)):
         return
     # Who began an attempt and was refused has put the status back that it found, which is that of a claim, under its own name.
-    ours = or_(JOB.c.worker_id == claim.worker_id, JOB.c.attempt > claim.attempt)
+    # Whoever has claimed the run since, because that attempt died, has counted one more.
+    refused = and_(JOB.c.attempt == claim.attempt + 1, JOB.c.retry_count == claim.tries + 1)
+    ours = or_(JOB.c.worker_id == claim.worker_id, refused)
     back = "running" if claim.status == "recovering" else claim.status
     values = {"status": back, "worker_id": None, "heartbeat_at": None, "version": JOB.c.version + 1}
     connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "recovering", ours).values(**values))

@@ -711,6 +711,23 @@ async def test_a_recovery_that_did_not_begin_does_not_count(store: Store) -> Non
         assert (job.status, job.retry_count, job.worker_id) == (status, tries, None)
 
 
+async def test_a_recovery_whose_process_died_leaves_the_run_to_who_claimed_it_since(store: Store) -> None:
+    await saved(store)
+    await make_stuck(store)
+
+    def claim(connection: Any, worker_id: str) -> Claim | None:
+        return claim_run(connection, worker_id, Search(timedelta()), 5)
+
+    slow = await store.transact(lambda connection: claim(connection, "slow"))
+    assert slow is not None
+    await set_job(store, status="running", attempt=slow.attempt + 1, worker_id="the process of slow")  # which died at once
+    assert await store.transact(lambda connection: claim(connection, "fast")) is not None
+    await store.transact(lambda connection: end_claim(connection, slow, counts=True))
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.worker_id, job.retry_count) == ("recovering", "fast", 2)
+    assert await store.transact(lambda connection: claim(connection, "third")) is None
+
+
 async def test_a_recovery_that_is_stopped_as_it_claims_a_run_claims_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
