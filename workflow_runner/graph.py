@@ -120,7 +120,7 @@ class Graph:
             inputs: by handle, a property or the output of another node; a list of outputs makes an edge of each.
 
         Raises:
-            NodeDefinitionError: it is not a node.
+            NodeDefinitionError: it is not a node, or another decorator wraps it.
             GraphInvalid: a list of outputs holds something else, too, or another value holds outputs.
         """
         if isinstance(node, str):

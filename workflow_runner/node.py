@@ -122,12 +122,21 @@ class Node:
 
 
 def node_type_of(item: Any) -> NodeType | None:
-    """The node type of a decorated function or a `Node` class, `None` for anything else."""
+    """The node type of a decorated function or a `Node` class, `None` for anything else.
+
+    Raises:
+        NodeDefinitionError: another decorator wraps the node, and a run would call what is inside.
+    """
     if isinstance(item, NodeType):
         return item
     if inspect.isclass(item) and issubclass(item, Node):
         return item.__dict__.get(ATTRIBUTE)
-    return getattr(item, ATTRIBUTE, None) if inspect.isfunction(item) else None
+    found: NodeType | None = getattr(item, ATTRIBUTE, None) if inspect.isfunction(item) else None
+    if found is not None and found.definition is not item:  # `functools.wraps` copies attributes
+        raise NodeDefinitionError(
+            f"{item.__qualname__}: another decorator stands above @node, and no run would call it. Write @node above it."
+        )
+    return found
 
 
 def type_name(definition: Any) -> str:

@@ -38,6 +38,7 @@ class NodeRegistry:
 
     Raises:
         NodeModuleError: on a look-up, when a module cannot be loaded or two have one name.
+        NodeDefinitionError: on a look-up, when a node of a module is wrapped by another decorator.
     """
 
     def __init__(

@@ -541,6 +541,18 @@ async def test_an_async_body_that_a_decorator_hides_is_refused(kind: Any, what: 
     assert what in str(error)
 
 
+def test_a_decorator_above_node_is_refused(tmp_path: Path) -> None:
+    wrapped = traced(give)
+    with pytest.raises(NodeDefinitionError, match=r"give: .* Write @node above it\."):
+        Graph().add(wrapped, value=1)
+    Graph().add(node(wrapped), value=1)
+    source = "from tests.workflow_runner.test_nodes import node, traced\n@traced\n@node\ndef twice(x): return x\n"
+    (tmp_path / "wrapped.py").write_text(source)
+    runner = WorkflowRunner(nodes=[tmp_path / "wrapped.py"])
+    with pytest.raises(NodeDefinitionError, match="twice: another decorator"):
+        runner.validate({"nodes": [{"id": "a", "type": "wrapped.twice", "data": {"x": 1}}]})
+
+
 async def test_many_streaming_threads_do_not_starve_each_other() -> None:
     graph = Graph()
     end: Any = graph.add(thread_numbers, n=3)
