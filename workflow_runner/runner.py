@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from inspect import CORO_CREATED, getcoroutinestate
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
@@ -406,6 +407,20 @@ def _refuse_text(name: str, given: object) -> None:
         raise TypeError(f"{name} is a list, not the text {given!r}. Give {name}=[{given!r}].")
 
 
+def _wait_for(result: Coroutine[Any, Any, Result], method: str) -> Result:
+    """What a method of a runner gives, in an event loop of its own."""
+    try:
+        return asyncio.run(result)
+    except RuntimeError as error:
+        if getcoroutinestate(result) != CORO_CREATED:
+            raise
+        result.close()  # else Python warns that nobody awaited it
+        raise RuntimeError(
+            f"{method}_workflow cannot begin where an event loop runs. In an async function or a notebook, write "
+            f'`await WorkflowRunner().{method}(...)`; in a file of nodes, call it below `if __name__ == "__main__":`.'
+        ) from error
+
+
 def run_workflow(
     graph: AnyGraph,
     inputs: Mapping[str, Any] | None = None,
@@ -413,8 +428,13 @@ def run_workflow(
     run_id: str | None = None,
     **settings: Any,
 ) -> Result:
-    """`WorkflowRunner(**settings).run(...)` for code without an event loop."""
-    return asyncio.run(WorkflowRunner(**settings).run(graph, inputs, enable, run_id))
+    """`WorkflowRunner(**settings).run(...)` for code without an event loop.
+
+    Raises:
+        RuntimeError: an event loop runs already; nothing was started.
+        Exception: else as `WorkflowRunner.run`.
+    """
+    return _wait_for(WorkflowRunner(**settings).run(graph, inputs, enable, run_id), "run")
 
 
 def resume_workflow(
@@ -429,6 +449,11 @@ def resume_workflow(
     replay: Collection[str] = (),
     **settings: Any,
 ) -> Result:
-    """`WorkflowRunner(**settings).resume(...)` for code without an event loop."""
+    """`WorkflowRunner(**settings).resume(...)` for code without an event loop.
+
+    Raises:
+        RuntimeError: an event loop runs already; nothing was started.
+        Exception: else as `WorkflowRunner.resume`.
+    """
     runner = WorkflowRunner(**settings)
-    return asyncio.run(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, steal, updates, replay))
+    return _wait_for(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, steal, updates, replay), "resume")

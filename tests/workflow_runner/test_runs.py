@@ -760,6 +760,13 @@ def test_the_synchronous_twin() -> None:
     assert (result.run_id, result.status, result.outputs) == ("r", "completed", {"out": [4]})
 
 
+@pytest.mark.parametrize(("twin", "method"), [(run_workflow, "run"), (resume_workflow, "resume")], ids=["run", "resume"])
+async def test_a_synchronous_twin_in_an_event_loop_says_what_to_write(twin: Callable[[Any], Any], method: str) -> None:
+    with pytest.raises(RuntimeError, match=rf"await WorkflowRunner\(\)\.{method}\("):
+        twin("r")
+    gc.collect()  # a coroutine that nobody awaited would warn
+
+
 @pytest.mark.parametrize(
     ("twin", "method"), [(run_workflow, WorkflowRunner.run), (resume_workflow, WorkflowRunner.resume)], ids=["run", "resume"]
 )
