@@ -214,7 +214,8 @@ class _Planner:
         if found is None:
             near = self.registry.nearest(spec.type)
             module = spec.type.rpartition(".")[0]
-            mend = f"Did you mean {near!r}?" if near else f"Name the module that has it, with --nodes {module or 'PATH'}."
+            name = f"with --nodes {module or 'PATH'}; in Python with nodes=[...], or resume with graph="
+            mend = f"Did you mean {near!r}?" if near else f"Name the module that has it, {name}."
             self.problems.append(f"node {spec.id!r}: unknown type {spec.type!r}. {mend}")
             self.unknown.add(spec.id)
             return

@@ -239,7 +239,7 @@ class WorkflowRunner:
         Args:
             run_id: the run.
             enable: as in `run`, over the options stored with the run.
-            graph: must be the stored graph.
+            graph: must be the stored graph. One that was built in Python brings its node types; else `nodes` has to name them.
             url: of the store; default the plugin's own default.
             accept_changed: ids of nodes that may go on with changed source in the middle of a step.
             checkpoint: the number of the checkpoint to go on from, `"latest-intact"` for the newest that is not damaged,

@@ -64,7 +64,7 @@ def edge(source: str, target: str, handle: str, **more: Any) -> dict[str, Any]:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown type": (document({"id": "x", "type": "ad"}), r"node 'x': unknown type '.*\.ad'. Did you mean '.*\.add'"),
-    "unknown module": (document({"id": "x", "type": "nowhere.thing"}), "node 'x': unknown type.*--nodes nowhere"),
+    "unknown module": (document({"id": "x", "type": "nowhere.thing"}), "unknown type.*--nodes nowhere; in Python .* graph="),
     "unknown property": (
         document({"id": "x", "type": "split", "data": {"text": "", "txt": 1}}),
         "property 'txt'.*'text'",
