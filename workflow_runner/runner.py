@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from inspect import CORO_CREATED, getcoroutinestate
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutinefunction
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
@@ -84,7 +84,7 @@ class WorkflowRunner:
         max_threads: bodies written with plain `def` that run at once.
         validate: `"deep"` checks items all the way down.
         grace_seconds: how long a stopped run waits for its bodies.
-        on_event: called with every event of every run, on the event loop.
+        on_event: called with every event of every run, on the event loop; a plain `def`.
         threads: makes the thread of a `def` body.
         on_failure: `"fail_fast"`: a run ends as soon as a node has failed; `"finish_independent"`: when those that do not need
             it have come to their end. Wins over what the graph says; without both, `"fail_fast"`.
@@ -120,7 +120,7 @@ class WorkflowRunner:
         self._registry = NodeRegistry(nodes, self._host.node_modules)
         self._validate = validate
         self._settings = Settings(edge_capacity, max_edge_capacity, max_log, max_threads, grace_seconds, threads, on_failure)
-        self._listeners: list[Listener] = [on_event] if on_event is not None else []
+        self._listeners: list[Listener] = [_plain(on_event)] if on_event is not None else []
         self._running: set[Run] = set()
         self._pool: ResourcePool | None = None
         self._stopped = (0, "")
@@ -143,7 +143,11 @@ class WorkflowRunner:
             await pool.close()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have a function called with every event of every run; gives a function that ends this, and may be called again."""
+        """Have a function called with every event of every run; gives a function that ends this, and may be called again.
+
+        Raises:
+            TypeError: it is an `async def`, whose coroutine nobody would await.
+        """
         subscribed = True
 
         def end() -> None:
@@ -152,7 +156,7 @@ class WorkflowRunner:
                 subscribed = False
                 self._listeners.remove(listener)
 
-        self._listeners.append(listener)
+        self._listeners.append(_plain(listener))
         return end
 
     def compile(self, graph: Graph | Mapping[str, Any]) -> CompiledGraph:
@@ -399,6 +403,16 @@ def _graph_of(graph: AnyGraph) -> Graph:
     if isinstance(graph, CompiledGraph):
         return graph.graph
     return graph if isinstance(graph, Graph) else Graph.from_document(graph)
+
+
+def _plain(listener: Listener) -> Listener:
+    """The listener itself, which is called in the middle of a step and not awaited."""
+    if iscoroutinefunction(listener):
+        raise TypeError(
+            f"events are told to a `def`, not to the `async def` {listener.__qualname__}: nobody would await it. "
+            "Put them into an asyncio.Queue with put_nowait, and await what is in it in a task of your own."
+        )
+    return listener
 
 
 def _refuse_text(name: str, given: object) -> None:

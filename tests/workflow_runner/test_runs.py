@@ -760,6 +760,15 @@ def test_the_synchronous_twin() -> None:
     assert (result.run_id, result.status, result.outputs) == ("r", "completed", {"out": [4]})
 
 
+def test_an_async_listener_is_refused() -> None:
+    async def hear(event: Event) -> None: ...
+
+    with pytest.raises(TypeError, match=r"`async def` .*hear"):
+        WorkflowRunner(on_event=hear)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"asyncio\.Queue"):
+        WorkflowRunner().subscribe(hear)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("twin", "method"), [(run_workflow, "run"), (resume_workflow, "resume")], ids=["run", "resume"])
 async def test_a_synchronous_twin_in_an_event_loop_says_what_to_write(twin: Callable[[Any], Any], method: str) -> None:
     with pytest.raises(RuntimeError, match=rf"await WorkflowRunner\(\)\.{method}\("):
