@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any, Final
@@ -295,6 +295,10 @@ def _mend(kind: type) -> str:
         return "Register it: @checkpoint_plugin.register above the class, or in the hook register_codecs."
     if (more := foreign_mend(kind)) is not None:
         return more
+    if issubclass(kind, Awaitable):
+        return "An `await` is missing before what gave it."
+    if issubclass(kind, (Generator, AsyncGenerator)):
+        return "Yield its items one by one, or store a list of them."
     for base in (*CONTAINERS, *LEAVES, *ENCODERS):
         if base is not type(None) and issubclass(kind, base):
             return f"It would come back as {base.__name__}: convert it to that, or to another plain value, first."

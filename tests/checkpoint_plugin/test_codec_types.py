@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import InitVar, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -299,6 +300,24 @@ def test_what_would_not_come_back_exactly_is_refused(value: Any, words: str) -> 
         del value.__dict__["number"]
         words = "its field 'number' is not set"
     assert words in refusal([value])
+
+
+async def given() -> int:
+    return 1
+
+
+async def yielded() -> AsyncIterator[int]:
+    yield 1
+
+
+async def test_what_was_not_awaited_or_iterated_says_so() -> None:
+    coroutine = given()
+    assert "An `await` is missing" in refusal([coroutine])
+    task = asyncio.ensure_future(coroutine)
+    assert "An `await` is missing" in refusal([task])
+    await task
+    for generator in ((letter for letter in "ab"), yielded()):
+        assert "Yield its items" in refusal({"items": generator})
 
 
 def test_what_is_unregistered_is_told_how_to_register_it() -> None:
