@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import isclass
 from typing import Any, ClassVar, Final
 
 from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import ON_FAILURE, OnFailure
-from workflow_runner.node import node_type_of
+from workflow_runner.node import Node, node_type_of
 from workflow_runner.nodetype import NodeType
 
 __all__ = ["SYNC_MODES", "EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
@@ -128,7 +129,7 @@ class Graph:
         else:
             node_type = node_type_of(node)
             if node_type is None:
-                raise NodeDefinitionError(f"{node!r} is not a node. Decorate the function with @node, or subclass Node.")
+                raise NodeDefinitionError(f"{node!r} is not a node. {_mend(node)}")
             name = node_type.name
             known = self.types.setdefault(name, node_type)
             if known is not node_type:
@@ -277,6 +278,16 @@ class Graph:
                     lines.append(f"node {i!r}: property {key!r} was {before!r} and is {after!r}")
         lines += _edge_differences(self.edges, other.edges)
         return lines
+
+
+def _mend(item: Any) -> str:
+    """What makes a node of something that is none."""
+    kind = item if isclass(item) else type(item)
+    if not issubclass(kind, Node):
+        return "Decorate the function with @node, or subclass Node."
+    if not hasattr(kind, "process"):
+        return "Give its class a body: `async def process(self)`."
+    return f"Add the class itself, and what its fields are: add({kind.__name__}, ...)."
 
 
 def _refers(value: Any, depth: int = 0) -> bool:

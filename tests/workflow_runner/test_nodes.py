@@ -192,8 +192,30 @@ def test_what_cannot_be_a_node_is_refused_by_name() -> None:
         @node(outputs="word")
         async def text() -> None: ...
 
-    with pytest.raises(NodeDefinitionError, match="is not a node"):
+    with pytest.raises(NodeDefinitionError, match=r"is not a node\. Decorate the function"):
         Graph().add(len)
+
+
+class Bodiless(Node):
+    x: int
+
+    async def proces(self) -> int:
+        return self.x
+
+
+class Whole(Bodiless):
+    async def process(self) -> int:
+        return self.x
+
+
+@pytest.mark.parametrize(
+    ("item", "mend"),
+    [(Bodiless, "async def process"), (Bodiless(x=1), "async def process"), (Whole(x=1), r"add\(Whole, \.\.\.\)")],
+    ids=["no body", "instance without body", "instance"],
+)
+def test_a_class_that_is_added_wrongly_is_told_how_to_add_it(item: Any, mend: str) -> None:
+    with pytest.raises(NodeDefinitionError, match=f"is not a node.*{mend}"):
+        Graph().add(item)
 
 
 # Items and annotations.
