@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from checkpoint_plugin.location import ENVIRONMENT
@@ -36,13 +37,13 @@ class ChildEnd:
     told: str | None
 
 
-async def resume_in_child(run_id: str, url: str, nodes: Sequence[str], blocked: Collection[str] = ()) -> ChildEnd:
+async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], blocked: Collection[str] = ()) -> ChildEnd:
     """Run `workflow resume` to its end. A caller that is cancelled has it stopped, which saves, and waits for that.
 
     Args:
         run_id: the run.
         url: of the store; handed over where other users of the host do not see it.
-        nodes: files or modules of node types.
+        nodes: files or dotted names of modules of node types.
         blocked: names of plugins that it does not import, besides those that the environment keeps out.
     """
     kept_out = ",".join((os.environ.get(DISABLE_VARIABLE, ""), *sorted(blocked)))

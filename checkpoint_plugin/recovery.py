@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -49,13 +50,13 @@ class RecoveryService:
         url: of the store; `None` for the default.
         store: an open one instead; its owner closes it.
         execute: goes on with the run of an id.
-        nodes: files or modules of node types, for the command.
+        nodes: files or dotted names of modules of node types, for the command.
         lease_seconds: how long a run saved by hand is owned after the last sign of life.
         max_attempts: a run of which so many recoveries came to no end is set aside.
         blocked: names of plugins that the process of a run does not import.
 
     Raises:
-        TypeError: `nodes` or `blocked` is one text.
+        TypeError: `nodes` or `blocked` is one text, or `nodes` holds something else than paths and names.
         ValueError: `max_attempts` is below 1.
     """
 
@@ -66,7 +67,7 @@ class RecoveryService:
         *,
         store: Store | None = None,
         execute: Execute | None = None,
-        nodes: Sequence[str] = (),
+        nodes: Sequence[str | Path] = (),
         lease_seconds: float = LEASE_SECONDS,
         max_attempts: int = MAX_ATTEMPTS,
         blocked: Collection[str] = (),
@@ -74,6 +75,9 @@ class RecoveryService:
         for name, given in (("nodes", nodes), ("blocked", blocked)):
             if isinstance(given, str):
                 raise TypeError(f"{name} is a list, not the text {given!r}. Give {name}=[{given!r}].")
+        for path in nodes:
+            if not isinstance(path, (str, Path)):
+                raise TypeError(f"nodes are named to the command by path or dotted name, not as {path!r}. Or give `execute`.")
         if max_attempts < 1:
             raise ValueError(f"max_attempts is at least 1, not {max_attempts}: runs would be set aside before any recovery.")
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, cast
 
 from checkpoint_plugin.child import resume_in_child
@@ -60,7 +61,7 @@ class Resumption:
     Args:
         worker_id: who.
         execute: goes on with the run of an id; `None` for a process of its own.
-        nodes: files or modules of node types, for the command.
+        nodes: files or dotted names of modules of node types, for the command.
         lease_seconds: how long a run saved by hand is owned after the last sign of life.
         blocked: names of plugins that its process does not import.
     """
@@ -69,7 +70,7 @@ class Resumption:
         self,
         worker_id: str,
         execute: Execute | None,
-        nodes: Sequence[str],
+        nodes: Sequence[str | Path],
         lease_seconds: float,
         blocked: Collection[str] = (),
     ) -> None:

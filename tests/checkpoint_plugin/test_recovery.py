@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -46,6 +47,7 @@ GRAPH = {
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 NODES = """
 import os
+import sys
 import signal
 from pathlib import Path
 from typing import Any
@@ -357,6 +359,12 @@ async def test_a_run_saved_by_hand_is_executed_under_a_lease(store: Store, store
 def test_one_text_is_no_list(name: str) -> None:
     with pytest.raises(TypeError, match=rf"Give {name}=\['nodes.py'\]"):
         RecoveryService(**{name: "nodes.py"})  # type: ignore[arg-type]
+
+
+def test_a_module_is_no_path_for_the_command() -> None:
+    RecoveryService(nodes=[Path("nodes.py"), "shop.nodes"])
+    with pytest.raises(TypeError, match=r"path or dotted name, not as <module .*`execute`"):
+        RecoveryService(nodes=[sys.modules[__name__]])  # type: ignore[list-item]
 
 
 async def test_numbers_by_which_nothing_is_ever_resumed_are_refused(store: Store) -> None:
