@@ -56,8 +56,8 @@ class SuspendableNode(Node):
         context = self._context()
         return context.answer if context is not None else self._told()[1]
 
-    async def suspend_workflow(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
-        """Stop here until an answer comes; as `Context.suspend`.
+    def suspend_workflow(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
+        """Stop here until an answer comes; as `Context.suspend`. An `async def` body awaits it, a `def` body does not.
 
         Raises:
             WorkflowSuspended: always, unless the body is run again and was answered here before.
@@ -65,7 +65,7 @@ class SuspendableNode(Node):
         context = self._context()
         if context is None:
             raise WorkflowSuspended("", reason, state, metadata)
-        return await context.suspend(reason, state, metadata)
+        return context.suspend(reason, state, metadata)
 
     def resumed(self, state: Any = None, answer: Any = None) -> Self:
         """For tests without a runner: make this node one that goes on after a suspension.

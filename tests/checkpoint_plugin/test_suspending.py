@@ -139,6 +139,15 @@ class Approval(SuspendableNode):
         return f"{self.get_saved_state()['x']} {self.get_answer()}"
 
 
+class ThreadApproval(SuspendableNode):
+    x: int
+
+    def process(self) -> str:
+        if not self.is_resuming:
+            self.suspend_workflow("approve", {"x": self.x})
+        return f"{self.get_saved_state()['x']} {self.get_answer()}"
+
+
 def one(definition: Any, **properties: Any) -> Graph:
     graph = Graph()
     graph.output("out", graph.add(definition, node_id="n", **properties))
@@ -315,9 +324,11 @@ async def test_what_fails_as_it_suspends_did_not_suspend(store_url: str, definit
     assert BEGUN[0] == BEGUN[1]  # the key of the step that was run again
 
 
-async def test_the_class_of_nodes_that_suspend(store_url: str) -> None:
-    await runner(store_url).run(one(Approval, x=1), enable=ON, run_id="r")
-    done = await runner(store_url).resume("r", graph=one(Approval, x=1), updates={"n": "fine"})
+@pytest.mark.parametrize("definition", [Approval, ThreadApproval])
+async def test_the_class_of_nodes_that_suspend(store_url: str, definition: type[SuspendableNode]) -> None:
+    first = await runner(store_url).run(one(definition, x=1), enable=ON, run_id="r")
+    assert first.suspensions["n"].reason == "approve"
+    done = await runner(store_url).resume("r", graph=one(definition, x=1), updates={"n": "fine"})
     assert done.outputs == {"out": ["1 fine"]}
 
 
@@ -334,6 +345,8 @@ async def test_a_suspendable_node_alone() -> None:
     again = Approval(x=3).resumed({"x": 3}, "yes")
     assert again.is_resuming
     assert await again.process() == "3 yes"
+    with pytest.raises(WorkflowSuspended):
+        ThreadApproval(x=3).process()
 
 
 async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url: str) -> None:
