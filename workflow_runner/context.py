@@ -137,10 +137,10 @@ class Context:
             when: aware; a time that has passed does not suspend.
 
         Raises:
-            ValueError: the time has no zone.
+            ValueError: it is no time with a zone.
             WorkflowSuspended, SuspensionUnavailable, ReplayDiverged, Cancelled: as `suspend`.
         """
-        if when.tzinfo is None or when.utcoffset() is None:
+        if not isinstance(when, datetime) or when.utcoffset() is None:
             raise ValueError(
                 f"sleep_until takes a time with a zone, not {when!r}. For example datetime.now(UTC) + timedelta(hours=1)."
             )

@@ -252,6 +252,16 @@ async def test_a_timer_wakes_when_its_time_has_come(store_url: str) -> None:
     assert BEGUN == ["sleeps"]
 
 
+@pytest.mark.parametrize("when", [60, timedelta(hours=1), datetime(2040, 1, 1)], ids=str)
+async def test_a_timer_takes_a_time_with_a_zone(when: Any) -> None:
+    @node
+    async def sleeps_wrongly(x: int, context: Context) -> None:
+        await context.sleep_until(when)
+
+    with pytest.raises(NodeFailed, match=r"For example datetime\.now\(UTC\)"):
+        await WorkflowRunner().run(one(sleeps_wrongly, x=1))
+
+
 async def test_a_timer_that_is_over_does_not_wait_again(store_url: str) -> None:
     """The body reckons its time anew when it is run again, and has slept all the same."""
     DELAYS.append(timedelta(seconds=0.2))
