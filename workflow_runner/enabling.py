@@ -7,9 +7,20 @@ from typing import Any, Literal
 
 from workflow_runner.errors import InputInvalid
 
-__all__ = ["Chosen", "enabled", "merge_enable"]
+__all__ = ["Chosen", "by_name", "enabled", "merge_enable"]
 
 Chosen = dict[str, dict[str, Any] | Literal[False]]
+
+
+def by_name(enable: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a graph or a caller enables.
+
+    Raises:
+        InputInvalid: it is no mapping.
+    """
+    if enable is not None and not isinstance(enable, Mapping):
+        raise InputInvalid(f"enable takes plugins by name, like {{'checkpoint': True}}, not {enable!r}.")
+    return enable or {}
 
 
 def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> Chosen:

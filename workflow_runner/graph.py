@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
+from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.node import Node, node_type_of
@@ -74,6 +75,9 @@ class Graph:
     Args:
         enable: options by plugin name, or `True`.
         on_failure: `"finish_independent"` lets nodes that do not need a failed one run to their end; default `"fail_fast"`.
+
+    Raises:
+        InputInvalid: `enable` is no mapping.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Graph:
     ) -> None:
         self.nodes: list[NodeSpec] = list(nodes)
         self.edges: list[EdgeSpec] = list(edges)
-        self.enable: dict[str, Any] = dict(enable or {})
+        self.enable: dict[str, Any] = dict(by_name(enable))
         self.on_failure: OnFailure | None = on_failure
         # Of thousands of nodes of one function each would look through all that are there.
         self._taken: set[str] = set()

@@ -27,7 +27,7 @@ from hookspecs import (
 )
 from workflow_runner.compiled import CompiledGraph
 from workflow_runner.decisions import NO_DECISIONS, Decisions
-from workflow_runner.enabling import enabled, merge_enable
+from workflow_runner.enabling import by_name, enabled, merge_enable
 from workflow_runner.errors import GraphChanged, NodeNotWaiting, RunStopped, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
@@ -217,7 +217,7 @@ class WorkflowRunner:
         compiled = self._compiled(graph)
         given = dict(inputs or {})
         plan = compiled.plan.given(given)
-        chosen = merge_enable(plan.graph.enable, enable or {})
+        chosen = merge_enable(plan.graph.enable, by_name(enable))
         hooks = self._host.bind(chosen)
         document = compiled.document if hooks.before_run is not None else {}
         if document and self._settings.on_failure is not None:
@@ -270,7 +270,7 @@ class WorkflowRunner:
         _refuse_text("accept_changed", accept_changed)
         _refuse_text("replay", replay)
         stopped = self._stopped
-        async with self._loaded(run_id, enable or {}, url, outputs=checkpoint is None) as (name, loader, stored):
+        async with self._loaded(run_id, by_name(enable), url, outputs=checkpoint is None) as (name, loader, stored):
             if checkpoint == "latest-intact" and stored.status == "completed":
                 with suppress(StoreError):  # where its newest checkpoint is damaged, it goes on from another one
                     stored = await loader.load(run_id)
@@ -293,7 +293,7 @@ class WorkflowRunner:
                 return make_plan(left, self._registry, self._validate, over).given(stored.inputs)
 
             plan = plan_stored(stored.over if checkpoint is None else frozenset())
-            chosen = merge_enable(stored.enable, enable or {})
+            chosen = merge_enable(stored.enable, by_name(enable))
             if url is not None and (options := chosen.get(name)) is not None and options is not False:
                 chosen[name] = {**options, "url": url}
             hooks = self._host.bind(chosen)

@@ -38,6 +38,7 @@ from workflow_runner import (
     Context,
     Event,
     Graph,
+    InputInvalid,
     LogOverflow,
     NodeChanged,
     NodeFailed,
@@ -758,6 +759,17 @@ def test_the_synchronous_twin() -> None:
     graph.output("out", graph.add(double, x=2))
     result = run_workflow(graph, run_id="r")
     assert (result.run_id, result.status, result.outputs) == ("r", "completed", {"out": [4]})
+
+
+@pytest.mark.parametrize("enable", [["checkpoint"], {"ab"}, "checkpoint"], ids=["list", "set", "text"])
+async def test_plugins_are_enabled_by_name(enable: Any) -> None:
+    told = r"enable takes plugins by name, like {'checkpoint': True}, not "
+    with pytest.raises(InputInvalid, match=told):
+        Graph(enable=enable)
+    with pytest.raises(InputInvalid, match=told):
+        await WorkflowRunner().run(Graph(), enable=enable)
+    with pytest.raises(InputInvalid, match=told):
+        await hosted(Saving()).resume("r", enable=enable)
 
 
 def test_an_async_listener_is_refused() -> None:
