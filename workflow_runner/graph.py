@@ -126,7 +126,8 @@ class Graph:
 
         Raises:
             NodeDefinitionError: it is not a node, or another decorator wraps it.
-            GraphInvalid: a list of outputs holds something else, too, or another value holds outputs.
+            GraphInvalid: a list of outputs holds something else, too, or another value holds outputs; an output stands in the
+                place of the id.
         """
         if isinstance(node, str):
             name = node
@@ -138,6 +139,8 @@ class Graph:
             known = self.types.setdefault(name, node_type)
             if known is not node_type:
                 raise NodeDefinitionError(f"two different nodes are named {name!r}. Name one of them with @node(type=...).")
+        if isinstance(node_id, (NodeRef, Output)):
+            raise GraphInvalid([f"node {name!r} is given {node_id} as its id. Say by name which input it is for."])
         node_id = node_id if node_id is not None else self._free_id(name.rpartition(".")[2])
         data: dict[str, Any] = {}
         for handle, value in inputs.items():

@@ -386,3 +386,11 @@ def test_ids_of_many_nodes_of_one_function_are_found_at_once() -> None:
     for number in range(200):
         assert graph.add("m.first").node_id == f"first_{number + 6}"
     assert len(looked) < 1_000
+
+
+def test_an_output_in_the_place_of_an_id_is_told_that_inputs_have_names() -> None:
+    graph = Graph()
+    first = graph.add(add, a=1)
+    for output in (first, first["output"]):
+        with pytest.raises(GraphInvalid, match="Say by name which input"):
+            graph.add(add, output)  # type: ignore[arg-type]
