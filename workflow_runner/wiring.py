@@ -125,12 +125,18 @@ class Wiring:
         run = self._run
         if planned.type.fingerprint == node.source:
             return
-        for handle in planned.slots if node.firing else ():
+        for handle in planned.slots if node.firing and not _has_only_ends_left(planned, node) else ():
             streams, streamed = planned.type.handles[handle].stream, node.arguments is not None and handle not in node.arguments
             if streams != streamed:
                 raise InputChanged(run.run_id, node.node_id, planned.type.name, handle, streams)
         if node.emitted and node.source and node.node_id not in run.accept_changed:
             raise SourceChanged(run.run_id, node.node_id, planned.type.name, node.emitted)
+
+
+def _has_only_ends_left(planned: PlannedNode, node: NodeSnapshot) -> bool:
+    """Whether the body of a streaming node has ended, and only the ends of its plain inputs are to come."""
+    fired_once = node.firing == 1 and node.arguments is None and node.latest is None
+    return fired_once and planned.type.streams and not planned.reads_at_once
 
 
 def _number_arrivals(edges: Sequence[Edge]) -> None:

@@ -310,6 +310,37 @@ async def test_an_input_that_became_a_stream_or_is_none_any_more_is_refused(
     assert (await hosted(memory).resume("r", graph=summed(before))).outputs == {"out": outputs}
 
 
+@node
+async def lingering() -> AsyncIterator[int]:
+    yield 10
+    await asyncio.sleep(0.02)  # its consumer comes to its end
+    if "lingering" in BROKEN:
+        raise RuntimeError("broken")
+
+
+@node(type="shop.add_up")
+async def add_up(first: int, items: Stream[int]) -> int:
+    return first + sum([x async for x in items])
+
+
+@node(type="shop.add_up")
+async def add_up_anew(first: int, items: Stream[int]) -> int:
+    return sum([x async for x in items], first)
+
+
+async def test_code_may_change_of_a_streaming_node_whose_body_has_ended_before_its_plain_input() -> None:
+    def added(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", first=made.add(lingering, "lingering"), items=made.add(source, n=3)))
+        return made
+
+    BROKEN.add("lingering")
+    memory = Memory()
+    await interrupted(memory, added(add_up))
+    BROKEN.clear()
+    assert (await hosted(memory).resume("r", graph=added(add_up_anew))).outputs == {"out": [13]}
+
+
 async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> None:
     BROKEN.add("running")
     memory = Memory()
