@@ -55,21 +55,30 @@ class ResourcePool:
         await resource.close()
 
     async def close(self) -> None:
-        """Close what is free, and from now on whatever is given.
+        """Close what is free, and from now on whatever is given; also when cancelled meanwhile.
 
         Raises:
             ExceptionGroup: of what could not be closed; the others were.
+            asyncio.CancelledError: the caller was cancelled; raised when all are closed, from that group if there is one.
         """
         self._open = False
         kept, self._free = self._free, {}
         errors: list[Exception] = []
+        cancelled: asyncio.CancelledError | None = None
         for resource in (each for free in kept.values() for each in free):
-            try:
-                await resource.close()
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup("some of what plugins kept open could not be closed", errors)
+            closing = asyncio.ensure_future(resource.close())  # one after the other: they may share a file
+            while not closing.done():
+                try:
+                    await asyncio.wait((closing,))
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            if not closing.cancelled() and isinstance(failed := closing.exception(), Exception):
+                errors.append(failed)
+        group = ExceptionGroup("some of what plugins kept open could not be closed", errors) if errors else None
+        if cancelled is not None:
+            raise cancelled from group
+        if group is not None:
+            raise group
 
     def _is_here(self) -> bool:
         return os.getpid() == self._process_id and asyncio.get_running_loop() is self._loop

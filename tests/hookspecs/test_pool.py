@@ -58,6 +58,25 @@ async def test_in_the_end_all_are_closed_and_so_is_what_comes_late() -> None:
     await pool.close()
 
 
+@pytest.mark.parametrize("error", [None, OSError("it does not close")], ids=["all close", "one does not"])
+async def test_who_is_cancelled_while_it_closes_has_closed_all(error: Exception | None) -> None:
+    class Slow(Resource):
+        async def close(self) -> None:
+            await asyncio.sleep(0.01)
+            await super().close()
+
+    pool, resources = ResourcePool(), [Slow(), Slow(error), Slow()]
+    for resource in resources:
+        await pool.give("a", resource)
+    closing = asyncio.create_task(pool.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await closing
+    assert [resource.closed for resource in resources] == [1, 1, 1]
+    assert isinstance(caught.value.__cause__, ExceptionGroup) is (error is not None)
+
+
 async def test_another_event_loop_gets_nothing_and_keeps_nothing() -> None:
     pool, ours, theirs = ResourcePool(), Resource(), Resource()
     await pool.give("a", ours)
