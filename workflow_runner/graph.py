@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
@@ -18,8 +18,6 @@ from workflow_runner.nodetype import NodeType
 
 __all__ = ["SYNC_MODES", "EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
 
-DEEPEST: Final = 100
-"""Levels of a property that are looked through: it may hold itself."""
 SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
 
 
@@ -297,12 +295,17 @@ def _mend(item: Any) -> str:
     return f"Add the class itself, and what its fields are: add({kind.__name__}, ...)."
 
 
-def _refers(value: Any, depth: int = 0) -> bool:
+def _refers(value: Any) -> bool:
     """Whether outputs of nodes stand somewhere inside a property, whose body would be given the references."""
-    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        items = value.values() if isinstance(value, Mapping) else value
-        return depth < DEEPEST and any(_refers(item, depth + 1) for item in items)
-    return isinstance(value, (NodeRef, Output))
+    left, seen = [value], set[int]()
+    while left:
+        part = left.pop()
+        if isinstance(part, (NodeRef, Output)):
+            return True
+        if isinstance(part, (Mapping, list, tuple, set, frozenset)) and id(part) not in seen:  # it may hold itself
+            seen.add(id(part))
+            left.extend(part.values() if isinstance(part, Mapping) else part)
+    return False
 
 
 class _Nothing:

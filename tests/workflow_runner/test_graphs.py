@@ -228,6 +228,17 @@ def test_a_property_may_hold_itself() -> None:
     assert graph.nodes[0].data["value"] is value
 
 
+def test_parts_of_a_property_that_hold_one_another_are_looked_through_once() -> None:
+    tree: dict[str, Any] = {"children": []}
+    tree["children"] += [{"parent": tree}, {"parent": tree}]
+    graph = Graph()
+    graph.add("workflow.Preview", "seen", value=tree)  # else this takes years
+    assert graph.nodes[0].data["value"] is tree
+    tree["children"].append(graph.input("x"))
+    with pytest.raises(GraphInvalid, match="stand inside a value"):
+        graph.add("workflow.Preview", "other", value=tree)
+
+
 def test_an_edge_from_another_node_differs_whatever_the_ids_are() -> None:
     graphs = [Graph(edges=[EdgeSpec(source, handle, "b", "a")]) for source, handle in (("a", "x.y"), ("a.x", "y"))]
     assert graphs[0].differences(graphs[1])
