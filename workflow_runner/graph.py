@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import isclass
 from typing import Any, ClassVar
 
@@ -96,8 +96,10 @@ class Graph:
         """Node types that were added from Python; a graph from a document has none."""
 
     def copy(self) -> Graph:
-        """The same graph, which does not change when this one does."""
-        copied = Graph(self.nodes, self.edges, self.enable, self.on_failure)
+        """The same graph, which does not change when this one does, nor when lists, mappings and sets in its properties do."""
+        copies: dict[int, Any] = {}
+        nodes = [replace(node, data=_copied(node.data, copies), failure=dict(node.failure)) for node in self.nodes]
+        copied = Graph(nodes, self.edges, _copied(self.enable, copies), self.on_failure)
         copied.types = dict(self.types)
         return copied
 
@@ -306,6 +308,23 @@ def _refers(value: Any) -> bool:
             seen.add(id(part))
             left.extend(part.values() if isinstance(part, Mapping) else part)
     return False
+
+
+def _copied(value: Any, copies: dict[int, Any]) -> Any:
+    """A property whose containers are copies, each once; whatever else is in it stays the same object."""
+    if type(value) not in (dict, list, set, tuple):
+        return value
+    if (copied := copies.get(id(value))) is None:
+        if type(value) is tuple:
+            return tuple([_copied(item, copies) for item in value])
+        copied = copies[id(value)] = type(value)()
+        if type(value) is dict:
+            copied.update((key, _copied(item, copies)) for key, item in value.items())
+        elif type(value) is list:
+            copied.extend(_copied(item, copies) for item in value)
+        else:
+            copied.update(value)
+    return copied
 
 
 class _Nothing:

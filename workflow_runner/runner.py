@@ -172,9 +172,7 @@ class WorkflowRunner:
             GraphInvalid: with every problem found.
             NodeModuleError: a module of node types cannot be loaded.
         """
-        compiled = self._compiled(graph.copy() if isinstance(graph, Graph) else graph)
-        _ = compiled.document  # now: properties of the graph may change
-        return compiled
+        return self._compiled(_graph_of(graph).copy())
 
     def validate(self, graph: AnyGraph, inputs: Mapping[str, Any] | None = None) -> None:
         """Check a graph, and the inputs if given, without running anything.

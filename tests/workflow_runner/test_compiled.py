@@ -59,6 +59,32 @@ async def test_what_is_done_to_the_graph_later_does_not_change_what_was_compiled
     assert [n["id"] for n in compiled.document["nodes"]] == ["x", "add", "sum"]
 
 
+@node
+async def show(value: Any, numbers: list[int]) -> list[Any]:
+    return [value, numbers]
+
+
+@pytest.mark.parametrize("reads", [Graph, Graph.to_document], ids=["graph", "document"])
+async def test_what_is_done_to_its_properties_and_options_later_does_not_change_it(reads: Any) -> None:
+    tool, numbers = object(), [1, 2]
+    value: dict[str, Any] = {"deep": ({"list": numbers}, tool), "set": {1}}
+    value["itself"] = value
+    options = {"every": [1]}
+    graph = Graph(enable={"listener": options})
+    graph.output("out", graph.add(show, value=value, numbers=numbers))
+    compiled = WorkflowRunner(nodes=[__name__]).compile(graph if reads is Graph else reads(graph))
+    for changed in (numbers, options["every"]):
+        changed.append(10)
+    value["set"].add(2)
+    del value["itself"]
+    for data in (compiled.document["nodes"][0]["data"], compiled.plan.nodes["show"].constants):
+        assert data["numbers"] == [1, 2]
+        assert data["value"]["deep"] == ({"list": [1, 2]}, tool)
+        assert data["value"]["set"] == {1}
+        assert data["value"]["itself"]["itself"] is data["value"]["itself"]
+    assert compiled.graph.enable == {"listener": {"every": [1]}}
+
+
 async def test_a_document_is_compiled_and_another_runner_runs_it() -> None:
     compiled = WorkflowRunner().compile(
         {
