@@ -70,8 +70,6 @@ class OneEdge(Aligner):
 class Zip(Aligner):
     """One item of each edge. Unequal lengths are an error, unless `shortest`."""
 
-    gathers = True
-
     def __init__(self, edges: Sequence[Edge], node_id: str, *, shortest: bool) -> None:
         super().__init__(edges)
         self.node_id = node_id
@@ -96,6 +94,10 @@ class Zip(Aligner):
                 f"while {_names(longer)} still had items. Make them equal, or use sync_mode zip_shortest."
             )
         return len(drained) == len(self.edges)
+
+    @property
+    def gathers(self) -> bool:  # type: ignore[override]
+        return not any(edge.drained for edge in self.edges)  # else one item more is one too many
 
     def missing(self) -> tuple[Edge, ...]:
         return _without_items(self.edges)

@@ -256,6 +256,31 @@ async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring
         assert await out(graph, on_event=listen) == []
 
 
+async def test_zip_all_refuses_one_item_more_though_other_edges_bring_none_yet() -> None:
+    has_failed = asyncio.Event()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, NodeChanged) and (event.node_id, event.status) == ("rows", "failed"):
+            has_failed.set()
+
+    @node
+    async def late() -> AsyncIterator[int]:
+        await has_failed.wait()
+        yield 1
+
+    @node
+    async def second() -> AsyncIterator[int]:
+        await asyncio.sleep(0.01)  # the other has ended
+        yield 1
+
+    graph = Graph()
+    sources = [graph.add(upto, n=0), graph.add(second), graph.add(late)]
+    graph.output("out", graph.add(rows, node_id="rows", items=sources, sync_mode="zip_all"))
+    async with asyncio.timeout(5):
+        with pytest.raises(NodeFailed, match="equal length"):
+            await out(graph, on_event=listen)
+
+
 async def test_many_full_edges_grow_without_a_look_at_all_edges_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
