@@ -407,7 +407,7 @@ def _plain(listener: Listener) -> Listener:
     """The listener itself, which is called in the middle of a step and not awaited."""
     if iscoroutinefunction(listener):
         raise TypeError(
-            f"events are told to a `def`, not to the `async def` {listener.__qualname__}: nobody would await it. "
+            f"events are told to a `def`, not to an `async def` like {listener!r}: nobody would await it. "
             "Put them into an asyncio.Queue with put_nowait, and await what is in it in a task of your own."
         )
     return listener
