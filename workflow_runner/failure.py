@@ -90,7 +90,7 @@ class FailurePolicy:
         Raises:
             PolicyValueInvalid: a value is wrong.
         """
-        classes = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+        classes = (retry_on,) if isinstance(retry_on, (type, str)) else tuple(retry_on)
         for found in classes:
             if not (isinstance(found, type) and issubclass(found, Exception)):
                 raise PolicyValueInvalid(f"retry_on takes classes of exceptions, not {found!r}")

@@ -471,3 +471,11 @@ async def test_a_body_is_told_which_try_it_is(target: Any) -> None:
     graph = graph_of(target, n=2)
     assert (await WorkflowRunner().run(graph)).outputs == {"out": [[0, 3], [1, 1]]}
     assert LOG == [1, 2, 3, 1]
+
+
+def test_the_name_of_an_exception_is_told_whole() -> None:
+    async def fetch() -> int:
+        return 1
+
+    with pytest.raises(NodeDefinitionError, match="classes of exceptions, not 'OSError'"):
+        node(retry_on="OSError")(fetch)  # type: ignore[arg-type]
