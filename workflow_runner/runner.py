@@ -172,7 +172,9 @@ class WorkflowRunner:
             GraphInvalid: with every problem found.
             NodeModuleError: a module of node types cannot be loaded.
         """
-        return self._compiled(_graph_of(graph).copy())
+        compiled = self._compiled(_graph_of(graph).copy())
+        compiled.graph.types = {node.type.name: node.type for node in compiled.plan.nodes.values()}  # for a resume elsewhere
+        return compiled
 
     def validate(self, graph: AnyGraph, inputs: Mapping[str, Any] | None = None) -> None:
         """Check a graph, and the inputs if given, without running anything.

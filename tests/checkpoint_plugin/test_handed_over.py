@@ -167,6 +167,23 @@ async def test_a_resume_in_an_open_runner_goes_on_with_what_is_open(
         assert len(counted.opened) == 1
 
 
+async def test_a_compiled_graph_brings_its_types_to_a_resume(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {
+        "nodes": [
+            {"id": "work", "type": "tests.checkpoint_plugin.test_handed_over.fail_at_first"},
+            {"id": "end", "type": "workflow.Output"},
+        ],
+        "edges": [{"source": "work", "target": "end", "targetHandle": "value"}],
+    }
+    compiled = WorkflowRunner(nodes=["tests.checkpoint_plugin.test_handed_over"]).compile(document)
+    stranger = WorkflowRunner()  # which knows no modules of nodes
+    monkeypatch.setenv(FAILS, "1")
+    with pytest.raises(NodeFailed):
+        await stranger.run(compiled, enable={"checkpoint": {"url": store_url}}, run_id="r")
+    monkeypatch.delenv(FAILS)
+    assert (await stranger.resume("r", url=store_url, graph=compiled)).outputs == {"end": [7]}
+
+
 async def test_runs_at_once_have_connections_of_their_own(store_url: str, counted: Counted) -> None:
     async with WorkflowRunner() as runner:
         for turn in "ab":
