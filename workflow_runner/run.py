@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hookspecs import (
     CheckpointChoice,
@@ -25,13 +25,11 @@ from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner.growth import Growth
 from workflow_runner.plan import Plan
 from workflow_runner.saver import Saver, raised_by
 from workflow_runner.settings import Settings
 from workflow_runner.wiring import Wiring
-
-if TYPE_CHECKING:
-    from workflow_runner.edge import Edge
 
 __all__ = ["Run"]
 
@@ -70,6 +68,7 @@ class Run:
         self.wiring = Wiring(self)
         self.actors: dict[str, Actor] = {}
         """Those that are born and not over."""
+        self.growth = Growth(self.actors, settings.max_edge_capacity)
         self.changed: dict[Actor, None] = {}
         """An ordered set: the order of nodes in a cut depends on the run alone."""
         self.over: list[NodeSnapshot] = []
@@ -91,8 +90,6 @@ class Run:
         """Nodes that were completed in the restored cut."""
         self._unfinished = 0
         self._waiting = 0
-        self._full: list[Edge] = []
-        """Edges that were full at the last stall and may grow at the next."""
         self._answered: tuple[Actor, ...] = ()
         self._final_moments: frozenset[str] = frozenset()
 
@@ -420,38 +417,17 @@ class Run:
         """
         if self.stopping:
             return
-        limit = self.settings.max_edge_capacity
         grown = False
         while self._waiting == self._unfinished:
-            edge = self._next_full()
-            if edge is None or edge.capacity >= limit:
+            edge = self.growth.grow()
+            if edge is None:
                 if not grown:
                     self._end_stalled()
                 return
-            edge.capacity = min(edge.capacity * 2, limit)
             grown = True
             if self.listeners:
                 self.notify(EdgeChanged(self.run_id, edge.edge_id, "grown", edge.capacity))
             edge.release_writer()
-
-    def _next_full(self) -> Edge | None:
-        """A full edge with the smallest bound; `None` where none is full.
-
-        Those of one bound come one after the other before it is looked anew: of thousands, each lets only its own producer go on.
-        """
-        while self._full:
-            edge = self._full.pop()
-            if edge.writer is not None and edge.writer.open:
-                return edge
-        full = self._full_edges()
-        if not full:
-            return None
-        least = min(edge.capacity for edge in full)
-        self._full = [edge for edge in reversed(full) if edge.capacity == least]
-        return self._full.pop()
-
-    def _full_edges(self) -> list[Edge]:
-        return [edge for actor in self.actors.values() for edge in actor.in_edges if edge.writer is not None and edge.writer.open]
 
     def _end_stalled(self) -> None:
         """Nothing can move any more, and no edge may grow: end as the nodes that are left tell."""
@@ -464,8 +440,7 @@ class Run:
         if self.ending.suspensions:
             self._stop(None, "suspend", "suspended")
             return
-        full = sorted(self._full_edges(), key=lambda edge: edge.capacity)
-        names = [edge.edge_id for edge in full] or list(self.actors)
+        names = [edge.edge_id for edge in self.growth.full_edges()] or list(self.actors)
         self._stop(Deadlock(self.run_id, names), "error", "failed")
 
     # Events.

@@ -152,7 +152,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         8,
         "no edge grows when everybody waits",
-        (Edit("run", "if edge is None or edge.capacity >= limit:", "if True:"),),
+        (Edit("growth", "if edge is None or edge.capacity >= self._limit:", "if True:"),),
     ),
     Mutant(
         8,
