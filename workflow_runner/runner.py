@@ -166,7 +166,7 @@ class WorkflowRunner:
             graph: the graph, or its document; what is done to it later does not count.
 
         Returns:
-            What `run` takes in its place.
+            What `run` takes in its place, with the checks of this runner's `validate`.
 
         Raises:
             GraphInvalid: with every problem found.
