@@ -60,10 +60,12 @@ class StoreAccess:
         finally:
             await store.close()
 
-    def hold(self, *, create: bool) -> None:
+    def hold(self, *, create: bool) -> Store:
         """Keep the store open from now on; harmless when it is."""
-        if self._given is None and self._held is None:
-            self._held = self._make(create)
+        kept = self._given or self._held
+        if kept is None:
+            kept = self._held = self._make(create)
+        return kept
 
     async def close(self) -> None:
         """Close what `hold` keeps open."""

@@ -30,7 +30,7 @@ from checkpoint_plugin.store import Store
 from checkpoint_plugin.writing import insert_new
 from hookspecs import RunExists, RunNotFound, loads_tagged
 
-__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
+__all__ = ["JobRepository", "Page", "bare_definition", "bare_inserts", "insert_bare_job"]
 
 T = TypeVar("T")
 KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "created_at", "version", *TEXTS})
@@ -320,7 +320,7 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: byt
     run_id = values["id"]
     row = {**values, **short_texts(values)}
     shown = row if keys.ring is None else {**row, **dict.fromkeys(JOB_TEXTS)}
-    job, lease = _inserts(connection.dialect.name)
+    job, lease = bare_inserts(connection.dialect.name)
     made = connection.exec_driver_sql(job.sql, job.parameters(shown[column.name] for column in JOB.columns))
     if made.rowcount != 1:
         return False
@@ -340,7 +340,7 @@ def _columns(row: Job | RunNodeState) -> dict[str, Any]:
 
 
 @cache
-def _inserts(name: str) -> tuple[Compiled, Compiled]:
+def bare_inserts(name: str) -> tuple[Compiled, Compiled]:
     """Those of a run's row and of its lease."""
     postgres: Any = asyncpg.dialect  # which has no types
     dialect: Dialect = postgres() if name == "postgresql" else pysqlite.dialect()

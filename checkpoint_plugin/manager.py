@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -63,7 +65,12 @@ class CheckpointManager:
 
     async def __aenter__(self) -> Self:
         if self.enabled:
-            self._access.hold(create=True)
+            store = self._access.hold(create=True)
+            try:
+                await store.compute(partial(_load, store.location.kind))
+            except BaseException:
+                await self._access.close()
+                raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -287,6 +294,14 @@ class CheckpointManager:
 
     def _copy(self, context: dict[str, Any], codec: Codec) -> Any:
         return codec.decode(codec.encode(context, lambda: f"run {self.run_id!r}, context"))
+
+
+def _load(kind: str) -> None:
+    """Load what saves need, so that the first takes no longer than others of its size."""
+    from checkpoint_plugin.run_record import make_ready
+
+    import_module("checkpoint_plugin.node_change")
+    make_ready(kind)
 
 
 def _data(run_id: str, record: RunRecord, codec: Codec) -> CheckpointData:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, select, type_coerce, update
+from sqlalchemy.orm import configure_mappers
 from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs import Blobs
@@ -18,7 +19,7 @@ from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
-from checkpoint_plugin.jobs import bare_definition, insert_bare_job
+from checkpoint_plugin.jobs import bare_definition, bare_inserts, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
@@ -26,12 +27,23 @@ from checkpoint_plugin.reading import fetch_cut, read_whole
 from checkpoint_plugin.run_definition import change_definition, opened_definition, short_texts
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, opened_row, seal_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
-from checkpoint_plugin.standing import ENDS, SUSPENSION, Standing, fetch_standing, has_changed, mark_moment, moment_of, show_life
+from checkpoint_plugin.standing import (
+    ENDS,
+    SUSPENSION,
+    Standing,
+    fetch_standing,
+    has_changed,
+    mark_moment,
+    moment_of,
+    show_life,
+    standing_statements,
+)
+from checkpoint_plugin.statements import prepare_saves
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.writing import CutWriter
 from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged, name_edges
 
-__all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "load_record", "make_record"]
+__all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "load_record", "make_ready", "make_record"]
 
 BARE: Final = "manager"
 """The `execution_strategy` of a run whose row a manager made, not a runner."""
@@ -65,6 +77,18 @@ class RunRecord:
     taken_at: datetime | None = None
     waiting: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     by_runner: bool = False
+
+
+def make_ready(dialect: str) -> None:
+    """Make what is made once in the life of a process and costs more than a save: mappings of tables, and statements.
+
+    Args:
+        dialect: of the database.
+    """
+    configure_mappers()
+    bare_inserts(dialect)
+    standing_statements(dialect)
+    prepare_saves(dialect, "shown")
 
 
 async def load_record(store: Store, run_id: str) -> RunRecord | None:

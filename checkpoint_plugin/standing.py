@@ -18,7 +18,18 @@ from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.suspensions import JOB_COLUMNS as SUSPENSION
 
-__all__ = ["ENDS", "SUSPENSION", "Mark", "Standing", "fetch_standing", "has_changed", "mark_moment", "moment_of", "show_life"]
+__all__ = [
+    "ENDS",
+    "SUSPENSION",
+    "Mark",
+    "Standing",
+    "fetch_standing",
+    "has_changed",
+    "mark_moment",
+    "moment_of",
+    "show_life",
+    "standing_statements",
+]
 
 ENDS: Final = ("finished_at", "completed_at", "failed_at", "error", "error_message")
 PARTS: Final = ("attempt", "status", "execution_strategy", *ENDS, *SUSPENSION)
@@ -64,7 +75,7 @@ def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
     Raises:
         StoreDamaged: its lease has none.
     """
-    statements = _statements(connection.dialect.name)
+    statements = standing_statements(connection.dialect.name)
     row = _rows(connection, statements.standing, run_id)
     if not row:
         return None
@@ -81,7 +92,7 @@ def has_changed(connection: Connection, run_id: str, standing: Standing) -> bool
     The rows of thousands of nodes have few different marks, for those that were written at once have the same; whoever writes
     one gives it another moment, and rows are deleted only together with the checkpoints.
     """
-    statements = _statements(connection.dialect.name)
+    statements = standing_statements(connection.dialect.name)
     if connection.dialect.name == "postgresql":  # on SQLite the transaction is the lock
         _rows(connection, statements.lock, run_id)
     row = _rows(connection, statements.standing, run_id)
@@ -103,7 +114,7 @@ def moment_of(connection: Connection) -> Any:
 
 def show_life(connection: Connection, run_id: str, at: datetime) -> None:
     """Write when a run was last saved: nobody beats for one that is saved by hand."""
-    statement = _statements(connection.dialect.name).life
+    statement = standing_statements(connection.dialect.name).life
     connection.exec_driver_sql(statement.sql, statement.parameters((run_id, at)))
 
 
@@ -137,7 +148,8 @@ def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 @cache
-def _statements(name: str) -> _Statements:
+def standing_statements(name: str) -> _Statements:
+    """Those for a database."""
     if name == "postgresql":
         return _Statements(asyncpg.dialect())  # type: ignore[no-untyped-call]
     return _Statements(pysqlite.dialect())

@@ -806,3 +806,33 @@ async def test_the_number_of_statements_does_not_depend_on_the_nodes(store_url: 
         finally:
             event.remove(Engine, "before_cursor_execute", note)
     assert len(statements) <= 12, statements
+
+
+async def test_what_is_made_once_is_made_when_a_manager_is_opened(store_url: str) -> None:
+    """Counted in a fresh process: the first saves load no module of ours and compile no statement."""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", FIRST_SAVES, store_url], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[], 0]
+
+
+FIRST_SAVES = """
+import asyncio, json, sys
+from checkpoint_plugin import CheckpointManager
+
+async def main():
+    async with CheckpointManager("r", enabled=True, url=sys.argv[1]) as manager:
+        await manager.can_resume()
+        from checkpoint_plugin.compiled import Compiled
+        made, loaded = [], set(sys.modules)
+        original = Compiled.__init__
+        Compiled.__init__ = lambda self, *given, **more: (made.append(given[2]), original(self, *given, **more))[0]
+        await manager.save_checkpoint(completed_nodes=["a"], outputs={"a": {"o": 1}})
+        await manager.save_checkpoint()
+        await manager.save_checkpoint(active_nodes=["b"])
+        late = sorted(name for name in set(sys.modules) - loaded if name.startswith("checkpoint_plugin"))
+        print(json.dumps([late, len(made)]))
+
+asyncio.run(main())
+"""
