@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
@@ -80,8 +81,12 @@ def _processor(kind: Any, dialect: Dialect) -> Processor | None:
     return processor
 
 
+@lru_cache(maxsize=64)
 def _time_as_text(moment: datetime) -> str:
-    """A time as SQLAlchemy writes it on SQLite, which takes it nine microseconds: three times a row were most of a row."""
+    """A time as SQLAlchemy writes it on SQLite, which takes it nine microseconds: three times a row were most of a row.
+
+    That of a save stands in most of its rows.
+    """
     if moment.tzinfo is not UTC:
         if moment.utcoffset() is None:
             raise ValueError(f"{moment} has no time zone, and could be any moment. Use datetime.now(UTC).")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from checkpoint_plugin.blobs import Blobs, BlobWriter
@@ -43,6 +44,10 @@ class SaveRows:
 
 NO_ROWS: Final = SaveRows()
 """Those of a save that is not encoded yet."""
+BOUND: Final = itemgetter(
+    *("run_id", "reason", "status", "error", "error_node_id"), *("number", "attempt", "nodes", "size_bytes", "row_count")
+)
+"""What a checkpoint's digest binds as it is; the order is stored."""
 
 
 class CutEncoder:
@@ -74,9 +79,10 @@ class CutEncoder:
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
         self._large: dict[int, tuple[str | bytes, Ref]] = {}
-        self._payloads: PayloadWriter
+        self._payloads: PayloadWriter | None = None
         self._files = None if blobs is None else BlobWriter(blobs, history.run_id)
         self._size = 0
+        self._new_nodes = 0
 
     def encode(self) -> None:
         """Turn values into bytes and hash them; this takes long and needs no connection. What becomes a file is on the disk then.
@@ -126,6 +132,8 @@ class CutEncoder:
 
     def _encode_payloads(self, cut: EncodedCut, rows: SaveRows, file_bytes: int | None) -> int:
         history, seal = self.history, self.history.seal
+        if not cut.payloads:
+            return 0
         payloads = PayloadWriter(history.bases, self.number, history.places.related, self._filed, file_bytes)
         for digest, (data, place) in cut.payloads.items():
             payloads.add(digest, data, place)
@@ -143,14 +151,16 @@ class CutEncoder:
 
     def _encode_nodes(self, cut: EncodedCut, rows: SaveRows) -> int:
         history, number, digest_row = self.history, self.number, row_digester(self.history.run_id)
-        total, size = history.total, 0
+        total, size, new = history.total, 0, 0
         for node_id, row in cut.rows.items():
             body = self._sealed(row, node_place, node_id, number)
             digest = self._digests[node_id] = digest_row(node_id, number, body)
-            total = add_digests(total, added=digest, removed=history.digests.get(node_id))
+            before = history.digests.get(node_id)
+            new += before is None
+            total = add_digests(total, added=digest, removed=before)
             rows.nodes.append((node_id, body, cut.mentions.get(node_id, b""), digest))
             size += len(body)
-        self._cut_hash = total
+        self._cut_hash, self._new_nodes = total, new
         return size
 
     def _encode_items(self, cut: EncodedCut, rows: SaveRows) -> int:
@@ -215,7 +225,6 @@ class CutEncoder:
     def _head(self) -> dict[str, Any]:
         """The row of the checkpoint."""
         snapshot = self._snapshot
-        known = self.history.digests
         values: dict[str, Any] = {
             "run_id": self.history.run_id,
             "number": self.number,
@@ -225,7 +234,7 @@ class CutEncoder:
             "created_at": snapshot.taken_at,
             "nodes": len(self._digests),
             "size_bytes": self._size,
-            "row_count": self.history.unread + len(known) + sum(node_id not in known for node_id in self._digests),
+            "row_count": self.history.unread + len(self.history.digests) + self._new_nodes,
             "log": self.history.log,
             "cut_hash": self._cut_hash.to_bytes(32, "big"),
             "status": snapshot.status,
@@ -235,7 +244,8 @@ class CutEncoder:
             "mentions": None,
             "written_at": datetime.now(UTC),
         }
-        return {**values, "digest": head_digest(values)}
+        values["digest"] = head_digest(values)
+        return values
 
     @property
     def _goes_on(self) -> bool:
@@ -255,13 +265,14 @@ class CutEncoder:
 
 def head_digest(values: Mapping[str, Any]) -> bytes:
     """What binds a checkpoint's row together: all of it but the label, which a person may change."""
-    texts = [values[name] for name in ("run_id", "reason", "status", "error", "error_node_id")]
-    numbers = [values[name] for name in ("number", "attempt", "nodes", "size_bytes", "row_count")]
-    at = values["created_at"].astimezone(UTC).isoformat(timespec="microseconds")
-    parts: list[Any] = [*texts, *numbers, at, column_bytes(values["cut_hash"])]
+    parts: list[Any] = [*BOUND(values), _moment(values["created_at"]), column_bytes(values["cut_hash"])]
     if values["written_at"] is not None:  # as layout 1 had none of these
-        parts += [values["written_at"].astimezone(UTC).isoformat(timespec="microseconds"), values["context"], values["log"]]
+        parts += [_moment(values["written_at"]), values["context"], values["log"]]
     return digest_of(encode(parts, lambda: "checkpoint"))
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _node_state(node: NodeSnapshot, at: datetime, seal: Seal) -> tuple[Any, ...]:

@@ -177,20 +177,20 @@ class RowWriter:
         saved = self._saved_items.get(node_id, 0)
         mentioned: dict[bytes, None] = {}
 
-        def one(value: Any, what: str, place: Place) -> Ref:
-            ref = refer(value, lambda: self._told(node_id, what, place), place)
+        def one(value: Any, place: Place, what: str, *names: object) -> Ref:
+            ref = refer(value, lambda: self._told(node_id, what.format(*names), place), place)
             if type(ref) is tuple:
                 mentioned[ref[0]] = None
             return ref
 
-        def several(values: Sequence[Any], what: str, first: int, place: Place) -> Sequence[Ref]:
+        def several(values: Sequence[Any], place: Place, what: str, first: int, *names: object) -> Sequence[Ref]:
             if self._codec.are_scalars(values):
                 return values
-            return [one(value, f"{what}[{number}]", place) for number, value in enumerate(values, first)]
+            return [one(value, place, what, number, *names) for number, value in enumerate(values, first)]
 
         if len(node.collected) > saved:
             self._room = self._most_room
-            items = several(node.collected[saved:], "outputs", saved, ("output", node_id))
+            items = several(node.collected[saved:], ("output", node_id), "outputs[{}]", saved)
             segment = EncodedSegment(node_id, saved, len(items), ormsgpack.packb(items), b"".join(mentioned))
             cut.segments.append(segment)
             cut.mentioned.update(mentioned)
@@ -201,17 +201,21 @@ class RowWriter:
             node.attempt,
             node.firing,
             node.commits,
-            None if node.state is None else one(node.state, "state", ("state", node_id)),
+            None if node.state is None else one(node.state, ("state", node_id), "state"),
             None
             if node.arguments is None
-            else [[n, one(v, f"arguments[{n!r}]", ("argument", node_id, n))] for n, v in node.arguments.items()],
-            [[e, one(v, f"taken from edge[{e!r}]", ("edge", e))] for e, v in node.taken],
+            else [[n, one(v, ("argument", node_id, n), "arguments[{!r}]", n)] for n, v in node.arguments.items()],
+            [[e, one(v, ("edge", e), "taken from edge[{!r}]", e)] for e, v in node.taken],
             node.emitted,
-            None if node.latest is None else [[e, one(v, f"latest of edge[{e!r}]", ("edge", e))] for e, v in node.latest.items()],
+            None
+            if node.latest is None
+            else [[e, one(v, ("edge", e), "latest of edge[{!r}]", e)] for e, v in node.latest.items()],
             [
                 [
                     edge.edge_id,
-                    several(edge.items, f"inbox of edge {edge.edge_id!r}", 0, ("edge", edge.edge_id)) if edge.items else (),
+                    several(edge.items, ("edge", edge.edge_id), "inbox of edge {1!r}[{0}]", 0, edge.edge_id)
+                    if edge.items
+                    else (),
                     edge.ended,
                 ]
                 for edge in node.inbox
@@ -224,7 +228,8 @@ class RowWriter:
             _time(node.ended_at),
         ]
         if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were
-            row.append(pack_suspension(node.suspension, lambda value, what: one(value, what, ("suspension", node_id, what))))
+            waits = node.suspension
+            row.append(pack_suspension(waits, lambda value, what: one(value, ("suspension", node_id, what), "{}", what)))
         cut.rows[node_id] = ormsgpack.packb(row)
         if mentioned:
             cut.mentions[node_id] = b"".join(mentioned)

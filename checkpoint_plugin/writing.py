@@ -102,7 +102,8 @@ class CutWriter(CutEncoder):
     @property
     def is_large(self) -> bool:
         """Whether it is too large for one message."""
-        return self._payloads.row_bytes > LARGE_SAVE or len(self.rows.nodes) > MANY_ROWS
+        many = 0 if self._payloads is None else self._payloads.row_bytes
+        return many > LARGE_SAVE or len(self.rows.nodes) > MANY_ROWS
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""
@@ -184,6 +185,7 @@ class CutWriter(CutEncoder):
         history.remember(self._mentioned)
         history.large = self._large
         history.saved_items.update(self._saved_items)
-        self._payloads.note()
+        if self._payloads is not None:
+            self._payloads.note()
         details = {"nodes": len(self._digests), "bytes": self._size}
         return CheckpointRef(history.run_id, self.number, self._reason, self._snapshot.taken_at, details)
