@@ -167,6 +167,8 @@ class PostgresDatabase:
             writer.encode()
         else:
             await self._call(writer.encode)
+        if not writer.is_compiled:  # SQLAlchemy takes several milliseconds, in which the event loop would stand still
+            await self._call(writer.compile)
         self._saves += 1
         sent = False
         try:

@@ -48,6 +48,7 @@ __all__ = [
     "JOB_COLUMNS",
     "MANY",
     "ONE",
+    "SAVES",
     "SHARED",
     "SHOWN",
     "USUAL",
@@ -136,7 +137,10 @@ def sqlite_statements() -> SqliteStatements:
     return SqliteStatements()
 
 
-@cache
+SAVES: Final[dict[tuple[frozenset[str], bool], Compiled]] = {}
+"""What `save_statement` gave; which it has not given yet takes SQLAlchemy several milliseconds."""
+
+
 def save_statement(names: frozenset[str], job: bool) -> Compiled:
     """A whole save for PostgreSQL: it moves the lease on first, and writes nothing where that is not held.
 
@@ -147,6 +151,13 @@ def save_statement(names: frozenset[str], job: bool) -> Compiled:
         names: of `MANY`, what else than the usual is written.
         job: whether the run's row is written.
     """
+    found = SAVES.get((names, job))
+    if found is None:
+        found = SAVES[names, job] = _compile_save(names, job)
+    return found
+
+
+def _compile_save(names: frozenset[str], job: bool) -> Compiled:
     dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
     held = _advance().returning(LEASE.c.run_id).cte("held")
     many = {name: rows for name, rows in MANY.items() if name in USUAL or name in names}

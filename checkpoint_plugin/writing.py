@@ -14,7 +14,7 @@ from checkpoint_plugin.lease import lease_lost
 from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.series import fetch_series_ends
-from checkpoint_plugin.statements import MANY, ONE, USUAL, rows_statement, save_statement, sqlite_statements
+from checkpoint_plugin.statements import MANY, ONE, SAVES, USUAL, rows_statement, save_statement, sqlite_statements
 from hookspecs import CheckpointRef, StoreError
 
 __all__ = ["CutWriter", "insert_new"]
@@ -76,7 +76,7 @@ class CutWriter(CutEncoder):
         found: dict[str, Sequence[Any]] = {name: getattr(rows, name) for name in MANY}
         if not whole:
             found = {name: () if name == "payloads" else many[:MANY_ROWS] for name, many in found.items()}
-        save = save_statement(frozenset(name for name, many in found.items() if many and name not in USUAL), not self._goes_on)
+        save = save_statement(*self._shape)
         values: list[Any] = [*self._fence(), self._snapshot.taken_at, *IN_ORDER(rows.head)]
         for name, many in found.items():
             if many:
@@ -84,6 +84,21 @@ class CutWriter(CutEncoder):
             elif name in USUAL:
                 values += ((),) * len(MANY[name].columns)
         return save.sql, save.parameters((*values, *rows.job))
+
+    @property
+    def _shape(self) -> tuple[frozenset[str], bool]:
+        """What `save_statement` wants to know."""
+        unusual = (name for name in MANY if name not in USUAL and getattr(self.rows, name))
+        return frozenset(unusual), not self._goes_on
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether its statement is there."""
+        return self._shape in SAVES
+
+    def compile(self) -> None:
+        """Make its statement, for all saves of this shape in this process."""
+        save_statement(*self._shape)
 
     def _fence(self) -> tuple[Any, ...]:
         """The values of `statements.FENCE`."""

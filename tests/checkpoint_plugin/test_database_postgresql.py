@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, func, select, text
 
-from checkpoint_plugin import EventLogger, StateManager, postgresql_connection
+from checkpoint_plugin import EventLogger, StateManager, postgresql_connection, statements, writing
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
@@ -312,6 +312,27 @@ async def test_a_save_waits_for_no_thread_of_the_event_loop(postgres_url: str) -
         go.set()
         await busy
     assert not [thread for thread in threading.enumerate() if thread.name == "workflow-checkpoint"]
+
+
+async def test_the_event_loop_does_not_stand_still_while_a_statement_is_compiled(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "SAVES", {})
+    monkeypatch.setattr(writing, "SAVES", statements.SAVES)
+    made: list[threading.Thread] = []
+    compiled = statements._compile_save
+
+    def note(*shape: Any) -> Any:
+        made.append(threading.current_thread())
+        return compiled(*shape)
+
+    monkeypatch.setattr(statements, "_compile_save", note)
+    await store.insert_job("r", definition(), HOLDER)
+    history = RunHistory("r", 1, 1)
+    for number in range(4):  # the first tells how the run stands, the others only what its nodes did
+        await store.save(history, a(number), "every_firing")
+    assert len(made) == 2
+    assert threading.main_thread() not in made
 
 
 @pytest.mark.parametrize("saves", [False, True])
