@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -67,6 +68,7 @@ class SqliteDatabase:
         self._may_write = False
         self._raw: sqlite3.Connection | None = None
         self._place: tuple[int, int] | None = None
+        _KNOWN.add(self)
 
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
@@ -176,6 +178,13 @@ class SqliteDatabase:
         if self._engine is not None and (self._may_write or not write):
             return self._engine
         self._dispose()
+        self._place = _place(self._path)
+        if self._place in _INHERITED:
+            raise StoreUnreadable(
+                f"the store at {self._location.shown} was open in the process of which this one is a fork, and SQLite takes the "
+                "locks of that one for its own; nothing was read or written. Start this process anew instead (`spawn`, not "
+                "`fork`), or close the store before."
+            )
         engine = make_sqlite_engine(lambda: self._open(write))
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(self._begin))
         try:
@@ -183,6 +192,7 @@ class SqliteDatabase:
                 self._use_wal(engine)
         except BaseException:
             engine.dispose()
+            self._place = None
             raise
         self._engine, self._may_write, self._place = engine, write, _place(self._path)
         return engine
@@ -201,6 +211,7 @@ class SqliteDatabase:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = self._raw = None
+        self._place = None
 
     def _open(self, write: bool) -> sqlite3.Connection:
         # Never rwc: a file that vanished is an error, not an empty database.
@@ -272,6 +283,19 @@ class SqliteDatabase:
             await self.compute(self._dispose)
         finally:
             self._worker.close()  # it has nothing left to do: this waits for no work
+
+
+_KNOWN: Final[WeakSet[SqliteDatabase]] = WeakSet()
+_INHERITED: Final[set[tuple[int, int]]] = set()
+"""Files that were open when this process was forked. SQLite counts their locks once a process, and a fork has none of them: where
+the parent closes the file it deletes the log into which the fork writes."""
+
+
+def _note_fork() -> None:
+    _INHERITED.update(database._place for database in _KNOWN if database._place is not None)
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -278,3 +280,29 @@ async def test_a_runner_is_opened_once() -> None:
                 pass
     async with runner:
         pass
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+async def test_a_fork_of_an_open_runner_loses_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    forked = multiprocessing.get_context("fork")
+    told = forked.Queue()
+    async with WorkflowRunner() as runner:
+        await run_one(runner, url, "first")
+        process = forked.Process(target=_run_in_fork, args=(url, told))
+        process.start()
+        try:
+            answer = await asyncio.to_thread(told.get, timeout=20)
+            await asyncio.to_thread(process.join, 20)
+        finally:
+            process.kill()
+    assert "`spawn`" in answer  # SQLite deletes the log under it when the parent closes the file
+    assert await stored(url) == {"first"}
+
+
+def _run_in_fork(url: str, told: Any) -> None:
+    try:
+        asyncio.run(run_one(WorkflowRunner(), url, "second"))
+        told.put("it ran")
+    except StoreError as error:
+        told.put(str(error))

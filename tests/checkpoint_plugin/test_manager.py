@@ -352,13 +352,31 @@ async def test_a_fork_does_not_use_what_its_parent_has_open(store_url: str) -> N
         process.start()
         try:
             assert "open it here" in (await asyncio.to_thread(told.get, timeout=20)).lower()
-            assert await asyncio.to_thread(told.get, timeout=20) is True
+            saved = await asyncio.to_thread(told.get, timeout=20)
             await asyncio.to_thread(process.join, 20)
             assert process.exitcode == 0
         finally:
             process.kill()
         await manager.save_checkpoint(None, {"c"})
-    assert (await restored(manager, None)).completed_nodes == {"a", "b", "c"}
+    on_sqlite = store_url.startswith("sqlite")
+    assert saved is True or (on_sqlite and "`spawn`" in saved)
+    assert (await restored(manager, None)).completed_nodes == ({"a", "c"} if on_sqlite else {"a", "b", "c"})
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+async def test_a_fork_opens_what_its_parent_has_closed(store_url: str) -> None:
+    manager = CheckpointManager("r", enabled=True, url=store_url)
+    await manager.save_checkpoint(None, {"a"})
+    forked = multiprocessing.get_context("fork")
+    told = forked.Queue()
+    process = forked.Process(target=_fork, args=(manager, store_url, told))
+    process.start()
+    try:
+        assert await asyncio.to_thread(told.get, timeout=20) is True
+        await asyncio.to_thread(process.join, 20)
+    finally:
+        process.kill()
+    assert (await restored(manager, None)).completed_nodes == {"a", "b"}
 
 
 def _fork(manager: CheckpointManager, store_url: str, told: Any) -> None:
@@ -371,7 +389,10 @@ async def _save_in_fork(manager: CheckpointManager, store_url: str, told: Any) -
     except StoreUnreadable as error:
         told.put(str(error))
     await manager.close()
-    told.put(await CheckpointManager("r", enabled=True, url=store_url).save_checkpoint(None, {"b"}))
+    try:
+        told.put(await CheckpointManager("r", enabled=True, url=store_url).save_checkpoint(None, {"b"}))
+    except StoreUnreadable as error:
+        told.put(str(error))
 
 
 def test_a_manager_is_used_in_one_event_loop_after_another(store_url: str) -> None:
