@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Self
+from collections import Counter
+from pathlib import Path
+from typing import Final, Self
 
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.group import GroupWriter
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.transaction import Database
-from hookspecs import ResourcePool
+from hookspecs import ResourcePool, StoreError
 
 __all__ = ["Connections"]
+
+_USED: Final[Counter[Path]] = Counter()
+"""Connections of this process to a file that somebody uses now."""
 
 
 class Connections:
@@ -34,12 +39,15 @@ class Connections:
         self.is_current = False
         """Whether the tables were found up to date."""
         self._pulse: Database | None = None
+        self._is_used = False
+        self._use()
 
     @classmethod
     async def take(cls, pool: ResourcePool, location: Location) -> Self | None:
         """Those that an earlier run of an open runner left; `None` where there are none that still lead there."""
         while isinstance(kept := pool.take(("checkpoint", location)), cls):
             if kept.database.stands():
+                kept._use()
                 return kept
             await kept.close()
         return None
@@ -47,8 +55,17 @@ class Connections:
     async def give(self, pool: ResourcePool) -> None:
         """Leave them to the next run, which looks at the tables anew: another program may have changed them."""
         self.is_current = False
-        await self._stop_pulse()
-        await pool.give(("checkpoint", self.location), self)
+        try:
+            await self._stop_pulse()
+            if self._leave():
+                await self.database.rest()
+        except StoreError:
+            await self.close()
+        except BaseException:
+            await self.close()
+            raise
+        else:
+            await pool.give(("checkpoint", self.location), self)
 
     @property
     def pulse(self) -> Database:
@@ -61,9 +78,26 @@ class Connections:
         """Write what was handed over, and close all; nothing in a process that was forked meanwhile."""
         if self.process_id != os.getpid():
             return
+        self._leave()
         await self.group.finish()
         await self._stop_pulse()
         await self.database.close()
+
+    def _use(self) -> None:
+        self._is_used = True
+        if self.location.path is not None:
+            _USED[self.location.path] += 1
+
+    def _leave(self) -> bool:
+        """Whether nobody in this process uses the file any more: of several that move the log at once, SQLite may damage it."""
+        path, was_used, self._is_used = self.location.path, self._is_used, False
+        if path is None or not was_used:
+            return False
+        _USED[path] -= 1
+        if _USED[path]:
+            return False
+        del _USED[path]
+        return True
 
     async def _stop_pulse(self) -> None:
         pulse, self._pulse = self._pulse, None

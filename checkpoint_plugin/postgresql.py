@@ -244,6 +244,9 @@ class PostgresDatabase:
     async def give_back(self) -> None:
         """Nothing: autovacuum does it."""
 
+    async def rest(self) -> None:
+        """Nothing: the server has it."""
+
     async def compute(self, work: Callable[[], T]) -> T:
         return await finish(self._call(work))
 

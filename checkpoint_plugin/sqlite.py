@@ -116,16 +116,30 @@ class SqliteDatabase:
                     before, free = free, _free_pages(connection)
                     if free >= before:  # a file that was made without auto_vacuum
                         break
-                # Without waiting for readers: all who write, and who hold a run, would wait with it.
-                connection.execute("PRAGMA busy_timeout=0")
-                try:
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                finally:
-                    connection.execute(f"PRAGMA busy_timeout={round(1_000 * self._busy)}")
+                self._empty_log(connection)
             except DRIVER_ERRORS as error:
                 raise unreadable(self._location, error) from error
 
         await self.compute(work)
+
+    async def rest(self) -> None:
+        def work() -> None:
+            if self._engine is None or not self._may_write or not self.stands():  # no other file has a part in this log
+                return
+            try:
+                self._empty_log(self._writable())
+            except DRIVER_ERRORS as error:
+                raise unreadable(self._location, error) from error
+
+        await self.compute(work)
+
+    def _empty_log(self, connection: sqlite3.Connection) -> None:
+        # Without waiting for readers: all who write, and who hold a run, would wait with it.
+        connection.execute("PRAGMA busy_timeout=0")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={round(1_000 * self._busy)}")
 
     async def compute(self, work: Callable[[], T]) -> T:
         return await Unbroken(self._call(work))

@@ -51,6 +51,9 @@ class Database(Protocol):
     async def give_back(self) -> None:
         """Give the space of deleted rows back to the system, where the database does not do so by itself."""
 
+    async def rest(self) -> None:
+        """Leave the database to itself, as a close does, but keep the connections: who moves or copies its file has it all."""
+
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.database import open_database
@@ -234,6 +236,50 @@ async def test_where_the_file_is_gone_the_next_run_makes_another(tmp_path: Path,
         assert len(counted.opened) == 2
         assert len(counted.closed) == 1
     assert await stored(url) == {"second"}
+    assert await stored(f"sqlite:///{tmp_path}/moved.db") == {"first"}
+
+
+async def test_a_copy_that_is_put_back_between_two_runs_is_what_the_next_goes_on_with(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    await run_one(WorkflowRunner(), url, "before")
+    shutil.copy(tmp_path / "a.db", tmp_path / "copy.db")
+    async with WorkflowRunner() as runner:
+        await asyncio.gather(*(run_one(runner, url, f"lost {number}") for number in range(3)))
+        (tmp_path / "copy.db").replace(tmp_path / "a.db")
+        await run_one(runner, url, "after")
+    assert await stored(url) == {"before", "after"}
+
+
+async def test_while_somebody_uses_the_file_its_log_is_left_alone(tmp_path: Path) -> None:
+    url, log = f"sqlite:///{tmp_path}/a.db", tmp_path / "a.db-wal"
+    pool = ResourcePool()
+    first, second = (Connections(locate(url), create=True) for _ in range(2))
+    for name, connections in (("a", first), ("b", second)):
+        change = update(SCHEMA).values(store_id=name)
+        store = Store(connections.location, create=True, connections=connections)
+        await store.transact(partial(Connection.execute, statement=change))
+    await first.give(pool)
+    assert log.stat().st_size > 0
+    await second.give(pool)
+    assert log.stat().st_size == 0
+    await pool.close()
+
+
+async def test_who_is_cancelled_while_connections_are_given_back_leaves_none(
+    store_url: str, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = Connections(locate(store_url), create=True)
+
+    pulse = connections.pulse
+    close = pulse.close
+
+    async def cancelled() -> None:
+        await close()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(pulse, "close", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await connections.give(ResourcePool())
 
 
 async def test_tables_are_looked_at_for_each_run(store_url: str, counted: Counted) -> None:
