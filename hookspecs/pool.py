@@ -11,6 +11,8 @@ __all__ = ["Closable", "ResourcePool"]
 
 MOST_FREE: Final = 8
 """Resources of one key that are kept while nobody uses them."""
+MOST_KEPT: Final = 32
+"""And of all keys: there may be a store a customer, and each connection is a thread and files, or one of a server's few."""
 
 
 class Closable(Protocol):
@@ -43,15 +45,25 @@ class ResourcePool:
             `None` where there is none. Who takes one gives it back, or closes it.
         """
         free = self._free.get(key) if self._is_here() else None
-        return free.pop() if free else None
+        if free is None:
+            return None
+        resource = free.pop()
+        if not free:
+            del self._free[key]
+        return resource
 
     async def give(self, key: Hashable, resource: Closable) -> None:
-        """Keep one for another run; where that cannot be, or enough are kept, it is closed."""
+        """Keep one for another run; where that cannot be, or enough of its key are kept, it is closed.
+
+        Where enough of all keys are kept, one of the key is closed under which nothing was given for the longest time.
+        """
         if self._open and self._is_here():
-            free = self._free.setdefault(key, [])
+            free = self._free[key] = self._free.pop(key, [])  # behind the others
             if len(free) < MOST_FREE:
                 free.append(resource)
-                return
+                if sum(map(len, self._free.values())) <= MOST_KEPT:
+                    return
+                resource = self._oldest()
         await resource.close()
 
     async def close(self) -> None:
@@ -79,6 +91,13 @@ class ResourcePool:
             raise cancelled from group
         if group is not None:
             raise group
+
+    def _oldest(self) -> Closable:
+        key, free = next(iter(self._free.items()))
+        oldest = free.pop(0)
+        if not free:
+            del self._free[key]
+        return oldest
 
     def _is_here(self) -> bool:
         return os.getpid() == self._process_id and asyncio.get_running_loop() is self._loop

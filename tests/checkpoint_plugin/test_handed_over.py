@@ -25,6 +25,7 @@ from checkpoint_plugin.schema import SCHEMA_VERSION
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.transaction import Database
 from hookspecs import ResourcePool, RunHeld, RunNotFound, StoreError
+from hookspecs.pool import MOST_KEPT
 from tests.checkpoint_plugin.test_database_postgresql import THROW_OUT
 from tests.postgres import execute
 from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
@@ -280,6 +281,13 @@ async def test_who_is_cancelled_while_connections_are_given_back_leaves_none(
     monkeypatch.setattr(pulse, "close", cancelled)
     with pytest.raises(asyncio.CancelledError):
         await connections.give(ResourcePool())
+
+
+async def test_of_many_stores_only_some_are_kept_open(tmp_path: Path, counted: Counted) -> None:
+    async with WorkflowRunner() as runner:
+        for number in range(MOST_KEPT + 2):
+            await run_one(runner, f"sqlite:///{tmp_path}/{number}.db", "r")
+        assert counted.closed == counted.opened[:2]
 
 
 async def test_tables_are_looked_at_for_each_run(store_url: str, counted: Counted) -> None:

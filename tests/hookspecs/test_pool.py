@@ -8,7 +8,7 @@ import os
 import pytest
 
 from hookspecs import ResourcePool
-from hookspecs.pool import MOST_FREE
+from hookspecs.pool import MOST_FREE, MOST_KEPT
 
 
 class Resource:
@@ -42,6 +42,20 @@ async def test_only_so_many_are_kept() -> None:
     assert [resource.closed for resource in resources] == [0] * MOST_FREE + [1, 1]
     await pool.give("b", other := Resource())
     assert other.closed == 0
+
+
+async def test_of_many_keys_those_are_closed_that_nobody_used_for_long() -> None:
+    pool, resources = ResourcePool(), [Resource() for _ in range(MOST_KEPT)]
+    for key, resource in enumerate(resources):
+        await pool.give(key, resource)
+    assert not any(resource.closed for resource in resources)
+    assert pool.take(0) is resources[0]
+    await pool.give(0, resources[0])
+    for name in ("a", "b"):
+        await pool.give(name, Resource())
+    assert [key for key, resource in enumerate(resources) if resource.closed] == [1, 2]
+    assert pool.take(1) is None
+    assert pool.take(0) is resources[0]
 
 
 async def test_in_the_end_all_are_closed_and_so_is_what_comes_late() -> None:
