@@ -34,6 +34,7 @@ class Location:
         limits: of every wait.
         schema: of PostgreSQL that holds the tables; `None` for that of the connection.
         pooled: a pooler may give each transaction another connection to the server.
+        environment: what the driver takes from it where the url does not say it, the server for example; never shown.
     """
 
     kind: Literal["sqlite", "postgresql"]
@@ -44,6 +45,7 @@ class Location:
     limits: Limits = DEFAULT_LIMITS
     schema: str | None = None
     pooled: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f"Location({self.shown!r})"
@@ -105,7 +107,9 @@ def _postgresql(url: str, dsn: str) -> Location:
     pooled = SWITCH.get(query.pop("pgbouncer", "0").lower())
     if pooled is None:
         raise StoreUrlInvalid(f"{shown!r}: pgbouncer is 1 or 0. Write ?pgbouncer=1 for one in transaction mode.")
-    return Location("postgresql", dsn, None, shown, urlunsplit(parts._replace(query=urlencode(query))), limits, schema, pooled)
+    environment = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("PG")))
+    driver = urlunsplit(parts._replace(query=urlencode(query)))
+    return Location("postgresql", dsn, None, shown, driver, limits, schema, pooled, environment)
 
 
 def _is_readable(url: str) -> bool:

@@ -88,7 +88,7 @@ class PostgresDatabase:
         arguments: dict[str, Any] = {"async_creator_fn": self._connect}
         if not cached:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
-        server = repr((self._dsn, location.schema, cached))
+        server = repr((self._dsn, location.schema, cached, location.environment))
         self._reached = was_reached(server)
         self._engine = make_postgres_engine(server, arguments)
         self._saving: AsyncConnection | None = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from sqlalchemy import Connection, update
@@ -325,6 +326,21 @@ async def test_a_server_that_threw_out_who_waits_is_reached_again(postgres_url: 
         await execute(postgres_url, THROW_OUT)
         await run_one(runner, postgres_url, "second")
     assert await stored(postgres_url) == {"first", "second"}
+
+
+async def test_a_url_that_leaves_the_server_to_the_environment_is_followed_there(
+    postgres_url: str, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await execute(postgres_server, 'CREATE DATABASE "another one"')
+    try:
+        parts = urlsplit(postgres_url)
+        async with WorkflowRunner() as runner:
+            for name in (parts.path[1:], "another one"):
+                monkeypatch.setenv("PGDATABASE", name)
+                await run_one(runner, urlunsplit(parts._replace(path="")), name)
+        assert await stored(postgres_url) == {parts.path[1:]}
+    finally:
+        await execute(postgres_server, 'DROP DATABASE "another one" WITH (FORCE)')
 
 
 async def test_a_runner_is_opened_once() -> None:
