@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_plugin.plugin import CheckpointPlugin
@@ -51,7 +52,11 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
                 for node in run.graph["nodes"]:
                     await self._log.log("scheduled", node["id"])
         except BaseException as error:  # nobody calls after_run of a before_run that raised
-            await super().after_run(run, Failed(error))
+            try:
+                with suppress(StoreError):  # what is to be told is told
+                    await self._log.stop()
+            finally:
+                await super().after_run(run, Failed(error))
             raise
 
     @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -106,6 +107,7 @@ async def test_a_log_that_cannot_begin_leaves_nothing_open(store_url: str, monke
     with pytest.raises(StoreUnreadable, match="no log"):
         await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": {"events": True}}, run_id="r")
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("workflow-checkpoint")] == []
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("workflow-")] == []
     assert (await JobRepository(store_url).get("r")).status == "failed"
 
 
