@@ -347,7 +347,12 @@ def create_file(path: Path) -> None:
         if path.is_file():
             return
         make_folder(path.parent)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            if path.is_file():  # a thread was faster: to close it here would take the locks from its connection
+                return
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         sync_folder(path.parent)
     except OSError as error:
         raise not_reached(path, error, "created") from error

@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.location import locate
+from checkpoint_plugin.sqlite import create_file
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_store import cut, definition
@@ -312,3 +313,14 @@ async def test_a_folder_that_may_not_be_entered_is_named(reachable: Path) -> Non
 def test_a_place_that_cannot_be_looked_at_is_told(tmp_path: Path, create: bool) -> None:
     with pytest.raises(StoreUnreadable, match=r"cannot be (read|created): File name too long\. Choose another place"):
         Store(locate(f"sqlite:///{tmp_path / ('n' * 300)}"), create=create)
+
+
+def test_who_makes_a_file_that_a_thread_has_just_made_leaves_its_locks_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = iter([False])
+    monkeypatch.setattr(Path, "is_file", lambda self: next(looked, True))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        create_file(path)
+        other = f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0, isolation_level=None).execute('BEGIN IMMEDIATE')"
+        told = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, timeout=20, check=False)
+    assert "database is locked" in told.stderr
