@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,8 +14,8 @@ from hookspecs import ResourcePool, StoreError
 
 __all__ = ["Connections"]
 
-_USED: Final[Counter[Path]] = Counter()
-"""Connections of this process to a file that somebody uses now."""
+_USED: Final[set[tuple[Path | None, int]]] = set()
+"""Files that somebody uses now, and by which connections of this process; a set, as event loops of several threads change it."""
 
 
 class Connections:
@@ -39,7 +38,6 @@ class Connections:
         self.is_current = False
         """Whether the tables were found up to date."""
         self._pulse: Database | None = None
-        self._is_used = False
         self._use()
 
     @classmethod
@@ -84,20 +82,12 @@ class Connections:
         await self.database.close()
 
     def _use(self) -> None:
-        self._is_used = True
-        if self.location.path is not None:
-            _USED[self.location.path] += 1
+        _USED.add((self.location.path, id(self)))
 
     def _leave(self) -> bool:
         """Whether nobody in this process uses the file any more: of several that move the log at once, SQLite may damage it."""
-        path, was_used, self._is_used = self.location.path, self._is_used, False
-        if path is None or not was_used:
-            return False
-        _USED[path] -= 1
-        if _USED[path]:
-            return False
-        del _USED[path]
-        return True
+        _USED.discard((self.location.path, id(self)))
+        return all(path != self.location.path for path, _ in tuple(_USED))
 
     async def _stop_pulse(self) -> None:
         pulse, self._pulse = self._pulse, None
