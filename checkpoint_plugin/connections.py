@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,6 +17,8 @@ __all__ = ["Connections"]
 
 _USED: Final[set[tuple[Path | None, int]]] = set()
 """Files that somebody uses now, and by which connections of this process; a set, as event loops of several threads change it."""
+_KEPT: Final[set[tuple[Path | None, int]]] = set()
+"""Likewise those that an open runner keeps while nobody uses them."""
 
 
 class Connections:
@@ -32,6 +35,7 @@ class Connections:
 
     def __init__(self, location: Location, *, create: bool) -> None:
         self.location = location
+        self._name = location.path, id(self)
         self.process_id = os.getpid()
         self.database = open_database(location, create=create)
         self.group = GroupWriter(self.database)
@@ -63,6 +67,7 @@ class Connections:
             await self.close()
             raise
         else:
+            _KEPT.add(self._name)
             await pool.give(("checkpoint", self.location), self)
 
     @property
@@ -76,18 +81,27 @@ class Connections:
         """Write what was handed over, and close all; nothing in a process that was forked meanwhile."""
         if self.process_id != os.getpid():
             return
-        self._leave()
+        _KEPT.discard(self._name)
         await self.group.finish()
-        await self._stop_pulse()
-        await self.database.close()
+        try:
+            if self._leave() and self._is_among(_KEPT):  # else to close it does the same
+                with suppress(StoreError):
+                    await self.database.rest()
+            await self._stop_pulse()
+        finally:
+            await self.database.close()
 
     def _use(self) -> None:
-        _USED.add((self.location.path, id(self)))
+        _KEPT.discard(self._name)
+        _USED.add(self._name)
 
     def _leave(self) -> bool:
         """Whether nobody in this process uses the file any more: of several that move the log at once, SQLite may damage it."""
-        _USED.discard((self.location.path, id(self)))
-        return all(path != self.location.path for path, _ in tuple(_USED))
+        _USED.discard(self._name)
+        return not self._is_among(_USED)
+
+    def _is_among(self, names: set[tuple[Path | None, int]]) -> bool:
+        return any(path == self.location.path for path, _ in tuple(names))
 
     async def _stop_pulse(self) -> None:
         pulse, self._pulse = self._pulse, None

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from sqlalchemy import Connection, update
 
+from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.jobs import JobRepository
@@ -265,6 +266,16 @@ async def test_while_somebody_uses_the_file_its_log_is_left_alone(tmp_path: Path
     await second.give(pool)
     assert log.stat().st_size == 0
     await pool.close()
+
+
+async def test_what_others_wrote_beside_an_open_runner_is_in_a_file_that_is_moved(tmp_path: Path) -> None:
+    url, moved = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/moved.db"
+    async with WorkflowRunner() as runner:
+        await run_one(runner, url, "first")
+        await CheckpointManager("by hand", enabled=True, url=url).save_checkpoint(None, {"a"})
+        (tmp_path / "a.db").rename(tmp_path / "moved.db")
+        await run_one(runner, url, "second")
+    assert await stored(moved) == {"first", "by hand"}
 
 
 async def test_who_is_cancelled_while_connections_are_given_back_leaves_none(
