@@ -7,7 +7,6 @@ next takes them all. One that is refused fails alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection
@@ -21,7 +20,6 @@ __all__ = ["GroupWriter", "Write"]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
-Transact = Callable[..., Any]
 
 
 @runtime_checkable

@@ -123,9 +123,10 @@ class OpenStore:
     async def _get_ready(self) -> None:
         opened_by = self._connections.process_id
         if opened_by != os.getpid():  # threads are not copied by a fork, and what two read from one connection is torn
+            mend = "Open it here, too." if self.location.kind == "postgresql" else "Start this process with `spawn`, not `fork`."
             raise StoreUnreadable(
                 f"the store at {self.location.shown} was opened by process {opened_by}, of which this one is a fork; "
-                "nothing was read or written. Open it here, too."
+                f"nothing was read or written. {mend}"
             )
         if not self._ready:
             shown = self.location.shown

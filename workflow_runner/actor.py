@@ -172,6 +172,7 @@ class Actor(Outbox):
         run = self.run
         try:
             if isinstance(error, asyncio.CancelledError):
+                run.heed_cancel()
                 if not run.stopping:
                     run.node_failed(self, error)
             elif isinstance(error, Exception):  # a fault outside every body: the aligner, a hook, a type check

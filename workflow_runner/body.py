@@ -216,6 +216,8 @@ class BodyActor(Actor):
         Returns when the step is to be run again, after its backoff; otherwise the actor ends.
         """
         run = self.run
+        if isinstance(error, asyncio.CancelledError):
+            run.heed_cancel()
         stopping = run.stopping
         fault: Exception | None = None
         if self.type.streams:

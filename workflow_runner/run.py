@@ -85,6 +85,7 @@ class Run:
         """The context variables that each actor begins with."""
         self.tasks: set[asyncio.Task[None]] = set()
         """Those of actors that have not ended: none can outlive the run unseen."""
+        self._task: asyncio.Task[Any] | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
         """Nodes that were completed in the restored cut."""
@@ -137,6 +138,7 @@ class Run:
         Raises:
             NodeFailed, HookError, Deadlock, RunStopped: as the run ended.
         """
+        self._task = asyncio.current_task()
         if self.hooks.before_run is not None:
             await self.hooks.before_run(self.info, self)
             self.context = contextvars.copy_context()  # what it has set, bodies may see
@@ -171,6 +173,11 @@ class Run:
             except asyncio.CancelledError:
                 self.stop("cancel")
         return waited.result()
+
+    def heed_cancel(self) -> None:
+        """Stop now, if the run's own task is cancelled and had no turn yet: that is why a node was cancelled."""
+        if self._task is not None and self._task.cancelling() and not self.stopping:
+            self.stop("cancel")
 
     def outputs(self) -> dict[str, list[Any]]:
         """What each output has collected."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -75,6 +76,12 @@ async def boom(x: int) -> int:
 async def forever(x: int) -> int:
     await asyncio.sleep(3600)
     return x
+
+
+@node
+async def one_and_no_more() -> AsyncIterator[int]:
+    yield 1
+    await asyncio.sleep(3600)
 
 
 class Witness:
@@ -305,18 +312,26 @@ async def test_cancelling_the_tasks_of_a_run_stops_it(kind: type[Witness], name:
     assert not other_tasks()
 
 
-async def test_a_run_ends_in_order_where_all_tasks_are_cancelled() -> None:
+@pytest.mark.parametrize("order", list(itertools.permutations(("caller", "workflow-r", "f"))))
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_run_ends_in_order_where_all_tasks_are_cancelled(order: tuple[str, ...], waits: bool) -> None:
+    """An event loop that ends cancels them in any order: a node may hear of it before its run does."""
     saving = Saving()
     graph = Graph()
-    graph.add(forever, node_id="f", x=1)
-    caller = asyncio.ensure_future(hosted(saving).run(graph))
+    if waits:
+        graph.add(double, node_id="f", x=graph.add(one_and_no_more, node_id="s"))
+    else:
+        graph.add(forever, node_id="f", x=1)
+    caller = asyncio.create_task(hosted(saving).run(graph, run_id="r"), name="caller")
     await asyncio.sleep(0.02)
-    for task in other_tasks():
-        task.cancel()
+    tasks = {task.get_name(): task for task in other_tasks()}
+    for name in (*order, *(tasks.keys() - order)):
+        tasks[name].cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert len(saving.cuts) == 1
-    assert [told[0] for told in saving.heard[-2:]] == ["after_node", "after_run"]
+    assert [(reason, cut.status) for reason, cut in saving.cuts] == [("cancel", "paused")]
+    assert saving.heard[-1] == ("after_run", Cancelled("cancel"))
+    assert saving.heard[-2] == ("after_node", "s" if waits else "f", 1, Cancelled("cancel"))
     assert not other_tasks()
 
 
