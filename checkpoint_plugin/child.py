@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from checkpoint_plugin.location import ENVIRONMENT
+from checkpoint_plugin.policy import NAME
 from hookspecs import DISABLE_VARIABLE
 
 __all__ = ["ChildEnd", "resume_in_child"]
@@ -52,6 +53,8 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
         *COMMAND,
         *options,
         "--quiet",
+        "--enable",
+        NAME,  # with the options stored with the run; of several plugins with a store it is the one that is asked
         "--",
         run_id,
         env={**os.environ, ENVIRONMENT: url, DISABLE_VARIABLE: kept_out},

@@ -10,7 +10,7 @@ from typing import Any
 from checkpoint_plugin.retention import Retention
 from hookspecs import PluginOptionsInvalid
 
-__all__ = ["Policy"]
+__all__ = ["NAME", "Policy"]
 
 NAME = "checkpoint"
 MAX_BYTES = 1_000_000_000

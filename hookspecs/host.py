@@ -115,6 +115,18 @@ class PluginHost:
                 plugins[name] = self.make(name, options)
         return _bind(plugins)
 
+    def store_named(self, enable: Mapping[str, object]) -> str | None:
+        """The plugin with a store of runs that a caller switches on, blocked or not; `None` for none, and for several.
+
+        Args:
+            enable: as in `bind`.
+        """
+        wanted = {name for name, options in enable.items() if _is_on(options)}
+        own = {name for name in wanted if name in self._registered and self._registered[name].store is not None}
+        others = wanted - self._registered.keys()
+        named = own or (others and others & self.entries(STORES).keys())
+        return next(iter(named)) if len(named) == 1 else None
+
     def store_factory(self, name: str | None = None) -> tuple[str, StoreFactory]:
         """The store from which runs are resumed.
 
@@ -306,7 +318,9 @@ def _only_store(stores: Mapping[str, Any], name: str | None) -> tuple[str, Any] 
     if len(stores) > 1:
         names = ", ".join(sorted(stores))
         first = min(stores)
-        raise PluginConflict(first, f"several plugins have a store of runs: {names}. Block all but one, as in `-p no:{first}`.")
+        raise PluginConflict(
+            first, f"several plugins have a store of runs: {names}. Name the one that is asked, as in `--enable {first}`."
+        )
     return next(iter(stores.items()), None)
 
 

@@ -255,7 +255,9 @@ class WorkflowRunner:
 
         Raises:
             RunNotFound, StoreError: the store has no such run, is missing or damaged.
-            StoreUnknown: no installed plugin, or more than one, has a store.
+            PluginMissing: no installed plugin has a store.
+            PluginConflict: several have one, and `enable` does not name one of them.
+            StoreUnknown: the plugin that has it is switched off.
             GraphChanged: the graph is another one.
             OutcomeUnknown: a node that is not replayable was in progress when the run ended, and nothing is decided about it.
             InputInvalid: a value does not fit its node, or a node is decided twice.
@@ -349,7 +351,7 @@ class WorkflowRunner:
         self, run_id: str, enable: Mapping[str, Any], url: str | None, *, outputs: bool
     ) -> AsyncIterator[tuple[str, RunLoader, StoredRun]]:
         """The name of the plugin that stores runs, what read one, and what it read."""
-        name, factory = self._host.store_factory()
+        name, factory = self._host.store_factory(self._host.store_named(enable))
         options = enable.get(name)
         if url is None and isinstance(options, Mapping):
             url = options.get("url")

@@ -141,6 +141,22 @@ def test_a_run_that_cannot_be_resumed_is_told(folder: Folder) -> None:
     assert (job.status, job.retry_count) == ("running", 0)
 
 
+def test_another_plugin_with_a_store_is_not_in_the_way(folder: Folder) -> None:
+    modules = {"archive": "def make(options): raise SystemExit('made')\ndef open_loader(url): raise SystemExit('asked')"}
+    entries = {"workflow_runner": {"archive": "archive:make"}, "workflow_runner.stores": {"archive": "archive:open_loader"}}
+    packages = install_distribution(folder.path / "packages", "sample-archive", entries=entries, modules=modules)
+    folder.env = environment(packages, WORKFLOW_CHECKPOINT_URL=folder.env["WORKFLOW_CHECKPOINT_URL"])
+    folder.kill_runs("one", "two")
+    folder.go_on()
+    unnamed = workflow("resume", "two", "--nodes", "nodes.py", "--json", cwd=folder.path, env=folder.env)
+    assert unnamed.returncode == 2 and "archive, checkpoint" in json.loads(unnamed.stdout)["error"]["message"]
+    arguments = ("resume", "two", "--nodes", "nodes.py", "--enable", "checkpoint", "--json")
+    named = workflow(*arguments, cwd=folder.path, env=folder.env)
+    assert named.returncode == 0, named.stderr
+    done = workflow("recover", "--nodes", "nodes.py", "--json", cwd=folder.path, env=folder.env)
+    assert json.loads(done.stdout) == {"runs": [{"run_id": "one", "status": "completed", "error": None}]}
+
+
 @pytest.mark.parametrize("way", ["option", "environment"])
 def test_a_blocked_plugin_is_blocked_where_the_run_is_executed(folder: Folder, way: str) -> None:
     modules = {"traced": "from pathlib import Path\nPath('imported').touch()\ndef make(options): return object()"}

@@ -218,6 +218,18 @@ def test_several_stores_are_an_error_that_names_them(sample: None, install: Inst
     assert PluginHost(blocked=["second", "checkpoint"]).store_factory()[0] == "sample"
 
 
+def test_the_store_that_a_caller_names_is_told(sample: None, install: Install) -> None:
+    install("second", {"workflow_runner.stores": {"second": "sample_plugin:make_store"}})
+    host = PluginHost()
+    assert host.store_named({"second": True, "checkpoint": False, "other": True}) == "second"
+    assert host.store_named({"sample": {}, "second": True}) is None
+    assert host.store_named({}) is None
+    host.register(InCode(), "mine", store=lambda url: url)  # type: ignore[arg-type, return-value]
+    host.register(InCode(), "second")
+    assert host.store_named({"mine": True, "sample": True}) == "mine"
+    assert host.store_named({"second": True}) is None, "what is registered hides what is installed"
+
+
 def test_node_modules_leave_out_the_broken_and_the_blocked(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     install(
         "many-nodes",
