@@ -296,7 +296,8 @@ class WorkflowRunner:
 
             plan = plan_stored(stored.over if checkpoint is None else frozenset())
             chosen = merge_enable(stored.enable, by_name(enable))
-            if url is not None and (options := chosen.get(name)) is not None and options is not False:
+            options = chosen.get(name)
+            if url is not None and options is not None and options is not False and name not in self._host.registered():
                 chosen[name] = {**options, "url": url}
             hooks = self._host.bind(chosen)
             if hooks.restore_checkpoint is None:

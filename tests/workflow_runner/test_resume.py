@@ -351,6 +351,15 @@ async def test_a_run_is_not_resumed_without_its_plugin_or_under_a_wrong_id() -> 
         await hosted(memory).resume("r", enable={"memory": False}, graph=graph())
 
 
+async def test_a_url_is_for_the_loader_of_a_plugin_made_in_code_which_takes_no_options() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    with pytest.raises(NodeFailed, match="broken"):
+        await hosted(memory).run(graph(), run_id="r", enable={"memory": True})
+    BROKEN.clear()
+    assert (await hosted(memory).resume("r", graph=graph(), url="elsewhere")).outputs == {"out": [0, 1, 3, 6, 10]}
+
+
 async def test_one_text_is_no_list_of_nodes() -> None:
     with pytest.raises(TypeError, match=r"Give nodes=\['nodes.py'\]"):
         WorkflowRunner(nodes="nodes.py")
