@@ -220,6 +220,17 @@ def test_validate(tmp_path: Path, installed: dict[str, str]) -> None:
     assert not (tmp_path / "heard").exists()
 
 
+def test_validate_lists_what_is_wrong_with_graph_and_plugins(tmp_path: Path, installed: dict[str, str]) -> None:
+    graph = write_graph(tmp_path, "velue", enable={"semple": True, "sample": 5, "other": True})
+    done = workflow("validate", graph, "--nodes", "nodes.py", "--json", cwd=tmp_path, env=installed)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["valid"], told["error"]["type"]) == (2, False, "GraphInvalid")
+    of_the_graph, *of_plugins = told["problems"]
+    assert "velue" in of_the_graph
+    assert ["'semple'" in of_plugins[0], "not 5" in of_plugins[1], "'other'" in of_plugins[2]] == [True] * 3
+    assert all(problem in done.stderr for problem in told["problems"])
+
+
 def test_a_fault_of_ours_is_exit_70(tmp_path: Path, installed: dict[str, str]) -> None:
     folder = install_distribution(
         tmp_path / "faulty",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -14,7 +16,7 @@ from workflow_runner.errors import GraphInvalid
 from workflow_runner.graph import Graph
 from workflow_runner.runner import WorkflowRunner
 
-__all__ = ["validate"]
+__all__ = ["refusal", "validate"]
 
 
 @click.command()
@@ -34,13 +36,15 @@ def validate(host: PluginHost, graph: str, nodes: tuple[str, ...], as_json: bool
     try:
         checked = Graph.from_document(read_graph(graph))
         with printing_aside():  # a module may print when it is imported
-            WorkflowRunner(plugins=host, nodes=nodes).validate(checked)
-            host.bind(checked.enable)
+            errors = find_errors(host, checked, nodes)
     except WorkflowError as error:
-        explain(error)
+        errors = [error]
+    if errors:
+        for found in errors:
+            explain(found)
         if as_json:
-            print_json(refusal(error))
-        return exit_code_of(error)
+            print_json(refusal(*errors))
+        return exit_code_of(errors[0])
     if as_json:
         print_json({"valid": True, "nodes": len(checked.nodes), "edges": len(checked.edges), "problems": [], "error": None})
     elif not quiet:
@@ -48,7 +52,24 @@ def validate(host: PluginHost, graph: str, nodes: tuple[str, ...], as_json: bool
     return 0
 
 
-def refusal(error: BaseException) -> dict[str, Any]:
-    """What `--json` prints for a graph that cannot run."""
-    problems = list(error.problems) if isinstance(error, GraphInvalid) else [str(error)]
-    return {"valid": False, "problems": problems, "error": error_object(error)}
+def find_errors(host: PluginHost, graph: Graph, nodes: Sequence[str]) -> list[WorkflowError]:
+    """What keeps a graph from running: its own problems, then those of each plugin, or of all of them together."""
+    errors = _errors_of(lambda: WorkflowRunner(plugins=host, nodes=nodes).validate(graph))
+    alone = [error for name, wanted in graph.enable.items() for error in _errors_of(partial(host.bind, {name: wanted}))]
+    return errors + (alone or _errors_of(partial(host.bind, graph.enable)))
+
+
+def _errors_of(check: Callable[[], object]) -> list[WorkflowError]:
+    try:
+        check()
+    except WorkflowError as error:
+        return [error]
+    return []
+
+
+def refusal(*errors: BaseException) -> dict[str, Any]:
+    """What `--json` prints for a graph that cannot run; `error` is the first."""
+    problems: list[str] = []
+    for error in errors:
+        problems += error.problems if isinstance(error, GraphInvalid) else (str(error),)
+    return {"valid": False, "problems": problems, "error": error_object(errors[0])}
