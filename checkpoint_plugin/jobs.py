@@ -211,7 +211,7 @@ class JobRepository:
         if status is not None:
             statuses = {status} if isinstance(status, str) else set(status)
             if unknown := statuses - RUN_STATUSES:
-                raise ValueError(f"{sorted(unknown)} is no status of a run. Use of {sorted(RUN_STATUSES)}.")
+                raise ValueError(f"{sorted(unknown)} is no status of a run. Use some of {sorted(RUN_STATUSES)}.")
             wanted.append(JOB.c.status.in_(sorted(statuses)))
         for name, value in (("user_id", user_id), ("workflow_id", workflow_id), ("job_type", job_type)):
             if value is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -76,7 +76,8 @@ def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
 
     row, job, states, saved, held = read_store(url, read)
     known = {state.node_id: state for state in states}
-    nodes = [_node_document(node, known.get(node["id"])) for node in job.graph["nodes"]]
+    nodes = [_node_document(node["id"], node["type"], known.pop(node["id"], None)) for node in job.graph["nodes"]]
+    nodes += [_node_document(node_id, None, state) for node_id, state in sorted(known.items())]  # of a run without a graph
     document = {
         **_run_document(row),
         "completed_nodes": sum(node["status"] == "completed" for node in nodes),
@@ -144,14 +145,13 @@ def _seconds(start: datetime, end: datetime | None) -> float | None:
     return None if end is None else round(max(0.0, (end - start).total_seconds()), 3)
 
 
-def _node_document(node: Mapping[str, Any], state: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"node_id": node["id"], "type": node["type"], "status": "idle", "attempt": 1}
-    if state is not None:
-        found.update(
-            status=state.status,
-            attempt=state.attempt,
-            started_at=shown_time(state.started_at),
-            completed_at=shown_time(state.completed_at),
-            error=state.last_error,
-        )
-    return found
+def _node_document(node_id: str, type_name: str | None, state: Any) -> dict[str, Any]:
+    return {
+        "node_id": node_id,
+        "type": type_name,
+        "status": "idle" if state is None else state.status,
+        "attempt": 1 if state is None else state.attempt,
+        "started_at": None if state is None else shown_time(state.started_at),
+        "completed_at": None if state is None else shown_time(state.completed_at),
+        "error": None if state is None else state.last_error,
+    }

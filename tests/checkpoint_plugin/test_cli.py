@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from checkpoint_plugin import EventLogger, JobRepository
+from checkpoint_plugin import CheckpointManager, EventLogger, JobRepository
 from checkpoint_plugin.cli.events import events
 from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.runs import checkpoints, runs, show
@@ -116,6 +116,26 @@ def test_show_names_every_node_also_those_that_never_started(filled: str) -> Non
     told = [(node["node_id"], node["type"], node["status"], node["attempt"]) for node in found["nodes"]]
     assert told == [("a", "m.f", "completed", 2), (ODD, "m.f", "failed", 1), ("never", "m.f", "idle", 1)]
     assert [node["status"] for node in document(show, "s", "--url", filled)["nodes"]] == ["idle"] * 3
+
+
+def test_show_tells_the_same_of_every_node(filled: str) -> None:
+    nodes = document(show, "r", "--url", filled)["nodes"] + document(show, "s", "--url", filled)["nodes"]
+    fields = {"node_id", "type", "status", "attempt", "started_at", "completed_at", "error"}
+    assert [set(node) for node in nodes] == [fields] * 6
+    assert [node["error"] for node in nodes] == [None, "E: no\nmore", *[None] * 4]
+
+
+def test_show_names_the_nodes_of_a_run_that_has_no_graph(store_url: str) -> None:
+    async def save() -> None:
+        manager = CheckpointManager("by hand", enabled=True, url=store_url)
+        await manager.save_checkpoint(completed_nodes={"b", "a"}, pending_nodes={"c"}, outputs={"a": {"x": 1}})
+
+    asyncio.run(save())
+    found = document(show, "by hand", "--url", store_url)
+    told = [(node["node_id"], node["type"], node["status"]) for node in found["nodes"]]
+    assert told == [("a", None, "completed"), ("b", None, "completed"), ("c", None, "scheduled")]
+    assert found["completed_nodes"] == 2
+    assert "completed" in call(show, "by hand", "--url", store_url).stdout
 
 
 def test_show_tells_what_the_saves_cost_and_how_old_the_newest_is(filled: str) -> None:
