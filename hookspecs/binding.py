@@ -63,8 +63,8 @@ def bind_hooks(manager: pluggy.PluginManager) -> RunHooks:
         after_run=_tell_all(_answers(manager, "after_run")[::-1]),
         before_node=_before(_answers(manager, "before_node"), _answers(manager, "after_node")),
         after_node=_tell_all(_answers(manager, "after_node")[::-1]),
-        restore_checkpoint=_provider("restore_checkpoint", _answers(manager, "restore_checkpoint")),
-        save_checkpoint=_provider("save_checkpoint", _answers(manager, "save_checkpoint")),
+        restore_checkpoint=_provider(manager, "restore_checkpoint", Snapshot),
+        save_checkpoint=_provider(manager, "save_checkpoint", CheckpointRef),
         checkpoint_saved=_tell_all(_answers(manager, "checkpoint_saved")),
         register_codecs=_teach_all(_implementations(manager, "register_codecs")),
     )
@@ -114,14 +114,27 @@ def _guarded(plugin: str, hook: str, function: AsyncCall) -> AsyncCall:
     return call
 
 
-def _provider(hook: str, answers: list[Answer]) -> AsyncCall | None:
+def _provider(manager: pluggy.PluginManager, hook: str, kind: type) -> AsyncCall | None:
+    answers = _implementations(manager, hook)
     if len(answers) > 1:
-        names = " and ".join(repr(answer.plugin) for answer in answers)
+        names = " and ".join(repr(plugin) for plugin, _ in answers)
         raise PluginConflict(
-            answers[0].plugin,
+            answers[0][0],
             f"plugins {names} both answer {hook!r}, and a run has one. Disable all but one of them for this run.",
         )
-    return answers[0].call if answers else None
+    return _guarded(answers[0][0], hook, _giving(kind, answers[0][1])) if answers else None
+
+
+def _giving(kind: type, function: AsyncCall) -> AsyncCall:
+    """The function, refused where it gives neither this nor `None`: who took it for that would fail far from its plugin."""
+
+    async def call(*arguments: Any) -> Any:
+        answer = await function(*arguments)
+        if answer is None or isinstance(answer, kind):
+            return answer
+        raise TypeError(f"it gave {type(answer).__name__}. Return a {kind.__name__}, or None.")
+
+    return call
 
 
 def _teach_all(teachers: list[tuple[str, Callable[..., Any]]]) -> TeachCodecs | None:

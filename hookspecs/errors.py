@@ -94,7 +94,8 @@ class HookError(WorkflowError):
     """
 
     def __init__(self, plugin: str, hook: str, cause: BaseException) -> None:
-        super().__init__(f"plugin {plugin!r} failed in hook {hook!r}: {type(cause).__name__}: {cause}")
+        told = f"plugin {plugin!r} failed in hook {hook!r}: {type(cause).__name__}: {cause}"
+        super().__init__(f"{told.rstrip('.')}. Mend the plugin, or run without it: --disable {plugin}")
         self.plugin = plugin
         self.hook = hook
 

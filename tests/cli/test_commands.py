@@ -201,6 +201,7 @@ def test_a_plugin_that_cannot_be_used(
     done = run(tmp_path, installed, *arguments)
     assert done.returncode == code
     assert json.loads(done.stdout)["error"]["type"] == kind
+    assert ("\n  in before_run, " in done.stderr) == (kind == "HookError"), "where the plugin's own code failed"
     assert not (tmp_path / "heard").exists()
 
 

@@ -122,6 +122,27 @@ async def test_a_provider_gives_its_answer() -> None:
     assert await hooks.restore_checkpoint(RUN, None) is None
 
 
+class Careless:
+    """Gives what it is not asked for."""
+
+    @hookimpl
+    async def save_checkpoint(self) -> int:
+        return 1
+
+    @hookimpl
+    async def restore_checkpoint(self) -> dict[str, int]:
+        return {}
+
+
+async def test_a_provider_that_gives_something_else_fails_by_name() -> None:
+    hooks = hooks_of(Careless())
+    assert hooks.save_checkpoint is not None and hooks.restore_checkpoint is not None
+    with pytest.raises(HookError, match=r"'plugin0' failed in hook 'save_checkpoint': .* it gave int. Return a CheckpointRef"):
+        await hooks.save_checkpoint(RUN, cast(Snapshot, None), "end")
+    with pytest.raises(HookError, match=r"'plugin0' failed in hook 'restore_checkpoint': .* it gave dict. Return a Snapshot"):
+        await hooks.restore_checkpoint(RUN, None)
+
+
 def test_two_providers_conflict_and_both_are_named() -> None:
     with pytest.raises(PluginConflict, match=r"'plugin1' and 'plugin0' both answer"):
         hooks_of(Store(), Store())
@@ -257,7 +278,10 @@ async def test_every_after_is_called_and_the_first_error_wins() -> None:
     with pytest.raises(HookError) as caught:
         await hooks.after_run(RUN, Completed())
     assert caught.value.plugin == "c"
-    assert caught.value.__notes__ == ["and then HookError: plugin 'b' failed in hook 'after_run': KeyError: 'of b'"]
+    assert caught.value.__notes__ == [
+        "and then HookError: plugin 'b' failed in hook 'after_run': KeyError: 'of b'. "
+        "Mend the plugin, or run without it: --disable b"
+    ]
     assert [name for name, *_ in heard] == ["c", "b", "a"]
 
 

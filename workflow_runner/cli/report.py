@@ -13,7 +13,8 @@ from typing import Any, Final, TextIO
 
 import click
 
-from hookspecs import TaggedValueError, WorkflowError, to_tagged
+import hookspecs
+from hookspecs import HookError, TaggedValueError, WorkflowError, to_tagged
 from workflow_runner.errors import NodeFailed
 
 __all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "print_json"]
@@ -21,7 +22,9 @@ __all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "pri
 FAULT: Final = 70
 """The exit code for errors that nobody foresaw."""
 
-PACKAGE: Final = str(Path(__file__).parents[1])
+OURS: Final = (str(Path(__file__).parents[1]), str(Path(hookspecs.__file__).parent))
+"""Where a frame says nothing of whose code failed."""
+
 SHOWN_ITEMS: Final = 20
 SHOWN_LENGTH: Final = 400
 
@@ -91,7 +94,7 @@ def explain(error: BaseException) -> None:
     if os.environ.get("WORKFLOW_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
     lines = [f"Error: {error}" if isinstance(error, WorkflowError) else _fault(error)]
-    if isinstance(error, NodeFailed) and error.__cause__ is not None:
+    if isinstance(error, NodeFailed | HookError) and error.__cause__ is not None:
         lines += _place(error.__cause__)
         lines += getattr(error.__cause__, "__notes__", [])
     lines += getattr(error, "__notes__", [])
@@ -108,7 +111,7 @@ def _fault(error: BaseException) -> str:
 
 def _place(error: BaseException) -> list[str]:
     """Where in the user's code an error was raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(PACKAGE)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
     return [f"  in {frame.name}, {frame.filename}, line {frame.lineno}" for frame in frames[-1:]]
 
 
