@@ -128,7 +128,7 @@ class RecoveryService:
         if shape is not None and record.shape.nodes and (found := shape.differences(record.shape, record.nodes)):
             raise GraphMismatch(run_id, found)
         states = {node_id: node.told(node_id, codec) for node_id, node in record.nodes.items()}
-        return make_plan(run_id, shape or record.shape, states, states.keys() - final, record.waiting)
+        return make_plan(run_id, shape or record.shape, states, states.keys() - final, record.waiting, record.by_runner)
 
     async def restore_node_state(self, run_id: str, node_id: str) -> NodeStateSnapshot | None:
         """Where a node stands; `None` when nothing is known of it.

@@ -68,6 +68,7 @@ def make_plan(
     states: Mapping[str, NodeStateSnapshot],
     retryable: set[str],
     waiting: Mapping[str, Mapping[str, Any]],
+    by_runner: bool = False,
 ) -> RecoveryPlan:
     """Make the plan of a run.
 
@@ -77,6 +78,7 @@ def make_plan(
         states: where its nodes stand.
         retryable: nodes of which a retry makes sense.
         waiting: what is known to be handed over to nodes, by node id and handle.
+        by_runner: whether a runner goes on with it, for which an answer begins another step.
     """
     completed = {node_id: state.outputs for node_id, state in states.items() if state.status == "completed"}
     plan = RecoveryPlan(run_id, completed)
@@ -84,14 +86,14 @@ def make_plan(
         state = states.get(node_id) or NodeStateSnapshot(node_id, "idle")
         inputs = waiting.get(node_id) or _inputs(node_id, shape, completed)
         ready = node_id in waiting or any(edge[2] == node_id and edge[0] in completed for edge in shape.edges)
-        found = _decide(state, node_id in retryable, ready)
+        found = _decide(state, node_id in retryable, ready, by_runner)
         if found is not None:
             action, reason, attempt = found
             plan[node_id] = PlanEntry(node_id, action, reason, attempt, state.resume_state, inputs)
     return plan
 
 
-def _decide(state: NodeStateSnapshot, retryable: bool, ready: bool) -> tuple[Action, str, int] | None:
+def _decide(state: NodeStateSnapshot, retryable: bool, ready: bool, by_runner: bool) -> tuple[Action, str, int] | None:
     again = state.attempt + 1
     match state.status:
         case "scheduled":
@@ -99,7 +101,7 @@ def _decide(state: NodeStateSnapshot, retryable: bool, ready: bool) -> tuple[Act
         case "running":
             return "reschedule", "it was running when the run stopped", again
         case "suspended":
-            return "resume", "it is suspended", again
+            return "resume", "it is suspended", state.attempt if by_runner else again
         case "paused":
             return "resume", "it was paused", again
         case "failed" if retryable:

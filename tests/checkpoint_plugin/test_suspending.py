@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin import update_suspended_state
+from checkpoint_plugin import RecoveryService, update_suspended_state
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, hookimpl
@@ -52,6 +52,11 @@ async def approve(x: int, context: Context) -> str:
     if not context.is_resuming:
         await context.suspend("approve?", {"seen": x}, {"who": "boss"})
     return str(ended("approve", f"{context.saved_state['seen']} {context.answer}"))
+
+
+@node
+async def tells_its_attempt(x: int, context: Context) -> int:
+    return context.attempt if context.is_resuming else int(await context.suspend("which attempt is this?"))
 
 
 @node
@@ -462,3 +467,12 @@ async def test_a_run_killed_after_its_answer_was_given_keeps_it(store_url: str) 
     assert (found.suspension.answered, found.suspension.answer) == (True, "a")
     done = await runner(store_url).resume("r", graph=one(straight_on, x=1), checkpoint=2)
     assert done.suspensions["n"].metadata == {"first": "a"}
+
+
+async def test_a_plan_tells_the_attempt_that_the_body_is_told(store_url: str) -> None:
+    graph = Graph(enable={"checkpoint": True})
+    graph.output("out", graph.add(tells_its_attempt, node_id="asks", x=1))
+    assert (await runner(store_url).run(graph, run_id="r")).status == "suspended"
+    planned = (await RecoveryService(url=store_url).plan("r"))["asks"]
+    result = await runner(store_url).resume("r", graph=graph, updates={"asks": 0})
+    assert result.outputs == {"out": [planned.attempt]}
