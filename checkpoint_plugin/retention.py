@@ -90,6 +90,8 @@ class Retention:
                 raise PluginOptionsInvalid(plugin, f"checkpoint: retention {name}: {error}") from error
 
         rules = tuple(Thinning(seconds("thin", rule["after"]), seconds("thin", rule["every"])) for rule in thin)
+        if not all(rule.every for rule in rules):
+            raise PluginOptionsInvalid(plugin, "checkpoint: retention thin: every is a duration of more than 0.")
         times = {name: seconds(name, options[name]) for name in ("keep_for", "drop_finished") if options.get(name) is not None}
         return cls(keep_last=last, thin=rules, terminal_only=terminal, **times)
 
@@ -142,7 +144,7 @@ def read_duration(value: object) -> float:
 
 
 def _is_thinning(rule: object) -> bool:
-    return isinstance(rule, Mapping) and rule.keys() == {"after", "every"} and rule["every"] not in (0, "0")
+    return isinstance(rule, Mapping) and rule.keys() == {"after", "every"}
 
 
 def _thinned(rows: Iterable[CheckpointRow], rule: Thinning, now: datetime) -> Iterable[int]:

@@ -41,7 +41,9 @@ class ThinRule(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Thinning:
         if isinstance(value, Thinning):
             return value
-        after, _, every = str(value).partition(":")
+        after, colon, every = str(value).partition(":")
+        if not colon:
+            self.fail(f"{value!r} is not AGE:TIME. For example: --thin 1d:1h", param, ctx)
         try:
             rule = Thinning(read_duration(after), read_duration(every))
         except ValueError as error:

@@ -101,7 +101,7 @@ def test_rules_are_read_from_a_document() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"keep_last": 0}, {"keep_last": True}, {"keep": 1}, {"keep_for": "soon"}, {"keep_for": -1}, {"thin": [{"after": 1}]},
-     {"thin": "1d"}, {"terminal_only": 1}, [], "all"],
+     {"thin": "1d"}, {"thin": [{"after": 1, "every": "0s"}]}, {"terminal_only": 1}, [], "all"],
 )  # fmt: skip
 def test_rules_that_make_no_sense_are_refused(options: Any) -> None:
     with pytest.raises(PluginOptionsInvalid, match="retention"):
@@ -496,6 +496,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert unnamed.stdout.split() == ["run_id", "number", "name", "r", "3"]
     for wrong in (("prune",), ("prune", "--keep-last", "0"), ("prune", "--keep-for", "soon"), ("prune", "--thin", "1d")):
         assert workflow(*wrong, cwd=tmp_path).returncode == 2
+    assert "'1d' is not AGE:TIME. For example: --thin 1d:1h" in workflow("prune", "--thin", "1d", cwd=tmp_path).stderr
     assert workflow("prune", "unknown", "--keep-last", "1", cwd=tmp_path).returncode == 5
     resumed = told("resume", "r", "--nodes", "nodes.py", "--checkpoint", "3")
     assert len(resumed["outputs"]["o"]) == 8
