@@ -76,7 +76,8 @@ class RunControl(Protocol):
             reason: stored with the checkpoint.
 
         Returns:
-            An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored.
+            An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored. It never comes while
+            `before_run`, `save_checkpoint` or `checkpoint_saved` waits for it: the next cut is taken when they have returned.
         """
 
     def hold_outputs(self, reason: str) -> None:
@@ -116,8 +117,11 @@ class RunControl(Protocol):
         """Choose at which ends of a run the runner takes a last cut by itself.
 
         Args:
-            moments: of `"suspend"`, `"error"`, `"signal"` (any stop from outside), `"cancel"`. The end of a completed run is
-                always saved.
+            moments: of `"suspend"`, `"error"`, `"signal"` (any stop from outside), `"cancel"`; none before this is called. The
+                end of a completed run is always saved.
+
+        Raises:
+            ValueError: a moment is none of these.
         """
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hookspecs import (
     CheckpointChoice,
@@ -22,6 +22,7 @@ from hookspecs import (
 from workflow_runner.actor import Actor
 from workflow_runner.cut import capture_last
 from workflow_runner.decisions import NO_DECISIONS, Decisions
+from workflow_runner.early import EarlyRequest
 from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
@@ -36,6 +37,9 @@ __all__ = ["Run"]
 logger = logging.getLogger("workflow_runner")
 
 T = TypeVar("T")
+
+MOMENTS: Final = frozenset({"suspend", "error", "signal", "cancel", "end"})
+"""The last of these needs no plugin that asks for it."""
 
 
 class Run:
@@ -86,6 +90,7 @@ class Run:
         self.tasks: set[asyncio.Task[None]] = set()
         """Those of actors that have not ended: none can outlive the run unseen."""
         self._task: asyncio.Task[Any] | None = None
+        self._begun = False
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
         """Nodes that were completed in the restored cut."""
@@ -102,7 +107,8 @@ class Run:
             future: asyncio.Future[CheckpointRef | None] = self.loop.create_future()
             future.set_result(None)
             return future
-        return self.saver.request(reason)
+        request = self.saver.request(reason)
+        return request if self._begun else EarlyRequest(request, self._task)
 
     def hold_outputs(self, reason: str) -> None:
         """Let an emission leave its node only once it is durable; see `RunControl`."""
@@ -128,6 +134,8 @@ class Run:
 
     def save_at(self, *moments: str) -> None:
         """Choose the ends at which a last cut is taken; see `RunControl`."""
+        if unknown := set(moments) - MOMENTS:
+            raise ValueError(f"no run ends at {min(unknown)!r}. Choose from {', '.join(sorted(MOMENTS))}.")
         self._final_moments = frozenset(moments)
 
     # From the first hook to the last.
@@ -200,6 +208,7 @@ class Run:
             completed = self._restored
             total = completed + self._unfinished
             self.notify(RunStarted(self.run_id, self.info.attempt, total, completed, number))
+        self._begun = True
         if self.saver is not None:
             self.saver.start()
             if self._answered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -761,3 +761,55 @@ async def test_a_checkpoint_that_is_asked_for_when_all_nodes_are_over_is_the_las
         await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
     assert [found and (found.number, found.reason) for found in plugin.found] == [(1, "end"), (1, "end")]
     assert plugin.statuses == ["completed"]
+
+
+class AskingEarly(Saving):
+    """Asks for a checkpoint before its run has begun, and waits for it there or in a task of its own."""
+
+    def __init__(self, waits: bool) -> None:
+        super().__init__()
+        self.waits = waits
+        self.found: list[CheckpointRef | None] = []
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        control.save_at("end")
+        if self.waits:
+            await control.request("early")
+        self.waiting = asyncio.ensure_future(self.wait(control.request("early")))
+
+    async def wait(self, request: Awaitable[CheckpointRef | None]) -> None:
+        self.found.append(await request)
+
+    @hookimpl
+    async def after_run(self, outcome: Outcome) -> None:
+        await self.waiting
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_before_run_may_ask_for_a_checkpoint_but_not_wait_for_it(waits: bool) -> None:
+    plugin = AskingEarly(waits)
+    graph = Graph()
+    graph.add(upto, n=1)
+    running = asyncio.ensure_future(WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph))
+    await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+    assert running.done(), "the run waits for itself"
+    if waits:
+        with pytest.raises(HookError, match=r"'p' failed in hook 'before_run': .*before the run has begun"):
+            await running
+    else:
+        await running
+        assert [found and found.number for found in plugin.found] == [1]
+
+
+class Mistaken(Saving):
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        control.save_at("error", "sginal")
+
+
+async def test_an_end_that_is_none_is_refused() -> None:
+    graph = Graph()
+    graph.add(upto, n=1)
+    with pytest.raises(HookError, match=r"no run ends at 'sginal'\. Choose from cancel, end, error, signal, suspend"):
+        await WorkflowRunner(plugins=PluginHost().register(Mistaken(), name="p")).run(graph)
