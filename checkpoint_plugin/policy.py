@@ -46,7 +46,7 @@ class Policy:
         before: ids of nodes and names of types; save before each firing of these, and start it when that is durable.
         after: ids and types likewise; save when a firing of these has ended, before anybody sees what it returned.
         explicit: save only when a node asks with `context.checkpoint()` or suspends, and at the end.
-        on_suspend: save when nothing can move but nodes that are suspended.
+        on_suspend: save when nothing can move but nodes that are suspended; that is so in any case.
         on_error: save when a node fails.
         on_signal: save when the run is stopped by a signal or by `WorkflowRunner.stop`, or cancelled.
         durability: `"sync"`: whoever triggers a save waits until it is durable, nobody else. `"async"`: `every_nodes` and

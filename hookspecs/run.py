@@ -117,8 +117,8 @@ class RunControl(Protocol):
         """Choose at which ends of a run the runner takes a last cut by itself.
 
         Args:
-            moments: of `"suspend"`, `"error"`, `"signal"` (any stop from outside), `"cancel"`; none before this is called. The
-                end of a completed run is always saved.
+            moments: of `"error"`, `"signal"` (any stop from outside), `"cancel"`; none before this is called. The end of a run
+                that is completed or suspended is always saved; `"end"` and `"suspend"` may be named all the same.
 
         Raises:
             ValueError: a moment is none of these.

@@ -476,3 +476,10 @@ async def test_a_plan_tells_the_attempt_that_the_body_is_told(store_url: str) ->
     planned = (await RecoveryService(url=store_url).plan("r"))["asks"]
     result = await runner(store_url).resume("r", graph=graph, updates={"asks": 0})
     assert result.outputs == {"out": [planned.attempt]}
+
+
+async def test_a_suspended_run_is_stored_whatever_the_policy(store_url: str) -> None:
+    graph = Graph(enable={"checkpoint": {"explicit": True, "on_suspend": False}})
+    graph.output("out", graph.add(approve, x=1))
+    assert (await runner(store_url).run(graph, run_id="r")).status == "suspended"
+    assert await checkpoints(store_url) == ["suspend"]
