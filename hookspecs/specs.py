@@ -104,7 +104,7 @@ class CheckpointHooks:
     async def checkpoint_saved(self, run: RunInfo, ref: CheckpointRef) -> None:
         """A cut is durable.
 
-        When: after every `save_checkpoint` that returned: a source may acknowledge upstream.
+        When: after every `save_checkpoint` that gave a reference: a source may acknowledge upstream.
         Receives: the run; the reference.
         Returns: nothing.
         Raises: nothing on purpose.
