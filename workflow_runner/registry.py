@@ -118,8 +118,10 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
         if missing:
             raise NodeModuleError(f"there is no module {text!r}. For a file, give its path: --nodes path/to/{text}.py") from error
         raise NodeModuleError(f"node module {text!r} cannot be imported: {error}.") from error
-    except Exception as error:
-        raise NodeModuleError(f"node module {text!r} cannot be imported: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise NodeModuleError(
+            f"node module {text!r} cannot be imported: {type(error).__name__}: {error}. Mend it where that was raised."
+        ) from error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -148,9 +150,11 @@ def _load_once(path: Path, resolved: Path, key: str) -> ModuleType:
     sys.modules[key] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[key]
-        raise NodeModuleError(f"node file {str(path)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
+        raise NodeModuleError(
+            f"node file {str(path)!r} cannot be loaded: {type(error).__name__}: {error}. Mend it where that was raised."
+        ) from error
     return module
 
 

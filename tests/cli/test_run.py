@@ -137,6 +137,13 @@ def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], kind: str, told
     assert "Traceback" not in done.stderr
 
 
+def test_a_node_file_that_ends_as_a_script_does_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n")
+    done = run(tmp_path, "value", "--input", "a=1", "--nodes", "script.py", "--json")
+    assert (done.returncode, document(done)["error"]["type"]) == (2, "NodeModuleError")
+    assert "script.py, line 3\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -340,9 +340,13 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
         (tmp_path / folder / "same.py").write_text(MODULE)
     broken = tmp_path / "broken.py"
     broken.write_text("1/0")
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit(3)")
     for sources, message in (
         ([tmp_path / "a" / "same.py", tmp_path / "b" / "same.py"], "two node modules are named 'same'"),
         ([broken], "broken.py.*ZeroDivisionError"),
+        ([script], "script.py.*SystemExit: 3"),
+        ([script], "script.py.*SystemExit: 3"),
         ([tmp_path / "none.py"], r"no node file .*Check the path\."),
         ([tmp_path / f"{'n' * 300}.py"], r"node file .* cannot be read: File name too long\. Check the path\."),
         (["no_such_module_at_all"], "no module 'no_such_module_at_all'"),

@@ -15,14 +15,14 @@ import click
 
 import hookspecs
 from hookspecs import HookError, TaggedValueError, WorkflowError, to_tagged
-from workflow_runner.errors import NodeFailed
+from workflow_runner.errors import NodeFailed, NodeModuleError
 
 __all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "print_json"]
 
 FAULT: Final = 70
 """The exit code for errors that nobody foresaw."""
 
-OURS: Final = (str(Path(__file__).parents[1]), str(Path(hookspecs.__file__).parent))
+OURS: Final = ("<frozen ", str(Path(__file__).parents[1]), str(Path(hookspecs.__file__).parent))
 """Where a frame says nothing of whose code failed."""
 
 SHOWN_ITEMS: Final = 20
@@ -94,7 +94,7 @@ def explain(error: BaseException) -> None:
     if os.environ.get("WORKFLOW_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
     lines = [f"Error: {error}" if isinstance(error, WorkflowError) else _fault(error)]
-    if isinstance(error, NodeFailed | HookError) and error.__cause__ is not None:
+    if isinstance(error, NodeFailed | NodeModuleError | HookError) and error.__cause__ is not None:
         lines += _place(error.__cause__)
         lines += getattr(error.__cause__, "__notes__", [])
     lines += getattr(error, "__notes__", [])
