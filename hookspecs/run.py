@@ -76,8 +76,8 @@ class RunControl(Protocol):
             reason: stored with the checkpoint.
 
         Returns:
-            An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored. It never comes while
-            `before_run`, `save_checkpoint` or `checkpoint_saved` waits for it: the next cut is taken when they have returned.
+            An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored. In `before_run`,
+            `save_checkpoint` and `checkpoint_saved` to await it raises: the next cut is taken when they have returned.
         """
 
     def hold_outputs(self, reason: str) -> None:

@@ -20,9 +20,9 @@ from hookspecs import (
     Snapshot,
 )
 from workflow_runner.actor import Actor
+from workflow_runner.asked import AskedInHook
 from workflow_runner.cut import capture_last
 from workflow_runner.decisions import NO_DECISIONS, Decisions
-from workflow_runner.early import EarlyRequest
 from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
@@ -108,7 +108,11 @@ class Run:
             future.set_result(None)
             return future
         request = self.saver.request(reason)
-        return request if self._begun else EarlyRequest(request, self._task)
+        if not self._begun:
+            return AskedInHook(request, self._task, "no checkpoint is taken before the run has begun, and it begins")
+        if self.saver.is_current:
+            return AskedInHook(request, asyncio.current_task(), "one checkpoint is taken after the other, and this one is done")
+        return request
 
     def hold_outputs(self, reason: str) -> None:
         """Let an emission leave its node only once it is durable; see `RunControl`."""

@@ -94,6 +94,11 @@ class Saver:
         """Call these once a cut is durable that is taken from now on."""
         self._calls.extend((actor, call) for call in calls)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether this is asked in its own task, as by a hook that it calls."""
+        return self._task is not None and asyncio.current_task() is self._task
+
     def start(self) -> None:
         """Begin to serve requests; those made before wait."""
         self._task = self._run.loop.create_task(self._serve(), name="workflow-saver")

@@ -802,6 +802,62 @@ async def test_before_run_may_ask_for_a_checkpoint_but_not_wait_for_it(waits: bo
         assert [found and found.number for found in plugin.found] == [1]
 
 
+class AskingAgain(Saving):
+    """Asks for the next checkpoint while one is saved, and waits for it there or in a task of its own."""
+
+    def __init__(self, hook: str, waits: bool) -> None:
+        super().__init__()
+        self.hook = hook
+        self.waits = waits
+        self.waiting: asyncio.Task[CheckpointRef | None] | None = None
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        self.control = control
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        await self.ask("save_checkpoint")
+        return await super().save_checkpoint(run, snapshot, reason)
+
+    @hookimpl
+    async def checkpoint_saved(self, ref: CheckpointRef) -> None:
+        await self.ask("checkpoint_saved")
+
+    async def ask(self, hook: str) -> None:
+        if hook != self.hook or self.waiting is not None:
+            return
+        if self.waits:
+            await self.control.request("again")
+        self.waiting = asyncio.create_task(self.wait(self.control.request("again")))
+
+    async def wait(self, request: Awaitable[CheckpointRef | None]) -> CheckpointRef | None:
+        return await request
+
+
+@pytest.mark.parametrize("hook", ["save_checkpoint", "checkpoint_saved"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_save_may_ask_for_the_next_but_not_wait_for_it(hook: str, waits: bool) -> None:
+    @node
+    async def asks(n: int, context: Context) -> int:
+        await context.checkpoint()
+        return n
+
+    plugin = AskingAgain(hook, waits)
+    graph = Graph()
+    graph.add(asks, n=1)
+    running = asyncio.ensure_future(WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph))
+    await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+    assert running.done(), "the run waits for itself"
+    if waits:
+        with pytest.raises(HookError, match=rf"'p' failed in hook '{hook}': .*one checkpoint is taken after the other"):
+            await running
+    else:
+        await running
+        assert plugin.waiting is not None
+        assert await plugin.waiting is not None
+
+
 class Mistaken(Saving):
     @hookimpl
     async def before_run(self, control: RunControl) -> None:
