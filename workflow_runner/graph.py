@@ -217,7 +217,7 @@ class Graph:
         problems: list[str] = []
         nodes = [_node(item, place, problems) for place, item in enumerate(_list(document, "nodes", problems))]
         edges = [_edge(item, place, problems) for place, item in enumerate(_list(document, "edges", problems))]
-        enable = document.get("enable") or {}
+        enable = {} if document.get("enable") is None else document["enable"]
         if not isinstance(enable, Mapping):
             problems.append('"enable" is an object of plugin names, like {"checkpoint": true}.')
         if "nodes" not in document:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutinefunction
 from pathlib import Path
@@ -13,26 +13,22 @@ from typing import Any, Literal, Self
 
 from hookspecs import (
     CheckpointChoice,
-    CodecLoader,
-    OptionLoader,
     PluginHost,
-    PoolLoader,
     ResourcePool,
     RunHooks,
     RunInfo,
-    RunLoader,
-    StoredRun,
     StoreError,
     Suspension,
 )
 from workflow_runner.compiled import CompiledGraph
 from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import by_name, enabled, merge_enable
-from workflow_runner.errors import GraphChanged, NodeNotWaiting, RunStopped, StoreUnknown
+from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, RunStopped, StoreUnknown
 from workflow_runner.events import Event
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.graph import Graph
 from workflow_runner.identity import check_run_id, new_run_id
+from workflow_runner.loading import open_run
 from workflow_runner.nodetype import NodeType
 from workflow_runner.plan import Plan, make_plan
 from workflow_runner.registry import NodeRegistry
@@ -260,7 +256,7 @@ class WorkflowRunner:
             StoreUnknown: the plugin that has it is switched off.
             GraphChanged: the graph is another one.
             OutcomeUnknown: a node that is not replayable was in progress when the run ended, and nothing is decided about it.
-            InputInvalid: a value does not fit its node, or a node is decided twice.
+            InputInvalid: a value does not fit its node, a node is decided twice, or `accept_changed` names none of the run.
             SourceChanged: a node's source changed in the middle of a step.
             InputChanged: a node that had begun takes an input as a stream that was none, or the other way round.
             NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed.
@@ -271,11 +267,14 @@ class WorkflowRunner:
         check_run_id(run_id)
         _refuse_text("accept_changed", accept_changed)
         _refuse_text("replay", replay)
+        changed = frozenset(accept_changed)
         stopped = self._stopped
-        async with self._loaded(run_id, by_name(enable), url, outputs=checkpoint is None) as (name, loader, stored):
-            if checkpoint == "latest-intact" and stored.status == "completed":
+        self._registry.load()  # modules of nodes register the types of their values when they are imported
+        async with open_run(self._host, run_id, by_name(enable), url, self._pool, outputs=checkpoint is None) as loaded:
+            if checkpoint == "latest-intact" and loaded.stored.status == "completed":
                 with suppress(StoreError):  # where its newest checkpoint is damaged, it goes on from another one
-                    stored = await loader.load(run_id)
+                    await loaded.read_outputs()
+            name, stored = loaded.plugin, loaded.stored
             types: dict[str, NodeType] = {}
             if graph is not None:
                 other = _graph_of(graph)
@@ -286,6 +285,8 @@ class WorkflowRunner:
             for node_id in (*(updates or {}), *replay):
                 if stored.status == "completed" or all(node_id != node["id"] for node in stored.graph["nodes"]):
                     raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
+            if unknown := sorted(changed.difference(node["id"] for node in stored.graph["nodes"]) if changed else ()):
+                raise InputInvalid(f"run {run_id!r} has no node {unknown[0]!r} that could have changed. Leave it out.")
             if stored.status == "completed" and stored.outputs is not None:
                 return Result(run_id, "completed", {name: list(items) for name, items in stored.outputs.items()})
 
@@ -312,13 +313,13 @@ class WorkflowRunner:
                 enabled(chosen),
                 self._host.teacher(hooks),
                 steal,
-                loader,
+                loaded.loader,
                 self._pool,
             )
             if self._stopped != stopped:
                 raise RunStopped(run_id, self._stopped[1], durable=True)
             decisions = Decisions(frozenset(replay), dict(updates or {}))
-            return await self._execute(plan, info, hooks, frozenset(accept_changed), checkpoint, decisions, plan_stored)
+            return await self._execute(plan, info, hooks, changed, checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:
         """Stop the runs in progress: each takes a last cut, as soon as its event loop gets to it, and then raises `RunStopped`.
@@ -346,28 +347,6 @@ class WorkflowRunner:
         if isinstance(graph, CompiledGraph):
             return graph
         return CompiledGraph(make_plan(_graph_of(graph), self._registry, self._validate))
-
-    @asynccontextmanager
-    async def _loaded(
-        self, run_id: str, enable: Mapping[str, Any], url: str | None, *, outputs: bool
-    ) -> AsyncIterator[tuple[str, RunLoader, StoredRun]]:
-        """The name of the plugin that stores runs, what read one, and what it read."""
-        name, factory = self._host.store_factory(self._host.store_named(enable))
-        options = enable.get(name)
-        if url is None and isinstance(options, Mapping):
-            url = options.get("url")
-        self._registry.load()  # modules of nodes register the types of their values when they are imported
-        loader = factory(url)
-        if isinstance(loader, CodecLoader):
-            loader.learn(self._host.teacher())
-        if isinstance(loader, OptionLoader) and isinstance(options, Mapping):
-            loader.use(options)
-        if isinstance(loader, PoolLoader) and self._pool is not None:
-            loader.share(self._pool)
-        try:
-            yield name, loader, await loader.load(run_id, outputs=outputs)
-        finally:
-            await loader.close()
 
     async def _execute(
         self,

@@ -115,6 +115,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no target handle": (document(A, B, edges=[{"source": "a", "target": "b"}]), '"targetHandle" is text'),
     "nodes no list": ({"nodes": {}}, '"nodes" is a list'),
     "data no object": (document({**A, "data": [1]}), '"data" is an object'),
+    "enable an empty list": ({"nodes": [], "enable": []}, '"enable" is an object'),
     "enable no object": ({"nodes": [], "enable": ["checkpoint"]}, '"enable" is an object'),
 }
 

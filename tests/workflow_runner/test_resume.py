@@ -13,6 +13,7 @@ import pytest
 
 from hookspecs import (
     CheckpointRef,
+    HookError,
     NodeSnapshot,
     PluginHost,
     RunControl,
@@ -27,6 +28,7 @@ from workflow_runner import (
     Graph,
     GraphChanged,
     InputChanged,
+    InputInvalid,
     NodeFailed,
     ReplayDiverged,
     RunStopped,
@@ -425,3 +427,33 @@ async def test_a_second_item_of_a_plain_input_is_refused_after_a_resume_too() ->
     assert (0, 1) in [edge.items for edge in memory.nodes["s"].inbox]
     with pytest.raises(NodeFailed, match="brought a second"):
         await hosted(memory).resume("r", graph=made)
+
+
+async def test_changed_nodes_that_are_none_of_the_run_are_told() -> None:
+    BROKEN.add("running")
+    memory = Memory()
+    await interrupted(memory, graph())
+    with pytest.raises(InputInvalid, match="run 'r' has no node 'S'"):
+        await hosted(memory).resume("r", graph=graph(), accept_changed=["s", "S"])
+
+
+class Failing(Memory):
+    """A store that does not do what a loader does."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
+
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [(OSError("the disk is away"), "'memory' failed in hook 'load': OSError: the disk is away"), (None, "it gave NoneType")],
+)
+async def test_a_loader_that_fails_is_named(found: Any, told: str) -> None:
+    with pytest.raises(HookError, match=told):
+        await hosted(Failing(found)).resume("r")
