@@ -19,7 +19,7 @@ from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.rows import EncodedCut, Ref, RowWriter
 from checkpoint_plugin.sealing import PLAIN, Seal, completed_place, items_place, node_place, payload_place, series_place
-from checkpoint_plugin.statements import JOB_COLUMNS
+from checkpoint_plugin.statements import JOB_COLUMNS, MANY
 from checkpoint_plugin.suspensions import job_columns, node_columns
 from hookspecs import NodeSnapshot, Snapshot, Suspension
 
@@ -28,7 +28,7 @@ __all__ = ["CutEncoder", "SaveRows", "head_digest"]
 
 @dataclass(slots=True)
 class SaveRows:
-    """What one save writes: rows by the names of `statements.MANY`, in the order of the columns there."""
+    """What one save writes: rows by the names of `statements.MANY`, in the order of the columns there; `names` has rows."""
 
     payloads: list[PayloadRow] = field(default_factory=list)
     segments: list[tuple[Any, ...]] = field(default_factory=list)
@@ -38,6 +38,7 @@ class SaveRows:
     states: list[tuple[Any, ...]] = field(default_factory=list)
     waiting: list[tuple[Any, ...]] = field(default_factory=list)
     shown: list[tuple[Any, ...]] = field(default_factory=list)
+    names: tuple[str, ...] = ()
     head: dict[str, Any] = field(default_factory=dict)
     job: tuple[Any, ...] = ()
 
@@ -122,6 +123,7 @@ class CutEncoder:
         if history.tally is not None:
             self._size += self._encode_block(cut, rows, history.tally)
         self._encode_states(rows)
+        rows.names = tuple([name for name in MANY if getattr(rows, name)])
         rows.head = self._head()
         self._suspended = {node.node_id: node.suspension for node in snapshot.nodes if node.suspension is not None}
         if not self._goes_on:

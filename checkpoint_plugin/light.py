@@ -27,21 +27,29 @@ def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int]) -> b
 def _is_light_node(node: NodeSnapshot, saved: int) -> bool:
     if len(node.taken) + len(node.collected) - saved > LIGHT_ITEMS:
         return False
-    waits = () if node.suspension is None else (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
-    values = [node.state, *waits, *(node.arguments or {}).values(), *(node.latest or {}).values(), *node.collected[saved:]]
+    values: list[Any] = [node.state, *node.collected[saved:]]
+    if node.arguments:
+        values += node.arguments.values()
+    if node.latest:
+        values += node.latest.values()
+    if node.taken:
+        values += [item for _, item in node.taken]
+    if node.suspension is not None:
+        values += (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
     for edge in node.inbox:
         if len(edge.items) > LIGHT_ITEMS:
             return False
         values += edge.items
-    return all(_is_light_value(value, 2) for value in (*values, *(item for _, item in node.taken)))
+    return all(map(_is_light_value, values))
 
 
-def _is_light_value(value: Any, depth: int) -> bool:
+def _is_light_value(value: Any, depth: int = 2) -> bool:
     """Whether a value is small, as far as a quick look tells; what is not plain is not light."""
-    if value is None or type(value) in (bool, int, float):
+    kind = type(value)
+    if value is None or kind in (bool, int, float):
         return True
-    if type(value) in (str, bytes):
+    if kind in (str, bytes):
         return len(value) <= LIGHT_BYTES
-    if depth and type(value) in (dict, list, tuple) and len(value) <= LIGHT_ITEMS:
-        return all(_is_light_value(item, depth - 1) for item in (value.values() if type(value) is dict else value))
-    return False
+    if not depth or kind not in (dict, list, tuple) or len(value) > LIGHT_ITEMS:
+        return False
+    return all(_is_light_value(item, depth - 1) for item in (value.values() if kind is dict else value))

@@ -167,14 +167,15 @@ class PostgresDatabase:
             writer.encode()
         else:
             await self._call(writer.encode)
-        if not writer.is_compiled:  # SQLAlchemy takes several milliseconds, in which the event loop would stand still
-            await self._call(writer.compile)
+        whole = not writer.is_large
+        if not writer.is_compiled(whole=whole):  # it takes several milliseconds, in which the event loop would stand still
+            await self._call(lambda: writer.compile(whole=whole))
         self._saves += 1
         sent = False
         try:
             raw = self._raw if self._raw is not None else await finish(self._connect_for_saves())
             sent = True
-            if not writer.is_large:
+            if whole:
                 return await self._write(raw, *writer.statement())
             # One message holds it all in memory twice and stops the event loop while it is made: better several.
             async with raw.transaction():

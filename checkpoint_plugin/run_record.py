@@ -88,7 +88,8 @@ def make_ready(dialect: str) -> None:
     configure_mappers()
     bare_inserts(dialect)
     standing_statements(dialect)
-    prepare_saves(dialect, "shown")
+    named = ("nodes", "shown")
+    prepare_saves(dialect, (named, True), (named, False), ((), False))
 
 
 async def load_record(store: Store, run_id: str) -> RunRecord | None:

@@ -51,7 +51,8 @@ __all__ = [
     "SAVES",
     "SHARED",
     "SHOWN",
-    "USUAL",
+    "TIMED",
+    "Kind",
     "SqliteStatements",
     "prepare_saves",
     "rows_statement",
@@ -95,8 +96,10 @@ MANY: Final[Mapping[str, Rows]] = {
 }
 """The rows of a save by name: `waiting` are states of nodes that are suspended, of which there is more to tell, `shown` those of
 runs that are saved by hand."""
-USUAL: Final = frozenset({"payloads", "nodes", "states"})
-"""What nearly every save writes."""
+TIMED: Final = frozenset({"states", "waiting", "shown"})
+"""Rows that tell when they were written, the last of `SHARED`."""
+Kind = tuple[tuple[str, ...], bool]
+"""What `save_statement` is asked for."""
 ONE: Final = tuple(column.name for column in CHECKPOINT.columns)
 """The columns of the checkpoint's own row."""
 HEAD: Final = tuple(f"head_{name}" for name in ONE)
@@ -137,18 +140,18 @@ def sqlite_statements() -> SqliteStatements:
     return SqliteStatements()
 
 
-SAVES: Final[dict[tuple[frozenset[str], bool], Compiled]] = {}
+SAVES: Final[dict[Kind, Compiled]] = {}
 """What `save_statement` gave; which it has not given yet takes SQLAlchemy several milliseconds."""
 
 
-def save_statement(names: frozenset[str], job: bool) -> Compiled:
+def save_statement(names: tuple[str, ...], job: bool) -> Compiled:
     """A whole save for PostgreSQL: it moves the lease on first, and writes nothing where that is not held.
 
-    Its values are those of `FENCE`, the last of `SHARED`, the checkpoint's, an array a column, and the run's. A server takes
-    20 µs for each table of which there is nothing to write, so these are left out.
+    Its values are those of `FENCE`, where any are `TIMED` the last of `SHARED`, the checkpoint's, an array a column, and the
+    run's. A server takes 20 µs for each table of which there is nothing to write, and the driver as much: these are left out.
 
     Args:
-        names: of `MANY`, what else than the usual is written.
+        names: of `MANY`, what is written, in that order.
         job: whether the run's row is written.
     """
     found = SAVES.get((names, job))
@@ -157,17 +160,17 @@ def save_statement(names: frozenset[str], job: bool) -> Compiled:
     return found
 
 
-def _compile_save(names: frozenset[str], job: bool) -> Compiled:
+def _compile_save(names: tuple[str, ...], job: bool) -> Compiled:
     dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
     held = _advance().returning(LEASE.c.run_id).cte("held")
-    many = {name: rows for name, rows in MANY.items() if name in USUAL or name in names}
-    parts = [_unnested(name, rows, held).cte(f"new_{name}") for name, rows in many.items()]
+    parts = [_unnested(name, MANY[name], held).cte(f"new_{name}") for name in names]
     head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
     parts.append(insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held)).cte("new_checkpoint"))
     if job:
         parts.append(_job_update(held.c.run_id).cte("new_job"))
-    arrays = [f"{name}_{column}" for name, rows in many.items() for column in rows.columns]
-    given = (*FENCE, SHARED[-1], *HEAD, *arrays, *(JOB_VALUES if job else ()))
+    arrays = [f"{name}_{column}" for name in names for column in MANY[name].columns]
+    moment = () if TIMED.isdisjoint(names) else SHARED[-1:]
+    given = (*FENCE, *moment, *HEAD, *arrays, *(JOB_VALUES if job else ()))
     return Compiled(select(func.count()).select_from(held).add_cte(*parts), dialect, given)
 
 
@@ -180,18 +183,18 @@ def rows_statement(name: str) -> Compiled:
     return Compiled(_unnested(name, rows, None), dialect, (*rows.shared, *arrays))
 
 
-def prepare_saves(dialect: str, *names: str) -> None:
-    """Compile what saves of these rows, and of none, need; the first would else take several milliseconds more.
+def prepare_saves(dialect: str, *kinds: Kind) -> None:
+    """Compile what saves need; the first would else take several milliseconds more.
 
     Args:
         dialect: of the database.
-        names: of `MANY`, beside the usual.
+        kinds: on PostgreSQL, as `save_statement`.
     """
     if dialect == "sqlite":
         sqlite_statements()
         return
-    for some, job in ((names, True), (names, False), ((), False)):
-        save_statement(frozenset(some), job)
+    for kind in kinds:
+        save_statement(*kind)
 
 
 def _advance() -> Any:
@@ -206,7 +209,7 @@ def _adding(statement: Any, name: str) -> Any:
     """What an insert does with rows that are there: the current truth is replaced, a value is the same, else it fails."""
     if name == "payloads":
         return statement.on_conflict_do_nothing()
-    if name not in ("states", "waiting", "shown"):
+    if name not in TIMED:
         return statement
     new, old = statement.excluded, RUN_NODE_STATE.c
     updates = {column: new[column] for column in (*SHARED[1:], *STATE[1:])}

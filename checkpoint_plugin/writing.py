@@ -14,7 +14,7 @@ from checkpoint_plugin.lease import lease_lost
 from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.series import fetch_series_ends
-from checkpoint_plugin.statements import MANY, ONE, SAVES, USUAL, rows_statement, save_statement, sqlite_statements
+from checkpoint_plugin.statements import MANY, ONE, SAVES, TIMED, Kind, rows_statement, save_statement, sqlite_statements
 from hookspecs import CheckpointRef, StoreError
 
 __all__ = ["CutWriter", "insert_new"]
@@ -56,11 +56,9 @@ class CutWriter(CutEncoder):
         if connection.execute(statements.advance.sql, statements.advance.parameters(self._fence())).rowcount != 1:
             return False
         shared = self._shared()
-        for name, kind in MANY.items():
-            many = getattr(rows, name)
-            if many:
-                statement = statements.many[name]
-                connection.executemany(statement.sql, statement.rows(shared[: len(kind.shared)], many))
+        for name in rows.names:
+            statement = statements.many[name]
+            connection.executemany(statement.sql, statement.rows(shared[: len(MANY[name].shared)], getattr(rows, name)))
         connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(IN_ORDER(rows.head)))
         if not self._goes_on:
             connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
@@ -72,33 +70,28 @@ class CutWriter(CutEncoder):
         Args:
             whole: off when `payload_statements` went before, and `more_statements` follow, in the same transaction.
         """
-        rows = self.rows
-        found: dict[str, Sequence[Any]] = {name: getattr(rows, name) for name in MANY}
-        if not whole:
-            found = {name: () if name == "payloads" else many[:MANY_ROWS] for name, many in found.items()}
-        save = save_statement(*self._shape)
-        values: list[Any] = [*self._fence(), self._snapshot.taken_at, *IN_ORDER(rows.head)]
-        for name, many in found.items():
-            if many:
-                values += zip(*many, strict=True)
-            elif name in USUAL:
-                values += ((),) * len(MANY[name].columns)
+        rows, kind = self.rows, self._kind(whole)
+        save = save_statement(*kind)
+        values: list[Any] = [*self._fence()]
+        if not TIMED.isdisjoint(kind[0]):
+            values.append(self._snapshot.taken_at)
+        values += IN_ORDER(rows.head)
+        for name in kind[0]:
+            many: Sequence[Any] = getattr(rows, name)
+            values += zip(*(many if whole else many[:MANY_ROWS]), strict=True)
         return save.sql, save.parameters((*values, *rows.job))
 
-    @property
-    def _shape(self) -> tuple[frozenset[str], bool]:
-        """What `save_statement` wants to know."""
-        unusual = (name for name in MANY if name not in USUAL and getattr(self.rows, name))
-        return frozenset(unusual), not self._goes_on
+    def is_compiled(self, *, whole: bool = True) -> bool:
+        """Whether `statement` only has to fill in values."""
+        return self._kind(whole) in SAVES
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether its statement is there."""
-        return self._shape in SAVES
+    def compile(self, *, whole: bool = True) -> None:
+        """Make what `statement` fills in, for all saves of this kind in this process."""
+        save_statement(*self._kind(whole))
 
-    def compile(self) -> None:
-        """Make its statement, for all saves of this shape in this process."""
-        save_statement(*self._shape)
+    def _kind(self, whole: bool) -> Kind:
+        names = self.rows.names
+        return names if whole else tuple(name for name in names if name != "payloads"), not self._goes_on
 
     def _fence(self) -> tuple[Any, ...]:
         """The values of `statements.FENCE`."""
