@@ -6,13 +6,14 @@ what it mentions: so nothing is ever mentioned that is not there.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Table, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
@@ -172,7 +173,7 @@ def prune_run(connection: Connection, run_id: str, rules: Retention, now: dateti
     connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1))
     for batch in _batches(gone):
         connection.execute(delete(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.number.in_(batch)))
-    _delete_rows(connection, run_id)
+    _delete_rows(connection, run_id, [row.number for row in rows if row.number in kept])
     blobs = _delete_payloads(connection, run_id)
     return _pruned(run_id, gone, before - stored_bytes(connection, run_id), blobs)
 
@@ -191,36 +192,39 @@ def stored_bytes(connection: Connection, run_id: str) -> int:
     return total
 
 
-def _delete_rows(connection: Connection, run_id: str) -> None:
-    """A row goes when no kept checkpoint lies between it and the next version of the same node."""
-    versions = (
-        select(
-            NODE_VERSION.c.number,
-            NODE_VERSION.c.node_id,
-            func.lead(NODE_VERSION.c.number)
-            .over(partition_by=NODE_VERSION.c.node_id, order_by=NODE_VERSION.c.number)
-            .label("next"),
-        )
-        .where(NODE_VERSION.c.run_id == run_id)
-        .subquery()
-    )
-    between = and_(
-        CHECKPOINT.c.run_id == run_id,
-        CHECKPOINT.c.number >= versions.c.number,
-        or_(versions.c.next.is_(None), CHECKPOINT.c.number < versions.c.next),
-    )
-    unneeded = connection.execute(select(versions.c.number, versions.c.node_id).where(~exists().where(between))).all()
-    by_number: dict[int, list[str]] = {}
-    for number, node_id in unneeded:
-        by_number.setdefault(number, []).append(node_id)
-    for number, node_ids in by_number.items():
-        for names in _batches(node_ids):
-            of_save = and_(NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.number == number)
-            connection.execute(delete(NODE_VERSION).where(of_save, NODE_VERSION.c.node_id.in_(names)))
-    needed = exists().where(
-        CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.log == OUTPUT_SEGMENT.c.log, CHECKPOINT.c.number >= OUTPUT_SEGMENT.c.number
-    )
-    connection.execute(delete(OUTPUT_SEGMENT).where(OUTPUT_SEGMENT.c.run_id == run_id, ~needed))
+def _delete_rows(connection: Connection, run_id: str, kept: Sequence[int]) -> None:
+    """A row goes when no kept checkpoint lies between it and the next version of the same node.
+
+    That is not left to the database: from each row on PostgreSQL would go through all checkpoints that were deleted just now.
+    """
+    version = NODE_VERSION.c
+    following = func.lead(version.number).over(partition_by=version.node_id, order_by=version.number)
+    found = connection.execute(select(version.number, version.node_id, following).where(version.run_id == run_id))
+    gone = [{"of_number": row[0], "of_node": row[1]} for row in found if not _is_needed(row[0], row[2], kept)]
+    if gone:
+        of_row = (version.number == bindparam("of_number"), version.node_id == bindparam("of_node"))
+        connection.execute(delete(NODE_VERSION).where(version.run_id == run_id, *of_row), gone)
+    _delete_items(connection, run_id)
+
+
+def _is_needed(number: int, following: int | None, kept: Sequence[int]) -> bool:
+    first = bisect_left(kept, number)
+    return first < len(kept) and (following is None or kept[first] < following)
+
+
+def _delete_items(connection: Connection, run_id: str) -> None:
+    """Of each log of outputs what came after the last checkpoint that reads it."""
+    newest = [
+        select(table.c.log, func.max(table.c.number)).where(table.c.run_id == run_id).group_by(table.c.log)
+        for table in (CHECKPOINT, OUTPUT_SEGMENT)
+    ]
+    ends, written = ({row[0]: row[1] for row in connection.execute(query)} for query in newest)
+    longer = [log for log, number in written.items() if number > ends.get(log, 0)]
+    if longer:
+        segment = OUTPUT_SEGMENT.c
+        behind = (segment.log == bindparam("of_log"), segment.number > bindparam("end"))
+        gone = delete(OUTPUT_SEGMENT).where(segment.run_id == run_id, *behind)
+        connection.execute(gone, [{"of_log": log, "end": ends.get(log, 0)} for log in longer])
 
 
 def _delete_payloads(connection: Connection, run_id: str) -> Sequence[BlobName]:

@@ -205,9 +205,26 @@ async def test_a_prune_does_not_wait_for_readers(tmp_path: Path) -> None:
     await store.close()
 
 
+async def counted(store: Store, rules: Retention) -> tuple[int, Sequence[int]]:
+    """Hundreds of instructions of SQLite that a prune takes, and which checkpoints are gone."""
+    count = 0
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+
+    def watch(connection: Connection) -> None:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.set_progress_handler(tick, 100)
+
+    await store.transact(watch)
+    (pruned,) = await prune_runs(store, rules)
+    return count, pruned.checkpoints
+
+
 async def test_a_prune_costs_what_is_stored_of_many_values_that_grow(tmp_path: Path) -> None:
     async def steps(nodes: int) -> int:
-        """Hundreds of instructions of SQLite that a prune takes, where so many nodes have a state that grows."""
         store = Store(locate(f"sqlite:///{tmp_path}/{nodes}.db"), create=True)
         await store.insert_job("r", definition())
         history, bits = RunHistory("r", 1, 1), random.Random(5)
@@ -215,24 +232,29 @@ async def test_a_prune_costs_what_is_stored_of_many_values_that_grow(tmp_path: P
         for _ in range(3):
             states = [state + bits.randbytes(100) for state in states]
             await store.save(history, cut(*(NodeSnapshot(f"n{n}", "running", state=s) for n, s in enumerate(states))), "step")
-        count = 0
-
-        def tick() -> None:
-            nonlocal count
-            count += 1
-
-        def watch(connection: Connection) -> None:
-            raw = connection.connection.driver_connection
-            assert isinstance(raw, sqlite3.Connection)
-            raw.set_progress_handler(tick, 100)
-
-        await store.transact(watch)
-        (pruned,) = await prune_runs(store, Retention(keep_last=1))
-        assert pruned.checkpoints == (1, 2)
+        count, gone = await counted(store, Retention(keep_last=1))
+        assert gone == (1, 2)
         await store.close()
         return count
 
     assert await steps(400) < 6 * await steps(100)
+
+
+async def test_a_prune_costs_what_is_stored_of_many_checkpoints(tmp_path: Path) -> None:
+    async def steps(checkpoints: int) -> int:
+        store = Store(locate(f"sqlite:///{tmp_path}/{checkpoints}.db"), create=True)
+        await store.insert_job("r", definition())
+        history, collected = RunHistory("r", 1, 1), list[int]()
+        for number in range(checkpoints):
+            collected.append(number)
+            out = NodeSnapshot("out", "running", firing=1, collected=Prefix(list(collected)))
+            await store.save(history, cut(NodeSnapshot("n", "running", commits=number), out), "step")
+        count, gone = await counted(store, Retention(keep_last=checkpoints // 2))
+        assert len(gone) == checkpoints // 2
+        await store.close()
+        return count
+
+    assert await steps(800) < 6 * await steps(200)
 
 
 @pytest.mark.parametrize("window", [None, 40])
