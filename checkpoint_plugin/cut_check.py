@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -24,7 +25,7 @@ from checkpoint_plugin.rows import FIELDS
 from checkpoint_plugin.run_notes import RunNotes
 from checkpoint_plugin.sealing import Seal
 
-__all__ = ["CutCheck", "NewestRow"]
+__all__ = ["CutCheck", "Head", "NewestRow"]
 
 STATUS: Final = FIELDS.index("status")
 ATTEMPT: Final = FIELDS.index("attempt")
@@ -37,6 +38,18 @@ class InlineReader(RowReader):
 
     def value(self, ref: Any, where: str) -> Any:
         return super().value(ref, where) if type(ref) is not list else None
+
+
+class Head(NamedTuple):
+    """What is kept of a checkpoint's row while all others are looked at; the columns of these names."""
+
+    number: int
+    created_at: datetime
+    status: str
+    log: int
+    row_count: int
+    cut_hash: bytes
+    written_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ class CutCheck:
         self._seal = seal
         self._payloads = payloads
         self._chains: dict[tuple[int, str], Chain] = {}
-        self._heads: Mapping[int, Any] = {}
+        self._heads: Mapping[int, Head] = {}
         self._outputs: set[str] = set()
         self._total = 0
         self._bad_nodes: set[str] = set()
@@ -125,12 +138,12 @@ class CutCheck:
                 what = f"it mentions payload {digest.hex()[:16]} and does not list it, so that pruning would delete that"
                 self._notes.note(what, row.number, row.node_id, "Do not prune the run. " + RESTORE)
 
-    def look_at_rows(self, numbers: Sequence[int], heads: Mapping[int, Any]) -> None:
+    def look_at_rows(self, numbers: Sequence[int], heads: Mapping[int, Head]) -> None:
         """Look at the rows of nodes, and at the cuts that they make.
 
         Args:
             numbers: of the checkpoints that are there.
-            heads: their rows, of those that are whole.
+            heads: of those whose row is whole.
         """
         self._heads = heads
         table = NODE_VERSION.c

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.completed import block_digest, read_blocks
-from checkpoint_plugin.cut_check import CutCheck
+from checkpoint_plugin.cut_check import CutCheck, Head
 from checkpoint_plugin.cut_encoder import head_digest
 from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.definition import graph_of
@@ -101,7 +101,7 @@ class RunCheck:
         self._options: Mapping[str, Any] = {}
         self._status: Any = None
         self._is_runs = False
-        self._heads: dict[int, Any] = {}
+        self._heads: dict[int, Head] = {}
         self._numbers: Sequence[int] = ()
         self._step("the row of its keys", self._look_at_keys)
         self._payloads = PayloadCheck(connection, self._notes, codec, self._seal, blobs)
@@ -208,7 +208,7 @@ class RunCheck:
     def _look_at_head(self, row: Any) -> None:
         if head_digest(row._mapping) != row.digest:
             raise StoreDamaged(self._notes.run_id, "the row of the checkpoint was changed", row.number)
-        self._heads[row.number] = row
+        self._heads[row.number] = Head(*(row._mapping[name] for name in Head._fields))
         if self._seal is not None:
             reader = RowReader(self._notes.run_id, row.number, self._codec, self._seal)
             if row.error is not None:
