@@ -14,6 +14,7 @@ from workflow_runner.edge import Edge
 from workflow_runner.errors import Cancelled, ItemTypeError, NodeProtocolError, ReplayDiverged, StateNotCopyable
 from workflow_runner.outbox import Outbox
 from workflow_runner.suspension import Resumption
+from workflow_runner.task import start_task
 
 if TYPE_CHECKING:
     from workflow_runner.arrivals import ArrivalOrder
@@ -143,7 +144,7 @@ class Actor(Outbox):
             self.leave_wait()
             run = self.run
             # A context of its own: that of who wakes it is what another node has set, and a resume would not have that.
-            self.task = task = run.loop.create_task(self._main(), name=self.node_id, context=run.context.copy())
+            self.task = task = start_task(run.loop, self._main(), self.node_id, run.context.copy())
             run.tasks.add(task)
 
     async def _main(self) -> None:

@@ -35,6 +35,7 @@ from workflow_runner.registry import NodeRegistry
 from workflow_runner.rest import rest_of
 from workflow_runner.run import Run
 from workflow_runner.settings import Settings
+from workflow_runner.task import start_task
 from workflow_runner.threads import BodyThread
 
 __all__ = ["Result", "WorkflowRunner", "resume_workflow", "run_workflow"]
@@ -361,7 +362,7 @@ class WorkflowRunner:
         run = Run(plan, info, hooks, self._settings, self._listeners, accept_changed, checkpoint, decisions, whole)
         self._running.add(run)
         # A task of its own: cancelling the caller must take the cut first, not tear the run apart.
-        task = asyncio.get_running_loop().create_task(run.execute(), name=f"workflow-{info.run_id}")
+        task = start_task(run.loop, run.execute(), f"workflow-{info.run_id}")
         cancelled: asyncio.CancelledError | None = None
         try:
             while not task.done():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hookspecs import CheckpointRef, RunStatus, Snapshot
 from workflow_runner.cut import take_cut
 from workflow_runner.events import CheckpointSaved
+from workflow_runner.task import start_task
 
 if TYPE_CHECKING:
     from workflow_runner.actor import Actor
@@ -101,7 +102,7 @@ class Saver:
 
     def start(self) -> None:
         """Begin to serve requests; those made before wait."""
-        self._task = self._run.loop.create_task(self._serve(), name="workflow-saver")
+        self._task = start_task(self._run.loop, self._serve(), "workflow-saver")
 
     def close(self, status: RunStatus | None, reason: str = "", error: str | None = None, node_id: str | None = None) -> None:
         """No more cuts after this one, which is taken now, in this synchronous step; `None` for not even this one."""
