@@ -134,14 +134,32 @@ def make_deep_checker(annotation: Any) -> Checker | None:
 
 
 def unwrap(annotation: Any) -> Any:
-    """The type that `Annotated` and `NewType` stand for."""
+    """The type that `Annotated`, `NewType` and an alias of a `type` statement stand for."""
     while True:
-        if get_origin(annotation) is Annotated:
+        origin = get_origin(annotation)
+        if origin is Annotated:
             annotation = get_args(annotation)[0]
         elif isinstance(annotation, NewType):
             annotation = annotation.__supertype__
+        elif _is_alias(annotation):
+            annotation = annotation.__value__
+        elif _is_alias(origin):
+            annotation = _of_alias(origin, get_args(annotation))
         else:
             return annotation
+
+
+def _is_alias(annotation: Any) -> bool:
+    """Whether it was made by a `type` statement, which came with Python 3.12, or by the class that goes before it."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
+def _of_alias(alias: Any, arguments: tuple[Any, ...]) -> Any:
+    """What an alias with parameters stands for when it is given types for them."""
+    given = dict(zip(alias.__type_params__, arguments, strict=False))
+    value = alias.__value__
+    free = getattr(value, "__parameters__", ())
+    return value[tuple(given.get(each, each) for each in free)] if free else given.get(value, value)
 
 
 def _classes(annotation: Any) -> tuple[tuple[type, ...], tuple[Any, ...]] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Final, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints, overload
 
-from workflow_runner.checker import unwrap
+from workflow_runner.checker import make_checker, unwrap
 from workflow_runner.context import Context
 from workflow_runner.errors import NodeDefinitionError
 from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyValueInvalid
@@ -261,12 +261,26 @@ def _needed(annotation: Any) -> Any:
 
 def _hints(definition: Any, qualname: str) -> dict[str, Any]:
     try:
-        return get_type_hints(definition, include_extras=True)
+        hints = get_type_hints(definition, localns=_local_names(definition), include_extras=True)
+        for name, hint in hints.items():
+            if name != "return":
+                make_checker(hint)  # what a `type` statement names is looked up only now
+        return hints
     except NameError as error:
         raise NodeDefinitionError(
             f"{qualname}: the annotations name something that is not defined in the module: {error}. "
             "Import it there, or define it at the top of the module."
         ) from error
+
+
+def _local_names(definition: Any) -> dict[str, Any] | None:
+    """What annotations as text may name beside what the module has: type parameters, which Python 3.12 does not look for."""
+    is_class = inspect.isclass(definition)
+    owners = reversed(definition.__mro__) if is_class else (definition,)
+    parameters = {each.__name__: each for owner in owners for each in getattr(owner, "__type_params__", ())}
+    if not parameters:
+        return None
+    return {**vars(definition), **parameters} if is_class else parameters
 
 
 def _outputs(outputs: Sequence[str], qualname: str) -> tuple[str, ...]:

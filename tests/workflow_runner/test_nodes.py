@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import pytest
+from typing_extensions import TypeAliasType
 
 from workflow_runner import (
     Context,
@@ -27,6 +28,9 @@ from workflow_runner import (
     WorkflowRunner,
     node,
 )
+from workflow_runner.checker import Mismatch, make_checker
+from workflow_runner.errors import NodeModuleError
+from workflow_runner.registry import load_node_module
 
 
 async def outputs(graph: Graph, **settings: Any) -> dict[str, list[Any]]:
@@ -406,6 +410,59 @@ async def test_a_stream_may_be_left_out(kind: Any) -> None:
     graph.output("one", graph.add(kind, node_id="n1", first=one))
     graph.output("both", graph.add(kind, node_id="n2", first=one, second=two))
     assert await outputs(graph) == {"one": ["n1:ab"], "both": ["n2:abcd"]}
+
+
+Letter = TypeVar("Letter")
+Letters = TypeAliasType("Letters", Stream[str])
+Many = TypeAliasType("Many", list[Letter], type_params=(Letter,))
+Itself = TypeAliasType("Itself", Letter, type_params=(Letter,))
+Teller = TypeAliasType("Teller", Context)
+
+
+async def test_an_alias_is_what_it_stands_for() -> None:
+    @node
+    async def spell(letters: Letters, teller: Teller) -> str:
+        return teller.node_id + ":" + "".join([letter async for letter in letters])
+
+    @node
+    async def put(words: Many[str], last: Itself[str]) -> str:
+        return " ".join([*words, last])
+
+    graph = Graph()
+    words = [graph.add(spell, node_id=name, letters=graph.add(each, values=[name, "x"])) for name in "ab"]
+    graph.output("all", graph.add(put, words=words, last="z"))
+    assert await outputs(graph) == {"all": ["a:ax b:bx z"]}
+    assert make_checker(Many[str]) is not None
+    with pytest.raises(Mismatch):
+        make_checker(Itself[str])(1)  # type: ignore[misc]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax came with Python 3.12")
+def test_type_parameters_and_type_statements(tmp_path: Path) -> None:
+    file = tmp_path / "generics.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from workflow_runner import Node, Stream, node\n"
+        "type Rows[T] = Stream[T]\n"
+        "@node\n"
+        "async def first[T: int](items: Rows[T], others: list[T]) -> T: ...\n"
+        "class Keep[K](Node):\n"
+        "    item: K\n"
+        "    async def process(self): return self.item\n"
+        "class KeepText(Keep[str]):\n"
+        "    note: Keep\n"
+    )
+    _, module = load_node_module(file)
+    assert module.first.__node_type__.streams
+    assert list(module.KeepText.__node_type__.handles) == ["item", "note"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax came with Python 3.12")
+def test_an_alias_of_what_is_not_there_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "unknown.py"
+    file.write_text("from workflow_runner import node\ntype Money = Decimal\n@node\nasync def pay(x: Money | None): ...\n")
+    with pytest.raises(NodeModuleError, match=r"'Decimal' is not defined\. Import it there"):
+        load_node_module(file)
 
 
 async def test_a_generator_without_a_consumer_left_is_closed() -> None:
