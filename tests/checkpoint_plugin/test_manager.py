@@ -351,7 +351,7 @@ async def test_a_fork_does_not_use_what_its_parent_has_open(store_url: str) -> N
         process = forked.Process(target=_fork, args=(manager, store_url, told))
         process.start()
         try:
-            assert "open it here" in (await asyncio.to_thread(told.get, timeout=20)).lower()
+            assert "of which this one is a fork" in await asyncio.to_thread(told.get, timeout=20)
             saved = await asyncio.to_thread(told.get, timeout=20)
             await asyncio.to_thread(process.join, 20)
             assert process.exitcode == 0
