@@ -88,7 +88,13 @@ def _sqlite(url: str, place: str, query: dict[str, str]) -> Location:
         hint = f" Did you mean {near[0]!r}?" if near else " Leave it out; busy_seconds is known."
         raise StoreUrlInvalid(f"{_shown(url)!r} names no store: SQLite has no parameter {name!r}.{hint}")
     shown = f"sqlite://{place}"
-    return Location("sqlite", url, Path(os.path.abspath(place[1:])), shown, limits=limits)
+    try:
+        path = Path(os.path.abspath(place[1:]))
+    except FileNotFoundError:
+        raise StoreUrlInvalid(
+            f"{shown!r} names a file in the current folder, which was deleted. Go to another one, or give the whole path."
+        ) from None
+    return Location("sqlite", url, path, shown, limits=limits)
 
 
 def _postgresql(url: str, dsn: str) -> Location:

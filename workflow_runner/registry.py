@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -131,7 +132,7 @@ def _load_file(path: Path) -> ModuleType:
     except OSError as error:
         raise NodeModuleError(f"node file {str(path)!r} cannot be read: {error.strerror}. Check the path.") from error
     resolved = path.resolve()
-    key = f"_workflow_nodes_{hashlib.blake2b(str(resolved).encode(), digest_size=8).hexdigest()}_{path.stem}"
+    key = f"_workflow_nodes_{hashlib.blake2b(os.fsencode(resolved), digest_size=8).hexdigest()}_{path.stem}"
     with LOADING:
         return _load_once(path, resolved, key)
 

@@ -159,6 +159,16 @@ async def test_an_unreachable_server_is_named_without_its_password() -> None:
     await store.close()
 
 
+def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(StoreUrlInvalid, match="current folder, which was deleted"):
+        locate("sqlite:///checkpoints.db")
+    assert locate("sqlite:////x/y.db").path == Path("/x/y.db")
+
+
 async def test_a_commit_to_a_file_is_on_the_disk(tmp_path: Path) -> None:
     store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from workflow_runner import (
     WorkflowRunner,
     node,
 )
+from workflow_runner.registry import NodeRegistry
 
 HERE = sys.modules[__name__]
 
@@ -322,6 +324,16 @@ async def test_a_file_is_named_by_its_stem(tmp_path: Path) -> None:
     assert (await WorkflowRunner(nodes=[str(path)]).run(made)).outputs == {"o": [1]}
     assert sys.path == before
     assert "my_nodes" not in sys.modules
+
+
+def test_a_file_may_lie_in_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"a\xff")
+    try:
+        folder.mkdir()
+    except OSError:  # a file system that takes names of another kind only
+        pytest.skip("no folder can have such a name here")
+    (folder / "odd.py").write_text("from workflow_runner import node\n@node\nasync def one() -> int: return 1\n")
+    assert NodeRegistry([folder / "odd.py"]).find("odd.one") is not None
 
 
 def test_a_file_is_loaded_once_for_all_threads(tmp_path: Path) -> None:
