@@ -27,12 +27,15 @@ def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[st
     Returns:
         The number of the first.
     """
-    make = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(EVENT_HEAD)
-    new = make.values(run_id=run_id, next_seq=len(rows))
-    taken = new.on_conflict_do_update(
-        index_elements=["run_id"], set_={"next_seq": EVENT_HEAD.c.next_seq + new.excluded.next_seq}
-    ).returning(EVENT_HEAD.c.next_seq)
-    first = int(connection.execute(taken).scalar_one()) - len(rows)
+    in_one = connection.dialect.name == "postgresql"
+    new = (postgresql if in_one else sqlite).insert(EVENT_HEAD).values(run_id=run_id, next_seq=len(rows))
+    take = new.on_conflict_do_update(index_elements=["run_id"], set_={"next_seq": EVENT_HEAD.c.next_seq + new.excluded.next_seq})
+    if in_one:
+        taken = connection.execute(take.returning(EVENT_HEAD.c.next_seq))
+    else:  # SQLite has RETURNING since 3.35, and some systems have 3.26
+        connection.execute(take)
+        taken = connection.execute(select(EVENT_HEAD.c.next_seq).where(EVENT_HEAD.c.run_id == run_id))
+    first = int(taken.scalar_one()) - len(rows)
     connection.execute(INSERT, [{"run_id": run_id, "seq": seq, **row} for seq, row in enumerate(rows, first)])
     return first
 

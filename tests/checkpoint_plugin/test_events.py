@@ -6,9 +6,10 @@ import asyncio
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Engine, event, update
 
 from checkpoint_plugin import EventLogger, batching, events
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable, WriterStopped
@@ -179,6 +180,26 @@ async def test_what_cannot_be_stored_is_refused_at_once(store_url: str) -> None:
         assert await log.events() == []
     with pytest.raises(ValueNotStorable):
         EventLogger("")
+
+
+async def test_an_old_sqlite_is_asked_for_what_it_knows(tmp_path: Path) -> None:
+    """RETURNING came with 3.35; systems that are kept for long have 3.26."""
+    asked: list[str] = []
+
+    def hear(connection: object, cursor: object, statement: str, *others: object) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", hear)
+    try:
+        async with EventLogger("r", f"sqlite:///{tmp_path}/events.db") as log:
+            for _ in range(2):
+                await log.log("note")
+                await log.flush()
+            assert [e.seq for e in await log.events()] == [0, 1]
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+    assert any("event_head" in statement for statement in asked)
+    assert not [statement for statement in asked if "RETURNING" in statement]
 
 
 async def test_odd_ids_do_not_meet(store_url: str) -> None:
