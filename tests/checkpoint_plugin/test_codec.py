@@ -360,8 +360,12 @@ def test_a_name_in_the_bytes_imports_nothing_and_opens_nothing() -> None:
 
 
 def test_a_path_that_its_text_does_not_give_back_is_refused() -> None:
+    path = PureWindowsPath("./c:x")
+    if sys.version_info >= (3, 12):  # its text does
+        assert decode(encode(path, place)) == path
+        return
     with pytest.raises(ValueNotStorable, match="means another path"):
-        encode(PureWindowsPath("./c:x"), place)
+        encode(path, place)
 
 
 class Mute:

@@ -360,7 +360,7 @@ def test_fields_that_were_added_have_their_defaults() -> None:
         (Point, Point(1), namedtuple("Thing", "x"), "has no field 'y' any more"),
         (Box[int], Box[int](content=1), pydantic.create_model("Thing"), "has no field 'content' any more"),
         (Order, Order(), pydantic.create_model("Thing", number=(int, 1), rows=(list[int], [])), "no private attribute '_seen'"),
-        (Price, Price(1), make_dataclass("Thing", ["amount", "currency", "new"]), "'new' of types.Thing is newer"),
+        (Price, Price(1), make_dataclass("Thing", ["amount", "currency", "new"]), "Thing is newer than the value"),
         (Colour, Colour.BLUE, enum.Enum("Thing", ["RED"]), "has no member 'BLUE' any more"),
     ],
     ids=["dataclass", "tuple", "model", "private", "added", "enum"],
