@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, String, and_, bindparam, func, select, tuple_
 
+from checkpoint_plugin.batches import batches
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.bounds import check_number, no_checkpoint
 from checkpoint_plugin.completed import Blocks
@@ -29,8 +30,6 @@ from checkpoint_plugin.sealing import Seal
 
 __all__ = ["fetch_blocks", "fetch_head", "fetch_nodes", "fetch_segments", "load_payloads"]
 
-BATCH: Final = 10_000
-"""Values in one IN list: below the limits of both databases."""
 FEW: Final = 8
 """Numbers of checkpoints among which the rows of nodes are looked for one by one."""
 RUN: Final = bindparam("run", type_=String)
@@ -95,12 +94,12 @@ def _fetch_older(connection: Connection, run_id: str, wanted: Mapping[str, int])
     """The rows of nodes of which each has the number that is named."""
     numbers = sorted(set(wanted.values()))
     if len(numbers) > FEW:
-        return fetch_tuples(
-            connection, _rows_by_pair(), {"run": run_id, "pairs": [(n, node_id) for node_id, n in wanted.items()]}
-        )
+        pairs = [(number, node_id) for node_id, number in wanted.items()]
+        parts = batches(connection, pairs, columns=2)
+        return [row for part in parts for row in fetch_tuples(connection, _rows_by_pair(), {"run": run_id, "pairs": part})]
     # SQLite finds each by its key; with pairs it looks at all rows of a number, which may be those of the whole run.
     found: list[Any] = []
-    for batch in _batches(sorted(wanted)):
+    for batch in batches(connection, sorted(wanted)):
         found += fetch_tuples(connection, _rows_by_parts(), {"run": run_id, "numbers": numbers, "node_ids": batch})
     return [row for row in found if wanted[row[0]] == row[1]]
 
@@ -118,7 +117,7 @@ def load_payloads(
     columns = (table.digest, table.encoding, table.size, table.body, table.series, table.series_end, table.blob)
     of_run = select(*columns).where(PAYLOAD.c.run_id == run_id)
     found: dict[bytes, PayloadRow] = {}
-    for batch in _batches(sorted(digests)):
+    for batch in batches(connection, sorted(digests)):
         for digest, encoding, size, body, *series in connection.execute(of_run.where(PAYLOAD.c.digest.in_(batch))):
             body, digest = column_bytes(body), column_bytes(digest)
             found[digest] = PayloadRow(digest, encoding, len(body) if size is None else size, body, *series)
@@ -129,16 +128,12 @@ def load_payloads(
     part = PAYLOAD_SEGMENT.c
     parts = select(part.series, part.start, part.size, part.encoding, part.body).where(part.run_id == run_id)
     segments: list[SegmentRow] = []
-    for batch in _batches(sorted(ends)):
-        rows = connection.execute(parts.where(part.series.in_(batch), part.start < max(ends[series] for series in batch)))
+    for some in batches(connection, sorted(ends)):
+        rows = connection.execute(parts.where(part.series.in_(some), part.start < max(ends[series] for series in some)))
         segments += [
             SegmentRow(series, start, size, encoding, column_bytes(body)) for series, start, size, encoding, body in rows
         ]
     return PayloadReader(found, segments, seal, None if blobs is None else partial(blobs.read, run_id))
-
-
-def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (wanted[first : first + BATCH] for first in range(0, len(wanted), BATCH))
 
 
 @cache

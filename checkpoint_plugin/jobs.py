@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.batches import batches
 from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.compiled import Compiled
@@ -37,8 +38,6 @@ KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "created_at", "versi
 """Columns that a save of a job leaves alone: they belong to whoever writes checkpoints."""
 CHANGES: Final = 10
 QUESTION: Final = "a question for runs"
-BATCH: Final = 10_000
-"""Values in one IN list: below the limits of both databases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class JobRepository:
         asked = [run_id for run_id in run_ids if is_storable_text(run_id)]
 
         def work(connection: Connection) -> dict[str, Job]:
-            parts = (asked[first : first + BATCH] for first in range(0, len(asked), BATCH))
+            parts = batches(connection, asked)
             rows = (row for part in parts for row in connection.execute(JOBS.where(JOB.c.id.in_(part))))
             return {row.id: _job(store, connection, row) for row in rows}
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
+from checkpoint_plugin.batches import batches
 from checkpoint_plugin.blob_name import BlobName
 from checkpoint_plugin.blob_sweep import fetch_names, named
 from checkpoint_plugin.damage import column_bytes, telling_damage
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pruned", "prune_run", "prune_runs", "stored_bytes"]
 
-BATCH: Final = 1_000
 DIGEST_SIZE: Final = 32
 WEIGHED: Final[Sequence[tuple[Table, tuple[str, ...]]]] = (
     (PAYLOAD, ("body",)),
@@ -171,7 +171,7 @@ def prune_run(connection: Connection, run_id: str, rules: Retention, now: dateti
         return Pruned(run_id, (), False, 0)
     before = stored_bytes(connection, run_id)
     connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(generation=LEASE.c.generation + 1))
-    for batch in _batches(gone):
+    for batch in batches(connection, gone):
         connection.execute(delete(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id, CHECKPOINT.c.number.in_(batch)))
     _delete_rows(connection, run_id, [row.number for row in rows if row.number in kept])
     blobs = _delete_payloads(connection, run_id)
@@ -232,7 +232,7 @@ def _delete_payloads(connection: Connection, run_id: str) -> Sequence[BlobName]:
     stored = connection.execute(select(PAYLOAD.c.digest, PAYLOAD.c.blob).where(PAYLOAD.c.run_id == run_id))
     unneeded = [(column_bytes(digest), blob) for digest, blob in stored if column_bytes(digest) not in mentioned]
     gone = [digest for digest, _ in unneeded]
-    for batch in _batches(gone):
+    for batch in batches(connection, gone):
         connection.execute(delete(PAYLOAD).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.digest.in_(batch)))
     _delete_segments(connection, run_id)
     return named(run_id, (blob for _, blob in unneeded if blob is not None))
@@ -271,7 +271,3 @@ def _drop(connection: Connection, run_id: str) -> None:
     ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run_id))
     connection.execute(delete(JOB).where(JOB.c.id == run_id))
-
-
-def _batches(wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (wanted[first : first + BATCH] for first in range(0, len(wanted), BATCH))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, select, type_coerce, update
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.types import NullType
 
+from checkpoint_plugin.batches import batches
 from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.damage import telling_damage
@@ -47,7 +48,6 @@ __all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "load_record", "make_read
 
 BARE: Final = "manager"
 """The `execution_strategy` of a run whose row a manager made, not a runner."""
-BATCH: Final = 10_000
 LOADS: Final = 10
 
 
@@ -191,7 +191,7 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
 
         def work(connection: Connection) -> list[Any]:
             query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
-            parts = (changed[first : first + BATCH] for first in range(0, len(changed), BATCH))
+            parts = batches(connection, changed)
             return [row for ids in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(ids)))]
 
         with telling_damage(run_id, "a row of it"):

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from sqlalchemy import Connection, select
 
 from checkpoint_plugin.access import StoreAccess
+from checkpoint_plugin.batches import batches
 from checkpoint_plugin.batching import BatchWriter
 from checkpoint_plugin.definition import check_node_id, is_storable_text
 from checkpoint_plugin.errors import FieldInvalid, StoreMissing, WriterStopped
@@ -28,8 +29,6 @@ from hookspecs import LeaseLost, dumps_tagged
 __all__ = ["UNSET", "StateManager", "StateStats", "Unset"]
 
 STOP_SECONDS: Final = 10.0
-MOST_NODES: Final = 10_000
-"""In one IN list: below the limits of both databases."""
 TIMES: Final = {
     "scheduled": "scheduled_at",
     "running": "started_at",
@@ -329,7 +328,7 @@ class _Batch:
         seal = self._keys.find(connection, self._run_id)
         node_ids = [update.node_id for update in self._updates]
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id)
-        parts = (node_ids[first : first + MOST_NODES] for first in range(0, len(node_ids), MOST_NODES))
+        parts = batches(connection, node_ids)
         found = (row for part in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(part))))
         known = {row.node_id: dict(row._mapping) for row in found}
         rows = []

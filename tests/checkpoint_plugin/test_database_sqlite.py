@@ -20,12 +20,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from checkpoint_plugin import CheckpointManager, JobRepository
+from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.location import locate
+from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.sqlite import create_file
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_store import cut, definition
+from workflow_runner import Context, Graph, WorkflowRunner, node
 
 WRITER = (sys.executable, "-m", "tests.checkpoint_plugin.run_writer")
 PROCESSES = 4
@@ -324,3 +329,43 @@ def test_who_makes_a_file_that_a_thread_has_just_made_leaves_its_locks_alone(pat
         other = f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0, isolation_level=None).execute('BEGIN IMMEDIATE')"
         told = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, timeout=20, check=False)
     assert "database is locked" in told.stderr
+
+
+@node
+async def large(n: int) -> str:
+    return f"{n:>5}" * 600
+
+
+@node
+async def waits(texts: list[str], context: Context) -> int:
+    await context.suspend("wait")
+    return len(texts)
+
+
+async def test_a_library_that_takes_999_values_a_statement(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQLite before 3.32 does."""
+    connect = sqlite3.connect
+
+    def limited(*arguments: Any, **more: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **more)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", limited)
+    graph = Graph(enable={"checkpoint": {"url": url, "every_firing": True}})
+    texts = [graph.add(large, node_id=f"n{number}", n=number) for number in range(1_200)]
+    graph.output("count", graph.add(waits, node_id="w", texts=texts))
+    assert (await WorkflowRunner().run(graph, run_id="r")).status == "suspended"
+    assert (await WorkflowRunner().resume("r", graph=graph, url=url, updates={"w": None})).outputs == {"count": [1_200]}
+    names = [f"n{number}" for number in range(1_200)]
+    async with CheckpointManager("by hand", enabled=True, url=url) as manager:
+        for round_ in range(2):
+            await manager.save_checkpoint(None, names, outputs={name: {"o": f"{name} {round_} " * 200} for name in names})
+        data = await CheckpointManager("by hand", enabled=True, url=url).restore_checkpoint()
+    assert data is not None
+    assert data.completed_nodes == set(names)
+    assert len(await JobRepository(url).get_many(["r", *names])) == 1
+    store = Store(locate(url), create=False)
+    assert {len(pruned.checkpoints) > 0 for pruned in await prune_runs(store, Retention(keep_last=1))} == {True}
+    assert not (await check_store(store)).all_findings
+    await store.close()
