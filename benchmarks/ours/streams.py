@@ -16,13 +16,13 @@ POLICIES: dict[str, dict[str, Any]] = {"explicit": {"explicit": True}, "seconds"
 
 
 async def run_stream(request: Request) -> dict[str, float]:
-    """Measure it."""
+    """Measure it, with the store connected, as in W1."""
     graph = pipeline(request.size, streaming="streaming" in request.variant)
-    runner = WorkflowRunner()
     enable: dict[str, Any] = {}
-    await prepare(request.store)
     if request.mode != "off":
         enable = {"checkpoint": {**POLICIES[request.mode], "url": request.store}}
-    seconds, result = await clocked(lambda: runner.run(graph, enable=enable))
+    async with WorkflowRunner() as runner:
+        await prepare(request.store, runner)
+        seconds, result = await clocked(lambda: runner.run(graph, enable=enable))
     assert len(result.outputs["end"]) == request.size
     return {"seconds": seconds}
