@@ -51,7 +51,7 @@ PROGRAM = """
             calls += 1
 
     def audit(event, arguments):
-        if watching and (event in ("open", "socket.__new__", "_thread.start_new_thread", "sqlite3.connect") or event == "import"):
+        if watching and event.startswith(("open", "socket.__new__", "_thread.start_", "sqlite3.connect", "import")):
             watching.append(event + ": " + str(arguments[0]))
 
     async def main():
