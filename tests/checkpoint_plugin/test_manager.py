@@ -8,6 +8,7 @@ import multiprocessing
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from checkpoint_plugin import (
     create_checkpoint_hook,
     restore_checkpoint_hook,
 )
+from checkpoint_plugin import manager as manager_module
 from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.holder import Holder
@@ -839,6 +841,17 @@ async def test_what_is_made_once_is_made_when_a_manager_is_opened(store_url: str
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[], 0]
+
+
+async def test_a_manager_that_cannot_be_opened_leaves_no_thread(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(kind: str) -> None:
+        raise MemoryError(kind)
+
+    monkeypatch.setattr(manager_module, "_load", fail)
+    with pytest.raises(MemoryError):
+        async with CheckpointManager("r", enabled=True, url=store_url):
+            raise AssertionError("it is open")
+    assert not [thread for thread in threading.enumerate() if thread.name == "workflow-checkpoint"]
 
 
 FIRST_SAVES = """
