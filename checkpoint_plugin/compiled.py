@@ -1,21 +1,27 @@
-"""A statement that was compiled once: SQLAlchemy takes longer to make a statement than a database to run it."""
+"""Statements that were compiled once: SQLAlchemy takes longer to make a statement than a database to run it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from itertools import chain, islice
 from operator import itemgetter
+from sqlite3 import SQLITE_LIMIT_VARIABLE_NUMBER, Connection
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, DateTime, Dialect, TypeDecorator
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Compiled"]
+__all__ = ["Compiled", "Inserts"]
 
 Processor = Callable[[Any], Any]
-AS_TEXT: Final = 26
-"""Characters of a time on SQLite, where the zone is left out: all are UTC."""
+ROW: Final = re.compile(r"VALUES (\([^()]*\))")
+"""Where the statement of a row has its values."""
+ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Of how many rows SQLite has a statement: more would not be faster."""
+TO_MINUTES: Final = 16
+"""Characters of a time up to its minutes."""
 
 
 class Compiled:
@@ -25,7 +31,7 @@ class Compiled:
         statement: any statement of SQLAlchemy.
         dialect: for which.
         names: of its parameters, in the order in which values are given.
-        shared: how many of the first are the same for all rows; see `rows`.
+        shared: how many of the first are the same for all rows, where there are many.
     """
 
     def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str], shared: int = 0) -> None:
@@ -44,8 +50,6 @@ class Compiled:
             processor = _processor(compiled.binds[name].type, dialect)
             if processor is not None:
                 self._processors.append((place, processor))
-        self._of_shared = [(place, processor) for place, processor in self._processors if place < shared]
-        self._of_rows = [(place, processor) for place, processor in self._processors if place >= shared]
 
     def parameters(self, values: Iterable[Any]) -> tuple[Any, ...]:
         """Values as the statement takes them."""
@@ -55,13 +59,57 @@ class Compiled:
                 given[place] = processor(value)
         return self._pick(given)
 
-    def rows(self, shared: Sequence[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """As `parameters` for many rows, whose first values are the same; made one by one, as a driver takes them."""
+
+class Inserts(Compiled):
+    """An insert of any number of rows into SQLite, in as few statements as there are bits in it.
+
+    The driver lets other threads go on while a statement is executed, and waits for its turn after it. `executemany` does so
+    at each row, which takes 3 µs alone, and ten times as long beside an event loop that is busy.
+    """
+
+    def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str], shared: int = 0) -> None:
+        super().__init__(statement, dialect, names, shared)
+        found = ROW.search(self.sql)
+        assert found is not None
+        self._values = found[1].count("?")
+        assert self._values == self.sql.count("?"), "only its rows have values"
+        before, after = self.sql[: found.end()], self.sql[found.end() :]
+        self._many = [(rows, f"{before}{f', {found[1]}' * (rows - 1)}{after}") for rows in ROWS]
+        self._of_rows = [(place, processor) for place, processor in self._processors if place >= shared]
+        self._of_shared = [(place, processor) for place, processor in self._processors if place < shared]
+
+    def execute(
+        self, connection: Connection, shared: Sequence[Any], rows: Sequence[tuple[Any, ...]], *, one_by_one: bool
+    ) -> None:
+        """Insert rows.
+
+        Args:
+            connection: in a transaction.
+            shared: the first values of all of them.
+            rows: the others of each.
+            one_by_one: where they are so large that the driver shall not copy many of them at once.
+        """
+        given = self._rows(shared, rows)
+        if one_by_one or len(rows) == 1:
+            connection.executemany(self.sql, given)
+            return
+        left, most = len(rows), connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // self._values
+        for many, sql in self._many:
+            while many <= min(left, most):
+                connection.execute(sql, tuple(chain.from_iterable(islice(given, many))))
+                left -= many
+
+    def _rows(self, shared: Sequence[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """As `parameters` for each of them; made one after the other, as they are taken."""
         head = list(shared)
         for place, processor in self._of_shared:
             if head[place] is not None:
                 head[place] = processor(head[place])
         constants, processors, pick = self._constants, self._of_rows, self._pick
+        if not processors:
+            for row in rows:
+                yield pick([*head, *row, *constants])
+            return
         for row in rows:
             given = [*head, *row, *constants]
             for place, processor in processors:
@@ -81,14 +129,23 @@ def _processor(kind: Any, dialect: Dialect) -> Processor | None:
     return processor
 
 
-@lru_cache(maxsize=64)
+_minute: tuple[tuple[int, int, int, int, int], str] = (0, 0, 0, 0, 0), ""
+"""The last minute that was asked for, and its text."""
+
+
 def _time_as_text(moment: datetime) -> str:
     """A time as SQLAlchemy writes it on SQLite, which takes it nine microseconds: three times a row were most of a row.
 
-    That of a save stands in most of its rows.
+    Those of a save are nearly all of one minute, whose text is half of the work.
     """
+    global _minute
     if moment.tzinfo is not UTC:
         if moment.utcoffset() is None:
             raise ValueError(f"{moment} has no time zone, and could be any moment. Use datetime.now(UTC).")
         moment = moment.astimezone(UTC)
-    return moment.isoformat(" ", "microseconds")[:AS_TEXT]
+    minute = moment.minute, moment.hour, moment.day, moment.month, moment.year
+    known, text = _minute
+    if known != minute:
+        text = moment.isoformat(" ", "minutes")[:TO_MINUTES]
+        _minute = minute, text
+    return "%s:%02d.%06d" % (text, moment.second, moment.microsecond)  # noqa: UP031 - half again as fast as the new way

@@ -28,7 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from checkpoint_plugin.compiled import Compiled
+from checkpoint_plugin.compiled import Compiled, Inserts
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -124,11 +124,11 @@ class SqliteStatements:
     def __init__(self) -> None:
         dialect = pysqlite.dialect()
         self.advance = Compiled(_advance(), dialect, FENCE)
-        self.many: dict[str, Compiled] = {}
+        self.many: dict[str, Inserts] = {}
         for name, rows in MANY.items():
             values: dict[str, Any] = {column: bindparam(column) for column in (*rows.shared, *rows.columns)}
             statement = _adding(sqlite.insert(rows.table).values({**values, **_fixed(rows)}), name)
-            self.many[name] = Compiled(statement, dialect, (*rows.shared, *rows.columns), shared=len(rows.shared))
+            self.many[name] = Inserts(statement, dialect, (*rows.shared, *rows.columns), len(rows.shared))
         head: dict[str, Any] = {name: bindparam(given) for name, given in zip(ONE, HEAD, strict=True)}
         self.checkpoint = Compiled(sqlite.insert(CHECKPOINT).values(head), dialect, HEAD)
         self.job = Compiled(_job_update(bindparam("run_id")), dialect, ("run_id", *JOB_VALUES))

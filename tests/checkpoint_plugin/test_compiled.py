@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,7 +12,7 @@ import pytest
 from sqlalchemy import bindparam, insert
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from checkpoint_plugin.compiled import Compiled
+from checkpoint_plugin.compiled import Compiled, Inserts
 from checkpoint_plugin.models import RUN_NODE_STATE
 
 COLUMNS = ("run_id", "updated_at", "node_id", "status", "started_at", "retryable")
@@ -44,10 +46,18 @@ def theirs(value: Any) -> Any:
 def test_times_are_written_as_sqlalchemy_writes_them(moment: datetime | None) -> None:
     values = ("r", NOON, "n", "idle", moment, True)
     expected = {"started_at": theirs(moment), "updated_at": theirs(NOON)}
-    statement = compiled()
-    told = statement.parameters(values)
+    told = compiled().parameters(values)
     assert set(expected.values()) <= set(told)
-    assert list(statement.rows(values[:2], [values[2:]])) == [told]
+    assert stored([values]) == [told]
+
+
+@pytest.mark.parametrize("part", ["year", "month", "day", "hour", "minute", "second", "microsecond"])
+def test_a_time_is_not_taken_for_the_one_before_it(part: str) -> None:
+    """Two that differ in one part alone, one after the other: what is remembered of the first is of no use to the second."""
+    other = NOON.replace(**{part: 9})  # type: ignore[arg-type]
+    moments = [NOON, other, NOON, other]
+    told = [compiled().parameters(("r", moment, "n", "idle", moment, True)) for moment in moments]
+    assert [set(row) >= {theirs(moment)} for row, moment in zip(told, moments, strict=True)] == [True] * 4
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
@@ -55,7 +65,44 @@ def test_a_time_without_a_zone_is_refused() -> None:
         compiled().parameters(("r", NOON.replace(tzinfo=None), "n", "idle", None, True))
 
 
-def test_rows_with_what_they_share_are_as_one_by_one() -> None:
-    statement = compiled()
-    rows = [(f"n{number}", "running", None if number % 2 else NOON, bool(number % 3)) for number in range(6)]
-    assert list(statement.rows(("r", NOON), rows)) == [statement.parameters(("r", NOON, *row)) for row in rows]
+def inserted(rows: Sequence[tuple[Any, ...]], *, most: int = 10_000, one_by_one: bool = False) -> tuple[list[Any], list[str]]:
+    """What is in the table then, and the statements that were executed; `most` values are the connection's limit."""
+    statement = insert(RUN_NODE_STATE).values({name: bindparam(name) for name in COLUMNS})
+    told: list[str] = []
+    with sqlite3.connect(":memory:") as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
+        inserts = Inserts(statement, pysqlite.dialect(), COLUMNS, shared=2)
+        connection.execute(inserts.sql.partition(" VALUES ")[0].replace("INSERT INTO", "CREATE TABLE"))
+        connection.set_trace_callback(lambda sql: told.append(sql) if sql.startswith("INSERT") else None)
+        inserts.execute(connection, rows[0][:2], [row[2:] for row in rows], one_by_one=one_by_one)
+        found = connection.execute("SELECT * FROM run_node_state ORDER BY rowid").fetchall()
+    connection.close()
+    return found, told
+
+
+def stored(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return inserted(rows)[0]
+
+
+def rows_of(many: int) -> list[tuple[Any, ...]]:
+    return [("r", NOON, f"n{number}", "running", None if number % 2 else NOON, bool(number % 3)) for number in range(many)]
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 7, 255, 256, 700])
+def test_rows_with_what_they_share_are_as_one_by_one(many: int) -> None:
+    """In order, and in as few statements as the number has bits: the thread that executes them waits for its turn after each."""
+    rows = rows_of(many)
+    found, told = inserted(rows)
+    assert found == [compiled().parameters(row) for row in rows] == inserted(rows, one_by_one=True)[0]
+    assert len(told) == many // 256 + (many % 256).bit_count()
+
+
+def test_as_many_rows_at_once_as_the_library_takes() -> None:
+    rows = rows_of(100)
+    found, told = inserted(rows, most=len(compiled().parameters(rows[0])) * 40 + 1)
+    assert found == stored(rows)
+    assert len(told) == 4, "32, 32, 32 and 4"
+
+
+def test_large_rows_are_given_to_the_driver_one_by_one() -> None:
+    assert len(inserted(rows_of(100), one_by_one=True)[1]) == 100
