@@ -11,7 +11,7 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.definition import json_text, storable_text
 from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
 from checkpoint_plugin.status import NODE_STATUSES
-from hookspecs import NodeSnapshot, TaggedValueError, loads_tagged, to_tagged
+from hookspecs import NodeDraft, NodeSnapshot, TaggedValueError, loads_tagged, to_tagged
 
 __all__ = ["NodeRecord", "pack_values", "read_record", "shown_values", "unpack_values"]
 
@@ -39,15 +39,14 @@ class NodeRecord(NamedTuple):
 
     def snapshot(self, node_id: str) -> NodeSnapshot:
         """As a cut holds it."""
-        return NodeSnapshot(
-            node_id,
-            self.status,  # type: ignore[arg-type]  # checked where it came from
-            attempt=self.attempt,
-            state=self.values,
-            error=self.error,
-            started_at=self.started_at,
-            ended_at=self.ended_at,
-        )
+        draft = NodeDraft()
+        draft.node_id, draft.status, draft.attempt, draft.error = node_id, self.status, self.attempt, self.error
+        draft.state, draft.started_at, draft.ended_at = self.values, self.started_at, self.ended_at
+        draft.firing = draft.commits = draft.emitted = 0
+        draft.arguments = draft.latest = draft.suspension = None
+        draft.taken = draft.inbox = draft.order = draft.collected = ()
+        draft.source = ""
+        return draft.frozen()
 
     def told(self, node_id: str, codec: Codec) -> NodeStateSnapshot:
         """As callers see it."""

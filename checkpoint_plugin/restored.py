@@ -17,7 +17,7 @@ from checkpoint_plugin.row_shape import are_refs, is_bare, is_row
 from checkpoint_plugin.rows import FIELDS, THEMSELVES
 from checkpoint_plugin.sealing import PLAIN, Seal, completed_place, items_place, node_place
 from checkpoint_plugin.suspensions import mentioned_in, read_suspension
-from hookspecs import EdgeSnapshot, NodeSnapshot
+from hookspecs import EdgeSnapshot, NodeDraft, NodeSnapshot
 
 __all__ = ["RowReader", "mentioned_in_refs"]
 
@@ -153,35 +153,26 @@ class RowReader:
             raise StoreDamaged(self.run_id, what, self.number)
         status, attempt, firing, commits, state, arguments, taken, emitted, latest, inbox, order, _, source, error, *rest = row
         started_at, ended_at, *more = rest
+        draft = NodeDraft()
+        draft.node_id, draft.status, draft.attempt, draft.firing, draft.commits = node_id, status, attempt, firing, commits
+        draft.emitted, draft.collected, draft.source = emitted, items, source
+        draft.error = None if error is None else error.decode("utf-8", "surrogatepass")
+        draft.started_at, draft.ended_at = _read_time(started_at), _read_time(ended_at)
         if is_bare(row):
-            told = None if error is None else error.decode("utf-8", "surrogatepass")
-            times = _read_time(started_at), _read_time(ended_at)
-            return NodeSnapshot(
-                node_id, status, attempt, firing, commits, None, None, (), emitted, None, (), (), items, source, told, *times
-            )
+            draft.state = draft.arguments = draft.latest = draft.suspension = None
+            draft.taken = draft.inbox = draft.order = ()
+            return draft.frozen()
         waits = more[0] if more else None
-        return NodeSnapshot(
-            node_id=node_id,
-            status=status,
-            attempt=attempt,
-            firing=firing,
-            commits=commits,
-            state=self.value(state, where),
-            arguments=None if arguments is None else {name: self.value(ref, where) for name, ref in arguments},
-            taken=[(edge, self.value(ref, where)) for edge, ref in taken],
-            emitted=emitted,
-            latest=None if latest is None else {edge: self.value(ref, where) for edge, ref in latest},
-            inbox=tuple(
-                EdgeSnapshot(edge, tuple([self.value(ref, where) for ref in refs]), ended) for edge, refs, ended in inbox
-            ),
-            order=tuple(order),
-            collected=items,
-            source=source,
-            error=None if error is None else error.decode("utf-8", "surrogatepass"),
-            started_at=_read_time(started_at),
-            ended_at=_read_time(ended_at),
-            suspension=None if waits is None else read_suspension(waits, lambda ref: self.value(ref, where)),
+        draft.state = self.value(state, where)
+        draft.arguments = None if arguments is None else {name: self.value(ref, where) for name, ref in arguments}
+        draft.taken = [(edge, self.value(ref, where)) for edge, ref in taken]
+        draft.latest = None if latest is None else {edge: self.value(ref, where) for edge, ref in latest}
+        draft.inbox = tuple(
+            EdgeSnapshot(edge, tuple([self.value(ref, where) for ref in refs]), ended) for edge, refs, ended in inbox
         )
+        draft.order = tuple(order)
+        draft.suspension = None if waits is None else read_suspension(waits, lambda ref: self.value(ref, where))
+        return draft.frozen()
 
 
 def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:

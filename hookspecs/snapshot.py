@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 __all__ = [
     "CheckpointChoice",
     "CheckpointRef",
+    "EdgeDraft",
     "EdgeSnapshot",
+    "NodeDraft",
     "NodeSnapshot",
     "NodeStatus",
     "Prefix",
@@ -84,6 +86,20 @@ class EdgeSnapshot:
     ended: bool
 
 
+class EdgeDraft:
+    """An `EdgeSnapshot` in the making; see `NodeDraft`."""
+
+    __slots__ = EdgeSnapshot.__slots__
+    if TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any, /) -> None: ...
+
+    def frozen(self) -> EdgeSnapshot:
+        """What it becomes; nothing is copied, and from then on nothing of it can be set."""
+        self.__class__ = EdgeSnapshot  # type: ignore[assignment]
+        return cast("EdgeSnapshot", self)
+
+
 @dataclass(frozen=True, slots=True)
 class Suspension:
     """What a suspended node waits for.
@@ -152,6 +168,23 @@ class NodeSnapshot:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     suspension: Suspension | None = None
+
+
+class NodeDraft:
+    """A `NodeSnapshot` in the making, for who makes thousands at once: a field costs a seventh of what a frozen class takes.
+
+    It has no defaults: set every field.
+    """
+
+    __slots__ = NodeSnapshot.__slots__
+    if TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any, /) -> None: ...
+
+    def frozen(self) -> NodeSnapshot:
+        """What it becomes; nothing is copied, and from then on nothing of it can be set."""
+        self.__class__ = NodeSnapshot  # type: ignore[assignment]
+        return cast("NodeSnapshot", self)
 
 
 @dataclass(frozen=True, slots=True)

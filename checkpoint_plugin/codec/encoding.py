@@ -114,7 +114,10 @@ def _is_plain(value: Any, depth: int, room: list[int]) -> bool:
             raise _NoRoom
     if LEAVES.issuperset(map(type, items)):
         return True
-    return all(type(item) in LEAVES or _is_plain(item, depth + 1, room) for item in items)
+    for item in items:  # noqa: SIM110 - a generator would cost as much as a small value
+        if type(item) not in LEAVES and not _is_plain(item, depth + 1, room):
+            return False
+    return True
 
 
 class _Encoder:
