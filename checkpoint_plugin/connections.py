@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
+from weakref import finalize
 
 from checkpoint_plugin.database import open_database
 from checkpoint_plugin.group import GroupWriter
@@ -42,6 +43,7 @@ class Connections:
         self.is_current = False
         """Whether the tables were found up to date."""
         self._pulse: Database | None = None
+        finalize(self, _forget, self._name).atexit = False  # who drops them without closing them uses the file no more
         self._use()
 
     @classmethod
@@ -107,3 +109,8 @@ class Connections:
         pulse, self._pulse = self._pulse, None
         if pulse is not None:
             await pulse.close()
+
+
+def _forget(name: tuple[Path | None, int]) -> None:
+    _USED.discard(name)
+    _KEPT.discard(name)

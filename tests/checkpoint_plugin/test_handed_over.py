@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import shutil
@@ -264,6 +265,18 @@ async def test_while_somebody_uses_the_file_its_log_is_left_alone(tmp_path: Path
     await first.give(pool)
     assert log.stat().st_size > 0
     await second.give(pool)
+    assert log.stat().st_size == 0
+    await pool.close()
+
+
+async def test_connections_that_were_dropped_unclosed_use_the_file_no_more(tmp_path: Path) -> None:
+    location, log = locate(f"sqlite:///{tmp_path}/a.db"), tmp_path / "a.db-wal"
+    pool = ResourcePool()
+    kept, dropped = (Connections(location, create=True) for _ in range(2))
+    await Store(location, create=True, connections=kept).transact(lambda c: c.execute(update(SCHEMA).values(store_id="a")))
+    del dropped
+    gc.collect()
+    await kept.give(pool)
     assert log.stat().st_size == 0
     await pool.close()
 
