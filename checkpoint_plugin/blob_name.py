@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
+from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.digests import text_bytes
 
@@ -18,6 +19,8 @@ BESIDE: Final = "beside"
 URL: Final = "url"
 """The place that a url names; which, no row says: what opens a connection comes from the user alone."""
 RANDOM_BYTES: Final = 16
+SEAL_BYTES: Final = 64
+"""Encryption adds less than that to a value."""
 FOLDER: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 FILE: Final = re.compile(r"[0-9a-f]{32}\.(0|[1-9][0-9]{0,11})", re.ASCII)
 FORM: Final = re.compile(rf"({BESIDE}|{URL})/({FOLDER.pattern})/({FILE.pattern})", re.ASCII)
@@ -72,7 +75,10 @@ def read_name(text: str, run_id: str) -> BlobName:
     found = FORM.fullmatch(text) if isinstance(text, str) else None
     if found is None or found[2] != folder_of(run_id):
         raise MalformedValue(f"{str(text)[:100]!r} is no name of a file of this run")
-    return BlobName(found[1], found[2], found[3])
+    name = BlobName(found[1], found[2], found[3])
+    if name.size > LARGEST_VALUE + SEAL_BYTES:
+        raise MalformedValue(f"{text!r} is the name of a file that is larger than any value")
+    return name
 
 
 def is_folder(name: str) -> bool:

@@ -7,12 +7,14 @@ from typing import Final
 
 from hookspecs import StoreError
 
-__all__ = ["LARGEST", "LARGEST_INTEGER", "bounded", "check_number", "no_checkpoint"]
+__all__ = ["LARGEST", "LARGEST_INTEGER", "LARGEST_VALUE", "bounded", "check_number", "no_checkpoint"]
 
 LARGEST: Final = 2**63 - 1
 """Of events, and of rows to list."""
 LARGEST_INTEGER: Final = 2**31 - 1
 """Of most columns, the number of a checkpoint among them: PostgreSQL keeps them in 32 bits."""
+LARGEST_VALUE: Final = 1_000_000_000
+"""Bytes of a value at most, whatever a policy allows: what a column of both databases can hold. A row that says more lies."""
 
 
 def bounded(number: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.codec import MalformedValue
 
 if sys.version_info >= (3, 14):
@@ -12,7 +13,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["RAW", "ZSTD", "Compressor", "decompress"]
+__all__ = ["RAW", "ZSTD", "Compressor", "check_size", "decompress"]
 
 RAW: Final = 0
 ZSTD: Final = 1
@@ -56,6 +57,7 @@ def decompress(encoding: int, body: bytes, size: int) -> bytes:
     Raises:
         MalformedValue: it returned something else.
     """
+    check_size(size)
     if encoding == RAW:
         if len(body) != size:
             raise MalformedValue("it has not the size that it had when it was written")
@@ -70,6 +72,16 @@ def decompress(encoding: int, body: bytes, size: int) -> bytes:
     if len(data) != size or not decompressor.eof or decompressor.unused_data:
         raise MalformedValue("it has not the size that it had when it was written")
     return data
+
+
+def check_size(size: int) -> None:
+    """Refuse the size that a row tells of a value, before anything is made of that size.
+
+    Raises:
+        MalformedValue: no value has it.
+    """
+    if not 0 <= size <= LARGEST_VALUE:
+        raise MalformedValue(f"it is said to have {size} bytes, and no value has")
 
 
 def _is_compressible(data: bytes) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import ormsgpack
 
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.compression import Compressor, decompress
+from checkpoint_plugin.compression import Compressor, check_size, decompress
 from checkpoint_plugin.sealing import PLAIN, Seal, payload_place, series_place
 from checkpoint_plugin.splice import Piece, splice
 
@@ -276,6 +276,7 @@ class PayloadReader:
         row = self._payloads.get(digest)
         if row is None:
             return None
+        check_size(row.size)
         stored = row.body if row.blob is None else self._filed(row.blob)
         body = self._seal.open(stored, *payload_place(digest))
         if row.encoding != PIECES:
