@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow
 from pyarrow import ipc
 
+from checkpoint_plugin.codec.arrow_messages import refuse_compressed
 from checkpoint_plugin.codec.foreign import Foreign, Pack, Unpack
 from checkpoint_plugin.codec.tags import Tag
 
@@ -49,8 +50,9 @@ def read_table(data: bytes, unpack: Unpack | None = None) -> Any:
     if int(pyarrow.__version__.partition(".")[0]) < OLDEST:
         raise ValueError(f"pyarrow {pyarrow.__version__} is too old to read tables safely; install {OLDEST} or newer")
     try:
-        reader = ipc.open_stream(pyarrow.py_buffer(data[1:]))
-        found = reader.read_all()
+        stream = pyarrow.py_buffer(data[1:])
+        refuse_compressed(stream)
+        found = ipc.open_stream(stream).read_all()
         if data[:1] == b"B":
             batches = found.to_batches()
             found = batches[0] if batches else pyarrow.RecordBatch.from_pylist([], schema=found.schema)

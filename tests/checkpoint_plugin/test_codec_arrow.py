@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import ormsgpack
 import pytest
 
 from checkpoint_plugin.codec import MalformedValue, decode, encode
+from checkpoint_plugin.codec.tags import Tag
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -54,6 +56,22 @@ def test_tables_come_back(name: str) -> None:
 def test_other_classes_are_refused() -> None:
     with pytest.raises(ValueNotStorable, match="Table and RecordBatch can be stored"):
         encode(pyarrow.array([1]), place)
+
+
+@pytest.mark.parametrize("how", ["zstd", "lz4", "old version"])
+@pytest.mark.parametrize("whole", [True, False], ids=["batch", "dictionary"])
+def test_tables_that_somebody_compressed_are_not_unpacked(how: str, whole: bool) -> None:
+    old = how == "old version"
+    version = pyarrow.ipc.MetadataVersion.V4 if old else pyarrow.ipc.MetadataVersion.V5
+    options = pyarrow.ipc.IpcWriteOptions(compression=None if old else how, metadata_version=version)
+    column = pyarrow.array(["x" * 1_000_000])
+    found = pyarrow.table({"a": column if whole else column.dictionary_encode()})
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, found.schema, options=options) as writer:
+        writer.write(found)
+    data = b"\x01" + ormsgpack.packb(ormsgpack.Ext(Tag.ARROW, b"T" + sink.getvalue().to_pybytes()))
+    with pytest.raises(MalformedValue, match="compressed"):
+        decode(data)
 
 
 def test_hostile_tables_are_an_error() -> None:
