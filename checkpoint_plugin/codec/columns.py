@@ -10,7 +10,7 @@ import numpy
 import pandas
 from pandas import arrays
 
-__all__ = ["make_column", "take_column"]
+__all__ = ["check_frequency", "make_column", "take_column"]
 
 MASKED: Final[dict[str, Any]] = {
     "boolean": arrays.BooleanArray,
@@ -20,6 +20,8 @@ MASKED: Final[dict[str, Any]] = {
 }
 NUMPY_BACKED: Final = ("NumpyExtensionArray", "PandasArray")
 """What `Series.array` is for a plain array, in pandas of today and of before 2.1."""
+LONGEST_FREQUENCY: Final = 64
+"""Characters; pandas takes time by the square of them."""
 STORAGES: Final = ("python", "pyarrow", "pyarrow_numpy")
 
 
@@ -69,6 +71,17 @@ def make_column(parts: Any) -> Any:
     return MAKERS[kind](*rest)
 
 
+def check_frequency(text: Any) -> str:
+    """A frequency as pandas writes it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(text, str) or len(text) > LONGEST_FREQUENCY:
+        raise ValueError("a frequency is none")
+    return text
+
+
 def _numpy(values: Any) -> Any:
     if not isinstance(values, numpy.ndarray) or values.ndim != 1:
         raise ValueError("a column is no array")
@@ -107,7 +120,7 @@ def _masked(name: Any, values: Any, missing: Any) -> Any:
 
 
 def _periods(ordinals: Any, frequency: Any) -> Any:
-    return arrays.PeriodArray(_numpy(ordinals), dtype=pandas.PeriodDtype(frequency))
+    return arrays.PeriodArray(_numpy(ordinals), dtype=pandas.PeriodDtype(check_frequency(frequency)))
 
 
 def _intervals(left: Any, right: Any, closed: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy
 import ormsgpack
 import pandas
 
-from checkpoint_plugin.codec.columns import make_column, take_column
+from checkpoint_plugin.codec.columns import check_frequency, make_column, take_column
 from checkpoint_plugin.codec.foreign import Foreign, Pack, Unpack
 from checkpoint_plugin.codec.tags import Tag
 
@@ -153,7 +153,7 @@ def _make_index(parts: Any) -> Any:
         made = make_column(column)
         index = pandas.Index(made, dtype=made.dtype, copy=False)
         if frequency is not None:
-            index = INDEXES[kind](index, freq=frequency)
+            index = INDEXES[kind](index, freq=check_frequency(frequency))
         if type(index) is not INDEXES[kind]:
             raise ValueError("an index is of another kind")
     index.names = names

@@ -83,7 +83,7 @@ def _make(parts: list[Any], info: Any) -> Any:
     if not isinstance(pixels, bytes) or len(pixels) != row * height or (not pixels and width * height):
         raise ValueError("an image has another number of pixels")
     size = (width, height)
-    image = Image.frombytes(mode, size, _swapped(mode, pixels)) if pixels else Image.new(mode, size)
+    image = Image.frombytes(mode, size, _swapped(mode, pixels)) if pixels else _empty(mode, size)
     if palette is not None:
         kind, colours = palette
         if kind not in ("RGB", "RGBA") or not isinstance(colours, bytes) or len(colours) > 256 * len(kind):
@@ -91,6 +91,13 @@ def _make(parts: list[Any], info: Any) -> Any:
         image.putpalette(colours, kind)
     image.info = info
     return image
+
+
+def _empty(mode: str, size: tuple[int, int]) -> Any:
+    try:
+        return Image.new(mode, size)
+    except MemoryError as error:  # PIL has no such size, though it has no pixels
+        raise ValueError(f"an image without pixels has the size {size}") from error
 
 
 def _swapped(mode: str, pixels: bytes) -> bytes:

@@ -110,6 +110,7 @@ def hostile(*parts: Any) -> bytes:
         hostile("L", 10**9, 10**9, b"x", None),
         hostile("L", 0, 10**18, b"", [("RGB"), b"x"]),
         hostile("1", 10**9, 10**9, b"", None),
+        hostile("L", 2**31 - 1, 0, b"", None),
         hostile("no such mode", 1, 1, b"x", None),
         hostile("L", -1, -1, b"x", None),
         hostile("P", 1, 1, b"x", ["os.system", b"x"]),

@@ -7,9 +7,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import ormsgpack
 import pytest
 
 from checkpoint_plugin.codec import MalformedValue, decode, encode
+from checkpoint_plugin.codec.tags import Tag
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 
 pandas = pytest.importorskip("pandas")
@@ -185,6 +187,18 @@ def test_equal_frames_have_equal_bytes() -> None:
     grown["b"] = [3, 4]
     assert encode(whole, place) == encode(grown, place)
     assert encode(whole, place) == encode(pandas.concat([whole, whole]).iloc[:2].reset_index(drop=True), place)
+
+
+@pytest.mark.parametrize("length", [65, 100_000])
+@pytest.mark.parametrize("kind", ["DatetimeIndex", "PeriodIndex"])
+def test_a_long_frequency_takes_no_time(kind: str, length: int) -> None:
+    number = numpy.zeros(1, "M8[ns]" if kind == "DatetimeIndex" else "i8")
+    frequency = "1" * length + "!"
+    column, own = (["numpy", number], frequency) if kind == "DatetimeIndex" else (["periods", number, frequency], None)
+    parts = [encode(part, place)[1:] for part in (kind, [None], column, own)]
+    data = b"\x01" + ormsgpack.packb(ormsgpack.Ext(Tag.PANDAS, ormsgpack.packb(["index", parts])))
+    with pytest.raises(MalformedValue, match="a frequency is none"):
+        decode(data)
 
 
 def test_hostile_frames_are_an_error() -> None:
