@@ -75,6 +75,8 @@ class FolderPlace:
         folders = set()
         for folder, file in files:
             path = self.root / folder / file
+            if not self._is_ours(folder):
+                continue
             folders.add(path.parent)
             with _telling(path, "deleted"):
                 path.unlink(missing_ok=True)
@@ -112,7 +114,13 @@ class FolderPlace:
         except FileNotFoundError:
             return
 
+    def _is_ours(self, folder: str) -> bool:
+        """Whether it is no link: behind one lie files of somebody else, and what is swept or pruned here is not theirs."""
+        return not (self.root / folder).is_symlink()
+
     def _files_of(self, folder: str) -> Iterator[BlobFile]:
+        if not self._is_ours(folder):
+            return
         try:
             with os.scandir(self.root / folder) as entries:
                 for entry in entries:

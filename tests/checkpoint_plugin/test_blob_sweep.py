@@ -74,6 +74,28 @@ async def test_files_go_with_the_checkpoints_that_need_them(shelf: Shelf) -> Non
         assert shelf.files == []
 
 
+async def test_files_behind_a_link_are_not_deleted(tmp_path: Path) -> None:
+    """Who may write into the folder of files must not have those of another store deleted by a sweep or a prune."""
+    shelf = Shelf(f"sqlite:///{tmp_path}/checkpoints.db", True, tmp_path / "checkpoints.db.blobs")
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        known = await save(store, value())
+        (mentioned,) = shelf.files
+        elsewhere = tmp_path / "elsewhere"
+        mentioned.parent.rename(elsewhere)
+        mentioned.parent.symlink_to(elsewhere)
+        foreign = elsewhere / f"{'0' * 32}.7"
+        foreign.write_bytes(b"foreign")
+        for path in (foreign, elsewhere / mentioned.name):
+            age(path)
+        for run_ids in (["r"], None):
+            assert await sweep_blobs(store, run_ids) == Swept()
+        await save(store, None, known=known)
+        await prune_runs(store, LAST, ["r"])
+        assert len(await names(store)) == 0
+        assert sorted(path.name for path in elsewhere.iterdir()) == sorted((foreign.name, mentioned.name))
+
+
 async def test_nothing_is_deleted_before_the_rows_are(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     async with shelf.open() as store:
         await store.insert_job("r", definition())
