@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ def check_url(url: str) -> None:
         PolicyInvalid: it is none under which files can be kept.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator or not scheme.replace("+", "").replace("-", "").isalnum() or not rest.strip("/") or "\0" in url:
+    if not separator or not _is_scheme(scheme) or not rest.strip("/") or "\0" in url:
         raise _invalid(url, "is no url")
     if "::" in url:  # chained: caches, which write later than they say, and archives, which are one file
         raise _invalid(url, "is a chain of urls")
@@ -157,9 +158,19 @@ class UrlPlace:
 
 
 def shown_url(url: str) -> str:
-    """A url without what may be secret: user, password, parameters."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].partition('#')[0].rpartition('@')[2]}"
+    """A url without what may be secret: user, password, parameters; nothing of one that may be cut at the wrong place."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "…" if any(sign in url for sign in "@:=") else url
+    if not _is_scheme(scheme.replace("::", "")):
+        return "…"
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    more = rest[len(place) :]
+    return f"{scheme}://{'…' if '@' in more else place.rpartition('@')[2]}"
+
+
+def _is_scheme(text: str) -> bool:
+    return text.replace("+", "").replace("-", "").isalnum()
 
 
 def _local_path(url: str) -> Path:

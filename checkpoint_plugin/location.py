@@ -129,13 +129,13 @@ def _is_readable(url: str) -> bool:
 def _shown(url: str) -> str:
     """Host and name only, and not even these where a password with special characters may have become a part of them."""
     scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "…" if "@" in url else url
+    if not separator:  # a file's name may be shown; "host=h password=…", as other programs take it, may not
+        return "…" if any(sign in url for sign in "@:=") else url
     try:
         parts = urlsplit(f"//{rest}")
         port = "" if parts.port is None else f":{parts.port}"
     except ValueError:  # what stands where the port should is a part of the password, or there are several hosts
         return f"{scheme}://…"
-    if parts.fragment or "@" in parts.path + parts.query:
+    if parts.fragment or "@" in parts.path + parts.query or ";" in parts.path:
         return f"{scheme}://…"
     return f"{scheme}://{parts.hostname or ''}{port}{parts.path}"

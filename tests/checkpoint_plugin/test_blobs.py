@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin.blob_name import folder_of, make_name, read_name
+from checkpoint_plugin.blob_url import check_url, shown_url
 from checkpoint_plugin.blobs import ENVIRONMENT, Blobs
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.encryption import KeyRing
@@ -269,6 +270,36 @@ def test_only_our_own_names_are_read(name: str) -> None:
     parts = {"folder": good.folder, "file": good.file, "other": folder_of("s"), "random": good.file.split(".")[0]}
     with pytest.raises(MalformedValue, match="no name of a file of this run"):
         read_name(name.format(**parts), "r")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3:/key:geheim@bucket",
+        "key:geheim@bucket",
+        "ftp:key:geheim@h",
+        "ftp;password=geheim://h/x",
+        "ftp://key:geheim?x@h/p",
+        "ftp://key:geheim#x@h/p",
+        "ftp://key:geheim/x@h/p",
+        "ftp://key:geheim@h/p?token=geheim",
+        "simplecache::ftp://key:geheim@h/p",
+    ],
+)
+def test_the_secrets_of_a_url_are_not_told(url: str) -> None:
+    assert "geheim" not in shown_url(url)
+
+
+@pytest.mark.parametrize("url", ["s3:/key:geheim@bucket", "key:geheim@bucket", "ftp;password=geheim://h/x", "a::ftp://k:geheim@h/p"])
+def test_nor_those_of_one_that_is_refused(url: str) -> None:
+    with pytest.raises(PolicyInvalid) as refused:
+        check_url(url)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_path_that_is_no_url_is_told() -> None:
+    with pytest.raises(PolicyInvalid, match=r"'/srv/blobs' is no url"):
+        check_url("/srv/blobs")
 
 
 async def test_a_hostile_row_reads_no_other_file(store_url: str, tmp_path: Path) -> None:

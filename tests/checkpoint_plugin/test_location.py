@@ -50,6 +50,7 @@ def test_a_password_is_never_shown(scheme: str) -> None:
         "h/db?password=geheim",
         "h/db?password=geheim@heim",
         "me:geheim@h1:1,h2:2/db",
+        "h/db;password=geheim",
     ],
 )
 async def test_nor_is_one_that_was_not_encoded(rest: str) -> None:
@@ -57,11 +58,27 @@ async def test_nor_is_one_that_was_not_encoded(rest: str) -> None:
     assert "heim" not in location.shown + repr(location)
 
 
-@pytest.mark.parametrize("url", ["me:geheim@h/db", "postgresql:/me:geheim@h", "postgresql://me:geheim@[::1/db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "me:geheim@h/db",
+        "postgresql:/me:geheim@h",
+        "postgresql://me:geheim@[::1/db",
+        "host=h user=me password=geheim dbname=db",
+        "postgresql:db?user=me&password=geheim",
+        "me:geheim",
+        "mysql://h/db;password=geheim",
+    ],
+)
 def test_nor_in_what_is_refused(url: str) -> None:
     with pytest.raises(StoreUrlInvalid) as caught:
         locate(url)
     assert "heim" not in str(caught.value)
+
+
+def test_a_name_that_is_no_url_is_told() -> None:
+    with pytest.raises(StoreUrlInvalid, match=r"'runs/checkpoints\.db' names no store"):
+        locate("runs/checkpoints.db")
 
 
 async def test_a_url_that_asyncpg_cannot_read_is_told_without_its_parts() -> None:
