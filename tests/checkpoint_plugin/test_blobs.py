@@ -290,7 +290,9 @@ def test_the_secrets_of_a_url_are_not_told(url: str) -> None:
     assert "geheim" not in shown_url(url)
 
 
-@pytest.mark.parametrize("url", ["s3:/key:geheim@bucket", "key:geheim@bucket", "ftp;password=geheim://h/x", "a::ftp://k:geheim@h/p"])
+@pytest.mark.parametrize(
+    "url", ["s3:/key:geheim@bucket", "key:geheim@bucket", "ftp;password=geheim://h/x", "a::ftp://k:geheim@h/p"]
+)
 def test_nor_those_of_one_that_is_refused(url: str) -> None:
     with pytest.raises(PolicyInvalid) as refused:
         check_url(url)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hookspecs import WorkflowError
 from workflow_runner.cli.progress import open_progress
-from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, print_json
+from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, one_line, print_json, printable
 from workflow_runner.cli.signals import StopSignals
 from workflow_runner.cli.streams import printing_aside, settle
 from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
@@ -72,7 +72,7 @@ class Execution:
                         print(_waiting(result), file=sys.stderr)
                 if result.degraded is not None:
                     code = DEGRADED
-                    print(f"Warning: run {result.run_id!r} completed, but degraded: {result.degraded}", file=sys.stderr)
+                    print(f"Warning: run {result.run_id!r} completed, but degraded: {one_line(result.degraded)}", file=sys.stderr)
             except (WorkflowError, asyncio.CancelledError, SystemExit, Exception) as error:
                 if isinstance(error, NodeFailed) and stopper.durable:
                     error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {quote(self.run_id)}")
@@ -181,12 +181,15 @@ def _waiting(result: Result) -> str:
     """What a suspended run waits for, and how it goes on."""
     lines = [f"Run {result.run_id!r} is suspended:"]
     for node_id, found in sorted(result.suspensions.items()):
+        shown = one_line(node_id)
         if found.wake_at is not None:
-            lines.append(f"  {node_id} until {found.wake_at.isoformat()}: then `workflow resume {quote(result.run_id)}`")
+            lines.append(f"  {shown} until {found.wake_at.isoformat()}: then `workflow resume {quote(result.run_id)}`")
         else:
             answer = quote(f"{node_id}=JSON").strip("'")
-            lines.append(f"  {node_id} waits: {found.reason}. Answer: workflow resume {quote(result.run_id)} --set '{answer}'")
-    return "\n".join(lines)
+            lines.append(
+                f"  {shown} waits: {one_line(found.reason)}. Answer: workflow resume {quote(result.run_id)} --set '{answer}'"
+            )
+    return printable("\n".join(lines))
 
 
 def leave(code: int) -> None:

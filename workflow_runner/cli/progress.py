@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from hookspecs import NodeStatus
+from workflow_runner.cli.report import one_line
 from workflow_runner.events import CheckpointSaved, Event, NodeChanged, Progressed, RunEnded, RunStarted
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Lines:
 
     def _write(self, line: str) -> None:
         self._written_at = self._tally.clock()
-        print(line, file=self._stream, flush=True)
+        print(one_line(line), file=self._stream, flush=True)
 
 
 @contextmanager
@@ -185,8 +186,8 @@ def _table(tally: Tally) -> RenderableType:
         seconds = now - node.began_at
         rate = f"{node.firings / seconds:.1f}" if seconds >= 1 else ""
         progress = "" if node.done is None else f"{node.done:g}" if node.total is None else f"{node.done:g} / {node.total:g}"
-        table.add_row(Text(node_id), Text(node.status), str(node.firings), rate, progress)
+        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), rate, progress)
     more = len(active) - len(shown)
     footer = [Text(f"… and {more} more")] if more > 0 else []
     head = f"run {tally.run_id}  {tally.ended or 'running'}" if tally.run_id else "starting"
-    return Group(Text(head, style="bold"), Text(tally.summary()), table, *footer)
+    return Group(Text(one_line(head), style="bold"), Text(one_line(tally.summary())), table, *footer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import hookspecs
 from hookspecs import HookError, TaggedValueError, WorkflowError, to_tagged
 from workflow_runner.errors import NodeFailed, NodeModuleError
 
-__all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "print_json"]
+__all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "one_line", "print_json", "printable"]
 
 FAULT: Final = 70
 """The exit code for errors that nobody foresaw."""
@@ -27,6 +28,8 @@ OURS: Final = ("<frozen ", str(Path(__file__).parents[1]), str(Path(hookspecs.__
 
 SHOWN_ITEMS: Final = 20
 SHOWN_LENGTH: Final = 400
+OBEYED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal does not show and does: control characters but line break and tab, and marks that turn the order of writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,24 @@ class RunReport:
             if not items and self.status == "suspended":  # what is to come
                 continue
             if len(items) == 1:
-                yield f"{name}: {_shown(items[0])}"
+                yield f"{one_line(name)}: {_shown(items[0])}"
                 continue
-            yield f"{name}: {len(items)} items"
+            yield f"{one_line(name)}: {len(items)} items"
             for item in items[:SHOWN_ITEMS]:
                 text = _shown(item)
                 yield f"  {text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + '…'}"
             if len(items) > SHOWN_ITEMS:
                 yield f"  … {len(items) - SHOWN_ITEMS} more; --json prints all"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what it would obey is escaped. Names, reasons and errors may come from anybody."""
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """As `printable`, and without line breaks: a name in a line of ours."""
+    return printable(text).replace("\n", "\\n")
 
 
 def print_json(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
@@ -92,13 +105,13 @@ def exit_code_of(error: BaseException) -> int:
 def explain(error: BaseException) -> None:
     """Print an error for people on standard error; with its traceback when WORKFLOW_DEBUG is set."""
     if os.environ.get("WORKFLOW_DEBUG", "") not in ("", "0"):
-        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.write(printable("".join(traceback.format_exception(error))).encode("utf-8", "backslashreplace").decode())
     lines = [f"Error: {error}" if isinstance(error, WorkflowError) else _fault(error)]
     if isinstance(error, NodeFailed | NodeModuleError | HookError) and error.__cause__ is not None:
         lines += _place(error.__cause__)
         lines += getattr(error.__cause__, "__notes__", [])
     lines += getattr(error, "__notes__", [])
-    sys.stderr.write("\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stderr.write(printable("\n".join(lines)).encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stderr.flush()
 
 
@@ -119,15 +132,15 @@ def _tagged(item: object) -> Any:
     try:
         return to_tagged(item)
     except TaggedValueError as error:
-        print(f"Warning: an output is printed as its repr: {error}", file=sys.stderr)
+        print(printable(f"Warning: an output is printed as its repr: {error}"), file=sys.stderr)
         return {"$type": "repr", "value": _repr(item)}
 
 
 def _shown(item: object) -> str:
     try:
-        return json.dumps(to_tagged(item), ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        return printable(json.dumps(to_tagged(item), ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
     except TaggedValueError:
-        text = _repr(item)
+        text = printable(_repr(item))
         return text if len(text) <= SHOWN_LENGTH // 2 else text[: SHOWN_LENGTH // 2 - 1] + "…"
 
 
