@@ -62,7 +62,7 @@ class KeyRing:
             The keys; `None` when nothing gives any.
 
         Raises:
-            KeyUnusable: what is given is no key.
+            KeyUnusable: what is given is no key, or the provider fails.
             KeyMissing: there is no such provider.
         """
         if provider is None:
@@ -77,7 +77,14 @@ class KeyRing:
             raise KeyMissing(
                 f"no installed package provides keys under the name {provider!r}. Install it, or set {VARIABLE} instead."
             )
-        return cls.from_text(found[0].load()(), f"the key provider {provider!r}")
+        where = f"the key provider {provider!r}"
+        try:
+            text = found[0].load()()
+        except Exception as error:  # it is anybody's function; what it says may hold a secret, so only its kind is told
+            raise KeyUnusable(f"{where} raised {type(error).__name__}. Mend it, or set {VARIABLE} instead.") from error
+        if not isinstance(text, str):
+            raise KeyUnusable(f"{where} gave {type(text).__name__}, not text. Let it give keys as they stand in {VARIABLE}.")
+        return cls.from_text(text, where)
 
     @classmethod
     def from_text(cls, text: str, where: str) -> KeyRing:

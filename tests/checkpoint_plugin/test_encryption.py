@@ -262,6 +262,26 @@ async def test_a_run_whose_keys_a_package_provides_is_resumed(
         assert (await runner().resume("r", url=store_url)).outputs["out"] == list(range(6))
 
 
+@pytest.mark.parametrize("name", ["fails", "bytes", "nothing", "number", "gone", "unknown"])
+def test_a_provider_that_fails_is_named_and_tells_no_secret(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = """
+def fails() -> str:
+    raise RuntimeError("the token geheim is refused")
+def give_bytes() -> bytes:
+    return b"geheim"
+def nothing() -> None:
+    pass
+number = 3
+"""
+    places = {"bytes": "broken_vault:give_bytes", "unknown": "no_such_vault:give"}
+    entries = {"workflow_checkpoint.keys": {name: places.get(name, f"broken_vault:{name}")}}
+    folder = install_distribution(tmp_path, "broken", entries=entries, modules={"broken_vault": module})
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(KeyUnusable, match=f"the key provider '{name}' (raised|gave) ") as refused:
+        KeyRing.from_environment(name)
+    assert "geheim" not in str(refused.value)
+
+
 def test_the_command_that_rotates(tmp_path: Path) -> None:
     (tmp_path / "nodes.py").write_text("from workflow_runner import node\n@node\nasync def one() -> int:\n    return 1\n")
     (tmp_path / "graph.json").write_text(json.dumps({"nodes": [{"id": "s", "type": "nodes.one", "data": {}}], "edges": []}))
