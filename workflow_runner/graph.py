@@ -96,10 +96,22 @@ class Graph:
         """Node types that were added from Python; a graph from a document has none."""
 
     def copy(self) -> Graph:
-        """The same graph, which does not change when this one does, nor when lists, mappings and sets in its properties do."""
+        """The same graph, which does not change when this one does, nor when lists, mappings and sets in its properties do.
+
+        Raises:
+            GraphInvalid: a property, or an option of a plugin, is nested too deeply.
+        """
         copies: dict[int, Any] = {}
-        nodes = [replace(node, data=_copied(node.data, copies), failure=dict(node.failure)) for node in self.nodes]
-        copied = Graph(nodes, self.edges, _copied(self.enable, copies), self.on_failure)
+        where = ""
+        try:
+            nodes = []
+            for node in self.nodes:
+                where = f"node {node.id!r}: a property"
+                nodes.append(replace(node, data=_copied(node.data, copies), failure=dict(node.failure)))
+            where = "`enable`: an option"
+            copied = Graph(nodes, self.edges, _copied(self.enable, copies), self.on_failure)
+        except RecursionError as error:
+            raise GraphInvalid([f"{where} is nested too deeply. Flatten it."]) from error
         copied.types = dict(self.types)
         return copied
 

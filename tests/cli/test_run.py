@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.command import environment, workflow, write_graph
 
+DEEP = "[" * 900 + "]" * 900
+
 
 def run(folder: Path, node: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return workflow("run", write_graph(folder, node, **more), "--nodes", "nodes.py", *arguments, cwd=folder)
@@ -154,8 +156,13 @@ def test_a_node_file_that_ends_as_a_script_does_is_told_with_its_line(tmp_path: 
         ('{"nodes": [{"id": "x", "type": "os.system"}]}', "unknown type 'os.system'"),
         ('{"nodes": NaN}', "NaN is not a JSON value"),
         ("[" * 100_000, "nested too deeply"),
+        (
+            f'{{"nodes": [{{"id": "x", "type": "t", "data": {{"a": {DEEP}}}}}], "edges": []}}',
+            "node 'x': a property is nested too",
+        ),
+        (f'{{"nodes": [], "edges": [], "enable": {{"p": {{"a": {DEEP}}}}}}}', "`enable`: an option is nested too deeply"),
     ],
-    ids=["missing", "syntax", "list", "empty", "type", "nan", "deep"],
+    ids=["missing", "syntax", "list", "empty", "type", "nan", "deep", "deep property", "deep option"],
 )
 @pytest.mark.parametrize("command", ["run", "validate"])
 def test_a_bad_graph(tmp_path: Path, command: str, text: str | None, told: str) -> None:

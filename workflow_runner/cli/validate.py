@@ -34,7 +34,7 @@ def validate(host: PluginHost, graph: str, nodes: tuple[str, ...], as_json: bool
     Exit code 0 when it can run, 2 with every problem otherwise.
     """
     try:
-        checked = Graph.from_document(read_graph(graph))
+        checked = Graph.from_document(read_graph(graph)).copy()  # as a run does, which refuses what is nested too deeply
         with printing_aside():  # a module may print when it is imported
             errors = find_errors(host, checked, nodes)
     except WorkflowError as error:
