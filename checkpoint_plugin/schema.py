@@ -122,8 +122,11 @@ def read_version(connection: Connection, shown: str) -> int | None:
         StoreUnreadable: tables of these names are not ours.
     """
     found = inspect(connection)
+    ours = {table.name for table in Base.metadata.sorted_tables}
+    # What a view gives may have no end, and nothing ends a statement of SQLite.
+    if connection.dialect.name == "sqlite" and (views := sorted(ours.intersection(found.get_view_names()))):
+        raise StoreUnreadable(f"the database {shown} has a view {views[0]!r} in the place of a table. Restore a copy of it.")
     if not found.has_table(SCHEMA.name):
-        ours = {table.name for table in Base.metadata.sorted_tables}
         if taken := sorted(ours.intersection(found.get_table_names())):
             raise StoreUnreadable(f"the database {shown} has a table {taken[0]!r} that is not ours. Use a database of its own.")
         return None

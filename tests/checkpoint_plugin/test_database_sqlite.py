@@ -369,3 +369,21 @@ async def test_a_library_that_takes_999_values_a_statement(url: str, monkeypatch
     assert {len(pruned.checkpoints) > 0 for pruned in await prune_runs(store, Retention(keep_last=1))} == {True}
     assert not (await check_store(store)).all_findings
     await store.close()
+
+
+async def test_a_view_in_the_place_of_a_table_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    """What a view gives may have no end, and nothing ends a statement of SQLite."""
+    path = tmp_path / "c.db"
+    for table in ("job", "checkpoint_schema"):
+        path.unlink(missing_ok=True)
+        store = Store(locate(f"sqlite:///{path}"), create=True)
+        await store.insert_job("r", definition())
+        await store.close()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"ALTER TABLE {table} RENAME TO real")
+            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM real")
+        for create in (False, True):
+            store = Store(locate(f"sqlite:///{path}"), create=create)
+            with pytest.raises(StoreUnreadable, match=f"has a view '{table}' in the place of a table"):
+                await store.jobs()
+            await store.close()
