@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, get_args
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Integer, String, select
 
 from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.damage import telling_damage
@@ -28,6 +28,8 @@ SHOWN: Final = tuple(
 )
 """What is told of a run in a list."""
 STATUSES: Final = frozenset(get_args(RunStatus))
+KINDS: Final[Mapping[type, type]] = {Integer: int, String: str}
+"""Of what type the values of a column are; those of others are made, or refused, as they are fetched."""
 
 
 class ListedRuns(OpenStore):
@@ -114,12 +116,21 @@ class ListedRuns(OpenStore):
         def work(connection: Connection) -> Sequence[Any]:
             with telling_damage(run_id, "a row of it"):
                 rows = connection.execute(query).all()
+                kinds = [(column.name, kind) for column in query.selected_columns if (kind := _kind(column)) is not None]
                 for row in rows:
+                    for name, kind in kinds:
+                        value = row._mapping[name]
+                        if value is not None and type(value) is not kind:
+                            raise StoreDamaged(run_id or row.id, f"its column {name!r} holds {type(value).__name__}")
                     if row.status not in statuses:
                         raise StoreDamaged(run_id or row.id, f"a status of it, {row.status!r}, is not one")
                 return [shown_row(self.keys, connection, run_id or row.id, row, sealed) for row in rows] if sealed else rows
 
         return await self._read(work)
+
+
+def _kind(column: Any) -> type | None:
+    return next((kind for base, kind in KINDS.items() if isinstance(column.type, base)), None)
 
 
 def _newest(columns: Sequence[Any], statuses: Collection[str], limit: int | None) -> Any:

@@ -341,3 +341,27 @@ def test_a_time_that_is_none_is_damage(
     said = capfd.readouterr().err
     assert "damaged" in said
     assert NO_TIME in said
+
+
+@pytest.mark.parametrize("value", [b"\xff", "text", 1.5], ids=["bytes", "text", "fraction"])
+@pytest.mark.parametrize(
+    ("table", "column", "commands"),
+    [
+        ("checkpoint", "size_bytes", (("show", "r"), ("checkpoints", "r", "--json"))),
+        ("checkpoint", "nodes", (("checkpoints", "r", "--json"),)),
+        ("run_node_state", "attempt", (("show", "r", "--json"),)),
+        ("job", "attempt", (("runs", "--json"), ("show", "r", "--json"))),
+    ],
+)
+def test_a_number_that_is_none_is_told_as_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, column: str, commands: Any, value: Any
+) -> None:
+    """SQLite keeps anything in any column."""
+    url = f"sqlite:///{tmp_path}/c.db"
+    Folder(tmp_path, url)
+    with closing(sqlite3.connect(tmp_path / "c.db")) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    for command in commands:
+        assert main([*command, "--url", url]) == 5
+        told = capsys.readouterr().err
+        assert "run 'r'" in told and f"column {column!r} holds {type(value).__name__}" in told
