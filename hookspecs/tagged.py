@@ -30,6 +30,9 @@ MAX_DEPTH: Final = 200
 MAX_PLAIN_BITS: Final = 14_000
 """Python refuses to read or write more than 4,300 digits (14,284 bits)."""
 
+MAX_FRACTION: Final = 1 << 36
+"""Bits of a numerator times those of its denominator: reducing them takes time by that, here a tenth of a second."""
+
 SURROGATE_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 """Two code points that JSON's escapes would give back as one."""
 
@@ -164,6 +167,16 @@ def _encode_moment(value: datetime | time) -> dict[str, Any]:
     return tagged | {"fold": 1} if value.fold else tagged
 
 
+def _encode_fraction(value: Fraction) -> dict[str, Any]:
+    _check_quick(value.numerator, value.denominator)
+    return _tag("fraction", [hex(value.numerator), hex(value.denominator)])
+
+
+def _check_quick(top: int, bottom: int) -> None:
+    if top.bit_length() * bottom.bit_length() > MAX_FRACTION:
+        raise ValueError("the numerator and denominator of a fraction are too long to be reduced quickly. Round it.")
+
+
 def _tag(name: str, value: object) -> dict[str, Any]:
     return {TAG: name, "value": value}
 
@@ -193,7 +206,7 @@ SCALAR_ENCODERS: Final[Mapping[type, Callable[[Any], dict[str, Any]]]] = {
     time: _encode_moment,
     timedelta: lambda value: _tag("timedelta", [value.days, value.seconds, value.microseconds]),
     Decimal: lambda value: _tag("decimal", str(value)),
-    Fraction: lambda value: _tag("fraction", [hex(value.numerator), hex(value.denominator)]),
+    Fraction: _encode_fraction,
     UUID: lambda value: _tag("uuid", str(value)),
     type(Path()): lambda value: _tag("path", _encode(str(value), None, 0)),
 }
@@ -302,7 +315,9 @@ def _complex(value: object) -> complex:
 
 def _fraction(value: object) -> Fraction:
     numerator, denominator = _list(value)
-    return Fraction(int(_text(numerator), 16), int(_text(denominator), 16))
+    top, bottom = int(_text(numerator), 16), int(_text(denominator), 16)
+    _check_quick(top, bottom)
+    return Fraction(top, bottom)
 
 
 def _timedelta(value: object) -> timedelta:

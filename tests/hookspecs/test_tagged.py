@@ -216,6 +216,16 @@ def test_a_malformed_document_is_refused_with_its_place(document: object) -> Non
         from_tagged({"a": [document]})
 
 
+def test_a_fraction_that_takes_long_to_reduce_is_refused_both_ways() -> None:
+    top, bottom = 2**300_000 + 1, 2**300_000
+    with pytest.raises(TaggedValueError, match="too long to be reduced"):
+        from_tagged({"$type": "fraction", "value": [hex(top), hex(bottom)]})
+    with pytest.raises(TaggedValueError, match=r"value\['a'\].*too long to be reduced"):
+        to_tagged({"a": Fraction(top, bottom)})
+    long = Fraction(2**100_000 + 1, 2**100_000)
+    assert from_tagged(to_tagged(long)) == long
+
+
 def test_what_is_not_json_is_refused() -> None:
     with pytest.raises(TaggedValueError, match="not JSON"):
         loads_tagged("{")
