@@ -82,14 +82,19 @@ def opened_row(run_id: str, row: Any, names: Iterable[str], seal: Seal) -> Any:
 
 
 def shown_row(keys: RunKeys, connection: Connection, run_id: str, row: Any, names: Iterable[str]) -> Any:
-    """A row for people to read: opened with the run's key; without it, `(encrypted)` stands where a text is sealed."""
-    names = tuple(name for name in names if str(row._mapping.get(name) or "").startswith(SEALED_TEXT))
-    if not names:
+    """A row for people to read: opened with the run's key; without it, `(encrypted)` stands where a text is sealed.
+
+    Raises:
+        StoreDamaged: a text of a run whose key is given was not sealed with it: what people decide by is nobody else's.
+    """
+    names = tuple(name for name in names if row._mapping.get(name) is not None)
+    sealed = tuple(name for name in names if str(row._mapping[name]).startswith(SEALED_TEXT))
+    if not sealed and (keys.ring is None or not names):
         return row
     try:
         seal = keys.find(connection, run_id)
     except KeyMissing:
-        return SimpleNamespace(**{**row._mapping, **dict.fromkeys(names, HIDDEN)})
+        return SimpleNamespace(**{**row._mapping, **dict.fromkeys(sealed, HIDDEN)})
     return opened_row(run_id, row, names, seal)
 
 

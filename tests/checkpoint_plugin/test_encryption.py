@@ -18,7 +18,7 @@ from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, Stor
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.keys import rotate_keys
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import CHECKPOINT, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, Base
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.witness import Witness
 from hookspecs import NodeSnapshot, PluginOptionsInvalid
@@ -115,6 +115,24 @@ async def test_lists_open_errors_with_the_key_and_hide_them_without(store_url: s
     assert (job.id, job.error) == ("r", "(encrypted)")
     assert await store.jobs(["completed"]) == []
     await store.close()
+
+
+async def test_a_text_that_somebody_wrote_without_the_key_is_not_shown_as_the_runs_own(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await secret_run(store)
+    await store.end_attempt("r", 1, JobEnd("failed", f"ValueError: {SECRET}", datetime.now(UTC)))
+    await store.transact(lambda c: c.execute(update(RUN_NODE_STATE).values(last_error="forged")))
+    with pytest.raises(StoreDamaged, match="'last_error': it is not encrypted, and all of this run is"):
+        await store.node_states("r")
+    await store.transact(lambda c: c.execute(update(JOB).values(error="forged")))
+    with pytest.raises(StoreDamaged, match="'error': it is not encrypted"):
+        await store.job("r")
+    listed, damaged = await store.readable_jobs()
+    assert (list(listed), [error.run_id for error in damaged]) == ([], ["r"])
+    await store.close()
+    blind = opened(store_url)
+    assert (await blind.job("r")).error == "forged"  # nobody can tell
+    await blind.close()
 
 
 async def test_a_key_is_asked_for_and_a_plain_run_refused(store_url: str) -> None:
