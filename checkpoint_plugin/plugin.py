@@ -174,7 +174,8 @@ class CheckpointPlugin:
     async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         """Write a cut. With `best_effort` one that cannot be written waits for the next, which then holds it, too."""
         store, history = self._opened()
-        self._before = None
+        if reason != "answer":  # that one is saved before anything goes on
+            self._before = None
         if self._unsaved:
             nodes = {**self._unsaved, **{node.node_id: node for node in snapshot.nodes}}
             snapshot = replace(snapshot, nodes=tuple(nodes.values()))
@@ -186,6 +187,7 @@ class CheckpointPlugin:
             self._unsaved = {node.node_id: node for node in snapshot.nodes}
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
+        self._before = None
         self._unsaved = {}
         self._ended = snapshot.status != "running"
         if self._policy.retention is not None and (self._ended or ref.number >= self._prune_at):

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin import RecoveryService, update_suspended_state
+from checkpoint_plugin import JobRepository, RecoveryService, update_suspended_state
+from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, hookimpl
@@ -379,6 +380,18 @@ async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url
     assert done.outputs == {"out": ["10 1"]}
     with pytest.raises(NodeNotWaiting, match="completed"):
         await runner(store_url).resume("r", graph=graph, updates={"n": 1})
+
+
+async def test_an_answer_that_cannot_be_stored_changes_nothing(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(approve, node_id="n", x=1))
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    with pytest.raises(ValueNotStorable, match="node 'n', answer cannot be stored"):
+        await runner(store_url).resume("r", graph=graph, updates={"n": object()})
+    job = await JobRepository(store_url).get("r")
+    assert (job.status, job.suspended_node_id, job.error) == ("suspended", "n", None)
+    assert await checkpoints(store_url) == ["suspend"]
+    assert (await runner(store_url).resume("r", graph=graph, updates={"n": 1})).outputs == {"out": ["1 1"]}
 
 
 async def test_suspending_without_a_store_says_what_to_enable() -> None:
