@@ -117,8 +117,12 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name is not None and text.startswith(error.name)
         if missing:
-            raise NodeModuleError(f"there is no module {text!r}. For a file, give its path: --nodes path/to/{text}.py") from error
-        raise NodeModuleError(f"node module {text!r} cannot be imported: {error}.") from error
+            file = text.replace(".", "/")
+            raise NodeModuleError(
+                f"there is no module {text!r} on Python's path. Install it, or name the folder it is in with PYTHONPATH; "
+                f"for a file, give its path: --nodes path/to/{file}.py"
+            ) from error
+        raise NodeModuleError(f"node module {text!r} cannot be imported: {error}. {_mend(error)}") from error
     except (Exception, SystemExit) as error:
         raise NodeModuleError(
             f"node module {text!r} cannot be imported: {type(error).__name__}: {error}. Mend it where that was raised."
@@ -154,9 +158,16 @@ def _load_once(path: Path, resolved: Path, key: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[key]
         raise NodeModuleError(
-            f"node file {str(path)!r} cannot be loaded: {type(error).__name__}: {error}. Mend it where that was raised."
+            f"node file {str(path)!r} cannot be loaded: {type(error).__name__}: {error}. {_mend(error)}"
         ) from error
     return module
+
+
+def _mend(error: BaseException) -> str:
+    """What to do about what was raised while a module or file was loaded."""
+    if isinstance(error, ModuleNotFoundError):
+        return "Install it, or name the folder it is in with PYTHONPATH: that of a node file is not searched by itself."
+    return "Mend it where that was raised."
 
 
 def _types_of(module: Any, name: str | None = None) -> dict[str, NodeType]:

@@ -355,6 +355,9 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
     broken.write_text("1/0")
     script = tmp_path / "script.py"
     script.write_text("raise SystemExit(3)")
+    asks = tmp_path / "asks.py"
+    asks.write_text("import beside")
+    (tmp_path / "beside.py").touch()
     for sources, message in (
         ([tmp_path / "a" / "same.py", tmp_path / "b" / "same.py"], "two node modules are named 'same'"),
         ([broken], "broken.py.*ZeroDivisionError"),
@@ -363,6 +366,9 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
         ([tmp_path / "none.py"], r"no node file .*Check the path\."),
         ([tmp_path / f"{'n' * 300}.py"], r"node file .* cannot be read: File name too long\. Check the path\."),
         (["no_such_module_at_all"], "no module 'no_such_module_at_all'"),
+        (["no_such.nodes"], r"no module 'no_such\.nodes' on .* with PYTHONPATH; .* --nodes path/to/no_such/nodes\.py"),
+        ([asks], r"No module named 'beside'\. Install it, or name the folder it is in with PYTHONPATH: "),
+        ([broken], r"ZeroDivisionError: division by zero\. Mend it where that was raised\."),
     ):
         with pytest.raises(NodeModuleError, match=message):
             WorkflowRunner(nodes=sources).validate(Graph([], []).to_document() | {"nodes": [{"id": "x", "type": "same.one"}]})
