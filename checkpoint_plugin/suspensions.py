@@ -9,7 +9,7 @@ from typing import Any, Final
 from checkpoint_plugin.definition import storable_text
 from checkpoint_plugin.digests import text_bytes
 from checkpoint_plugin.sealing import Seal
-from hookspecs import Suspension, TaggedValueError, dumps_tagged
+from hookspecs import Suspension, TaggedValueError, dumps_tagged, to_tagged
 
 __all__ = [
     "JOB_COLUMNS",
@@ -25,6 +25,9 @@ __all__ = [
 JOB_COLUMNS: Final = ("suspended_node_id", "suspension_reason", "suspension_state_json", "suspension_metadata_json")
 NO_SUSPENSION: Final[Mapping[str, None]] = dict.fromkeys(JOB_COLUMNS)
 NODE_COLUMNS: Final = ("suspended_at", "wake_at", "suspension_reason", "suspension_metadata_json", "resume_state_json")
+REPR_LENGTH: Final = 1_000
+"""Of a value that has no JSON form, so much is told at most."""
+
 Pack = Callable[[Any, str], Any]
 Read = Callable[[Any], Any]
 
@@ -85,8 +88,7 @@ def node_columns(suspension: Suspension | None, at: datetime, seal: Seal) -> tup
         return (None,) * len(NODE_COLUMNS)
     wake_at = at if suspension.answered else suspension.wake_at
     reason = seal.seal_text(storable_text(suspension.reason))
-    metadata = _shown(dict(suspension.metadata) or None, seal)
-    return suspension.since, wake_at, reason, metadata, _shown(suspension.state, seal)
+    return suspension.since, wake_at, reason, _told(suspension.metadata, seal), _shown(suspension.state, seal)
 
 
 def job_columns(suspended: Mapping[str, Suspension], seal: Seal) -> dict[str, Any]:
@@ -96,8 +98,29 @@ def job_columns(suspended: Mapping[str, Suspension], seal: Seal) -> dict[str, An
     node_id = min(suspended, key=lambda node_id: (suspended[node_id].since, node_id))
     found = suspended[node_id]
     reason = seal.seal_text(storable_text(found.reason))
-    told = (node_id, reason, _shown(found.state, seal), _shown(dict(found.metadata) or None, seal))
+    told = (node_id, reason, _shown(found.state, seal), _told(found.metadata, seal))
     return dict(zip(JOB_COLUMNS, told, strict=True))
+
+
+def _told(metadata: Mapping[str, Any], seal: Seal) -> str | None:
+    """What whoever answers is told; a value that has no JSON form as its repr, for the rest matters all the same."""
+    return _shown({key: _with_json_form(value) for key, value in metadata.items()} or None, seal)
+
+
+def _with_json_form(value: Any) -> Any:
+    try:
+        to_tagged(value)
+    except TaggedValueError:
+        return storable_text(_repr(value))
+    return value
+
+
+def _repr(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, whose repr fails: {type(error).__name__}>"
+    return text if len(text) <= REPR_LENGTH else f"{text[: REPR_LENGTH - 1]}…"
 
 
 def _shown(value: Any, seal: Seal) -> str | None:

@@ -50,6 +50,16 @@ class Draft:
     page: int
 
 
+@dataclass
+class Mute:
+    """One that cannot be shown."""
+
+    page: int
+
+    def __repr__(self) -> str:
+        raise RuntimeError("mute")
+
+
 SINCE = datetime(2026, 11, 1, 12, 30, 15, 123456, tzinfo=UTC)
 LARGE = "large enough for a payload of its own " * 20
 WAITS = Suspension(
@@ -178,13 +188,22 @@ async def test_a_save_looks_through_no_nodes_that_go_on_waiting(store: Store) ->
     assert (await JobRepository(store=store).get("r")).suspended_node_id == "b"
 
 
-async def test_what_has_no_json_form_is_stored_and_not_shown(store: Store) -> None:
+async def test_what_has_no_json_form_is_stored_and_told_as_its_repr(store: Store) -> None:
     register(Draft)
-    waits = Suspension("r", SINCE, Draft(1), {"draft": Draft(2)})
+    register(Mute)
+    waits = Suspension("r", SINCE, Draft(1), {"draft": Draft(2), "many": [Draft(3)] * 1_000, "mute": Mute(4), "to": "ann"})
     await suspend(store, a=waits)
     assert (await restored(store))["a"].suspension == waits
     state = (await states(store))["a"]
-    assert (state.suspension_reason, state.resume_state, state.suspension_metadata) == ("r", None, None)
+    assert (state.suspension_reason, state.resume_state) == ("r", None)
+    told = {
+        "draft": "Draft(page=2)",
+        "many": f"{str([Draft(3)] * 1_000)[:999]}…",
+        "mute": "<Mute, whose repr fails: RuntimeError>",
+        "to": "ann",
+    }
+    assert state.suspension_metadata == told
+    assert (await JobRepository(store=store).get("r")).suspension_metadata == told
 
 
 async def test_a_save_by_hand_keeps_what_is_told_of_a_suspended_node(store: Store) -> None:
