@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+import os
 import re
+import signal
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from workflow_runner import Event, Graph, WorkflowRunner
+import pytest
+
+from workflow_runner import Event, Graph, RunStopped, WorkflowRunner, node
 from workflow_runner.builtin import BUILTIN_TYPES
 from workflow_runner.graph import SYNC_MODES
 
@@ -39,6 +44,22 @@ async def test_the_document_and_the_python_are_the_same_graph() -> None:
     for graph in (document, namespace["graph"]):
         assert (await runner.run(graph)).outputs == {"line": ["one: 2"]}
         assert (await runner.run(graph, {"text": "three"})).outputs == {"line": ["three: 1"]}
+
+
+@node
+async def ends_its_program() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(30)
+
+
+async def test_the_program_that_hears_sigterm_stops_its_run() -> None:
+    [program] = [text for _, text in BLOCKS if "signal.SIGTERM" in text]
+    graph = Graph()
+    graph.add(ends_its_program)
+    namespace: dict[str, Any] = {"graph": graph}
+    exec(compile(program, "graphs.md", "exec"), namespace)
+    with pytest.raises(RunStopped, match="signal"):
+        await namespace["main"]()
 
 
 def test_every_key_is_there() -> None:
