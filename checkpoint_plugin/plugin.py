@@ -166,8 +166,8 @@ class CheckpointPlugin:
                 f"run {run.run_id!r} was saved by a CheckpointManager, not by a runner: no items on its edges are stored. "
                 "Go on with it by CheckpointManager.restore_checkpoint."
             )
-        if snapshot is not None and checkpoint_id is not None:
-            await store.rewind(history, snapshot)
+        if snapshot is not None and checkpoint_id is not None and await store.rewind(history, snapshot) is not None:
+            self._before = None  # the run stands elsewhere now, also where what follows is refused
         return snapshot
 
     @hookimpl

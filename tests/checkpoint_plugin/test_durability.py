@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -18,7 +19,7 @@ from checkpoint_plugin.models import JOB, NODE_VERSION
 from checkpoint_plugin.store import Store
 from hookspecs import PluginOptionsInvalid, StoreError
 from tests.cli.command import workflow
-from workflow_runner import Context, NodeFailed, Result, WorkflowRunner, node
+from workflow_runner import Context, Graph, NodeFailed, Result, SourceChanged, WorkflowRunner, node
 
 ENDED: list[str] = []
 BROKEN: list[str] = []
@@ -170,6 +171,36 @@ async def test_a_run_goes_on_from_the_checkpoint_that_is_named(store_url: str) -
         with pytest.raises(StoreError, match=f"no checkpoint {number}") as raised:
             await runner().resume("r", url=store_url, checkpoint=number)
         assert not isinstance(raised.value, StoreDamaged)
+
+
+def asking(by: int) -> Graph:
+    """A graph whose node asks for a checkpoint in the middle of a step; with another `by` its source is another."""
+    definition = (
+        "@node(type='tests.asks')\n"
+        "async def asks(context: Context) -> AsyncIterator[int]:\n"
+        f"    yield {by}\n"
+        "    await context.checkpoint()\n"
+        f"    yield 2 * {by}\n"
+    )
+    lines = definition.splitlines(keepends=True)
+    name = f"<asks by {by}>"
+    linecache.cache[name] = (len(definition), None, lines, name)
+    namespace: dict[str, Any] = {"node": node, "AsyncIterator": AsyncIterator, "Context": Context}
+    exec(compile(definition, name, "exec"), namespace)
+    graph = Graph()
+    graph.output("out", graph.add(namespace["asks"]))
+    return graph
+
+
+async def test_a_completed_run_that_went_back_and_is_refused_then_is_completed_no_more(store_url: str) -> None:
+    plain = WorkflowRunner()
+    enable = {"checkpoint": {"url": store_url, "explicit": True}}
+    await plain.run(asking(1), enable=enable, run_id="r")
+    with pytest.raises(SourceChanged):
+        await plain.resume("r", graph=asking(3), url=store_url, checkpoint=1)
+    assert [row.reason for row in await stored(store_url, "checkpoints")] == ["explicit", "end", "back to 1"]
+    assert (await stored(store_url, "job")).status == "failed"
+    assert (await plain.resume("r", graph=asking(1), url=store_url)).outputs == {"out": [1, 2]}
 
 
 async def test_damage_is_passed_over_only_when_that_is_asked_for(store_url: str) -> None:
