@@ -283,9 +283,10 @@ class WorkflowRunner:
                 if differences:
                     raise GraphChanged(run_id, differences)
                 types = other.types
+            is_over = stored.status == "completed" and (checkpoint is None or stored.outputs is not None)
             for node_id in (*(updates or {}), *replay):
-                if stored.status == "completed" or all(node_id != node["id"] for node in stored.graph["nodes"]):
-                    raise NodeNotWaiting(run_id, node_id, "completed" if stored.status == "completed" else "not in its graph")
+                if is_over or all(node_id != node["id"] for node in stored.graph["nodes"]):
+                    raise NodeNotWaiting(run_id, node_id, "completed" if is_over else "not in its graph")
             if unknown := sorted(changed.difference(node["id"] for node in stored.graph["nodes"]) if changed else ()):
                 raise InputInvalid(f"run {run_id!r} has no node {unknown[0]!r} that could have changed. Leave it out.")
             if stored.status == "completed" and stored.outputs is not None:

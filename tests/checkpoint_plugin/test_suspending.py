@@ -433,6 +433,19 @@ async def test_an_answer_that_was_wrong_is_given_anew_from_before_it(store_url: 
     assert (await runner(store_url).resume("r", graph=graph, checkpoint=1, updates={"adds": 2})).outputs == {"out": [3]}
 
 
+async def test_a_completed_run_is_given_another_answer_from_before_it(store_url: str) -> None:
+    graph = one(approve, x=1)
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    assert (await runner(store_url).resume("r", graph=graph, updates={"n": "yes"})).outputs == {"out": ["1 yes"]}
+    with pytest.raises(NodeNotWaiting, match="completed"):
+        await runner(store_url).resume("r", graph=graph, checkpoint="latest-intact", updates={"n": "no"})
+    with pytest.raises(NodeNotWaiting, match=r"node 'n' of run 'r' .* it is completed"):
+        await runner(store_url).resume("r", graph=graph, checkpoint=3, updates={"n": "no"})
+    assert await status(store_url) == "completed"
+    again = await runner(store_url).resume("r", graph=graph, checkpoint=1, updates={"n": "no"})
+    assert again.outputs == {"out": ["1 no"]}
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
