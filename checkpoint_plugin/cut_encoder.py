@@ -13,7 +13,7 @@ from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.completed import Tally, block_digest
 from checkpoint_plugin.damage import column_bytes
 from checkpoint_plugin.definition import storable_text
-from checkpoint_plugin.digests import add_digests, digest_of, row_digester, segment_digest
+from checkpoint_plugin.digests import add_digests, row_digester, segment_digest
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.payloads import PayloadRow, PayloadWriter
@@ -246,7 +246,7 @@ class CutEncoder:
             "mentions": None,
             "written_at": datetime.now(UTC),
         }
-        values["digest"] = head_digest(values)
+        values["digest"] = head_digest(values, self.history.seal)
         return values
 
     @property
@@ -265,12 +265,17 @@ class CutEncoder:
         return self._cut_hash.to_bytes(32, "big")
 
 
-def head_digest(values: Mapping[str, Any]) -> bytes:
-    """What binds a checkpoint's row together: all of it but the label, which a person may change."""
+def head_digest(values: Mapping[str, Any], seal: Seal) -> bytes:
+    """What binds a checkpoint's row together: all of it but the label, which a person may change.
+
+    Args:
+        values: of its columns.
+        seal: of the run.
+    """
     parts: list[Any] = [*BOUND(values), _moment(values["created_at"]), column_bytes(values["cut_hash"])]
     if values["written_at"] is not None:  # as layout 1 had none of these
         parts += [_moment(values["written_at"]), values["context"], values["log"]]
-    return digest_of(encode(parts, lambda: "checkpoint"))
+    return seal.bind(encode(parts, lambda: "checkpoint"))
 
 
 def _moment(at: datetime) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -25,6 +26,12 @@ PROVIDER_VARIABLE: Final = "WORKFLOW_CHECKPOINT_KEY_PROVIDER"
 PROVIDERS: Final = "workflow_checkpoint.keys"
 KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 12
+BINDING: Final = b"keys that bind"
+"""What the keys of a run are wrapped as, whose checkpoints are bound by them."""
+EARLIER: Final = b"keys"
+"""The same of runs that were made before that was so; without the master key none becomes the other."""
+CHECKPOINT: Final = b"checkpoint"
+"""What is bound by the address key, and so is never an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ class KeyRing:
     def make(self, run_id: str) -> tuple[Cipher, WrappedKeys]:
         """New keys for a run."""
         secret = os.urandom(2 * KEY_SIZE)
-        return Cipher(run_id, secret), self._wrap(run_id, secret)
+        return Cipher(run_id, secret), self._wrap(run_id, secret, BINDING)
 
     def open(self, run_id: str, keys: WrappedKeys) -> Cipher:
         """The keys of a run.
@@ -110,7 +117,8 @@ class KeyRing:
             KeyMissing: no key of the ring has wrapped them.
             KeyUnusable: they are not what was written.
         """
-        return Cipher(run_id, self._unwrap(run_id, keys))
+        secret, kind = self._unwrap(run_id, keys)
+        return Cipher(run_id, secret, binds=kind == BINDING)
 
     def rewrap(self, run_id: str, keys: WrappedKeys) -> WrappedKeys | None:
         """The keys of a run, wrapped by the first master key; `None` when they are already.
@@ -121,13 +129,14 @@ class KeyRing:
         """
         if keys.key_id == key_id(self.keys[0]):
             return None
-        return self._wrap(run_id, self._unwrap(run_id, keys))
+        return self._wrap(run_id, *self._unwrap(run_id, keys))
 
-    def _wrap(self, run_id: str, secret: bytes) -> WrappedKeys:
+    def _wrap(self, run_id: str, secret: bytes, kind: bytes) -> WrappedKeys:
         nonce, name = os.urandom(NONCE_SIZE), key_id(self.keys[0])
-        return WrappedKeys(name, nonce + _aes(self.keys[0]).encrypt(nonce, secret, _bound(b"keys", run_id, name.encode())))
+        return WrappedKeys(name, nonce + _aes(self.keys[0]).encrypt(nonce, secret, _bound(kind, run_id, name.encode())))
 
-    def _unwrap(self, run_id: str, keys: WrappedKeys) -> bytes:
+    def _unwrap(self, run_id: str, keys: WrappedKeys) -> tuple[bytes, bytes]:
+        """The keys, and what they were wrapped as."""
         for key in self.keys:
             if key_id(key) == keys.key_id:
                 break
@@ -137,14 +146,13 @@ class KeyRing:
                 f"run {run_id!r} is encrypted with the master key {keys.key_id}, and the one given is {had}. "
                 f"Put the old key into {VARIABLE}, too, behind the new one."
             )
-        try:
-            nonce, sealed = keys.wrapped[:NONCE_SIZE], keys.wrapped[NONCE_SIZE:]
-            secret: bytes = _aes(key).decrypt(nonce, sealed, _bound(b"keys", run_id, keys.key_id.encode()))
-        except (_invalid_tag(), ValueError) as error:
-            raise KeyUnusable(f"the keys of run {run_id!r} are damaged. Restore the database from a copy.") from error
-        if len(secret) != 2 * KEY_SIZE:
-            raise KeyUnusable(f"the keys of run {run_id!r} are damaged. Restore the database from a copy.")
-        return secret
+        nonce, sealed = keys.wrapped[:NONCE_SIZE], keys.wrapped[NONCE_SIZE:]
+        for kind in (BINDING, EARLIER):
+            with suppress(_invalid_tag(), ValueError):
+                secret: bytes = _aes(key).decrypt(nonce, sealed, _bound(kind, run_id, keys.key_id.encode()))
+                if len(secret) == 2 * KEY_SIZE:
+                    return secret, kind
+        raise KeyUnusable(f"the keys of run {run_id!r} are damaged. Restore the database from a copy.")
 
 
 class Cipher:
@@ -153,15 +161,22 @@ class Cipher:
     Args:
         run_id: the run.
         secret: the data key and the address key.
+        binds: off for a run whose checkpoints are bound by digests that anybody can make.
     """
 
-    def __init__(self, run_id: str, secret: bytes) -> None:
+    def __init__(self, run_id: str, secret: bytes, *, binds: bool = True) -> None:
         self._run_id = run_id
+        self._binds = binds
         self._aes = _aes(secret[:KEY_SIZE])
         self._address_key = secret[KEY_SIZE:]
 
     def address(self, data: bytes) -> bytes:
         return hashlib.blake2b(data, digest_size=32, key=self._address_key).digest()
+
+    def bind(self, data: bytes) -> bytes:
+        if not self._binds:
+            return digest_of(data)
+        return hashlib.blake2b(data, digest_size=32, key=self._address_key, person=CHECKPOINT).digest()
 
     def seal(self, data: bytes, *where: bytes) -> bytes:
         nonce = os.urandom(NONCE_SIZE)

@@ -151,7 +151,7 @@ def _fetch_rows(
     else:
         blocks, rows = NO_BLOCKS, fetch_nodes(connection, run_id, head, NO_BLOCKS)
     segments = fetch_segments(connection, run_id, head)
-    total = _check_cut(run_id, head, rows, blocks)
+    total = _check_cut(run_id, head, rows, blocks, reader.seal)
     digests = {node_id: digest for node_id, _, _, digest in rows}
     tally: Tally | None = None
     over: frozenset[str] = frozenset()
@@ -227,9 +227,9 @@ def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowRea
     return read_blocks(blocks)
 
 
-def _check_cut(run_id: str, head: Any, rows: Sequence[Any], blocks: Blocks) -> int:
+def _check_cut(run_id: str, head: Any, rows: Sequence[Any], blocks: Blocks, seal: Seal) -> int:
     """Compare the rows with the checkpoint; their hash."""
-    if head_digest(head._mapping) != head.digest:
+    if head_digest(head._mapping, seal) != head.digest:
         raise StoreDamaged(run_id, "the row of the checkpoint was changed", head.number)
     digest_row = row_digester(run_id)
     for node_id, number, body, digest in rows:

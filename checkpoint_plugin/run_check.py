@@ -160,7 +160,9 @@ class RunCheck:
         except KeyUnusable:
             self._notes.condemn("the row of its keys is not what was written")
             return
-        self._notes.leave(f"its values are encrypted with the master key {row.key_id}; only rows and digests were checked. {why}")
+        self._notes.leave(
+            f"its values are encrypted with the master key {row.key_id}; only rows and their digests were checked. {why}"
+        )
 
     def _look_at_job(self) -> None:
         columns = [raw(JOB.c[name]) for name in ("status", "attempt", "execution_strategy")]
@@ -206,8 +208,10 @@ class RunCheck:
             self._notes.note(f"its row says that it is completed, and checkpoint {newest} says {self._heads[newest].status}")
 
     def _look_at_head(self, row: Any) -> None:
-        if head_digest(row._mapping) != row.digest:
-            raise StoreDamaged(self._notes.run_id, "the row of the checkpoint was changed", row.number)
+        if head_digest(row._mapping, self._seal or PLAIN) != row.digest:
+            if self._seal is not None:
+                raise StoreDamaged(self._notes.run_id, "the row of the checkpoint was changed", row.number)
+            self._notes.leave("the rows of its checkpoints, which are bound by its key")
         self._heads[row.number] = Head(*(row._mapping[name] for name in Head._fields))
         if self._seal is not None:
             reader = RowReader(self._notes.run_id, row.number, self._codec, self._seal)

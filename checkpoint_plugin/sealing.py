@@ -18,6 +18,9 @@ class Seal(Protocol):
     def address(self, data: bytes) -> bytes:
         """The digest under which a value is stored."""
 
+    def bind(self, data: bytes) -> bytes:
+        """A digest of what belongs together; where there is a key, only who has it can make one, and none is an address."""
+
     def seal(self, data: bytes, *where: bytes) -> bytes:
         """The bytes as they are stored.
 
@@ -44,6 +47,9 @@ class Plain:
     """Stores bytes as they are."""
 
     def address(self, data: bytes) -> bytes:
+        return digest_of(data)
+
+    def bind(self, data: bytes) -> bytes:
         return digest_of(data)
 
     def seal(self, data: bytes, *where: bytes) -> bytes:

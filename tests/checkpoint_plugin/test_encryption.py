@@ -13,12 +13,15 @@ import pytest
 from sqlalchemy import Connection, delete, select, update
 
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.encryption import Cipher, KeyRing
+from checkpoint_plugin.cut_encoder import head_digest
+from checkpoint_plugin.digests import MODULUS, sum_digests
+from checkpoint_plugin.encryption import EARLIER, Cipher, KeyRing, WrappedKeys
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.keys import rotate_keys
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base
+from checkpoint_plugin.sealing import PLAIN
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.witness import Witness
 from hookspecs import NodeSnapshot, PluginOptionsInvalid
@@ -195,6 +198,68 @@ async def test_a_run_whose_keys_cannot_be_opened_keeps_no_other_from_its_new_mas
     for run_id in "ad":
         assert (await store.load_job(run_id)).run_id == run_id
     await store.close()
+
+
+async def two_cuts(store: Store) -> None:
+    """A run of two nodes that both move from checkpoint 1 to checkpoint 2."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for number in (1, 2):
+        nodes = (NodeSnapshot(name, "running", firing=1, commits=number, state=f"{name}{number}") for name in "ab")
+        await store.save(history, cut(*nodes), "step")
+
+
+def take_back_a_node(connection: Connection) -> None:
+    """What whoever writes the database can do without a key: node b stands as in checkpoint 1, and everything adds up."""
+    of_b = (NODE_VERSION.c.node_id == "b", NODE_VERSION.c.number == 2)
+    connection.execute(delete(NODE_VERSION).where(*of_b))
+    rows = connection.execute(select(NODE_VERSION.c.node_id, NODE_VERSION.c.digest).order_by(NODE_VERSION.c.number))
+    newest = {row.node_id: row.digest for row in rows}
+    head = dict(connection.execute(select(CHECKPOINT).where(CHECKPOINT.c.number == 2)).one()._mapping)
+    head.update(cut_hash=(sum_digests(newest.values()) % MODULUS).to_bytes(32, "big"), row_count=len(newest))
+    changed = {"cut_hash": head["cut_hash"], "digest": head_digest(head, PLAIN)}
+    connection.execute(update(CHECKPOINT).where(CHECKPOINT.c.number == 2).values(**changed))
+
+
+async def test_rows_of_two_checkpoints_are_not_mixed_without_the_key(store_url: str) -> None:
+    store = opened(store_url, OLD)
+    await two_cuts(store)
+    await store.transact(take_back_a_node)
+    with pytest.raises(StoreDamaged, match="the row of the checkpoint was changed"):
+        await store.restore(RunHistory("r", 1, 1), None)
+    await store.close()
+
+
+async def test_a_run_from_before_its_keys_bound_its_checkpoints_is_read_as_it_was(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `KeyRing.make` made it then: whether digests are bound is told by how its keys are wrapped, and stays with them."""
+
+    def make(ring: KeyRing, run_id: str) -> tuple[Cipher, WrappedKeys]:
+        secret = os.urandom(64)
+        return Cipher(run_id, secret, binds=False), ring._wrap(run_id, secret, EARLIER)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyRing, "make", make)
+        store = opened(store_url, OLD)
+        await two_cuts(store)
+        await store.close()
+    store = opened(store_url, NEW, OLD)
+    assert await rotate_keys(store, KeyRing((NEW, OLD))) == (1, 0)
+    await store.close()
+    store = opened(store_url, NEW)
+    found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None
+    assert {node.node_id: node.state for node in found.nodes} == {"a": "a2", "b": "b2"}
+    await store.transact(take_back_a_node)  # which only the keys of later runs show
+    assert await store.restore(RunHistory("r", 1, 1), None) is not None
+    await store.close()
+
+
+def test_what_binds_a_checkpoint_is_no_address_of_a_value() -> None:
+    """Else whoever chooses a value of the run would be given what binds a checkpoint of his own."""
+    cipher, _ = KeyRing((OLD,)).make("r")
+    assert cipher.bind(b"same") not in (cipher.address(b"same"), PLAIN.bind(b"same"))
 
 
 async def test_a_new_master_key_rewraps_keys_and_nothing_else(store_url: str) -> None:

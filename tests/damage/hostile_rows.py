@@ -29,6 +29,7 @@ from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_DEFINITION
 from checkpoint_plugin.payloads import PIECES
 from checkpoint_plugin.reading import cut_hash_of
+from checkpoint_plugin.sealing import PLAIN
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, Snapshot, StoreError, WorkflowError
 from tests.checkpoint_plugin.hostile import QUIET, WATCHED, WATCHED_TOO, crafted, damaged
@@ -83,7 +84,7 @@ def node_body(connection: Connection, run_id: str, data: bytes) -> None:
     head = connection.execute(select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id)).one()
     total = sum(int.from_bytes(digest, "big") for _, digest in digests) % (1 << 256)
     values = {**head._mapping, "cut_hash": cut_hash_of(head, total, ())}
-    fixed = {"cut_hash": values["cut_hash"], "digest": head_digest(values)}
+    fixed = {"cut_hash": values["cut_hash"], "digest": head_digest(values, PLAIN)}
     connection.execute(update(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).values(fixed))
 
 

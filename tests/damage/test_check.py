@@ -220,7 +220,9 @@ async def test_an_encrypted_run_is_verified_with_its_key_and_as_far_as_can_be_wi
     monkeypatch.delenv("WORKFLOW_CHECKPOINT_KEY")
     report = await check_run(store_url)
     assert not report.findings
-    assert "only rows and digests were checked. Set WORKFLOW_CHECKPOINT_KEY" in report.unverified[0].what
+    told = [each.what for each in report.unverified]
+    assert "only rows and their digests were checked. Set WORKFLOW_CHECKPOINT_KEY" in told[0]
+    assert told[1:] == ["the rows of its checkpoints, which are bound by its key"]
     await change(store_url, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=row["body"] + b"x"))
     assert (await check_run(store_url)).damaged == {5}  # also without the key
     await change(store_url, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=row["body"]))
