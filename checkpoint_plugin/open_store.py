@@ -14,11 +14,12 @@ from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import StoreMissing, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.errors import StoreMissing, StoreReadOnly, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.group import Write
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.models import SCHEMA
+from checkpoint_plugin.refusal import driver_error, told_by
 from checkpoint_plugin.schema import SCHEMA_VERSION, check_upgradable, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealing import Seal
 from checkpoint_plugin.unbroken import Unbroken
@@ -136,12 +137,28 @@ class OpenStore:
             if current is None and not self._create:
                 raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
             if current is not True:
-                make = create_schema if current is None else upgrade_schema
-                await self._unhurried(lambda connection: make(connection, shown, self.location.schema))
+                await (self._make() if current is None else self._upgrade())
             if self.blobs.has_url:
                 name = select(SCHEMA.c.store_id)
                 self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
             self._ready = self._connections.is_current = True
+
+    async def _make(self) -> None:
+        await self._unhurried(lambda connection: create_schema(connection, self.location.shown, self.location.schema))
+
+    async def _upgrade(self) -> tuple[int, int]:
+        shown, schema = self.location.shown, self.location.schema
+        try:
+            return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
+        except StoreReadOnly as error:
+            if self.location.kind == "sqlite":  # it names the file or the folder
+                raise
+            said = told_by(driver_error(error.__cause__ or error))
+            raise StoreReadOnly(
+                f"the tables of the store at {shown} cannot be upgraded by this role: {said}; they are as they were. "
+                "Let the role that owns them do it: workflow db upgrade. Then grant the roles that use them their rights on "
+                "the tables that are new."
+            ) from error
 
     async def _unhurried(self, work: Callable[[Connection], T]) -> T:
         """A transaction that may take long, or wait long for another that does the same."""
@@ -169,10 +186,10 @@ class OpenStore:
         Raises:
             StoreError: there are none, they are newer, or the store cannot be written.
         """
-        shown, schema = self.location.shown, self.location.schema
+        shown = self.location.shown
         # Read first: to open a file of SQLite for writing changes it, and what is refused is not touched.
         await self._database.transact(lambda connection: check_upgradable(connection, shown), write=False)
-        return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
+        return await self._upgrade()
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)

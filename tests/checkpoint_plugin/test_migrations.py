@@ -356,3 +356,30 @@ async def test_who_may_not_make_the_tables_is_told_who_may(store_url: str, schem
     with pytest.raises(StoreReadOnly, match="has no tables, and this role may not make them: permission denied for"):
         await worker.insert_job("r", definition())
     await worker.close()
+
+
+@pytest.mark.parametrize("may_create", [True, False])
+async def test_who_may_not_upgrade_the_tables_is_told_who_may(store_url: str, may_create: bool) -> None:
+    if not on_postgres(store_url):
+        pytest.skip("a file has no roles")
+    await older_store(store_url)
+    owner = Store(locate(store_url), create=False)
+
+    def give(connection: Connection) -> None:
+        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
+        connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker"))
+        connection.execute(
+            text(f"{'GRANT CREATE ON SCHEMA public TO' if may_create else 'REVOKE CREATE ON SCHEMA public FROM'} PUBLIC")
+        )
+
+    await owner._database.transact(give)
+    await owner.close()
+    worker = Store(locate(store_url.replace("postgres@", "worker@", 1)), create=True, auto_migrate=True)
+    for work in (worker.upgrade, worker.jobs):
+        with pytest.raises(
+            StoreReadOnly, match=r"cannot be upgraded by this role: .*; they are as they were\. Let the role that owns"
+        ):
+            await work()
+    await worker.close()
+    assert await look(store_url, version_of) == 2
+    assert await upgraded(store_url) == (2, SCHEMA_VERSION)
