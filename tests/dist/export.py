@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["export_checks", "export_sources"]
+__all__ = ["ROOT", "export_checks", "export_sources"]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hookspecs", "workflow_runner", "checkpoint_plugin")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.dist.export import export_sources
+from tests.dist.export import ROOT, export_sources
 
 Venv = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -91,3 +91,6 @@ def test_a_wheel_holds_its_packages_typed_and_nothing_else(
     names = zipfile.ZipFile(wheels[distribution]).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == packages
     assert {f"{package}/py.typed" for package in packages} <= set(names)
+    licence = (ROOT / "LICENSE").read_bytes()
+    wheel = zipfile.ZipFile(wheels[distribution])
+    assert [wheel.read(name) for name in names if name.endswith(".dist-info/licenses/LICENSE")] == [licence]
