@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -94,3 +96,27 @@ def test_a_wheel_holds_its_packages_typed_and_nothing_else(
     licence = (ROOT / "LICENSE").read_bytes()
     wheel = zipfile.ZipFile(wheels[distribution])
     assert [wheel.read(name) for name in names if name.endswith(".dist-info/licenses/LICENSE")] == [licence]
+
+
+OTHERWISE_NAMED = {"PIL": "pillow", "backports": "backports.zstd", "pydantic_core": "pydantic", "hookspecs": "workflow-runner"}
+"""The distributions of packages that have another name."""
+NEVER_INSTALLED = {"_typeshed", "compression"}
+"""Of type checkers, and of the standard library of Python 3.14."""
+
+
+@pytest.mark.parametrize("distribution", ["workflow-runner", "workflow-checkpoint"])
+def test_a_wheel_requires_what_it_imports(wheels: dict[str, Path], distribution: str) -> None:
+    wheel = zipfile.ZipFile(wheels[distribution])
+    imported: set[str] = set()
+    for name in wheel.namelist():
+        if name.endswith(".py"):
+            for item in ast.walk(ast.parse(wheel.read(name))):
+                if isinstance(item, ast.Import):
+                    imported.update(alias.name.partition(".")[0] for alias in item.names)
+                elif isinstance(item, ast.ImportFrom) and item.level == 0:
+                    imported.add(str(item.module).partition(".")[0])
+    own = {name.partition("/")[0] for name in wheel.namelist()}
+    wanted = {OTHERWISE_NAMED.get(name, name) for name in imported - own - sys.stdlib_module_names - NEVER_INSTALLED}
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    required = set(re.findall(r"^Requires-Dist: ([\w.-]+)", wheel.read(metadata).decode(), re.MULTILINE))
+    assert wanted - required == set()
