@@ -22,6 +22,8 @@ from hookspecs.snapshot import CheckpointChoice, CheckpointRef, Snapshot
 __all__ = ["NO_HOOKS", "RunHooks", "bind_hooks"]
 
 AsyncCall = Callable[..., Coroutine[Any, Any, Any]]
+TO_END: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the process, or the coroutine from outside; it is nobody's error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ def _guarded(plugin: str, hook: str, function: AsyncCall) -> AsyncCall:
             if task is None or task.cancelling():
                 raise
             raise HookError(plugin, hook, error) from error  # of something that the hook waited for: nobody cancelled the run
-        except Exception as error:
+        except TO_END:
+            raise
+        except BaseException as error:  # `pytest.fail` raises one that is no Exception: the others must hear of it all the same
             raise HookError(plugin, hook, error) from error
 
     return call

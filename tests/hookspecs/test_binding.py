@@ -322,6 +322,19 @@ async def test_a_cancellation_of_what_a_hook_waits_for_is_its_error() -> None:
         await hooks.checkpoint_saved(RUN, REF)
 
 
+@pytest.mark.parametrize("hook", ["before_run", "checkpoint_saved", "after_run"])
+async def test_what_is_no_exception_is_an_error_of_its_hook_and_the_others_hear_of_it(hook: str) -> None:
+    class Other(BaseException):
+        """As `pytest.fail` raises."""
+
+    hooks, heard = trio(**{hook: Other("no")})
+    arguments = {"before_run": (RUN, CONTROL), "checkpoint_saved": (RUN, REF), "after_run": (RUN, Completed())}
+    with pytest.raises(HookError, match=f"'b' failed in hook '{hook}': Other: no"):
+        await getattr(hooks, hook)(*arguments[hook])
+    told = [name for name, heard_hook, *_ in heard if heard_hook == ("after_run" if hook == "before_run" else hook)]
+    assert sorted(told) == (["a"] if hook == "before_run" else ["a", "b", "c"])
+
+
 async def test_a_hook_error_raised_by_a_hook_names_the_outer_plugin() -> None:
     inner = HookError("other", "after_run", ValueError())
     hooks = hooks_of(Recorder("a", [], after_run=inner))
