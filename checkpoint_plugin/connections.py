@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ class Connections:
         self._name = location.path, id(self)
         self.process_id = os.getpid()
         self.database = open_database(location, create=create)
-        self.group = GroupWriter(self.database)
+        self._groups: dict[asyncio.AbstractEventLoop, GroupWriter] = {}
         self.is_current = False
         """Whether the tables were found up to date."""
         self._pulse: Database | None = None
@@ -71,6 +72,19 @@ class Connections:
         else:
             _KEPT.add(self._name)
             await pool.give(("checkpoint", self.location), self)
+
+    @property
+    def group(self) -> GroupWriter:
+        """The writer of the event loop that runs: what waits for another one is woken by nobody, and one that was closed in the
+        middle of a write is busy for ever."""
+        loop = asyncio.get_running_loop()
+        group = self._groups.get(loop)
+        if group is None:
+            for other in tuple(self._groups):
+                if other.is_closed():
+                    self._groups.pop(other, None)
+            group = self._groups[loop] = GroupWriter(self.database)
+        return group
 
     @property
     def pulse(self) -> Database:

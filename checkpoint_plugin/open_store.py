@@ -69,7 +69,7 @@ class OpenStore:
         self._codec = codec
         self._create = create
         self._connections = connections if connections is not None else Connections(location, create=create)
-        self._database, self._group = self._connections.database, self._connections.group
+        self._database = self._connections.database
         self._ready = self._connections.is_current and not self.blobs.has_url
 
     @property
@@ -81,7 +81,7 @@ class OpenStore:
 
     async def leave(self) -> Connections:
         """Write what was handed over, and leave the connections to another store; this one is then used no more."""
-        await self._group.finish()
+        await self._connections.group.finish()
         return self._connections
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ class OpenStore:
             StoreError: the store cannot be used.
         """
         await self._get_ready()
-        return await Unbroken(self._group.write(write))
+        return await Unbroken(self._connections.group.write(write))
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop."""

@@ -91,6 +91,7 @@ class PostgresDatabase:
         server = repr((self._dsn, location.schema, cached, location.environment))
         self._reached = was_reached(server)
         self._engine = make_postgres_engine(server, arguments)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._saving: AsyncConnection | None = None
         self._raw: Any = None
         self._saves = 0
@@ -157,12 +158,25 @@ class PostgresDatabase:
                 f"role is {schema!r}. Make the schema, and set it for the role: ALTER ROLE … SET search_path = {wanted}."
             )
 
+    def _check_loop(self) -> None:
+        """Refuse where another event loop runs than that of the connections, which can be used and closed there alone."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise StoreUnreadable(
+                f"the store at {self._location.shown} was opened in another event loop, to which its connections belong; nothing "
+                "was read or written. Open it here, too."
+            )
+
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None
     ) -> T:
+        self._check_loop()
         return await finish(self._run(work, before, {} if write else READ_ONLY))
 
     async def save(self, writer: CutWriter) -> bool:
+        self._check_loop()
         if writer.is_light:
             writer.encode()
         else:

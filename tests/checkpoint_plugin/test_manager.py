@@ -411,6 +411,44 @@ def test_a_manager_is_used_in_one_event_loop_after_another(store_url: str) -> No
     assert asyncio.run(restored(manager, None)).completed_nodes == set("abcdef")
 
 
+def test_a_store_is_used_in_several_event_loops(store_url: str) -> None:
+    """On SQLite; on PostgreSQL connections belong to an event loop, and the others are told. Nobody waits for ever."""
+    store = Store(locate(store_url), create=True)
+    ended: list[int | str] = []
+    first, last = threading.Event(), threading.Event()
+
+    async def save(number: int) -> None:
+        manager = CheckpointManager(f"r{number}", enabled=True, store=store)
+        try:
+            for node_id in map(str, range(10)):
+                await manager.save_checkpoint(None, {node_id})
+                first.set()
+            ended.append(number)
+        except StoreUnreadable as error:
+            ended.append(str(error))
+        if number == 0:
+            await asyncio.to_thread(last.wait, 40)
+            await store.close()
+
+    threads = [threading.Thread(target=asyncio.run, args=(save(number),), daemon=True) for number in range(5)]
+    threads[0].start()
+    assert first.wait(20)
+    for group in (threads[1:4], threads[4:]):
+        for thread in group:
+            thread.start()
+        for thread in group:
+            thread.join(10)
+    last.set()
+    threads[0].join(20)
+    if locate(store_url).kind == "sqlite":
+        assert sorted(map(str, ended)) == ["0", "1", "2", "3", "4"]
+    else:
+        assert [text for text in ended if text != 0] == [
+            f"the store at {store.location.shown} was opened in another event loop, to which its connections belong; nothing was "
+            "read or written. Open it here, too."
+        ] * 4
+
+
 async def test_a_manager_keeps_the_store_open_when_it_is_entered(store_url: str) -> None:
     async with CheckpointManager("r", enabled=True, url=store_url) as manager:
         await manager.save_checkpoint(GRAPH, {"a"})
