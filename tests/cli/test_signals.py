@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import NODES, start, write_graph
+from tests.cli.command import NODES, environment, start, write_graph
 
 SIGNALS = [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="SIGINT")]
 
@@ -75,3 +76,86 @@ def test_a_body_that_does_not_end_is_left_after_the_grace_period(tmp_path: Path,
     assert process.returncode == 143
     assert json.loads(out)["status"] == "paused"
     assert told in err
+
+
+LEAVING = (
+    NODES
+    + """
+import sys
+
+@node
+async def leaves_in_a_callback(a: Any) -> Any:
+    asyncio.get_running_loop().call_soon(sys.exit, 5)
+    await asyncio.sleep(600)
+
+@node
+async def leaves_in_a_task(a: Any) -> Any:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(sys.exit, 5))
+    return a
+
+@node
+async def interrupts(a: Any) -> Any:
+    raise KeyboardInterrupt
+
+@node
+def interrupts_in_a_thread(a: Any) -> Any:
+    raise KeyboardInterrupt
+
+@node
+async def leaves_a_thread(a: Any) -> Any:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 20)
+    return a
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("node", "code", "status", "told"),
+    [
+        ("leaves_in_a_callback", 1, "paused", "left by SystemExit: 5, raised in a task or a callback"),
+        ("leaves_in_a_task", 1, "paused", "SystemExit: 5"),
+        ("interrupts", 130, "failed", "left by KeyboardInterrupt, raised by a node or a hook"),
+        ("interrupts_in_a_thread", 130, "failed", "left by KeyboardInterrupt, raised by a node or a hook"),
+    ],
+)
+def test_a_run_that_something_leaves_is_stopped_and_saves(tmp_path: Path, node: str, code: int, status: str, told: str) -> None:
+    graph = write_graph(tmp_path, node)
+    (tmp_path / "nodes.py").write_text(LEAVING)
+    (tmp_path / "hears.py").write_text(HEARS)
+    command = [sys.executable, "hears.py", "run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["run_id"], found["status"]) == (code, "r", status)
+    assert told in done.stderr
+    assert "a fault of this program" not in done.stderr
+    assert (tmp_path / "ended").exists()
+
+
+HEARS = """
+import sys
+from pathlib import Path
+from hookspecs import PluginHost, hookimpl
+from workflow_runner.cli import main as module
+
+class Plugin:
+    @hookimpl
+    async def after_run(self, run, outcome):
+        Path("ended").touch()
+
+module.PluginHost = lambda blocked: PluginHost(blocked).register(Plugin(), "hears")
+sys.exit(module.main())
+"""
+
+
+def test_who_does_not_wait_for_a_thread_that_is_left_is_told_nothing_else(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "leaves_a_thread")
+    (tmp_path / "nodes.py").write_text(LEAVING)
+    process = start("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--json", cwd=tmp_path)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["status"] == "completed"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from dataclasses import replace
 from shlex import quote
 from typing import Any, Final
 
@@ -73,14 +75,19 @@ class Execution:
                 if result.degraded is not None:
                     code = DEGRADED
                     print(f"Warning: run {result.run_id!r} completed, but degraded: {one_line(result.degraded)}", file=sys.stderr)
-            except (WorkflowError, asyncio.CancelledError, SystemExit, Exception) as error:
+            except (KeyboardInterrupt, SystemExit) as error:
+                report, code = self._left(error, stopper.finish(type(error).__name__), signals)
+            except (WorkflowError, asyncio.CancelledError, Exception) as error:
                 if isinstance(error, NodeFailed) and stopper.durable:
                     error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {quote(self.run_id)}")
                 report, code = self._failed(error, signals)
         self._print(report)
         if runner.abandoned or (code != 0 and _threads_are_left()):
             leave(code)
-        loops.close()
+        try:
+            loops.close()
+        except KeyboardInterrupt:  # of who would not wait for threads that bodies have left; what was told stays true
+            leave(code)
         return code
 
     def refuse(self, error: WorkflowError) -> int:
@@ -100,6 +107,25 @@ class Execution:
         if code is not None and isinstance(error, RunStopped):
             return RunReport(self.run_id, "paused", error=error), code
         return RunReport(self.run_id, "failed", error=error), exit_code_of(error)
+
+    def _left(self, error: BaseException, ended: BaseException | None, signals: StopSignals) -> tuple[RunReport, int]:
+        """What ends a process was raised while the event loop ran.
+
+        Args:
+            error: what it was.
+            ended: how the run ended that was stopped for it.
+            signals: those that came meanwhile.
+        """
+        left = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+        if not isinstance(ended, WorkflowError):
+            mend = "Let it raise an exception of its own."
+            ended = RunnerError(f"run {self.run_id!r} was left by {left}, raised by a node or a hook. {mend}")
+        elif not isinstance(ended, NodeFailed):
+            ended.add_note(f"It was left by {left}, raised in a task or a callback that a node has made.")
+        report, code = self._failed(ended, signals)
+        if isinstance(ended, RunStopped):
+            report = replace(report, status="paused")
+        return report, 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else code
 
     def _give_up(self, signals: StopSignals) -> None:
         code = signals.exit_code or FAULT
@@ -146,6 +172,28 @@ class Stopper:
             watchdog.daemon = True
             watchdog.start()
             self._loops.get_loop().call_soon_threadsafe(self._stop, watchdog)
+
+    def finish(self, reason: str) -> BaseException | None:
+        """Stop the run of an event loop that something has left, and let it save.
+
+        Args:
+            reason: for which it is stopped.
+
+        Returns:
+            What the run raised.
+        """
+        task = self._task
+        if task is None:
+            return None
+        if self._started:
+            self._runner.stop(reason)
+        else:
+            task.cancel()
+        try:
+            self._loops.get_loop().run_until_complete(task)
+        except BaseException as error:
+            return error
+        return None
 
     async def guard(self, start: Start, *, hears_all: bool) -> Result:
         """The run.
