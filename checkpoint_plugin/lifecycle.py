@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from checkpoint_plugin.errors import IllegalTransition
 from checkpoint_plugin.status import INCOMPLETE, NODE_STEPS, RUN_STEPS, can_be_resumed
-from hookspecs import dumps_tagged, loads_tagged
+from hookspecs import dumps_tagged, loads_tagged, text_of
 
 __all__ = ["JobLife", "NodeLife"]
 
@@ -311,4 +311,4 @@ def _step_node(node: _NodeFields, status: str, at: datetime | None, *, again: bo
 
 
 def _text(error: str | BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
+    return f"{type(error).__name__}: {text_of(error)}" if isinstance(error, BaseException) else error

@@ -21,6 +21,7 @@ from hookspecs import (
     StoreError,
     Suspended,
     hookimpl,
+    text_of,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _told(outcome: Outcome) -> tuple[str, dict[str, Any]]:
         case Completed():
             return "completed", {}
         case Failed(error):
-            return "failed", {"error": f"{type(error).__name__}: {error}"}
+            return "failed", {"error": f"{type(error).__name__}: {text_of(error)}"}
         case Cancelled(reason):
             return "cancelled", {"reason": reason}
         case Suspended(suspensions):

@@ -27,6 +27,7 @@ from hookspecs import (
     Suspended,
     WorkflowError,
     hookimpl,
+    text_of,
 )
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def _ending(outcome: Outcome) -> JobEnd:
         case Completed():
             return JobEnd("completed", None, now)
         case Failed(error):
-            return JobEnd("failed", f"{type(error).__name__}: {error}", now)
+            return JobEnd("failed", f"{type(error).__name__}: {text_of(error)}", now)
         case Cancelled():
             return JobEnd("paused", None, now)
         case Suspended():

@@ -16,7 +16,7 @@ from checkpoint_plugin.lease import Lease, release_lease, take_lease
 from checkpoint_plugin.models import Job
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.unbroken import take
-from hookspecs import LeaseLost, Refusal, RunHeld, WorkflowError
+from hookspecs import LeaseLost, Refusal, RunHeld, WorkflowError, text_of
 
 __all__ = ["Execute", "RecoveryOutcome", "Resumption"]
 
@@ -193,4 +193,4 @@ def _is_told_to_stop() -> bool:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {text_of(error)}"

@@ -24,7 +24,7 @@ from checkpoint_plugin.row_values import checked_row
 from checkpoint_plugin.run_record import BARE
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, seal_texts
 from checkpoint_plugin.store import Store
-from hookspecs import LeaseLost, dumps_tagged
+from hookspecs import LeaseLost, dumps_tagged, text_of
 
 __all__ = ["UNSET", "StateManager", "StateStats", "Unset"]
 
@@ -237,7 +237,7 @@ class StateManager:
         columns.update({name: value for name, value in plain.items() if value is not UNSET})
         for told in (last_error, error):
             if told is not UNSET:
-                columns["last_error"] = f"{type(told).__name__}: {told}" if isinstance(told, BaseException) else told
+                columns["last_error"] = f"{type(told).__name__}: {text_of(told)}" if isinstance(told, BaseException) else told
         if outputs is not UNSET and outputs is not None and not isinstance(outputs, Mapping):
             raise FieldInvalid(where, f"outputs are values by handle, not {type(outputs).__name__}. Give a dict.")
         if outputs is not UNSET:

@@ -24,6 +24,7 @@ from hookspecs.errors import (
     StoreError,
     TaggedValueError,
     WorkflowError,
+    text_of,
 )
 from hookspecs.host import PluginHost, StoreFactory
 from hookspecs.markers import PROJECT, hookimpl, hookspec
@@ -122,5 +123,6 @@ __all__ = [
     "loads_tagged",
     "name_edge",
     "name_edges",
+    "text_of",
     "to_tagged",
 ]

@@ -27,7 +27,16 @@ __all__ = [
     "StoreError",
     "TaggedValueError",
     "WorkflowError",
+    "text_of",
 ]
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says; anybody's `__str__` may itself raise, and the error must be told all the same."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text cannot be had: {type(second).__name__})"
 
 
 class WorkflowError(Exception):
@@ -94,7 +103,7 @@ class HookError(WorkflowError):
     """
 
     def __init__(self, plugin: str, hook: str, cause: BaseException) -> None:
-        told = f"plugin {plugin!r} failed in hook {hook!r}: {type(cause).__name__}: {cause}"
+        told = f"plugin {plugin!r} failed in hook {hook!r}: {type(cause).__name__}: {text_of(cause)}"
         super().__init__(f"{told.rstrip('.')}. Mend the plugin, or run without it: --disable {plugin}")
         self.plugin = plugin
         self.hook = hook

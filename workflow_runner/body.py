@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
-from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension
+from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension, text_of
 from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.closing import close_body
 from workflow_runner.context import Context
@@ -267,7 +267,9 @@ class BodyActor(Actor):
         except asyncio.CancelledError:
             pass  # the body tried to emit or commit while it was cleaning up
         except Exception as second:
-            error.add_note(f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {second}")
+            error.add_note(
+                f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {text_of(second)}"
+            )
         finally:
             self.cleans_up = False
 
@@ -282,11 +284,11 @@ class BodyActor(Actor):
             self.attempt - self.first_attempt + 2,
             self.planned.failure.retries + 1,
             type(error).__name__,
-            error,
+            text_of(error),
         )
         if run.listeners:
             run.notify(NodeRetried(run.run_id, self.node_id, self.attempt + 1, delay, error))
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = f"{type(error).__name__}: {text_of(error)}"
         if run.saver is not None:
             self.touched()
         await asyncio.sleep(delay)

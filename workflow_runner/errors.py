@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import Final
 
-from hookspecs import WorkflowError
+from hookspecs import WorkflowError, text_of
 
 __all__ = [
     "Cancelled",
@@ -228,7 +228,7 @@ class NodeFailed(RunnerError):
     others: tuple[NodeFailed, ...] = ()
 
     def __init__(self, run_id: str, node_id: str, cause: BaseException) -> None:
-        super().__init__(f"node {node_id!r} of run {run_id!r} failed: {type(cause).__name__}: {cause}")
+        super().__init__(f"node {node_id!r} of run {run_id!r} failed: {type(cause).__name__}: {text_of(cause)}")
         self.run_id = run_id
         self.node_id = node_id
 

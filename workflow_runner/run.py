@@ -18,6 +18,7 @@ from hookspecs import (
     RunInfo,
     RunStatus,
     Snapshot,
+    text_of,
 )
 from workflow_runner.actor import Actor
 from workflow_runner.asked import AskedInHook
@@ -334,7 +335,7 @@ class Run:
         if errors:
             first, *others = errors
             for other in others:
-                first.add_note(f"and another call of on_durable raised {type(other).__name__}: {other}")
+                first.add_note(f"and another call of on_durable raised {type(other).__name__}: {text_of(other)}")
             raise first
 
     def call_failed(self, actor: Actor, cause: BaseException) -> None:
@@ -351,7 +352,7 @@ class Run:
         error = self._failure(actor, cause)
         if actor.status != "completed":  # what `on_durable` calls may raise when the node is over
             actor.status = "failed"
-            actor.error = f"{type(cause).__name__}: {cause}"
+            actor.error = f"{type(cause).__name__}: {text_of(cause)}"
             self.changed[actor] = None
         if self.independent and actor.status == "failed":
             self._go_on_without(actor, error)
@@ -415,7 +416,8 @@ class Run:
         self.ending.stop(error, reason)
         if self.saver is not None:
             wanted = (moment or reason) in self._final_moments or status == "suspended"
-            text = actor.error if actor is not None else str(error)
+            told = None if error is None else text_of(error)
+            text = actor.error if actor is not None else told
             failed = actor.node_id if actor is not None else None
             self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)
         for other in self.actors.values():

@@ -186,6 +186,22 @@ async def test_after_the_last_try_the_node_fails() -> None:
     assert len(LOG) == 3
 
 
+class Wordless(OSError):
+    """Cannot be told."""
+
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+async def test_an_error_whose_text_cannot_be_had_is_tried_again_and_told() -> None:
+    FAILURES[:] = [Wordless()]
+    assert (await WorkflowRunner().run(graph_of(flaky, n=1))).outputs == {"out": [0]}
+    FAILURES[:] = [Wordless() for _ in range(9)]
+    with pytest.raises(NodeFailed, match=r"failed: Wordless: \(its text cannot be had: LookupError\)") as failed:
+        await WorkflowRunner().run(graph_of(flaky, n=1))
+    assert type(failed.value.__cause__) is Wordless
+
+
 async def test_every_firing_has_its_own_retries() -> None:
     graph = graph_of(flaky_thread, n=2)
     FAILURES[:] = [OSError(), OSError()]

@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 import click
 
 import hookspecs
-from hookspecs import HookError, TaggedValueError, WorkflowError, to_tagged
+from hookspecs import HookError, TaggedValueError, WorkflowError, text_of, to_tagged
 from workflow_runner.errors import NodeFailed, NodeModuleError
 
 __all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "one_line", "print_json", "printable"]
@@ -93,7 +93,7 @@ def error_object(error: BaseException) -> dict[str, Any]:
     if isinstance(error, click.ClickException):
         return {"type": "UsageError", "message": error.format_message(), "node_id": None}
     told = error.__cause__ if isinstance(error, NodeFailed) and error.__cause__ is not None else error
-    message = str(told) or type(told).__name__
+    message = text_of(told) or type(told).__name__
     return {"type": type(told).__name__, "message": message, "node_id": getattr(error, "node_id", None)}
 
 
@@ -117,7 +117,7 @@ def explain(error: BaseException) -> None:
 
 def _fault(error: BaseException) -> str:
     return (
-        f"Error: a fault of this program, not of the workflow: {type(error).__name__}: {error}\n"
+        f"Error: a fault of this program, not of the workflow: {type(error).__name__}: {text_of(error)}\n"
         "Please report it with the traceback that WORKFLOW_DEBUG=1 shows."
     )
 
