@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from checkpoint_plugin import (
     RecoveryService,
     create_checkpoint_hook,
     restore_checkpoint_hook,
+    worker,
 )
 from checkpoint_plugin import manager as manager_module
 from checkpoint_plugin.checking import check_store
@@ -447,6 +449,30 @@ def test_a_store_is_used_in_several_event_loops(store_url: str) -> None:
             f"the store at {store.location.shown} was opened in another event loop, to which its connections belong; nothing was "
             "read or written. Open it here, too."
         ] * 4
+
+
+def test_event_loops_of_several_threads_that_begin_at_once_share_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(threading.Thread):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            time.sleep(0.05)
+            made.append(self)
+            super().__init__(*arguments, **options)
+
+    made: list[threading.Thread] = []
+    url = f"sqlite:///{tmp_path / 'checkpoints.db'}"
+    asyncio.run(CheckpointManager("r", enabled=True, url=url).save_checkpoint(None, {"a"}))  # to make the tables takes another
+    store = Store(locate(url), create=True)
+    saves = [CheckpointManager(f"r{n}", enabled=True, store=store).save_checkpoint(None, {"a"}) for n in range(4)]
+    threads = [threading.Thread(target=asyncio.run, args=(save,), daemon=True) for save in saves]
+    monkeypatch.setattr(worker, "Thread", Slow)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(made) == 1
+    asyncio.run(store.close())
 
 
 async def test_a_manager_keeps_the_store_open_when_it_is_entered(store_url: str) -> None:
