@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
@@ -20,7 +19,7 @@ from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.refusal import driver_error, is_of_a_row, is_of_an_argument, not_reached, unreadable
 from checkpoint_plugin.sqlite_engine import make_sqlite_engine
-from checkpoint_plugin.unbroken import Outcome, Unbroken
+from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.worker import Worker
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class SqliteDatabase:
         self._checkpoints = checkpoints
         self._path = location.path
         self._worker = Worker("workflow-checkpoint")
-        self._starting = Lock()
         self._engine: Engine | None = None
         self._begin = "BEGIN"
         self._may_write = False
@@ -78,7 +76,7 @@ class SqliteDatabase:
         return await self.compute(lambda: self._run(work, write, before))
 
     async def save(self, writer: CutWriter) -> bool:
-        return await self._hand_over(partial(self._save, writer))
+        return await self._worker.call(partial(self._save, writer))
 
     def _save(self, writer: CutWriter) -> bool:
         writer.encode()
@@ -147,13 +145,7 @@ class SqliteDatabase:
         return await Unbroken(self._call(work))
 
     async def _call(self, work: Callable[[], T]) -> T:
-        return await self._hand_over(work)
-
-    def _hand_over(self, work: Callable[[], T]) -> Outcome[T]:
-        if self._worker.is_started:
-            return self._worker.call(work)
-        with self._starting:  # event loops of two threads would each start one, and use one connection at the same time
-            return self._worker.call(work)
+        return await self._worker.call(work)
 
     def _run(self, work: Callable[[Connection], T], write: bool, before: Callable[[], object] | None) -> T:
         if before is not None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from checkpoint_plugin.unbroken import Outcome
@@ -30,6 +30,7 @@ class Worker:
         self._name = name
         self._calls: SimpleQueue[tuple[Callable[[], Any], Outcome[Any]] | None] = SimpleQueue()
         self._thread: Thread | None = None
+        self._starting = Lock()
 
     def call(self, work: Callable[[], T]) -> Outcome[T]:
         """Call a function in the thread, after those that were handed over before.
@@ -38,12 +39,18 @@ class Worker:
             What it gave or raised; to be awaited on the event loop that called this.
         """
         if self._thread is None:
-            # A process that ends without closing its stores must not hang, and to a database that is a crash like any other.
-            self._thread = Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
+            self._start()
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
         self._calls.put((work, outcome))
         return outcome
+
+    def _start(self) -> None:
+        with self._starting:  # event loops of several threads would each start one
+            if self._thread is None:
+                # A process that ends without closing its stores must not hang, and to a database that is a crash like any other.
+                thread = Thread(target=self._serve, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
 
     @property
     def is_started(self) -> bool:
