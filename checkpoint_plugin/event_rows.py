@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from checkpoint_plugin.bounds import bounded
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import EVENT, EVENT_HEAD
 from checkpoint_plugin.sealed_columns import open_texts
 from checkpoint_plugin.sealing import Seal
@@ -26,6 +28,9 @@ def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[st
 
     Returns:
         The number of the first.
+
+    Raises:
+        StoreDamaged: they are taken.
     """
     in_one = connection.dialect.name == "postgresql"
     new = (postgresql if in_one else sqlite).insert(EVENT_HEAD).values(run_id=run_id, next_seq=len(rows))
@@ -36,7 +41,11 @@ def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[st
         connection.execute(take)
         taken = connection.execute(select(EVENT_HEAD.c.next_seq).where(EVENT_HEAD.c.run_id == run_id))
     first = int(taken.scalar_one()) - len(rows)
-    connection.execute(INSERT, [{"run_id": run_id, "seq": seq, **row} for seq, row in enumerate(rows, first)])
+    try:
+        connection.execute(INSERT, [{"run_id": run_id, "seq": seq, **row} for seq, row in enumerate(rows, first)])
+    except IntegrityError as error:  # which no second try would mend
+        what = f"its log has an event {first} or later, and the row of its next number says {first}"
+        raise StoreDamaged(run_id, what) from error
     return first
 
 

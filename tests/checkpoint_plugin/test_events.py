@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event, update
 from checkpoint_plugin import EventLogger, batching, events
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import EVENT
+from checkpoint_plugin.models import EVENT, EVENT_HEAD
 from checkpoint_plugin.store import Store
 from hookspecs import TaggedValueError
 from tests.checkpoint_plugin.event_writer import write
@@ -47,6 +47,27 @@ async def test_events_come_back_in_order_and_by_question(store_url: str) -> None
     await log.stop()
     await log.stop()
     assert await EventLogger("other", store_url).events() == []
+
+
+async def test_a_number_that_is_taken_is_damage_at_once(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second try would mend it, and the log tries for a minute what a second try may."""
+    store = Store(locate(store_url), create=True)
+    async with EventLogger("r", store=store) as log:
+        await log.log("created")
+    await store.transact(lambda connection: connection.execute(update(EVENT_HEAD).values(next_seq=0)))
+
+    async def wait(seconds: float) -> None:
+        raise AssertionError(f"it is tried again in {seconds} s")
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
+    log = EventLogger("r", store=store)
+    await log.start()
+    with pytest.raises(StoreDamaged, match="run 'r' is damaged: its log has an event 0 or later"):
+        await log.log("created")
+    with pytest.raises(WriterStopped):
+        await log.stop()
+    monkeypatch.undo()
+    await store.close()
 
 
 @pytest.mark.parametrize("damaged", ["{", "[1]", '{"$type": "unheard of"}'])
