@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -23,6 +24,8 @@ from checkpoint_plugin.unbroken import take
 from hookspecs import StoreError, WorkflowError
 
 __all__ = ["RecoveryPass"]
+
+logger = logging.getLogger("checkpoint_plugin")
 
 T = TypeVar("T")
 RECONNECT_SECONDS: Final = 30.0
@@ -46,6 +49,7 @@ class RecoveryPass:
         self._resumption = resumption
         self._search = search
         self._max_attempts = max_attempts
+        self._is_told = False
 
     async def outcomes(
         self, at_once: int, watch_seconds: float | None, trouble: Callable[[StoreError], object] | None
@@ -102,7 +106,8 @@ class RecoveryPass:
         """The time by the clock of the database; `None` where there is none."""
         try:
             return await self._durably(lambda store: store.transact(database_now, write=False))
-        except StoreMissing:
+        except StoreMissing as error:
+            self._tell_missing(error)
             return None
 
     async def _claim(self, without: Sequence[str], before: datetime | None) -> Claim | None:
@@ -121,8 +126,15 @@ class RecoveryPass:
 
         try:
             return await self._durably(work)
-        except StoreMissing:
+        except StoreMissing as error:
+            self._tell_missing(error)
             return None
+
+    def _tell_missing(self, error: StoreMissing) -> None:
+        """Once: a job that looks in the wrong folder would recover nothing for ever, and nobody would know."""
+        if not self._is_told:
+            logger.warning("nothing is recovered: %s", error)
+        self._is_told = True
 
     async def _durably(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Do something in the store, again where the connection was lost: a database may be restarted while runs are resumed."""

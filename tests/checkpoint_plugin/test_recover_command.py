@@ -179,6 +179,7 @@ def test_a_blocked_plugin_is_blocked_where_the_run_is_executed(folder: Folder, w
 def test_without_a_store_there_is_nothing_to_do(tmp_path: Path) -> None:
     done = workflow("recover", "--json", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)) == (0, {"runs": []})
+    assert done.stderr.count("nothing is recovered: there is no store") == 1
     assert not list(tmp_path.iterdir())
 
 
