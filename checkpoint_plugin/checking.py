@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, exists, select
 
 from checkpoint_plugin.definition import is_storable_text
-from checkpoint_plugin.errors import StoreDamaged, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.errors import StoreDamaged, StoreReadOnly, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.finding import RESTORE, Finding, RunReport, StoreReport, Unverified, go_on
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.run_check import RunChecked, check_run
@@ -42,6 +42,7 @@ async def check_store(
     Raises:
         RunNotFound: a run that is named is not there.
         StoreUnreachable: the connection was lost.
+        StoreReadOnly: who looks has not the rights to.
     """
     for run_id in run_ids:
         if not is_storable_text(run_id):
@@ -56,7 +57,7 @@ async def check_store(
             findings += [
                 Finding(None, f"a run has the id {odd!r}, which is no text", SALVAGE) for odd in listed if odd not in wanted
             ]
-    except StoreUnreachable:
+    except (StoreUnreachable, StoreReadOnly):  # of who looks, not of what is there
         raise
     except StoreUnreadable as error:
         findings.append(_unreadable(None, error))
@@ -81,7 +82,7 @@ async def _check(store: Store, run_id: str, folder: Path | None) -> RunReport:
         checked = await store.transact(look, write=False)
         if checked.report.findings:  # a file may have been pruned since its row was read: the next moment tells
             checked = await store.transact(look, write=False)
-    except StoreUnreachable:
+    except (StoreUnreachable, StoreReadOnly):
         raise
     except StoreUnreadable as error:
         return RunReport(run_id, findings=(_unreadable(run_id, error),))

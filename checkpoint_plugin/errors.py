@@ -19,6 +19,7 @@ __all__ = [
     "NodeNotSuspended",
     "NotResumable",
     "PolicyInvalid",
+    "SchemaInUse",
     "SchemaNewer",
     "SchemaOutdated",
     "StaleVersion",
@@ -94,6 +95,24 @@ class SchemaOutdated(StoreUnreadable):
         )
         self.version = version
         self.newest = newest
+
+
+class SchemaInUse(StoreUnreadable):
+    """Raised when older tables would be upgraded by the way while an older program executes a run in them; they were not touched.
+
+    Args:
+        shown: the store.
+        version: of its tables.
+        run_id: the run.
+    """
+
+    def __init__(self, shown: str, version: int, run_id: str) -> None:
+        super().__init__(
+            f"the store at {shown} has layout {version}, and an older program executes run {run_id!r} in it, which would fail "
+            "there after an upgrade; it was not touched. Wait until that has ended, or upgrade all the same: workflow db upgrade."
+        )
+        self.version = version
+        self.run_id = run_id
 
 
 class SchemaNewer(StoreUnreadable):

@@ -137,7 +137,7 @@ class OpenStore:
             if current is None and not self._create:
                 raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
             if current is not True:
-                await (self._make() if current is None else self._upgrade())
+                await (self._make() if current is None else self._upgrade(unused=True))
             if self.blobs.has_url:
                 name = select(SCHEMA.c.store_id)
                 self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
@@ -146,10 +146,10 @@ class OpenStore:
     async def _make(self) -> None:
         await self._unhurried(lambda connection: create_schema(connection, self.location.shown, self.location.schema))
 
-    async def _upgrade(self) -> tuple[int, int]:
+    async def _upgrade(self, *, unused: bool = False) -> tuple[int, int]:
         shown, schema = self.location.shown, self.location.schema
         try:
-            return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema))
+            return await self._unhurried(lambda connection: upgrade_schema(connection, shown, schema, unused=unused))
         except StoreReadOnly as error:
             if self.location.kind == "sqlite":  # it names the file or the folder
                 raise

@@ -10,9 +10,10 @@ from zlib import crc32
 from sqlalchemy import Connection, func, insert, inspect, select, text
 from sqlalchemy.schema import CreateSchema
 
-from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
+from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
+from checkpoint_plugin.lease import database_now, is_held
 from checkpoint_plugin.migrations import FIRST_VERSION, upgrade_tables
-from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, SCHEMA, Base
+from checkpoint_plugin.models import LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, SCHEMA, Base
 
 __all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "check_upgradable", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
@@ -20,6 +21,10 @@ SCHEMA_VERSION: Final = 10
 LOCK_KEY: Final = 7_306_085_893_296_906_348
 """Of the advisory lock under which one of several processes makes or upgrades the tables."""
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"
+HELD: Final = select(*(LEASE.c[name] for name in ("run_id", "owner", "host", "pid", "process_started", "expires_at"))).where(
+    LEASE.c.owner.is_not(None)
+)
+"""Who executes what; every layout that can be upgraded has these columns."""
 
 
 def create_schema(connection: Connection, shown: str, schema: str | None = None) -> None:
@@ -45,18 +50,20 @@ def create_schema(connection: Connection, shown: str, schema: str | None = None)
         connection.execute(insert(SCHEMA).values(id=1, version=SCHEMA_VERSION, store_id=uuid.uuid4().hex))
 
 
-def upgrade_schema(connection: Connection, shown: str, schema: str | None = None) -> tuple[int, int]:
+def upgrade_schema(connection: Connection, shown: str, schema: str | None = None, *, unused: bool = False) -> tuple[int, int]:
     """Bring the tables up to date, in a transaction that writes; of several processes one does it, and the others wait.
 
     Args:
         connection: in a transaction that writes.
         shown: the store, for errors.
         schema: of PostgreSQL, in which the connection looks for tables.
+        unused: only where nobody executes a run: an older program would fail on tables that it does not know.
 
     Returns:
         The versions before and after.
 
     Raises:
+        SchemaInUse: somebody does; they were not touched.
         StoreMissing: there are no tables of ours.
         SchemaNewer: they are of a newer version; they were not touched.
         StoreUnreadable: they are older than any that can be upgraded.
@@ -64,8 +71,17 @@ def upgrade_schema(connection: Connection, shown: str, schema: str | None = None
     _lock(connection, schema)
     version = check_upgradable(connection, shown)
     if version < SCHEMA_VERSION:
+        if unused:
+            _check_unused(connection, shown, version)
         upgrade_tables(connection, version, SCHEMA_VERSION)
     return version, SCHEMA_VERSION
+
+
+def _check_unused(connection: Connection, shown: str, version: int) -> None:
+    now = database_now(connection)
+    held = next((row for row in connection.execute(HELD) if is_held(row, now)), None)
+    if held is not None:
+        raise SchemaInUse(shown, version, held.run_id)
 
 
 def check_upgradable(connection: Connection, shown: str) -> int:

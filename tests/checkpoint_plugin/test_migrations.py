@@ -17,8 +17,10 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, inspect, text, update
 
+from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.cli.db import db
-from checkpoint_plugin.errors import SchemaNewer, SchemaOutdated, StoreMissing, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import SCHEMA, Base
 from checkpoint_plugin.schema import AUTO_MIGRATE, SCHEMA_VERSION
@@ -106,6 +108,32 @@ def differences(connection: Connection) -> list[Any]:
 
     options = {"include_object": is_there}
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
+
+
+async def test_an_older_store_in_which_a_run_is_executed_is_upgraded_only_on_purpose(store_url: str) -> None:
+    """The older program would fail on tables that it does not know, because somebody only had a look."""
+    store = Store(locate(store_url), create=True)
+    await store.insert_job("r", definition(), Holder.here())
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state="x")), "1")
+    await store.transact(make_older)
+    await store.close()
+    with pytest.raises(SchemaInUse, match=r"executes run 'r' in it.*not touched.*workflow db upgrade"):
+        await state_of(store_url, auto_migrate=True)
+    assert await look(store_url, version_of) == 2
+    store = Store(locate(store_url), create=False)
+    assert await store.upgrade() == (2, SCHEMA_VERSION)
+    await store.close()
+    assert await state_of(store_url) == "x"
+
+
+async def test_an_older_store_whose_runs_were_left_behind_is_upgraded(store_url: str) -> None:
+    here = Holder.here()
+    store = Store(locate(store_url), create=True)
+    await store.insert_job("r", definition(), Holder("gone", here.host, here.pid, 1.0))  # another process had the number then
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state="x")), "1")
+    await store.transact(make_older)
+    await store.close()
+    assert await state_of(store_url, auto_migrate=True) == "x"
 
 
 def bound(connection: Connection) -> set[str]:
@@ -336,6 +364,25 @@ async def test_without_the_right_to_create_tables(store_url: str) -> None:
     await worker.insert_job("r", definition())
     await worker.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state=datetime.now(UTC))), "1")
     assert await worker.restore(RunHistory("r", 1, 1), None) is not None
+    await worker.close()
+
+
+async def test_a_check_by_a_role_without_rights_finds_no_damage(store_url: str) -> None:
+    if not on_postgres(store_url):
+        pytest.skip("a file has no roles")
+    owner = Store(locate(store_url), create=True)
+    await owner.insert_job("r", definition())
+
+    def give(connection: Connection) -> None:
+        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
+        connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO worker"))
+        connection.execute(text("REVOKE SELECT ON completed_nodes FROM worker"))
+
+    await owner.transact(give)
+    await owner.close()
+    worker = Store(locate(store_url.replace("postgres@", "worker@", 1)), create=False)
+    with pytest.raises(StoreReadOnly, match="completed_nodes"):
+        await check_store(worker)
     await worker.close()
 
 
