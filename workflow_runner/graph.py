@@ -15,6 +15,7 @@ from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.node import Node, node_type_of
 from workflow_runner.nodetype import NodeType
+from workflow_runner.unique_keys import unique_keys
 
 __all__ = ["SYNC_MODES", "EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
 
@@ -212,7 +213,7 @@ class Graph:
             GraphInvalid: it is not JSON, or not a graph's document.
         """
         try:
-            document = json.loads(text)
+            document = json.loads(text, object_pairs_hook=unique_keys)
         except ValueError as error:
             raise GraphInvalid([f"the graph is not JSON: {error}."]) from error
         return cls.from_document(document)

@@ -110,6 +110,7 @@ def test_an_input_that_does_not_fit_its_node_is_wrong_usage(tmp_path: Path) -> N
         (("--input", "b=1"), "InputInvalid", "no input 'b'"),
         (("--input", "a=word"), "InputInvalid", """Text needs quotes: --input 'a="word"'"""),
         (("--input", "a=NaN"), "InputInvalid", "NaN is not a JSON value"),
+        (("--input", 'a={"k": 1, "k": 2}'), "InputInvalid", "the key 'k' stands twice in one object"),
         (("--input", "a"), "InputInvalid", "not NAME=JSON"),
         (("--input", "a=1", "--input", "a=2"), "InputInvalid", "given twice"),
         (("--input", "a=@nowhere.json"), "InputInvalid", "'nowhere.json' cannot be read"),
@@ -155,6 +156,7 @@ def test_a_node_file_that_ends_as_a_script_does_is_told_with_its_line(tmp_path: 
         ("{}", 'needs "nodes"'),
         ('{"nodes": [{"id": "x", "type": "os.system"}]}', "unknown type 'os.system'"),
         ('{"nodes": NaN}', "NaN is not a JSON value"),
+        ('{"nodes": [{"id": "x", "type": "t"}], "nodes": []}', "the key 'nodes' stands twice in one object"),
         ("[" * 100_000, "nested too deeply"),
         (
             f'{{"nodes": [{{"id": "x", "type": "t", "data": {{"a": {DEEP}}}}}], "edges": []}}',
@@ -162,7 +164,7 @@ def test_a_node_file_that_ends_as_a_script_does_is_told_with_its_line(tmp_path: 
         ),
         (f'{{"nodes": [], "edges": [], "enable": {{"p": {{"a": {DEEP}}}}}}}', "`enable`: an option is nested too deeply"),
     ],
-    ids=["missing", "syntax", "list", "empty", "type", "nan", "deep", "deep property", "deep option"],
+    ids=["missing", "syntax", "list", "empty", "type", "nan", "twice", "deep", "deep property", "deep option"],
 )
 @pytest.mark.parametrize("command", ["run", "validate"])
 def test_a_bad_graph(tmp_path: Path, command: str, text: str | None, told: str) -> None:

@@ -128,6 +128,22 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], message: str) -> None:
         WorkflowRunner(nodes=[HERE]).validate(wrong)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the graph is not JSON: Expecting"),
+        (
+            '{"nodes": [{"id": "x", "type": "t"}], "nodes": []}',
+            "the graph is not JSON: the key 'nodes' stands twice in one object",
+        ),
+    ],
+)
+def test_a_text_that_is_no_document_is_refused(text: str, message: str) -> None:
+    """Of a key that stands twice, the last value was taken without a word: here a graph without nodes, which completes."""
+    with pytest.raises(GraphInvalid, match=message):
+        Graph.from_json(text)
+
+
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(GraphInvalid) as caught:
         WorkflowRunner(nodes=[HERE]).validate(document({"id": "x", "type": "add", "data": {"c": 1}}, {"id": "y", "type": "nope"}))

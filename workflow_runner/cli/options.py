@@ -12,6 +12,7 @@ import click
 
 from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import ON_FAILURE
+from workflow_runner.unique_keys import unique_keys
 
 __all__ = [
     "common_options",
@@ -196,7 +197,7 @@ def _read_json(text: str, refuse: Callable[[str], Exception]) -> Any:
         raise ValueError(f"{token} is not a JSON value")
 
     try:
-        return json.loads(text, parse_constant=refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise refuse(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
