@@ -8,45 +8,105 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from checkpoint_plugin.errors import (
+    BlobsUnusable,
+    CheckpointError,
+    FieldInvalid,
+    GraphMismatch,
+    IllegalTransition,
+    KeyMissing,
+    KeyUnusable,
+    NodeNotSuspended,
+    NotResumable,
+    PolicyInvalid,
+    SchemaInUse,
+    SchemaNewer,
+    SchemaOutdated,
+    StaleVersion,
+    StoreBusy,
+    StoreDamaged,
+    StoreFull,
+    StoreMissing,
+    StoreOnNetwork,
+    StoreReadOnly,
+    StoreUnreachable,
+    StoreUnreadable,
+    StoreUrlInvalid,
+    ValueNotReadable,
+    ValueNotStorable,
+    WriterStopped,
+)
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
     from checkpoint_plugin.answers import update_suspended_state
     from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
-    from checkpoint_plugin.codec import Codec, TypeRegistry, register
+    from checkpoint_plugin.codec import Codec, MalformedValue, TypeRefused, TypeRegistry, register
     from checkpoint_plugin.events import EventLogger, EventRecord
     from checkpoint_plugin.jobs import JobRepository, Page
+    from checkpoint_plugin.location import locate
     from checkpoint_plugin.manager import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
     from checkpoint_plugin.models import Job, RunNodeState
     from checkpoint_plugin.recovery import RecoveryService
     from checkpoint_plugin.recovery_plan import PlanEntry, RecoveryPlan
     from checkpoint_plugin.resumption import RecoveryOutcome
     from checkpoint_plugin.state_manager import UNSET, StateManager, StateStats
+    from checkpoint_plugin.store import Store
 
 __all__ = [
     "UNSET",
+    "BlobsUnusable",
     "CheckpointData",
+    "CheckpointError",
     "CheckpointManager",
     "CheckpointPlugin",
     "Codec",
     "EventLogger",
     "EventRecord",
+    "FieldInvalid",
+    "GraphMismatch",
+    "IllegalTransition",
     "Job",
     "JobRepository",
+    "KeyMissing",
+    "KeyUnusable",
+    "MalformedValue",
+    "NodeNotSuspended",
     "NodeStateSnapshot",
+    "NotResumable",
     "Page",
     "PlanEntry",
     "Policy",
+    "PolicyInvalid",
     "RecoveryOutcome",
     "RecoveryPlan",
     "RecoveryService",
     "RunNodeState",
+    "SchemaInUse",
+    "SchemaNewer",
+    "SchemaOutdated",
+    "StaleVersion",
     "StateManager",
     "StateStats",
+    "Store",
+    "StoreBusy",
+    "StoreDamaged",
+    "StoreFull",
+    "StoreMissing",
+    "StoreOnNetwork",
+    "StoreReadOnly",
+    "StoreUnreachable",
+    "StoreUnreadable",
+    "StoreUrlInvalid",
+    "TypeRefused",
     "TypeRegistry",
+    "ValueNotReadable",
+    "ValueNotStorable",
+    "WriterStopped",
     "checkpoint",
     "create_checkpoint_hook",
+    "locate",
     "register",
     "restore_checkpoint_hook",
     "update_suspended_state",
@@ -60,6 +120,7 @@ _LAZY = {
     "EventRecord": "events",
     "Job": "models",
     "JobRepository": "jobs",
+    "MalformedValue": "codec",
     "NodeStateSnapshot": "checkpoint_data",
     "Page": "jobs",
     "PlanEntry": "recovery_plan",
@@ -69,9 +130,12 @@ _LAZY = {
     "RunNodeState": "models",
     "StateManager": "state_manager",
     "StateStats": "state_manager",
+    "Store": "store",
+    "TypeRefused": "codec",
     "TypeRegistry": "codec",
     "UNSET": "state_manager",
     "create_checkpoint_hook": "manager",
+    "locate": "location",
     "register": "codec",
     "restore_checkpoint_hook": "manager",
     "update_suspended_state": "answers",

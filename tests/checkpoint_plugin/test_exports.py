@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import checkpoint_plugin
+from checkpoint_plugin.codec import MalformedValue, TypeRefused
+from checkpoint_plugin.errors import __all__ as all_errors
 
 SOURCE = Path(inspect.getfile(checkpoint_plugin)).read_text(encoding="utf-8")
 
@@ -27,6 +29,18 @@ def test_all_is_complete_sorted_and_there() -> None:
     for name in checkpoint_plugin.__all__:
         assert getattr(checkpoint_plugin, name) is not None
         assert name in dir(checkpoint_plugin)
+
+
+def test_every_error_is_exported() -> None:
+    errors = {*all_errors, MalformedValue.__name__, TypeRefused.__name__}
+    assert errors <= set(checkpoint_plugin.__all__)
+
+
+async def test_a_store_is_opened_with_what_is_exported(tmp_path: Path) -> None:
+    store = checkpoint_plugin.Store(checkpoint_plugin.locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
+    await checkpoint_plugin.JobRepository(store=store).add(checkpoint_plugin.Job(id="order"))
+    assert (await checkpoint_plugin.JobRepository(store=store).get("order")).status == "scheduled"
+    await store.close()
 
 
 def test_what_is_not_there_is_an_error() -> None:
