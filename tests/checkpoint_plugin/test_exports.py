@@ -45,7 +45,7 @@ async def test_a_store_is_opened_with_what_is_exported(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_an_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Jobs'"):
-        checkpoint_plugin.Jobs  # noqa: B018
+        checkpoint_plugin.Jobs  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_importing_the_package_imports_no_database_layer() -> None:
