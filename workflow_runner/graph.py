@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import isclass
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from workflow_runner.aligner import SyncMode
 from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import ON_FAILURE, OnFailure
+from workflow_runner.handle import REQUIRED
 from workflow_runner.node import Node, node_type_of
 from workflow_runner.nodetype import NodeType
 from workflow_runner.unique_keys import unique_keys
@@ -120,7 +121,7 @@ class Graph:
 
     def add(
         self,
-        node: Any,
+        node: Callable[..., Any] | str,
         /,
         node_id: str | None = None,
         *,
@@ -183,8 +184,9 @@ class Graph:
         target_id = target.node_id if isinstance(target, NodeRef) else target
         self.edges.append(EdgeSpec(source.node_id, source.handle, target_id, handle))
 
-    def input(self, name: str, **default: Any) -> NodeRef:
-        """Add an input of the run; `value=` is its default."""
+    def input(self, name: str, *, value: Any = REQUIRED) -> NodeRef:
+        """Add an input of the run; `value` is its default."""
+        default = {} if value is REQUIRED else {"value": value}
         return self.add("workflow.Input", self._free_id(name), name=name, **default)
 
     def output(self, name: str, source: NodeRef | Output) -> NodeRef:

@@ -85,7 +85,7 @@ def node(
     return decorate(function) if function is not None else decorate
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, dataclasses.Field))
 class Node:
     """A node as a class: annotated fields are inputs, `process` is the body.
 

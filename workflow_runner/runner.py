@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutinefunction
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from hookspecs import (
     CheckpointChoice,
@@ -419,14 +419,33 @@ def _wait_for(result: Coroutine[Any, Any, Result], method: str) -> Result:
         ) from error
 
 
+class RunnerArguments(TypedDict, total=False):
+    """The arguments of `WorkflowRunner`, for type checkers."""
+
+    plugins: PluginHost | None
+    nodes: Iterable[str | Path | ModuleType]
+    edge_capacity: int
+    max_edge_capacity: int
+    max_log: int
+    max_threads: int
+    validate: Literal["shallow", "deep"]
+    grace_seconds: float
+    on_event: Listener | None
+    threads: Callable[[], BodyThread]
+    on_failure: OnFailure | None
+
+
 def run_workflow(
     graph: AnyGraph,
     inputs: Mapping[str, Any] | None = None,
     enable: Mapping[str, Any] | None = None,
     run_id: str | None = None,
-    **settings: Any,
+    **settings: Unpack[RunnerArguments],
 ) -> Result:
-    """`WorkflowRunner(**settings).run(...)` for code without an event loop.
+    """`WorkflowRunner(**settings).run(...)` for code without an event loop; see there for the arguments.
+
+    Returns:
+        How it ended.
 
     Raises:
         RuntimeError: an event loop runs already; nothing was started.
@@ -445,9 +464,12 @@ def resume_workflow(
     steal: bool = False,
     updates: Mapping[str, Any] | None = None,
     replay: Collection[str] = (),
-    **settings: Any,
+    **settings: Unpack[RunnerArguments],
 ) -> Result:
-    """`WorkflowRunner(**settings).resume(...)` for code without an event loop.
+    """`WorkflowRunner(**settings).resume(...)` for code without an event loop; see there for the arguments.
+
+    Returns:
+        How it ended.
 
     Raises:
         RuntimeError: an event loop runs already; nothing was started.
