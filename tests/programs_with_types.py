@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
+from typing import assert_type
 
-from workflow_runner import Graph, Node, node, resume_workflow, run_workflow
+from workflow_runner import Graph, Node, Stream, node, resume_workflow, run_workflow
 
 
 class Page(Node):
@@ -47,3 +48,13 @@ def twins_take_the_arguments_of_the_runner() -> None:
     run_workflow(Graph(), nodse=["nodes.py"])  # type: ignore[call-arg]
     run_workflow(Graph(), grace_seconds="1")  # type: ignore[arg-type]
     resume_workflow("run", on_failure="never")  # type: ignore[arg-type]
+
+
+async def add_up(items: Stream[float]) -> float:
+    return sum([item async for item in items])
+
+
+async def streams_are_read_only(numbers: Stream[int], texts: Stream[str]) -> None:
+    assert_type([number async for number in numbers], list[int])
+    await add_up(numbers)
+    await add_up(texts)  # type: ignore[arg-type]

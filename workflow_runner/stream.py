@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrivals", "LoggedStream", "Stream", "open_stream"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Stream(Generic[T]):
+class Stream(Generic[T_co]):
     """The items of one edge, in order: `async for item in stream` (`for item in stream` in a `def` body).
 
     It ends when the producer has ended. Reading it from two tasks at once is an error.
@@ -35,16 +35,16 @@ class Stream(Generic[T]):
         self._check = check
         self._exact = actor.planned.exact(handle)
 
-    def __aiter__(self) -> AsyncIterator[T]:
+    def __aiter__(self) -> AsyncIterator[T_co]:
         return self
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[T_co]:
         # A `def` body is given a stream of its own that can do this.
         raise NodeProtocolError(
             f"handle {self.handle!r}: an `async def` body reads a stream with `async for`, only a `def` body with `for`."
         )
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> T_co:
         edge, items = self._edge, self._items
         while not items:
             if edge.ended:
@@ -58,7 +58,7 @@ class Stream(Generic[T]):
         if edge.writer is not None and len(items) <= edge.capacity:
             edge.release_writer()
         self._actor.reads += 1
-        given: T = item if type(item) is self._exact or self._check is None else self._give(item)
+        given: T_co = item if type(item) is self._exact or self._check is None else self._give(item)
         return given
 
     def end(self, ended: Ended) -> None:
@@ -66,17 +66,17 @@ class Stream(Generic[T]):
         self._actor = cast("StreamingActor", ended)
         self._items = deque()
 
-    def _give(self, item: Any) -> T:
-        given: T = item if self._check is None else self._actor.checked(self.handle, self._check, item)
+    def _give(self, item: Any) -> T_co:
+        given: T_co = item if self._check is None else self._actor.checked(self.handle, self._check, item)
         return given
 
 
-class LoggedStream(Stream[T]):
+class LoggedStream(Stream[T_co]):
     """A stream whose items are remembered until the next commit, so that the step can be run again."""
 
     __slots__ = ()
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> T_co:
         actor = self._actor
         edge = self._edge
         if actor.script_left:
@@ -102,12 +102,12 @@ class LoggedStream(Stream[T]):
         return self._give(item)
 
 
-class StatelessStream(LoggedStream[T]):
+class StatelessStream(LoggedStream[T_co]):
     """One of a stateless node: what was read before is final with the next read."""
 
     __slots__ = ()
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> T_co:
         actor, edge, items = self._actor, self._edge, self._items
         if not items or not actor.hastens or actor.waits:
             given = await super().__anext__()
