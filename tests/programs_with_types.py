@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import assert_type
+from typing import Any, assert_type
 
-from workflow_runner import Graph, Node, Stream, node, resume_workflow, run_workflow
+from hookspecs import CheckpointRef
+from workflow_runner import Context, Graph, Node, Stream, ThreadContext, node, resume_workflow, run_workflow
 
 
 class Page(Node):
@@ -58,3 +59,25 @@ async def streams_are_read_only(numbers: Stream[int], texts: Stream[str]) -> Non
     assert_type([number async for number in numbers], list[int])
     await add_up(numbers)
     await add_up(texts)  # type: ignore[arg-type]
+
+
+@node
+def waits(text: str, context: ThreadContext) -> str:
+    context.checkpoint("here")
+    assert_type(context.checkpoint(), CheckpointRef | None)
+    answer: str = context.suspend(f"may {text} be sent?")
+    return answer
+
+
+@node
+def reads(a: Stream[int], b: Stream[int], context: ThreadContext) -> None:
+    for arrived in context.arrivals(a, b):
+        assert_type(arrived, tuple[str, Any])
+
+
+@node
+async def awaits(text: str, context: Context) -> str:
+    context.checkpoint("here")  # type: ignore[unused-coroutine]
+    assert_type(await context.checkpoint(), CheckpointRef | None)
+    answer: str = await context.suspend(f"may {text} be sent?")
+    return answer

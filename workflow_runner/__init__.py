@@ -45,6 +45,7 @@ from workflow_runner.runner import Result, WorkflowRunner, resume_workflow, run_
 from workflow_runner.stream import Stream
 from workflow_runner.suspendable import SuspendableNode
 from workflow_runner.suspension import WorkflowSuspended
+from workflow_runner.threads import ThreadContext
 
 __all__ = [
     "Backoff",
@@ -91,6 +92,7 @@ __all__ = [
     "Stream",
     "SuspendableNode",
     "SuspensionUnavailable",
+    "ThreadContext",
     "WorkflowRunner",
     "WorkflowSuspended",
     "node",

@@ -21,7 +21,7 @@ __all__ = ["Context"]
 
 
 class Context:
-    """The body's view of its run. In a `def` body the same methods wait for the event loop."""
+    """The body's view of its run. In a `def` body the same methods wait for the event loop; see `ThreadContext`."""
 
     __slots__ = ("_actor", "_staged")
 

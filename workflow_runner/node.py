@@ -18,6 +18,7 @@ from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyV
 from workflow_runner.handle import MADE, REQUIRED, Handle
 from workflow_runner.nodetype import BodyKind, NodeType
 from workflow_runner.stream import Stream
+from workflow_runner.threads import ThreadContext
 
 __all__ = ["Node", "node", "node_type_of"]
 
@@ -56,8 +57,9 @@ def node(
 ) -> F | Callable[[F], F]:
     """Make a function a node type; the function itself stays as it was.
 
-    Parameters are inputs or properties; one annotated `Context` is given the context, one annotated `Stream[T]` reads
-    its edge item by item. `async def` runs in the event loop, `def` in a worker thread, a generator emits what it yields.
+    Parameters are inputs or properties; one annotated `Context` (or, in a `def` body, `ThreadContext`) is given the context,
+    one annotated `Stream[T]` reads its edge item by item. `async def` runs in the event loop, `def` in a worker thread, a
+    generator emits what it yields.
 
     Args:
         outputs: output handles. With any but the default the body returns or yields a mapping of them; a missing
@@ -170,7 +172,13 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
                 "Give it a name of its own."
             )
         annotation = hints.get(parameter.name, Any)
-        if _needed(annotation) is Context or (parameter.name == "context" and parameter.name not in hints):
+        needed = _needed(annotation)
+        if needed in (Context, ThreadContext) or (parameter.name == "context" and parameter.name not in hints):
+            if needed is ThreadContext and _kind(function) in ("coroutine", "async_generator"):
+                raise NodeDefinitionError(
+                    f"{function.__qualname__}: only a `def` body is given a ThreadContext. "
+                    f"Annotate {parameter.name!r} with Context."
+                )
             context_name = parameter.name
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default

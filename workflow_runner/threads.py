@@ -286,7 +286,7 @@ class ThreadBody:
 
 
 class ThreadContext(Context):
-    """The context of a body in a thread: what changes the actor is asked of the event loop."""
+    """The context of a `def` body, whose methods wait instead of being awaited: an annotation that type checkers understand."""
 
     __slots__ = ("_body",)
 
@@ -340,7 +340,7 @@ class ThreadContext(Context):
     def on_durable(self, call: Callable[[], object]) -> None:
         self._body.ask(lambda: self._actor.context.on_durable(call))
 
-    def arrivals(self, *streams: Stream[Any]) -> Any:
+    def arrivals(self, *streams: Stream[Any]) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
         """As in `Context`, to be read with a plain `for`."""
         own = tuple(stream.stream if isinstance(stream, ThreadStream) else stream for stream in streams)
         return ThreadReader(self._body, self._body.ask(lambda: self._actor.context.arrivals(*own)))

@@ -25,6 +25,7 @@ from workflow_runner import (
     NodeFailed,
     NodeProtocolError,
     Stream,
+    ThreadContext,
     WorkflowRunner,
     node,
 )
@@ -191,6 +192,11 @@ def test_what_cannot_be_a_node_is_refused_by_name() -> None:
 
     with pytest.raises(NodeDefinitionError, match="takes a function"):
         node(3)  # type: ignore[call-overload]
+    with pytest.raises(NodeDefinitionError, match=r"only a `def` body is given a ThreadContext\. Annotate 'told' with Context"):
+
+        @node
+        async def awaits(told: ThreadContext) -> None: ...
+
     with pytest.raises(NodeDefinitionError, match="different names"):
 
         @node(outputs="word")
@@ -556,7 +562,7 @@ def thread_numbers(n: int, context: Context) -> Iterator[int]:
 
 
 @node
-def thread_total(items: Stream[int], context: Context) -> Iterator[int]:
+def thread_total(items: Stream[int], context: ThreadContext) -> Iterator[int]:
     total = context.state or 0
     for x in items:
         total += x
