@@ -1,9 +1,9 @@
-"""Which plugins a run enables, and with which options."""
+"""Which plugins a run enables, with which options, and what else a caller gives by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from workflow_runner.errors import InputInvalid
 
@@ -12,15 +12,22 @@ __all__ = ["Chosen", "by_name", "enabled", "merge_enable"]
 Chosen = dict[str, dict[str, Any] | Literal[False]]
 
 
-def by_name(enable: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What a graph or a caller enables.
+EXAMPLES: Final = {
+    "enable": "plugins by name, like {'checkpoint': True}",
+    "inputs": "values by name, like {'count': 3}",
+    "updates": "answers by node, like {'approve': True}",
+}
+
+
+def by_name(given: Mapping[str, Any] | None, argument: str = "enable") -> Mapping[str, Any]:
+    """What a graph enables, or a caller gives for an argument.
 
     Raises:
         InputInvalid: it is no mapping.
     """
-    if enable is not None and not isinstance(enable, Mapping):
-        raise InputInvalid(f"enable takes plugins by name, like {{'checkpoint': True}}, not {enable!r}.")
-    return enable or {}
+    if given is not None and not isinstance(given, Mapping):
+        raise InputInvalid(f"{argument} takes {EXAMPLES[argument]}, not {given!r}.")
+    return given or {}
 
 
 def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> Chosen:

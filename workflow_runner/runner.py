@@ -140,7 +140,13 @@ class WorkflowRunner:
             await pool.close()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have a function called with every event of every run; gives a function that ends this, and may be called again.
+        """Have a function called with every event of every run.
+
+        Args:
+            listener: a plain `def`, called on the event loop; what it raises fails the run.
+
+        Returns:
+            A function that ends this, and may be called again.
 
         Raises:
             TypeError: it is an `async def`, whose coroutine nobody would await.
@@ -176,6 +182,10 @@ class WorkflowRunner:
     def validate(self, graph: AnyGraph, inputs: Mapping[str, Any] | None = None) -> None:
         """Check a graph, and the inputs if given, without running anything.
 
+        Args:
+            graph: as for `run`.
+            inputs: as for `run`; `None` leaves them unchecked.
+
         Raises:
             GraphInvalid: with every problem found.
             InputInvalid: an input is unknown or missing.
@@ -183,7 +193,7 @@ class WorkflowRunner:
         """
         plan = self._compiled(graph).plan
         if inputs is not None:
-            plan.given(inputs)
+            plan.given(by_name(inputs, "inputs"))
 
     async def run(
         self,
@@ -201,18 +211,24 @@ class WorkflowRunner:
                 the graph.
             run_id: 1 to 200 characters; default a new UUIDv7.
 
+        Returns:
+            How it ended: completed, or suspended.
+
         Raises:
             GraphInvalid, InputInvalid, RunIdInvalid, NodeModuleError: nothing was started.
             PluginError: an enabled plugin is missing, blocked, broken or misused; nothing was started.
             RunExists: a plugin has stored a run of this id.
+            StoreError: the store cannot be used, or a save failed; where the run had begun, it can be resumed.
+            LeaseLost: another worker took the run over meanwhile, or it was cancelled in the store.
             NodeFailed: a node failed; what it raised is the cause.
             HookError: a plugin failed.
             Deadlock: every node waits and no edge may grow.
             RunStopped: `stop` was called.
+            asyncio.CancelledError: the caller was cancelled, and the last cut is taken.
         """
         run_id = new_run_id() if run_id is None else check_run_id(run_id)
         compiled = self._compiled(graph)
-        given = dict(inputs or {})
+        given = dict(by_name(inputs, "inputs"))
         plan = compiled.plan.given(given)
         chosen = merge_enable(plan.graph.enable, by_name(enable))
         hooks = self._host.bind(chosen)
@@ -250,14 +266,19 @@ class WorkflowRunner:
                 unknown outcome are taken to have returned.
             replay: ids of nodes of unknown outcome that are to run their step again.
 
+        Returns:
+            How the run stands: completed, or suspended.
+
         Raises:
-            RunNotFound, StoreError: the store has no such run, is missing or damaged.
+            TypeError: `accept_changed` or `replay` is one text.
+            RunNotFound, StoreError: the store has no such run or checkpoint, is missing or damaged.
             PluginMissing: no installed plugin has a store.
             PluginConflict: several have one, and `enable` does not name one of them.
             StoreUnknown: the plugin that has it is switched off.
             GraphChanged: the graph is another one.
             OutcomeUnknown: a node that is not replayable was in progress when the run ended, and nothing is decided about it.
-            InputInvalid: a value does not fit its node, a node is decided twice, or `accept_changed` names none of the run.
+            InputInvalid: a value does not fit its node, a node is decided twice, `accept_changed` names none of the run, or
+                `checkpoint` is no such choice.
             SourceChanged: a node's source changed in the middle of a step.
             InputChanged: a node that had begun takes an input as a stream that was none, or the other way round.
             NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed.
@@ -268,6 +289,8 @@ class WorkflowRunner:
         check_run_id(run_id)
         _refuse_text("accept_changed", accept_changed)
         _refuse_text("replay", replay)
+        _check_choice(checkpoint)
+        answers = dict(by_name(updates, "updates"))
         changed = frozenset(accept_changed)
         stopped = self._stopped
         self._registry.load()  # modules of nodes register the types of their values when they are imported
@@ -284,7 +307,7 @@ class WorkflowRunner:
                     raise GraphChanged(run_id, differences)
                 types = other.types
             is_over = stored.status == "completed" and (checkpoint is None or stored.outputs is not None)
-            for node_id in (*(updates or {}), *replay):
+            for node_id in (*answers, *replay):
                 if is_over or all(node_id != node["id"] for node in stored.graph["nodes"]):
                     raise NodeNotWaiting(run_id, node_id, "completed" if is_over else "not in its graph")
             if unknown := sorted(changed.difference(node["id"] for node in stored.graph["nodes"]) if changed else ()):
@@ -320,7 +343,7 @@ class WorkflowRunner:
             )
             if self._stopped != stopped:
                 raise RunStopped(run_id, self._stopped[1], durable=True)
-            decisions = Decisions(frozenset(replay), dict(updates or {}))
+            decisions = Decisions(frozenset(replay), answers)
             return await self._execute(plan, info, hooks, changed, checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:
@@ -403,6 +426,12 @@ def _refuse_text(name: str, given: object) -> None:
     """A text is a list of its letters to Python, and never what was meant."""
     if isinstance(given, str):
         raise TypeError(f"{name} is a list, not the text {given!r}. Give {name}=[{given!r}].")
+
+
+def _check_choice(checkpoint: object) -> None:
+    """Another text would be told as damage, and `True` would go on from checkpoint 1."""
+    if checkpoint is not None and checkpoint != "latest-intact" and type(checkpoint) is not int:
+        raise InputInvalid(f"checkpoint is the number of one, 'latest-intact', or None for the newest, not {checkpoint!r}.")
 
 
 def _wait_for(result: Coroutine[Any, Any, Result], method: str) -> Result:

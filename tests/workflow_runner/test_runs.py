@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -785,6 +786,25 @@ async def test_plugins_are_enabled_by_name(enable: Any) -> None:
         await WorkflowRunner().run(Graph(), enable=enable)
     with pytest.raises(InputInvalid, match=told):
         await hosted(Saving()).resume("r", enable=enable)
+
+
+@pytest.mark.parametrize("given", [["n"], {"n"}, "n"], ids=["list", "set", "text"])
+async def test_inputs_and_answers_are_given_by_name(given: Any) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(double, x=graph.input("n", value=2)))
+    with pytest.raises(InputInvalid, match=r"inputs takes values by name, like {'count': 3}, not "):
+        await WorkflowRunner().run(graph, given)
+    with pytest.raises(InputInvalid, match=r"inputs takes values by name, like {'count': 3}, not "):
+        WorkflowRunner().validate(graph, given)
+    with pytest.raises(InputInvalid, match=r"updates takes answers by node, like {'approve': True}, not "):
+        await hosted(Saving()).resume("r", updates=given)
+
+
+@pytest.mark.parametrize("checkpoint", ["newest", "41", True, 1.0], ids=repr)
+async def test_a_checkpoint_that_is_no_choice_is_refused(checkpoint: Any) -> None:
+    told = f"checkpoint is the number of one, 'latest-intact', or None for the newest, not {checkpoint!r}"
+    with pytest.raises(InputInvalid, match=re.escape(told)):
+        await hosted(Saving()).resume("r", checkpoint=checkpoint)
 
 
 def test_an_async_listener_is_refused() -> None:
