@@ -76,6 +76,10 @@ class EventLogger:
         store: an open one instead; its owner closes it.
         blocking: kinds that `log` waits for until they are durable. By default those of the run itself, and failures
             and suspensions of nodes; the others are written by batches.
+
+    Raises:
+        TypeError: `blocking` is one text.
+        ValueNotStorable: the run id is no text that databases keep.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class EventLogger:
         blocking: Collection[str] | None = None,
     ) -> None:
         _check_text("run id", run_id)
+        if isinstance(blocking, str):
+            raise TypeError(f"blocking is a list of kinds, not the text {blocking!r}. Give blocking=[{blocking!r}].")
         self.run_id = run_id
         self._access = StoreAccess(url, store)
         self._blocking = None if blocking is None else frozenset(blocking)
@@ -130,7 +136,8 @@ class EventLogger:
             payload: what else is known; values with a JSON form.
 
         Raises:
-            WriterStopped: the logger is not started.
+            WriterStopped: the logger is not started, or waits too long for its store.
+            StoreError: what was logged before, or an event that is waited for, could not be written.
             TaggedValueError: the payload has no JSON form.
             ValueNotStorable: the kind or the node's id is no text that databases keep.
             KeyMissing: with a master key, there is a payload and the run has no row.
@@ -144,7 +151,11 @@ class EventLogger:
         await self._writer.put(entry, durable=self._is_blocking(kind, node_id))
 
     async def flush(self) -> None:
-        """Return when every event logged so far is durable."""
+        """Return when every event logged so far is durable.
+
+        Raises:
+            StoreError: one could not be written.
+        """
         await self._writer.flush()
 
     async def events(

@@ -111,6 +111,8 @@ class CheckpointManager:
         Raises:
             GraphMismatch: a node is not in the graph, or the graph is not the one that the run was saved with.
             ValueNotStorable: a value cannot be stored; nothing was written.
+            ValueError: one text stands for a list of nodes, a node is named twice, an output belongs to none, a state to
+                another node, or a field of a node cannot have its value; nothing was written.
             LeaseLost: another worker took the run since this manager first saved it.
             StoreError: the store cannot be used, or the run that this manager saved is gone from it; nothing was written.
         """
@@ -333,6 +335,9 @@ async def create_checkpoint_hook(
 
     Returns:
         Whether it was saved.
+
+    Raises:
+        Exception: as `save_checkpoint`.
     """
     if manager is None or not manager.enabled:
         return False
@@ -340,7 +345,14 @@ async def create_checkpoint_hook(
 
 
 async def restore_checkpoint_hook(manager: CheckpointManager | None, graph: Any = None) -> CheckpointData | None:
-    """Restore, if there is an enabled manager and the run can be resumed; as its `restore_checkpoint`."""
+    """Restore, if there is an enabled manager and the run can be resumed; as its `restore_checkpoint`.
+
+    Returns:
+        The run; `None` when it cannot be resumed.
+
+    Raises:
+        Exception: as `restore_checkpoint`.
+    """
     if manager is None or not manager.enabled or not await manager.can_resume():
         return None
     return await manager.restore_checkpoint(graph)

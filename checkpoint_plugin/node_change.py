@@ -57,7 +57,8 @@ class NodeChanges:
             codec: encodes values.
 
         Raises:
-            ValueError: a node is named twice, an output belongs to none, or a field of a node cannot have its value.
+            ValueError: a node is named twice, an output belongs to none, a state to another node, or a field of a node cannot
+                have its value.
             ValueNotStorable: a value or an id cannot be stored.
         """
         statuses: dict[str, str] = {}
@@ -79,6 +80,8 @@ class NodeChanges:
             check_node_id(run_id, node_id)
             if state.status not in NODE_STATUSES:
                 raise ValueError(f"node {node_id!r}: {state.status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
+            if state.node_id != node_id:
+                raise ValueError(f"node_states has the state of node {state.node_id!r} under {node_id!r}. Name one node.")
             checked_row(_where(run_id, node_id), RUN_NODE_STATE, {"attempt": state.attempt, "last_error": state.error})
             if state.outputs is not None and not isinstance(state.outputs, Mapping):
                 raise ValueError(f"the outputs of node {node_id!r} are values by handle, not {type(state.outputs).__name__}.")

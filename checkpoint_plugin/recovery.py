@@ -57,7 +57,7 @@ class RecoveryService:
 
     Raises:
         TypeError: `nodes` or `blocked` is one text, or `nodes` holds something else than paths and names.
-        ValueError: `max_attempts` is below 1.
+        ValueError: `max_attempts` is below 1, or `lease_seconds` not above 0.
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class RecoveryService:
                 raise TypeError(f"nodes are named to the command by path or dotted name, not as {path!r}. Or give `execute`.")
         if max_attempts < 1:
             raise ValueError(f"max_attempts is at least 1, not {max_attempts}: runs would be set aside before any recovery.")
+        if not lease_seconds > 0:
+            raise ValueError(f"lease_seconds is above 0, not {lease_seconds}: others would take a run while it is executed.")
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._access = StoreAccess(url, store)
         self._resumption = Resumption(self.worker_id, execute, nodes, lease_seconds, blocked)

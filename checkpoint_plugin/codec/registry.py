@@ -82,7 +82,7 @@ class TypeRegistry:
             The class.
 
         Raises:
-            TypeRefused: the class cannot be stored exactly, or the name belongs to another class.
+            TypeRefused: the class cannot be stored exactly, the name belongs to another class, or `formerly` is one text.
         """
         if kind is None:
             return lambda decorated: self.register(decorated, name=name, formerly=formerly, encode=encode, decode=decode)
@@ -90,6 +90,8 @@ class TypeRegistry:
             raise TypeRefused(f"{kind!r} is not a class. Register the class of the values.")
         if kind in BUILT_IN:
             raise TypeRefused(f"{type_name(kind)} can be stored already. Register classes of your own.")
+        if isinstance(formerly, str):
+            raise TypeRefused(f"formerly is a list of names, not the text {formerly!r}. Give formerly=[{formerly!r}].")
         chosen = _default_name(kind) if name is None else name
         entry = RegisteredType(kind, chosen, shape_of(kind, encode, decode), checked=encode is not None)
         names = (chosen, *formerly)

@@ -450,6 +450,11 @@ def test_a_registry_asks_its_parent() -> None:
         decode(encode(Price(1), place, child), REGISTRY)
 
 
+def test_one_text_is_no_list_of_older_names() -> None:
+    with pytest.raises(TypeRefused, match=r"formerly is a list of names, not the text 'old\.Price'"):
+        TypeRegistry().register(Price, formerly="old.Price")
+
+
 def test_the_limit_on_a_value() -> None:
     codec = Codec(TypeRegistry(), max_value_bytes=1_000)
     assert codec.decode(codec.encode("x" * 900, place)) == "x" * 900

@@ -49,6 +49,11 @@ async def test_events_come_back_in_order_and_by_question(store_url: str) -> None
     assert await EventLogger("other", store_url).events() == []
 
 
+def test_one_text_is_no_list_of_kinds() -> None:
+    with pytest.raises(TypeError, match=r"blocking is a list of kinds, not the text 'paid'\. Give blocking=\['paid'\]"):
+        EventLogger("r", blocking="paid")
+
+
 async def test_a_number_that_is_taken_is_damage_at_once(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No second try would mend it, and the log tries for a minute what a second try may."""
     store = Store(locate(store_url), create=True)

@@ -598,6 +598,8 @@ async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager
     for wrong in (*fields, {"error": 5}, {"error": ValueError("no text")}, {"outputs": [1]}):
         with pytest.raises(ValueError, match="node 'a'"):
             await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "failed", **wrong)})
+    with pytest.raises(ValueError, match="the state of node 'b' under 'a'"):
+        await manager.save_checkpoint(None, node_states={"a": NodeStateSnapshot("b", "failed")})
     for node_id in ("", "a\0", "a\ud800", 5):
         with pytest.raises(ValueNotStorable, match="Rename it"):
             await manager.save_checkpoint(None, node_states={node_id: NodeStateSnapshot("a", "failed")})  # type: ignore[dict-item]

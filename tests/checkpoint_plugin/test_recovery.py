@@ -371,6 +371,8 @@ async def test_numbers_by_which_nothing_is_ever_resumed_are_refused(store: Store
     await saved(store)
     with pytest.raises(ValueError, match="max_attempts is at least 1, not 0"):
         RecoveryService(store=store, max_attempts=0)
+    with pytest.raises(ValueError, match="lease_seconds is above 0, not -1"):
+        RecoveryService(store=store, lease_seconds=-1)
     service = RecoveryService(store=store)
     with pytest.raises(ValueError, match="at_once is at least 1, not 0"):
         await service.recover_all(0, at_once=0)
