@@ -87,7 +87,7 @@ def recover(
     \b
     Exit codes:
       0 nothing was left, or all were resumed    1 some failed, could not be resumed, or were set aside
-      130, 143 stopped by a signal: what was executed was saved
+      5 the store cannot be used    130, 143 stopped by a signal: what was executed was saved
     """
     from checkpoint_plugin.recovery import RecoveryService
 

@@ -37,7 +37,7 @@ def runs(statuses: tuple[str, ...], limit: int | None, url: str | None, as_json:
 
     \b
     Exit codes:
-      0 every run is listed    5 the row of some run is damaged
+      0 every run is listed    5 the row of some run is damaged, or the store cannot be used
     """
     from checkpoint_plugin.errors import StoreMissing
 

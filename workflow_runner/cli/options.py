@@ -33,7 +33,7 @@ def common_options(command: Command) -> Command:
     """`--json`, `--quiet` and `-p`, which every command has."""
     for option in (
         click.option("-p", "blocked", metavar="no:NAME", multiple=True, callback=_refuse_p, help="Block a plugin before import."),
-        click.option("--quiet", is_flag=True, help="No progress and no messages but errors."),
+        click.option("--quiet", is_flag=True, help="Print nothing but errors (and the JSON, with --json)."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of standard output."),
     ):
         command = option(command)
