@@ -47,7 +47,11 @@ class BlobsUnusable(CheckpointError):
 
 
 class PolicyInvalid(PluginOptionsInvalid, Refusal):
-    """Raised when a policy names what the run's graph does not have; nothing was stored."""
+    """Raised when a policy names what the run's graph does not have; nothing was stored.
+
+    Args:
+        message: what is wrong, and how to mend it.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__("checkpoint", message)

@@ -243,7 +243,11 @@ class NodeLife:
         node.suspension_metadata_json = told
 
     def mark_resuming(self: _NodeFields, *, at: datetime | None = None) -> None:
-        """A suspended or paused node goes on: it runs, as another attempt, and its state is kept for it."""
+        """A suspended or paused node goes on: it runs, as another attempt, and its state is kept for it.
+
+        Raises:
+            IllegalTransition: it is neither.
+        """
         if self.status not in ("suspended", "paused"):
             raise IllegalTransition(f"node {self.node_id!r} of run {self.run_id!r}", self.status, "resuming")
         node, now = _step_node(self, "running", at)

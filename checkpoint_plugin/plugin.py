@@ -67,7 +67,11 @@ def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
 
 
 class CheckpointPlugin:
-    """Saves one run and gives back its newest cut."""
+    """Saves one run and gives back its newest cut.
+
+    Args:
+        policy: when it saves, and where.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -155,7 +159,11 @@ class CheckpointPlugin:
 
     @hookimpl
     async def restore_checkpoint(self, run: RunInfo, checkpoint_id: CheckpointChoice) -> Snapshot | None:
-        """Read the cut to go on from; one that is older than the newest becomes the newest."""
+        """Read the cut to go on from; one that is older than the newest becomes the newest.
+
+        Raises:
+            StoreError: the cut is damaged or not there, or the run was saved by hand.
+        """
         store, history = self._opened()
         if checkpoint_id == "latest-intact":
             snapshot = await store.restore_latest_intact(history)

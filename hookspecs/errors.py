@@ -60,7 +60,12 @@ class TaggedValueError(WorkflowError, ValueError):
 
 
 class PluginError(WorkflowError):
-    """Raised when a plugin cannot be used as the workflow asks."""
+    """Raised when a plugin cannot be used as the workflow asks.
+
+    Args:
+        plugin: its name.
+        message: what is wrong, and how to mend it.
+    """
 
     exit_code = 2
 
@@ -116,7 +121,11 @@ class Refusal(WorkflowError):
 
 
 class RunExists(Refusal):
-    """Raised when a new run is given the id of a run that is already stored."""
+    """Raised when a new run is given the id of a run that is already stored.
+
+    Args:
+        run_id: the run.
+    """
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
@@ -132,7 +141,12 @@ class StoreError(Refusal):
 
 
 class RunNotFound(StoreError):
-    """Raised when the store holds no run of the given id."""
+    """Raised when the store holds no run of the given id.
+
+    Args:
+        run_id: the id.
+        where: the store, for people.
+    """
 
     def __init__(self, run_id: str, where: str) -> None:
         super().__init__(

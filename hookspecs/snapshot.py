@@ -35,8 +35,11 @@ Taken = tuple[str, Any]
 class Prefix(Sequence[T_co], Generic[T_co]):
     """The first `length` items of a list that only grows: a frozen view that copies nothing.
 
-    `source` is the list itself, so a store can see that two cuts show the same growing list and write only
-    what is new.
+    A store sees by `source` that two cuts show the same growing list, and writes only what is new.
+
+    Args:
+        source: the list itself.
+        length: items of it that are shown; `None` for those that it has now.
     """
 
     __slots__ = ("_length", "source")

@@ -209,6 +209,9 @@ class Context:
         Args:
             done: units done, of the body's own choice.
             total: units there are; `None` when unknown.
+
+        Raises:
+            Cancelled: the run was stopped, or this try of the body is over.
         """
         actor = self._actor
         if isinstance(actor, Ended):

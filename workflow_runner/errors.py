@@ -78,7 +78,7 @@ class GraphInvalid(RunnerError, ValueError):
 
 
 class InputInvalid(RunnerError, ValueError):
-    """Raised when the inputs of a run are unknown, missing or not convertible."""
+    """Raised when what the caller gives a run (inputs, options, answers, a checkpoint) is unknown, missing or wrong."""
 
     exit_code = 2
 
@@ -90,7 +90,11 @@ class RunIdInvalid(RunnerError, ValueError):
 
 
 class SuspensionUnavailable(RunnerError):
-    """Raised when a node suspends in a run that nothing stores: who would know where to go on?"""
+    """Raised when a node suspends in a run that nothing stores: who would know where to go on?
+
+    Args:
+        node_id: the node.
+    """
 
     exit_code = 2
 
@@ -103,14 +107,24 @@ class SuspensionUnavailable(RunnerError):
 
 
 class NotResuming(RunnerError):
-    """Raised when a body asks for what it kept at a suspension and does not go on after one."""
+    """Raised when a body asks for what it kept at a suspension and does not go on after one.
+
+    Args:
+        node: names it for people.
+    """
 
     def __init__(self, node: str) -> None:
         super().__init__(f"{node} does not go on after a suspension: nothing was kept. Ask `is_resuming` first.")
 
 
 class NodeNotWaiting(RunnerError):
-    """Raised when an answer or a decision is given for a node that waits for none; nothing was changed."""
+    """Raised when an answer or a decision is given for a node that waits for none; nothing was changed.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        status: how it stands instead.
+    """
 
     exit_code = 2
 
@@ -149,7 +163,7 @@ class RunStopped(RunnerError):
 
 
 class StoreUnknown(RunnerError):
-    """Raised when a run cannot be resumed because no store, or more than one, is installed."""
+    """Raised when a run cannot be resumed because the plugin that stored it is switched off."""
 
     exit_code = 2
 
@@ -175,7 +189,14 @@ class GraphChanged(RunnerError):
 
 
 class SourceChanged(RunnerError):
-    """Raised when the code of a node changed while the node was in the middle of a step that has emitted."""
+    """Raised when the code of a node changed while the node was in the middle of a step that has emitted.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        type_name: its type.
+        emitted: items that the step had emitted.
+    """
 
     exit_code = 2
 
@@ -234,7 +255,14 @@ class NodeFailed(RunnerError):
 
 
 class ItemTypeError(RunnerError, TypeError):
-    """Raised when an item does not fit the annotation of the handle that receives it."""
+    """Raised when an item does not fit the annotation of the handle that receives it.
+
+    Args:
+        node_id: the node.
+        handle: its input.
+        expected: what the annotation asks for.
+        item: what was sent.
+    """
 
     def __init__(self, node_id: str, handle: str, expected: str, item: object) -> None:
         super().__init__(
@@ -267,7 +295,12 @@ class NodeTimeout(RunnerError, TimeoutError):
 
 
 class LogOverflow(RunnerError):
-    """Raised when a streaming body has taken too many items without a commit."""
+    """Raised when a streaming body has taken too many items without a commit.
+
+    Args:
+        node_id: the node.
+        limit: items that it may take; `WorkflowRunner(max_log=...)`.
+    """
 
     def __init__(self, node_id: str, limit: int) -> None:
         super().__init__(
@@ -278,7 +311,13 @@ class LogOverflow(RunnerError):
 
 
 class StateNotCopyable(RunnerError, TypeError):
-    """Raised when the state given to `commit` cannot be copied."""
+    """Raised when the state given to `commit` cannot be copied.
+
+    Args:
+        node_id: the node.
+        state: what was given.
+        cause: what copying it raised.
+    """
 
     def __init__(self, node_id: str, state: object, cause: BaseException) -> None:
         super().__init__(

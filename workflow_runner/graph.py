@@ -25,7 +25,15 @@ SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """A node of a graph: `data` holds its properties, `failure` what overrides the failure policy of its type."""
+    """A node of a graph.
+
+    Args:
+        id: its name.
+        type: the name of its type.
+        data: its properties, by handle.
+        sync_mode: how the items of several edges make a firing.
+        failure: what overrides the failure policy of its type: `retries`, `backoff`, `timeout`, `replayable`.
+    """
 
     id: str
     type: str
@@ -36,7 +44,15 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSpec:
-    """An edge of a graph; without an id it is known by its place."""
+    """An edge of a graph.
+
+    Args:
+        source: id of the node that emits.
+        source_handle: its output.
+        target: id of the node that receives.
+        target_handle: its input.
+        id: its name; without one it is known by its place.
+    """
 
     source: str
     source_handle: str
@@ -73,6 +89,8 @@ class Graph:
         graph.output("total", graph.add(running_total, items=source, factor=2.0))
 
     Args:
+        nodes: to begin with; `add` makes more.
+        edges: to begin with.
         enable: options by plugin name, or `True`.
         on_failure: `"finish_independent"` lets nodes that do not need a failed one run to their end; default `"fail_fast"`.
 
@@ -178,7 +196,13 @@ class Graph:
         return NodeRef(node_id)
 
     def connect(self, source: NodeRef | Output, target: NodeRef | str, handle: str) -> None:
-        """Add an edge from an output to an input."""
+        """Add an edge from an output to an input.
+
+        Args:
+            source: the output; a node stands for its output `output`.
+            target: the node that receives, or its id.
+            handle: its input.
+        """
         if isinstance(source, NodeRef):
             source = source["output"]
         target_id = target.node_id if isinstance(target, NodeRef) else target
@@ -272,12 +296,21 @@ class Graph:
         }
 
     def to_json(self) -> str:
-        """The graph as JSON text; values that JSON lacks are tagged, and `from_tagged_json` reads them back."""
+        """The graph as JSON text; values that JSON lacks are tagged, and `from_tagged_json` reads them back.
+
+        Raises:
+            TaggedValueError: a property has no such form.
+        """
         return json.dumps(to_tagged(self.to_document()))
 
     @classmethod
     def from_tagged_json(cls, text: str) -> Graph:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote.
+
+        Raises:
+            GraphInvalid: it is not a graph's document.
+            ValueError: it is not JSON, or a tagged value is malformed (`TaggedValueError`).
+        """
         return cls.from_document(from_tagged(json.loads(text)))
 
     def differences(self, other: Graph) -> list[str]:

@@ -62,6 +62,7 @@ def node(
     generator emits what it yields.
 
     Args:
+        function: the body; left out where there are other arguments.
         outputs: output handles. With any but the default the body returns or yields a mapping of them; a missing
             key emits nothing there.
         type: the name in a graph, default `<module>.<function>`.
