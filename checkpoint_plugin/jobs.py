@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, func, select, true, update
@@ -164,8 +165,11 @@ class JobRepository:
             LeaseLost: as `save`.
             StaleVersion: ten others in a row were faster.
             IllegalTransition: the run cannot make this step.
+            TypeError: the step is an `async def`; nothing was written.
             ValueError: a field cannot have the value that the step gave it; nothing was written.
         """
+        if iscoroutinefunction(step):
+            raise TypeError(f"a step is a `def`, not an `async def` like {step!r}: nobody would await it. Await before it.")
         for _ in range(CHANGES - 1):
             job = await self.get(run_id)
             step(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from hookspecs import CheckpointRef, Suspension
@@ -189,8 +190,17 @@ class Context:
         Args:
             call: takes nothing; what it raises fails the node. Where that checkpoint is the last one of the run, the run is
                 told as failed, though it is stored as it ended.
+
+        Raises:
+            TypeError: it is an `async def`, whose coroutine nobody would await.
+            Cancelled: the run was stopped.
         """
         self._actor.check_alive()
+        if iscoroutinefunction(call):
+            raise TypeError(
+                f"on_durable calls a `def`, not an `async def` like {call!r}: nobody would await it. "
+                "Let it start a task, or put what is to be done into an asyncio.Queue."
+            )
         self._actor.stage(call)
 
     def arrivals(self, *streams: Stream[Any]) -> Arrivals:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from types import CoroutineType
 from typing import TYPE_CHECKING
 
 from hookspecs import CheckpointRef, RunStatus, Snapshot
 from workflow_runner.cut import take_cut
+from workflow_runner.errors import shorten
 from workflow_runner.events import CheckpointSaved
 from workflow_runner.task import start_task
 
@@ -24,7 +26,10 @@ DurableCall = tuple["Actor", Callable[[], object]]
 def raised_by(call: Callable[[], object]) -> BaseException | None:
     """Call what `on_durable` was given; what it raised, for the steps of others are durable all the same."""
     try:
-        call()
+        given = call()
+        if isinstance(given, CoroutineType):
+            given.close()  # else Python warns of it, too, whenever it is collected
+            return TypeError(f"what on_durable was given to call gave {shorten(given)}, which nobody awaits. Start a task of it.")
     except (Exception, asyncio.CancelledError) as error:  # the latter of something cancelled that it looked at
         return error
     return None

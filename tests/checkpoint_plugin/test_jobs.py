@@ -259,6 +259,15 @@ async def test_a_change_is_tried_again_when_somebody_was_faster(jobs: JobReposit
         await jobs.change("r", lambda job: job.mark_running())
 
 
+async def test_a_step_that_nobody_would_await_is_refused(jobs: JobRepository) -> None:
+    async def cancel(job: Job) -> None:
+        job.mark_cancelled()
+
+    await jobs.add(Job(id="r"))
+    with pytest.raises(TypeError, match=r"not an `async def` like .*cancel"):
+        await jobs.change("r", cancel)
+
+
 async def test_a_save_leaves_alone_what_belongs_to_the_checkpoints(jobs: JobRepository, store_url: str) -> None:
     await jobs.add(Job(id="r"))
     job = await jobs.get("r")

@@ -687,6 +687,41 @@ async def test_a_call_that_raises_when_the_last_cut_is_durable_fails_the_run() -
     assert [event.status for event in ended] == ["failed"]
 
 
+async def told_upstream() -> None:
+    raise AssertionError("nobody awaits it")
+
+
+@node
+async def acknowledges_async(n: int, context: Context) -> int:
+    context.on_durable(told_upstream)
+    return n
+
+
+@node
+def acknowledges_async_in_a_thread(n: int, context: Context) -> int:
+    context.on_durable(told_upstream)
+    return n
+
+
+@node
+async def acknowledges_what_is_async(n: int, context: Context) -> int:
+    context.on_durable(lambda: told_upstream())
+    return n
+
+
+@pytest.mark.parametrize("body", [acknowledges_async, acknowledges_async_in_a_thread, acknowledges_what_is_async])
+@pytest.mark.parametrize("plugins", [{}, {"p": Saving()}], ids=["nothing", "saving"])
+async def test_a_call_that_nobody_would_await_fails_its_node(body: Any, plugins: dict[str, Saving]) -> None:
+    host = PluginHost()
+    for name, plugin in plugins.items():
+        host.register(plugin, name)
+    graph = Graph()
+    graph.output("out", graph.add(body, "a", n=1))
+    with pytest.raises(NodeFailed, match=r"node 'a' .*TypeError: .*on_durable .*told_upstream.* nobody") as raised:
+        await WorkflowRunner(plugins=host).run(graph)
+    assert isinstance(raised.value.__cause__, TypeError)
+
+
 async def test_calls_that_raise_at_the_cut_of_a_failure_are_its_notes() -> None:
     @node
     async def breaks(n: int) -> int:
