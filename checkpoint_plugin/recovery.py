@@ -49,7 +49,7 @@ class RecoveryService:
         worker_id: who resumes; default: the host, the process and something random.
         url: of the store; `None` for the default.
         store: an open one instead; its owner closes it.
-        execute: goes on with the run of an id.
+        execute: goes on with the run of an id; an `async def`, or what else gives something to await.
         nodes: files or dotted names of modules of node types, for the command.
         lease_seconds: how long a run saved by hand is owned after the last sign of life.
         max_attempts: a run of which so many recoveries came to no end is set aside.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -97,7 +98,7 @@ class Resumption:
             if strategy != RUNNER:
                 return await self._by_hand(store, run_id)
             if self._execute is not None:
-                return await self._ended(store, run_id, await self._execute(run_id))
+                return await self._ended(store, run_id, await _begun(self._execute, run_id))
         except (RunHeld, LeaseLost) as error:
             return RecoveryOutcome(run_id, "held", str(error))
         except asyncio.CancelledError as error:
@@ -149,7 +150,7 @@ class Resumption:
         assert execute is not None
 
         async def call() -> object:  # what is raised before there is anything to wait for fails the run, too
-            return await execute(lease.run_id)
+            return await _begun(execute, lease.run_id)
 
         work = asyncio.create_task(call())
         lost: list[Refusal] = []
@@ -184,6 +185,18 @@ class Resumption:
 
         await jobs.change(lease.run_id, end, epoch=lease.epoch)
         return await self._ended(store, lease.run_id, result)
+
+
+def _begun(execute: Execute, run_id: str) -> Awaitable[object]:
+    """What goes on with a run now.
+
+    Raises:
+        TypeError: it was a plain `def`, which has held up the event loop, and with it the sign of life.
+    """
+    given: object = execute(run_id)
+    if not isawaitable(given):
+        raise TypeError(f"execute gave {given!r}, which cannot be awaited: let it be an `async def`")
+    return given
 
 
 def _is_told_to_stop() -> bool:

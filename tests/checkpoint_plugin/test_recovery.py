@@ -413,6 +413,14 @@ async def test_a_run_in_which_a_node_still_waits_is_suspended(store: Store) -> N
     assert (await JobRepository(store=store).get("r")).suspended_node_id == "b"
 
 
+async def test_what_goes_on_with_a_run_is_awaited(store: Store) -> None:
+    await saved(store)
+    service = RecoveryService(store=store, execute=lambda run_id: None)  # type: ignore[arg-type, return-value]
+    outcome = await service.resume("r")
+    assert outcome.status == "failed"
+    assert outcome.error == "TypeError: execute gave None, which cannot be awaited: let it be an `async def`"
+
+
 async def test_who_loses_the_lease_is_stopped(store: Store) -> None:
     await saved(store)
     stopped: list[bool] = []
