@@ -60,6 +60,15 @@ def check_plugin(plugin: object, name: str) -> None:
             f"plugin {name!r} is {type(plugin).__name__}, not a plugin object. "
             "Let the factory, a plain function, return an object with methods marked @hookimpl.",
         )
+    attributes = _attributes(plugin)
+    for hook in HOOK_ARGUMENTS:
+        written = getattr(attributes.get(hook), "__func__", attributes.get(hook))
+        if inspect.isfunction(written) and not hasattr(written, MARK):
+            raise PluginInvalid(
+                name,
+                f"plugin {name!r}, hook {hook!r}: it is not marked, and would never be called. Write @hookimpl above it, also "
+                "where it takes the place of one that is marked; or give it another name.",
+            )
     hooks = set()
     for attribute, function, options in _implementations(plugin):
         hook = options["specname"] or attribute
@@ -87,16 +96,21 @@ def marked(plugin: object) -> dict[str, Mapping[str, Any]]:
 
     Every run asks this of its plugins. `inspect.getattr_static` for each attribute takes ten times as long.
     """
-    attributes: dict[str, Any] = {}
-    for owner in reversed(type(plugin).__mro__):
-        attributes.update(vars(owner))
-    attributes.update(getattr(plugin, "__dict__", {}))
+    attributes = _attributes(plugin)
     found: dict[str, Mapping[str, Any]] = {}
     for name in sorted(attributes):
         attribute = attributes[name]
         options = getattr(getattr(attribute, "__func__", attribute), MARK, None)
         if isinstance(options, dict):
             found[name] = options
+    return found
+
+
+def _attributes(plugin: object) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for owner in reversed(type(plugin).__mro__):
+        found.update(vars(owner))
+    found.update(getattr(plugin, "__dict__", {}))
     return found
 
 

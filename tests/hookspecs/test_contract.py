@@ -42,6 +42,27 @@ def test_a_class_instead_of_an_instance() -> None:
     assert "Give an instance" in refused(Plugin) and "Plugin()" in refused(Plugin)
 
 
+def test_a_hook_that_is_not_marked() -> None:
+    class Forgotten:
+        async def after_run(self, run: RunInfo) -> None: ...
+
+    class Marked:
+        @hookimpl
+        async def after_run(self, run: RunInfo) -> None: ...
+
+    class Override(Marked):
+        async def after_run(self, run: RunInfo) -> None: ...
+
+    class Off(Marked):
+        after_run = None  # type: ignore[assignment]
+
+    for plugin in (Forgotten(), Override()):
+        with pytest.raises(PluginInvalid, match=r"hook 'after_run': it is not marked.*Write @hookimpl above it"):
+            check_plugin(plugin, "p")
+    check_plugin(Marked(), "p")
+    check_plugin(Off(), "p")
+
+
 def test_the_wrong_colour() -> None:
     def before_run(self: object, run: RunInfo) -> None: ...
 
