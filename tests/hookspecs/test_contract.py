@@ -61,6 +61,9 @@ def test_a_hook_that_is_not_marked() -> None:
             check_plugin(plugin, "p")
     check_plugin(Marked(), "p")
     check_plugin(Off(), "p")
+    module = types.ModuleType("package")
+    module.__dict__["register_codecs"] = lambda registry: None  # of an entry point
+    check_plugin(module, "p")
 
 
 def test_the_wrong_colour() -> None:
