@@ -35,6 +35,9 @@ PLAIN: Final = frozenset(
 MARK: Final = f"{PROJECT}_impl"
 """What the marker leaves on a function."""
 
+SPEC_MARK: Final = f"{PROJECT}_spec"
+"""What a specification has: a plugin that derives from its class, for type checkers, inherits those it does not need."""
+
 PAIR: Final = ("save_checkpoint", "restore_checkpoint")
 
 
@@ -65,7 +68,7 @@ def check_plugin(plugin: object, name: str) -> None:
         written = getattr(attributes.get(hook), "__func__", attributes.get(hook))
         if inspect.ismodule(plugin) and hook in PLAIN:
             continue  # it may be what an entry of `workflow_runner.codecs` names
-        if inspect.isfunction(written) and not hasattr(written, MARK):
+        if inspect.isfunction(written) and not (hasattr(written, MARK) or hasattr(written, SPEC_MARK)):
             raise PluginInvalid(
                 name,
                 f"plugin {name!r}, hook {hook!r}: it is not marked, and would never be called. Write @hookimpl above it, also "

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from hookspecs import HOOK_ARGUMENTS, CodecRegistry, Outcome, PluginHost, PluginInvalid, RunInfo, check_plugin, hookimpl
+from hookspecs import (
+    HOOK_ARGUMENTS,
+    CodecRegistry,
+    Outcome,
+    PluginHost,
+    PluginInvalid,
+    RunInfo,
+    RunLifeHooks,
+    check_plugin,
+    hookimpl,
+)
 
 
 def refused(plugin: object) -> str:
@@ -56,11 +66,16 @@ def test_a_hook_that_is_not_marked() -> None:
     class Off(Marked):
         after_run = None  # type: ignore[assignment]
 
+    class Typed(RunLifeHooks):  # `before_run` is that of the specification
+        @hookimpl
+        async def after_run(self, run: RunInfo, outcome: Outcome) -> None: ...
+
     for plugin in (Forgotten(), Override()):
         with pytest.raises(PluginInvalid, match=r"hook 'after_run': it is not marked.*Write @hookimpl above it"):
             check_plugin(plugin, "p")
     check_plugin(Marked(), "p")
     check_plugin(Off(), "p")
+    check_plugin(Typed(), "p")
     module = types.ModuleType("package")
     module.__dict__["register_codecs"] = lambda registry: None  # of an entry point
     check_plugin(module, "p")
