@@ -102,8 +102,13 @@ class JobRepository:
         return found[0]
 
     async def get_many(self, run_ids: Sequence[str]) -> list[Job]:
-        """Read the rows of several runs, in this order; a run without one is left out."""
+        """Read the rows of several runs, in this order; a run without one is left out.
 
+        Raises:
+            TypeError: `run_ids` is one text.
+        """
+        if isinstance(run_ids, str):
+            raise TypeError(f"run_ids is a list, not the text {run_ids!r}. Give [{run_ids!r}].")
         asked = [run_id for run_id in run_ids if is_storable_text(run_id)]
 
         def work(connection: Connection) -> dict[str, Job]:

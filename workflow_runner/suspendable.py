@@ -22,7 +22,8 @@ class SuspendableNode(Node):
             async def process(self) -> bool:
                 if not self.is_resuming:
                     await self.suspend_workflow("approve the amount", metadata={"amount": self.amount})
-                return self.get_answer()
+                approved: bool = self.get_answer()
+                return approved
 
     `process` may take the context, too. Without a runner, as in a test of the node alone, `suspend_workflow` raises
     `WorkflowSuspended`, and `resumed` makes a node that goes on.

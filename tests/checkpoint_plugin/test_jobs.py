@@ -193,6 +193,8 @@ async def test_several_runs_come_back_in_the_order_that_was_asked_for(jobs: JobR
     for run_id in "abc":
         await jobs.add(Job(id=run_id))
     assert [job.id for job in await jobs.get_many(["c", "never", "a"])] == ["c", "a"]
+    with pytest.raises(TypeError, match=r"run_ids is a list, not the text 'c'\. Give \['c'\]"):
+        await jobs.get_many("c")
     assert await jobs.get_many([]) == []
 
 
