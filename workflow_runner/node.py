@@ -175,11 +175,7 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
         annotation = hints.get(parameter.name, Any)
         needed = _needed(annotation)
         if needed in (Context, ThreadContext) or (parameter.name == "context" and parameter.name not in hints):
-            if needed is ThreadContext and _kind(function) in ("coroutine", "async_generator"):
-                raise NodeDefinitionError(
-                    f"{function.__qualname__}: only a `def` body is given a ThreadContext. "
-                    f"Annotate {parameter.name!r} with Context."
-                )
+            _check_context(function, parameter.name, needed)
             context_name = parameter.name
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
@@ -226,6 +222,8 @@ def _class_type(
             f"{cls.__qualname__}.process takes self and the context. Make other parameters fields of the class."
         )
     takes_context = bool(parameters)
+    if takes_context:
+        _check_context(process, parameters[0].name, parameters[0].annotation)
 
     bind = getattr(cls, "_bind", None)  # of a node that suspends: it asks its context by itself
 
@@ -247,6 +245,13 @@ def _class_type(
         wants_context=takes_context or bind is not None,
         failure=failure,
     )
+
+
+def _check_context(body: Any, name: str, annotation: Any) -> None:
+    if annotation in (ThreadContext, ThreadContext.__name__) and _kind(body) in ("coroutine", "async_generator"):
+        raise NodeDefinitionError(
+            f"{body.__qualname__}: only a `def` body is given a ThreadContext. Annotate {name!r} with Context."
+        )
 
 
 def _handle(name: str, annotation: Any, default: Any) -> Handle:

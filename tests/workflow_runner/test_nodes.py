@@ -197,6 +197,11 @@ def test_what_cannot_be_a_node_is_refused_by_name() -> None:
         @node
         async def awaits(told: ThreadContext) -> None: ...
 
+    with pytest.raises(NodeDefinitionError, match=r"process: only a `def` body is given a ThreadContext"):
+
+        class Awaits(Node):
+            async def process(self, context: ThreadContext) -> None: ...
+
     with pytest.raises(NodeDefinitionError, match="different names"):
 
         @node(outputs="word")
