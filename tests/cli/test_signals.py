@@ -95,6 +95,31 @@ async def leaves_in_a_task(a: Any) -> Any:
     return a
 
 @node
+async def leaves_in_several_tasks(a: Any) -> Any:
+    async def leave(seconds):
+        await asyncio.sleep(seconds)
+        sys.exit(5)
+    tasks = [asyncio.create_task(leave(seconds)) for seconds in (0.1, 0.1, 0.1, 0.2)]
+    await asyncio.sleep(600)
+
+@node
+async def leaves_late(a: Any) -> Any:
+    asyncio.get_running_loop().call_later(0.2, sys.exit, 5)
+    return a
+
+class Silent(SystemExit):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def leave_silently():
+    raise Silent
+
+@node
+async def leaves_silently(a: Any) -> Any:
+    asyncio.get_running_loop().call_soon(leave_silently)
+    await asyncio.sleep(600)
+
+@node
 async def interrupts(a: Any) -> Any:
     raise KeyboardInterrupt
 
@@ -115,6 +140,8 @@ async def leaves_a_thread(a: Any) -> Any:
     [
         ("leaves_in_a_callback", 1, "paused", "left by SystemExit: 5, raised in a task or a callback"),
         ("leaves_in_a_task", 1, "paused", "SystemExit: 5"),
+        ("leaves_in_several_tasks", 1, "paused", "left by SystemExit: 5, raised in a task or a callback"),
+        ("leaves_silently", 1, "paused", "left by Silent: (its text cannot be had: RuntimeError)"),
         ("interrupts", 130, "failed", "left by KeyboardInterrupt, raised by a node or a hook"),
         ("interrupts_in_a_thread", 130, "failed", "left by KeyboardInterrupt, raised by a node or a hook"),
     ],
@@ -132,8 +159,18 @@ def test_a_run_that_something_leaves_is_stopped_and_saves(tmp_path: Path, node: 
     assert (tmp_path / "ended").exists()
 
 
+def test_a_run_that_something_leaves_at_its_end_is_told_as_it_ended(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "leaves_late")
+    (tmp_path / "nodes.py").write_text(LEAVING)
+    (tmp_path / "hears.py").write_text(HEARS.replace("Path(", "await asyncio.sleep(0.5); Path("))
+    command = [sys.executable, "hears.py", "run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "completed")
+    assert "left by" not in done.stderr
+
+
 HEARS = """
-import sys
+import asyncio, sys
 from pathlib import Path
 from hookspecs import PluginHost, hookimpl
 from workflow_runner.cli import main as module

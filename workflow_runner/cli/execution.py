@@ -8,12 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from shlex import quote
 from typing import Any, Final
 
-from hookspecs import WorkflowError
+from hookspecs import WorkflowError, text_of
 from workflow_runner.cli.progress import open_progress
 from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, one_line, print_json, printable
 from workflow_runner.cli.signals import StopSignals
@@ -66,17 +66,10 @@ class Execution:
             if show is not None:
                 runner.subscribe(show)
             try:
-                result = loops.run(stopper.guard(start, hears_all=show is not None))
-                report, code = RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), 0
-                if result.suspensions:
-                    code = SUSPENDED
-                    if not self._quiet:
-                        print(_waiting(result), file=sys.stderr)
-                if result.degraded is not None:
-                    code = DEGRADED
-                    print(f"Warning: run {result.run_id!r} completed, but degraded: {one_line(result.degraded)}", file=sys.stderr)
+                report, code = self._ended(loops.run(stopper.guard(start, hears_all=show is not None)))
             except (KeyboardInterrupt, SystemExit) as error:
-                report, code = self._left(error, stopper.finish(type(error).__name__), signals)
+                ended = stopper.finish(type(error).__name__)
+                report, code = self._ended(ended) if isinstance(ended, Result) else self._left(error, ended, signals)
             except (WorkflowError, asyncio.CancelledError, Exception) as error:
                 if isinstance(error, NodeFailed) and stopper.durable:
                     error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {quote(self.run_id)}")
@@ -94,6 +87,18 @@ class Execution:
         """Report an error that kept the run from starting."""
         self._print(RunReport(self.run_id, "failed", error=error))
         return exit_code_of(error)
+
+    def _ended(self, result: Result) -> tuple[RunReport, int]:
+        """The run came to its end, or waits."""
+        code = 0
+        if result.suspensions:
+            code = SUSPENDED
+            if not self._quiet:
+                print(_waiting(result), file=sys.stderr)
+        if result.degraded is not None:
+            code = DEGRADED
+            print(f"Warning: run {result.run_id!r} completed, but degraded: {one_line(result.degraded)}", file=sys.stderr)
+        return RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), code
 
     def _failed(self, error: BaseException, signals: StopSignals) -> tuple[RunReport, int]:
         code = signals.exit_code
@@ -116,7 +121,8 @@ class Execution:
             ended: how the run ended that was stopped for it.
             signals: those that came meanwhile.
         """
-        left = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+        text = text_of(error)
+        left = f"{type(error).__name__}{f': {text}' if text else ''}"
         if not isinstance(ended, WorkflowError):
             mend = "Let it raise an exception of its own."
             ended = RunnerError(f"run {self.run_id!r} was left by {left}, raised by a node or a hook. {mend}")
@@ -159,7 +165,7 @@ class Stopper:
         self._loops = loops
         self._give_up = give_up
         self.durable = False
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Result] | None = None
         self._started = False
         self._wanted = False
         self._unsubscribe: Callable[[], None]
@@ -173,14 +179,14 @@ class Stopper:
             watchdog.start()
             self._loops.get_loop().call_soon_threadsafe(self._stop, watchdog)
 
-    def finish(self, reason: str) -> BaseException | None:
+    def finish(self, reason: str) -> Result | BaseException | None:
         """Stop the run of an event loop that something has left, and let it save.
 
         Args:
             reason: for which it is stopped.
 
         Returns:
-            What the run raised.
+            How the run ended: what it gave, where it had come so far, or what it raised; `None` where it had not begun.
         """
         task = self._task
         if task is None:
@@ -189,11 +195,10 @@ class Stopper:
             self._runner.stop(reason)
         else:
             task.cancel()
-        try:
-            self._loops.get_loop().run_until_complete(task)
-        except BaseException as error:
-            return error
-        return None
+        while not task.done():  # another task or callback of the kind may leave it again
+            with suppress(BaseException):
+                self._loops.get_loop().run_until_complete(task)
+        return asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
 
     async def guard(self, start: Start, *, hears_all: bool) -> Result:
         """The run.
