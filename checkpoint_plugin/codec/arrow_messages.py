@@ -14,7 +14,9 @@ from pyarrow import ipc
 
 __all__ = ["refuse_compressed"]
 
-HEADER_TYPE, HEADER = 1, 2
+VERSIONS: Final = (ipc.MetadataVersion.V4, ipc.MetadataVersion.V5)
+"""Arrow writes the former where `ARROW_PRE_1_0_METADATA_VERSION` is set."""
+HEADER_TYPE, HEADER, METADATA = 1, 2, 4
 """Fields of a message, as the schema of the format (`Message.fbs`) numbers them."""
 DICTIONARY, BATCH = 2, 3
 """Types of headers that have buffers."""
@@ -34,14 +36,15 @@ def refuse_compressed(stream: Any) -> None:
         ValueError: one is compressed, or cannot be looked at.
     """
     for message in ipc.MessageReader.open_stream(stream):
-        # Version 4 could name a compression in the metadata of a message, too.
-        if message.metadata_version != ipc.MetadataVersion.V5 or _is_compressed(message.metadata.to_pybytes()):
+        if message.metadata_version not in VERSIONS or _is_compressed(message.metadata.to_pybytes()):
             raise ValueError("a table is compressed, or of an old version, and none of ours is")
 
 
 def _is_compressed(data: bytes) -> bool:
     try:
         message = _pointed(data, 0)
+        if _field(data, message, METADATA) is not None:  # version 4 could name a compression there, too; ours have none
+            return True
         kind, header = _field(data, message, HEADER_TYPE), _field(data, message, HEADER)
         if kind is None or header is None or data[kind] not in (DICTIONARY, BATCH):
             return False

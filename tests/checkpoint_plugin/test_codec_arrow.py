@@ -58,20 +58,44 @@ def test_other_classes_are_refused() -> None:
         encode(pyarrow.array([1]), place)
 
 
-@pytest.mark.parametrize("how", ["zstd", "lz4", "old version"])
+@pytest.mark.parametrize("version", ["V4", "V5"])
+@pytest.mark.parametrize("how", ["zstd", "lz4"])
 @pytest.mark.parametrize("whole", [True, False], ids=["batch", "dictionary"])
-def test_tables_that_somebody_compressed_are_not_unpacked(how: str, whole: bool) -> None:
-    old = how == "old version"
-    version = pyarrow.ipc.MetadataVersion.V4 if old else pyarrow.ipc.MetadataVersion.V5
-    options = pyarrow.ipc.IpcWriteOptions(compression=None if old else how, metadata_version=version)
+def test_tables_that_somebody_compressed_are_not_unpacked(how: str, whole: bool, version: str) -> None:
     column = pyarrow.array(["x" * 1_000_000])
     found = pyarrow.table({"a": column if whole else column.dictionary_encode()})
+    with pytest.raises(MalformedValue, match="compressed"):
+        decode(written(found, version, compression=how))
+
+
+def written(found: Any, version: str, **options: Any) -> bytes:
+    """A table as a value, in a version of Arrow's metadata."""
     sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_stream(sink, found.schema, options=options) as writer:
+    chosen = pyarrow.ipc.IpcWriteOptions(metadata_version=getattr(pyarrow.ipc.MetadataVersion, version), **options)
+    with pyarrow.ipc.new_stream(sink, found.schema, options=chosen) as writer:
         writer.write(found)
+    return b"\x01" + ormsgpack.packb(ormsgpack.Ext(Tag.ARROW, b"T" + sink.getvalue().to_pybytes()))
+
+
+def test_messages_whose_metadata_may_name_a_compression_are_not_read() -> None:
+    """As version 0.17 of Arrow wrote them: their batches look as if nothing was compressed."""
+    found = pyarrow.table({"a": [1]})
+    sink = pyarrow.BufferOutputStream()
+    options = pyarrow.ipc.IpcWriteOptions(metadata_version=pyarrow.ipc.MetadataVersion.V4)
+    with pyarrow.ipc.new_stream(sink, found.schema, options=options) as writer:
+        writer.write_batch(found.to_batches()[0], custom_metadata={"ARROW:experimental_compression": "zstd"})
     data = b"\x01" + ormsgpack.packb(ormsgpack.Ext(Tag.ARROW, b"T" + sink.getvalue().to_pybytes()))
     with pytest.raises(MalformedValue, match="compressed"):
         decode(data)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_tables_are_stored_and_read_where_arrow_writes_for_older_programs(monkeypatch: pytest.MonkeyPatch, legacy: bool) -> None:
+    """Its variables are set for Spark 2, in the environment of the whole process."""
+    assert decode(written(table().drop_columns("floats"), "V4", use_legacy_format=legacy)).equals(table().drop_columns("floats"))
+    monkeypatch.setenv("ARROW_PRE_1_0_METADATA_VERSION", "1")
+    monkeypatch.setenv("ARROW_PRE_0_15_IPC_FORMAT", str(int(legacy)))
+    assert decode(encode([table().drop_columns("floats")], place))[0].equals(table().drop_columns("floats"))
 
 
 def test_hostile_tables_are_an_error() -> None:
