@@ -160,10 +160,12 @@ class PostgresDatabase:
 
     def _check_loop(self) -> None:
         """Refuse where another event loop runs than that of the connections, which can be used and closed there alone."""
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
+        loop, before = asyncio.get_running_loop(), self._loop
+        if before is loop:
+            return
+        if before is None or (before.is_closed() and all(connection.is_closed() for connection in self._open)):
             self._loop = loop
-        elif self._loop is not loop:
+        else:
             raise StoreUnreadable(
                 f"the store at {self._location.shown} was opened in another event loop, to which its connections belong; nothing "
                 "was read or written. Open it here, too."
@@ -328,5 +330,6 @@ class PostgresDatabase:
             for connection in self._open:
                 connection.terminate()
         finally:
+            self._loop = None
             if self._worker.is_started:
                 await finish(self._call(lambda: None))  # the event loop must not stand still until the thread is done

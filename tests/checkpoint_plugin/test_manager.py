@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -449,6 +450,33 @@ def test_a_store_is_used_in_several_event_loops(store_url: str) -> None:
             f"the store at {store.location.shown} was opened in another event loop, to which its connections belong; nothing was "
             "read or written. Open it here, too."
         ] * 4
+
+
+def test_a_store_that_has_no_connection_any_more_is_used_in_the_next_event_loop(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was closed, or none could be made."""
+    store = Store(locate(store_url), create=True)
+    manager = CheckpointManager("r", enabled=True, store=store)
+
+    async def save(node_id: str) -> bool:
+        try:
+            return await manager.save_checkpoint(None, {node_id})
+        finally:
+            await store.close()
+
+    assert asyncio.run(save("a"))
+    assert asyncio.run(save("b"))
+    if locate(store_url).kind == "sqlite":
+        return
+    away = Store(locate(store_url), create=True)
+    manager = CheckpointManager("r", enabled=True, store=away)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg, "connect", AsyncMock(side_effect=asyncpg.InvalidPasswordError("not yet")))
+        with pytest.raises(StoreUnreadable, match="not yet"):
+            asyncio.run(manager.save_checkpoint(None, {"c"}))
+    store = away
+    assert asyncio.run(save("c"))
 
 
 def test_event_loops_of_several_threads_that_begin_at_once_share_one_thread(
