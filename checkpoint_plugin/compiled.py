@@ -20,6 +20,8 @@ ROW: Final = re.compile(r"VALUES (\([^()]*\))")
 """Where the statement of a row has its values."""
 ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Of how many rows SQLite has a statement: more would not be faster."""
+LARGE_COPY: Final = 1 << 20
+"""Bytes that SQLite is given together, about: the driver copies them, and each statement keeps its last ones while it is kept."""
 TO_MINUTES: Final = 16
 """Characters of a time up to its minutes."""
 
@@ -78,22 +80,20 @@ class Inserts(Compiled):
         self._of_rows = [(place, processor) for place, processor in self._processors if place >= shared]
         self._of_shared = [(place, processor) for place, processor in self._processors if place < shared]
 
-    def execute(
-        self, connection: Connection, shared: Sequence[Any], rows: Sequence[tuple[Any, ...]], *, one_by_one: bool
-    ) -> None:
+    def execute(self, connection: Connection, shared: Sequence[Any], rows: Sequence[tuple[Any, ...]], size: int) -> None:
         """Insert rows.
 
         Args:
             connection: in a transaction.
             shared: the first values of all of them.
             rows: the others of each.
-            one_by_one: where they are so large that the driver shall not copy many of them at once.
+            size: bytes that all rows have at most.
         """
-        given = self._rows(shared, rows)
-        if one_by_one or len(rows) == 1:
+        given, left = self._rows(shared, rows), len(rows)
+        most = min(connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // self._values, LARGE_COPY * left // max(size, 1))
+        if most <= 1 or left == 1:
             connection.executemany(self.sql, given)
             return
-        left, most = len(rows), connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // self._values
         for many, sql in self._many:
             while many <= min(left, most):
                 connection.execute(sql, tuple(chain.from_iterable(islice(given, many))))

@@ -21,8 +21,6 @@ __all__ = ["CutWriter", "insert_new"]
 
 LARGE_SAVE: Final = 1 << 20
 """Bytes of payloads beyond which a save is sent in parts."""
-LARGE_COPY: Final = 16 << 20
-"""Bytes beyond which SQLite is given one row at a time: the driver copies those that it is given together."""
 MANY_ROWS: Final = 1_000
 """Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
 IN_ORDER: Final = itemgetter(*ONE)
@@ -60,7 +58,7 @@ class CutWriter(CutEncoder):
         shared = self._shared()
         for name in rows.names:
             many, of_all = getattr(rows, name), shared[: len(MANY[name].shared)]
-            statements.many[name].execute(connection, of_all, many, one_by_one=self._size > LARGE_COPY)
+            statements.many[name].execute(connection, of_all, many, self._size)
         connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(IN_ORDER(rows.head)))
         if not self._goes_on:
             connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))

@@ -65,7 +65,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         compiled().parameters(("r", NOON.replace(tzinfo=None), "n", "idle", None, True))
 
 
-def inserted(rows: Sequence[tuple[Any, ...]], *, most: int = 10_000, one_by_one: bool = False) -> tuple[list[Any], list[str]]:
+def inserted(rows: Sequence[tuple[Any, ...]], *, most: int = 10_000, size: int = 0) -> tuple[list[Any], list[str]]:
     """What is in the table then, and the statements that were executed; `most` values are the connection's limit."""
     statement = insert(RUN_NODE_STATE).values({name: bindparam(name) for name in COLUMNS})
     told: list[str] = []
@@ -74,7 +74,7 @@ def inserted(rows: Sequence[tuple[Any, ...]], *, most: int = 10_000, one_by_one:
         inserts = Inserts(statement, pysqlite.dialect(), COLUMNS, shared=2)
         connection.execute(inserts.sql.partition(" VALUES ")[0].replace("INSERT INTO", "CREATE TABLE"))
         connection.set_trace_callback(lambda sql: told.append(sql) if sql.startswith("INSERT") else None)
-        inserts.execute(connection, rows[0][:2], [row[2:] for row in rows], one_by_one=one_by_one)
+        inserts.execute(connection, rows[0][:2], [row[2:] for row in rows], size)
         found = connection.execute("SELECT * FROM run_node_state ORDER BY rowid").fetchall()
     connection.close()
     return found, told
@@ -93,7 +93,7 @@ def test_rows_with_what_they_share_are_as_one_by_one(many: int) -> None:
     """In order, and in as few statements as the number has bits: the thread that executes them waits for its turn after each."""
     rows = rows_of(many)
     found, told = inserted(rows)
-    assert found == [compiled().parameters(row) for row in rows] == inserted(rows, one_by_one=True)[0]
+    assert found == [compiled().parameters(row) for row in rows] == inserted(rows, size=1 << 40)[0]
     assert len(told) == many // 256 + (many % 256).bit_count()
 
 
@@ -104,5 +104,10 @@ def test_as_many_rows_at_once_as_the_library_takes() -> None:
     assert len(told) == 4, "32, 32, 32 and 4"
 
 
-def test_large_rows_are_given_to_the_driver_one_by_one() -> None:
-    assert len(inserted(rows_of(100), one_by_one=True)[1]) == 100
+@pytest.mark.parametrize(("size", "statements"), [(1 << 20, 3), (2 << 20, 4), (4 << 20, 7), (100 << 20, 100), (1 << 40, 100)])
+def test_of_large_rows_the_driver_is_given_few_together(size: int, statements: int) -> None:
+    """A mebibyte of them: so much is copied, and kept with a statement until it is executed again."""
+    rows = rows_of(100)
+    found, told = inserted(rows, size=size)
+    assert found == stored(rows)
+    assert len(told) == statements
