@@ -98,6 +98,28 @@ async def test_the_thread_does_one_thing_after_the_other(worker: Worker) -> None
     assert await worker.call(threading.current_thread) is not threading.current_thread()
 
 
+async def test_a_thread_that_is_closed_while_another_event_loop_uses_it_ends(worker: Worker) -> None:
+    """What that one hands over next is done by another thread, after it."""
+    go, order = threading.Event(), list[str]()
+
+    def first() -> None:
+        go.wait(30)
+        order.append("first")
+
+    calls = [worker.call(first)]
+    closing = threading.Thread(target=worker.close, daemon=True)
+    closing.start()
+    await asyncio.sleep(0.1)
+    assert not worker.is_started
+    calls.append(worker.call(partial(order.append, "second")))
+    await asyncio.sleep(0.1)
+    assert order == []
+    go.set()
+    await asyncio.wait(calls, timeout=10)
+    closing.join(10)
+    assert (order, closing.is_alive()) == (["first", "second"], False)
+
+
 async def test_the_thread_keeps_nothing_alive(worker: Worker) -> None:
     class Large:
         pass
