@@ -176,7 +176,10 @@ class CheckpointPlugin:
                 "Go on with it by CheckpointManager.restore_checkpoint."
             )
         if snapshot is not None and checkpoint_id is not None and await store.rewind(history, snapshot) is not None:
-            self._before = None  # the run stands elsewhere now, also where what follows is refused
+            # The run stands elsewhere now, also where what follows is refused; one that waits there, too, may be woken.
+            waits = any(node.suspension is not None for node in snapshot.nodes)
+            if not waits or self._before is None or self._before.status != "suspended":
+                self._before = None
         return snapshot
 
     @hookimpl
