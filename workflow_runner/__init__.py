@@ -41,10 +41,11 @@ from workflow_runner.events import (
 from workflow_runner.failure import Backoff
 from workflow_runner.graph import EdgeSpec, Graph, NodeRef, NodeSpec, Output
 from workflow_runner.node import Node, node
-from workflow_runner.runner import Result, WorkflowRunner, resume_workflow, run_workflow
+from workflow_runner.runner import Result, WorkflowRunner
 from workflow_runner.stream import Stream
 from workflow_runner.suspendable import SuspendableNode
 from workflow_runner.suspension import WorkflowSuspended
+from workflow_runner.synchronous import resume_workflow, run_workflow
 from workflow_runner.threads import ThreadContext
 
 __all__ = [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from inspect import CORO_CREATED, getcoroutinestate, iscoroutinefunction
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self
 
 from hookspecs import (
     CheckpointChoice,
@@ -38,7 +38,7 @@ from workflow_runner.settings import Settings
 from workflow_runner.task import start_task
 from workflow_runner.threads import BodyThread
 
-__all__ = ["Result", "WorkflowRunner", "resume_workflow", "run_workflow"]
+__all__ = ["AnyGraph", "Listener", "Result", "WorkflowRunner"]
 
 Listener = Callable[[Event], None]
 AnyGraph = Graph | CompiledGraph | Mapping[str, Any]
@@ -432,77 +432,3 @@ def _check_choice(checkpoint: object) -> None:
     """Another text would be told as damage, and `True` would go on from checkpoint 1."""
     if checkpoint is not None and checkpoint != "latest-intact" and type(checkpoint) is not int:
         raise InputInvalid(f"checkpoint is the number of one, 'latest-intact', or None for the newest, not {checkpoint!r}.")
-
-
-def _wait_for(result: Coroutine[Any, Any, Result], method: str) -> Result:
-    """What a method of a runner gives, in an event loop of its own."""
-    try:
-        return asyncio.run(result)
-    except RuntimeError as error:
-        if getcoroutinestate(result) != CORO_CREATED:
-            raise
-        result.close()  # else Python warns that nobody awaited it
-        raise RuntimeError(
-            f"{method}_workflow cannot begin where an event loop runs. In an async function or a notebook, write "
-            f'`await WorkflowRunner().{method}(...)`; in a file of nodes, call it below `if __name__ == "__main__":`.'
-        ) from error
-
-
-class RunnerArguments(TypedDict, total=False):
-    """The arguments of `WorkflowRunner`, for type checkers."""
-
-    plugins: PluginHost | None
-    nodes: Iterable[str | Path | ModuleType]
-    edge_capacity: int
-    max_edge_capacity: int
-    max_log: int
-    max_threads: int
-    validate: Literal["shallow", "deep"]
-    grace_seconds: float
-    on_event: Listener | None
-    threads: Callable[[], BodyThread]
-    on_failure: OnFailure | None
-
-
-def run_workflow(
-    graph: AnyGraph,
-    inputs: Mapping[str, Any] | None = None,
-    enable: Mapping[str, Any] | None = None,
-    run_id: str | None = None,
-    **settings: Unpack[RunnerArguments],
-) -> Result:
-    """`WorkflowRunner(**settings).run(...)` for code without an event loop; see there for the arguments.
-
-    Returns:
-        How it ended.
-
-    Raises:
-        RuntimeError: an event loop runs already; nothing was started.
-        Exception: else as `WorkflowRunner.run`.
-    """
-    return _wait_for(WorkflowRunner(**settings).run(graph, inputs, enable, run_id), "run")
-
-
-def resume_workflow(
-    run_id: str,
-    enable: Mapping[str, Any] | None = None,
-    graph: AnyGraph | None = None,
-    url: str | None = None,
-    accept_changed: Iterable[str] = (),
-    checkpoint: CheckpointChoice = None,
-    steal: bool = False,
-    updates: Mapping[str, Any] | None = None,
-    replay: Collection[str] = (),
-    **settings: Unpack[RunnerArguments],
-) -> Result:
-    """`WorkflowRunner(**settings).resume(...)` for code without an event loop; see there for the arguments.
-
-    Returns:
-        How it ended.
-
-    Raises:
-        RuntimeError: an event loop runs already; nothing was started.
-        Exception: else as `WorkflowRunner.resume`.
-    """
-    runner = WorkflowRunner(**settings)
-    return _wait_for(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, steal, updates, replay), "resume")

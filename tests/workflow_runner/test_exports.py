@@ -11,7 +11,8 @@ import pytest
 
 import hookspecs
 import workflow_runner
-from workflow_runner.runner import RunnerArguments, WorkflowRunner
+from workflow_runner.runner import WorkflowRunner
+from workflow_runner.synchronous import RunnerArguments
 
 
 @pytest.mark.parametrize("package", [hookspecs, workflow_runner], ids=lambda p: p.__name__)
