@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import inspect
 
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.errors import StoreMissing, StoreUnreadable
@@ -17,6 +17,7 @@ from checkpoint_plugin.models import Base
 from checkpoint_plugin.schema import SCHEMA_VERSION
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, RunNotFound
+from tests.checkpoint_plugin.roles import MAKE_WORKER, close_with_rights
 from tests.checkpoint_plugin.test_migrations import make_older
 from tests.checkpoint_plugin.test_plugin import WHOLE, pipeline, runner
 from tests.checkpoint_plugin.test_store import cut, definition
@@ -110,20 +111,18 @@ async def test_a_role_needs_no_right_to_make_what_is_there(postgres_url: str) ->
     await make(url, "x")
     owner = Store(locate(url), create=False)
 
-    def give(connection: Connection) -> None:
-        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
-        connection.execute(text("GRANT USAGE ON SCHEMA runs TO worker"))
-        connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA runs TO worker"))
-
-    await owner.transact(give)
-    await owner.close()
+    await close_with_rights(
+        owner,
+        "GRANT USAGE ON SCHEMA runs TO worker",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA runs TO worker",
+    )
     worker = Store(locate(url.replace("postgres@", "worker@", 1)), create=True)
     await worker.insert_job("another", definition())
     await worker.close()
 
 
 async def test_a_role_without_the_right_to_make_a_schema_is_told(postgres_url: str) -> None:
-    await execute(postgres_url, "DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    await execute(postgres_url, MAKE_WORKER)
     url = f"{postgres_url}&schema=runs".replace("postgres@", "worker@", 1)
     store = Store(locate(url), create=True)
     with pytest.raises(StoreUnreadable, match="permission denied for database"):

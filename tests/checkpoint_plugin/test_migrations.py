@@ -26,6 +26,7 @@ from checkpoint_plugin.models import SCHEMA, Base
 from checkpoint_plugin.schema import AUTO_MIGRATE, SCHEMA_VERSION
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
+from tests.checkpoint_plugin.roles import close_with_rights
 from tests.checkpoint_plugin.test_store import cut, definition
 
 MANY = 6
@@ -353,13 +354,11 @@ async def test_without_the_right_to_create_tables(store_url: str) -> None:
     owner = Store(locate(store_url), create=True)
     await owner.insert_job("first", definition())
 
-    def give(connection: Connection) -> None:
-        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
-        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
-        connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker"))
-
-    await owner.transact(give)
-    await owner.close()
+    await close_with_rights(
+        owner,
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker",
+    )
     worker = Store(locate(store_url.replace("postgres@", "worker@", 1)), create=True)
     await worker.insert_job("r", definition())
     await worker.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state=datetime.now(UTC))), "1")
@@ -373,13 +372,11 @@ async def test_a_check_by_a_role_without_rights_finds_no_damage(store_url: str) 
     owner = Store(locate(store_url), create=True)
     await owner.insert_job("r", definition())
 
-    def give(connection: Connection) -> None:
-        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
-        connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO worker"))
-        connection.execute(text("REVOKE SELECT ON completed_nodes FROM worker"))
-
-    await owner.transact(give)
-    await owner.close()
+    await close_with_rights(
+        owner,
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO worker",
+        "REVOKE SELECT ON completed_nodes FROM worker",
+    )
     worker = Store(locate(store_url.replace("postgres@", "worker@", 1)), create=False)
     with pytest.raises(StoreReadOnly, match="completed_nodes"):
         await check_store(worker)
@@ -392,12 +389,10 @@ async def test_who_may_not_make_the_tables_is_told_who_may(store_url: str, schem
         pytest.skip("a file has no roles")
     owner = Store(locate(store_url), create=True)
 
-    def give(connection: Connection) -> None:
-        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
-        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
-
-    await owner._database.transact(give)
-    await owner.close()
+    await close_with_rights(
+        owner,
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    )
     url = store_url.replace("postgres@", "worker@", 1)
     worker = Store(locate(f"{url}{'&' if '?' in url else '?'}connect_seconds=9{schema}"), create=True)
     with pytest.raises(StoreReadOnly, match="has no tables, and this role may not make them: permission denied for"):
@@ -412,15 +407,11 @@ async def test_who_may_not_upgrade_the_tables_is_told_who_may(store_url: str, ma
     await older_store(store_url)
     owner = Store(locate(store_url), create=False)
 
-    def give(connection: Connection) -> None:
-        connection.execute(text("DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"))
-        connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker"))
-        connection.execute(
-            text(f"{'GRANT CREATE ON SCHEMA public TO' if may_create else 'REVOKE CREATE ON SCHEMA public FROM'} PUBLIC")
-        )
-
-    await owner._database.transact(give)
-    await owner.close()
+    await close_with_rights(
+        owner,
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker",
+        f"{'GRANT CREATE ON SCHEMA public TO' if may_create else 'REVOKE CREATE ON SCHEMA public FROM'} PUBLIC",
+    )
     worker = Store(locate(store_url.replace("postgres@", "worker@", 1)), create=True, auto_migrate=True)
     for work in (worker.upgrade, worker.jobs):
         with pytest.raises(

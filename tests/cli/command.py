@@ -12,7 +12,7 @@ from typing import Any
 
 import workflow_runner
 
-__all__ = ["NODES", "environment", "start", "workflow", "write_graph"]
+__all__ = ["NODES", "environment", "read_terminal", "start", "workflow", "write_graph"]
 
 COMMAND = (sys.executable, "-m", "workflow_runner.cli")
 PACKAGES = str(Path(workflow_runner.__file__).parents[1])
@@ -147,3 +147,18 @@ def write_graph(folder: Path, node: str, data: Mapping[str, Any] | None = None, 
     }
     (folder / "flow.json").write_text(json.dumps(document))
     return "flow.json"
+
+
+def read_terminal(reader: int) -> bytes:
+    """All that a terminal shows until its other end is closed; this one is closed, too."""
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(reader, 65_536)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(reader)
+    return shown

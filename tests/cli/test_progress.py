@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hookspecs import CheckpointRef
-from tests.cli.command import environment, write_graph
+from tests.cli.command import environment, read_terminal, write_graph
 from workflow_runner import CheckpointSaved, Event, NodeChanged, Progressed, RunEnded, RunStarted
 from workflow_runner.cli.progress import Lines, Tally
 
@@ -76,16 +76,7 @@ def test_a_terminal_gets_the_live_view(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=terminal, text=True
     ) as process:
         os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(reader, 65_536)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            shown += chunk
-        os.close(reader)
+        shown = read_terminal(reader)
         assert process.stdout is not None
         assert process.stdout.read().startswith("out: 3 items")
     assert process.returncode == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import environment, workflow
+from tests.cli.command import environment, read_terminal, workflow
 from workflow_runner.cli.report import RunReport, one_line, printable
 
 TRICK = "\x1b]0;taken\x07\x1b[2J\x9b31m\u202e"
@@ -67,16 +67,7 @@ def test_nor_does_the_live_view(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment(TERM="xterm"), stdout=subprocess.DEVNULL, stderr=terminal
     ) as process:
         os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(reader, 65_536)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            shown += chunk
-        os.close(reader)
+        shown = read_terminal(reader)
     assert process.returncode == 0
     assert b"taken" in shown
     assert b"\x1b]0;" not in shown and "\u202e".encode() not in shown
