@@ -43,6 +43,8 @@ class Connections:
         self._groups: dict[asyncio.AbstractEventLoop, GroupWriter] = {}
         self.is_current = False
         """Whether the tables were found up to date."""
+        self.was_current = False
+        """Whether they were for an earlier run, so that nearly always they still are."""
         self._pulse: Database | None = None
         finalize(self, _forget, self._name).atexit = False  # who drops them without closing them uses the file no more
         self._use()
@@ -59,7 +61,7 @@ class Connections:
 
     async def give(self, pool: ResourcePool) -> None:
         """Leave them to the next run, which looks at the tables anew: another program may have changed them."""
-        self.is_current = False
+        self.is_current, self.was_current = False, self.was_current or self.is_current
         try:
             await self._stop_pulse()
             if self._leave():

@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from inspect import iscoroutinefunction
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, func, select, true, update
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy import ColumnElement, Connection, func, select, true, update
 
 from checkpoint_plugin.access import StoreAccess
 from checkpoint_plugin.batches import batches
 from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import StaleVersion
+from checkpoint_plugin.first_rows import FirstRows, make_run
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.lease import lock_lease
-from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE, Job, Lease, RunNodeState
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.row_values import check_moment, check_text, checked_row
-from checkpoint_plugin.run_definition import JOBS, TEXTS, insert_definition, short_texts
+from checkpoint_plugin.run_definition import JOBS, TEXTS, definition_columns, short_texts
 from checkpoint_plugin.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
 from checkpoint_plugin.status import INCOMPLETE, NODE_STATUSES, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
-from checkpoint_plugin.writing import insert_new
 from hookspecs import RunExists, RunNotFound, loads_tagged
 
-__all__ = ["JobRepository", "Page", "bare_definition", "bare_inserts", "insert_bare_job"]
+__all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
 
 T = TypeVar("T")
 KEPT: Final = frozenset({"id", "attempt", "has_checkpoint", "created_at", "version", *TEXTS})
@@ -325,39 +321,15 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: byt
         body: what it is started with, as `bare_definition` gives it.
         keys: of the store; with a master key the run is encrypted.
     """
-    run_id = values["id"]
-    row = {**values, **short_texts(values)}
-    shown = row if keys.ring is None else {**row, **dict.fromkeys(JOB_TEXTS)}
-    job, lease = bare_inserts(connection.dialect.name)
-    made = connection.exec_driver_sql(job.sql, job.parameters(shown[column.name] for column in JOB.columns))
-    if made.rowcount != 1:
-        return False
-    nobody = Lease(run_id=run_id).model_dump()
-    connection.exec_driver_sql(lease.sql, lease.parameters(nobody[column.name] for column in LEASE.columns))
-    seal = keys.make(connection, run_id)
-    if keys.ring is not None:
-        hidden = seal_texts({name: row.get(name) for name in JOB_TEXTS}, JOB_TEXTS, seal)
-        connection.execute(update(JOB).where(JOB.c.id == run_id).values(**hidden))
-    insert_definition(connection, run_id, body, values, seal)
-    return True
+    seal, wrapped = keys.make(values["id"])
+    row = {**seal_texts(values, JOB_TEXTS, seal), **seal_texts(short_texts(values), TEXTS, seal)}
+    definition = definition_columns(values["id"], body, values, seal)
+    return make_run(connection, FirstRows(row, definition, wrapped)).is_new
 
 
 def _columns(row: Job | RunNodeState) -> dict[str, Any]:
     """The values of a row; of wrong ones pydantic would warn, and they are refused."""
     return row.model_dump(warnings=False)
-
-
-@cache
-def bare_inserts(name: str) -> tuple[Compiled, Compiled]:
-    """Those of a run's row and of its lease."""
-    postgres: Any = asyncpg.dialect  # which has no types
-    dialect: Dialect = postgres() if name == "postgresql" else pysqlite.dialect()
-
-    def insert_whole(table: Table) -> Compiled:
-        columns = [column.name for column in table.columns]
-        return Compiled(insert_new(name, table).values({column: bindparam(column) for column in columns}), dialect, columns)
-
-    return insert_whole(JOB), insert_whole(LEASE)
 
 
 def bare_definition(job: Job) -> bytes:

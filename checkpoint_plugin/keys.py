@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from checkpoint_plugin.damage import column_bytes, telling_damage
 from checkpoint_plugin.encryption import KeyRing, WrappedKeys
@@ -37,13 +37,9 @@ class RunKeys:
         self._found: WeakKeyDictionary[Connection, dict[str, Seal]] = WeakKeyDictionary()
         """By transaction: a run that is deleted may be made anew, with other keys, and all that was written by then is gone."""
 
-    def make(self, connection: Connection, run_id: str) -> Seal:
-        """The seal of a new run, whose row has just been written in this transaction."""
-        seal: Seal = PLAIN
-        if self.ring is not None:
-            seal, wrapped = self.ring.make(run_id)
-            connection.execute(insert(RUN_KEY).values(run_id=run_id, key_id=wrapped.key_id, wrapped=wrapped.wrapped))
-        return seal
+    def make(self, run_id: str) -> tuple[Seal, WrappedKeys | None]:
+        """The seal of a new run, and its keys, where it is encrypted, to be written with its first rows."""
+        return (PLAIN, None) if self.ring is None else self.ring.make(run_id)
 
     def known(self, run_id: str) -> Seal | None:
         """The seal of a run that was used before."""

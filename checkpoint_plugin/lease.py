@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Dialect, Row, bindparam, func, null, select, update
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.dialects.sqlite import pysqlite
 
+from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.models import JOB, LEASE
+from checkpoint_plugin.transaction import write_step
 from hookspecs import LeaseLost, RunHeld, RunNotFound
 
 __all__ = [
     "Lease",
+    "Release",
     "database_now",
     "holder_of",
     "is_held",
     "is_own",
     "lease_lost",
     "lock_lease",
-    "make_lease",
     "release_lease",
     "renew_lease",
     "take_lease",
@@ -29,9 +34,6 @@ __all__ = [
 # Made once, as in `job.py`.
 LOCK_LEASE: Final = select(LEASE).where(LEASE.c.run_id == bindparam("of_run")).with_for_update()
 UPDATE_LEASE: Final = update(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
-RELEASE_LEASE: Final = UPDATE_LEASE.where(LEASE.c.epoch == bindparam("under")).values(
-    owner=None, host=None, pid=None, process_started=None, expires_at=None
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +80,6 @@ def is_own(connection: Connection, run_id: str, holder: Holder) -> bool:
     """Whether a run is held by this very holder; nobody else writes it until the end of the transaction."""
     row = _lock(connection, run_id)
     return row is not None and holder_of(row) == holder
-
-
-def make_lease(connection: Connection, run_id: str, holder: Holder | None, seconds: float) -> Lease | None:
-    """Make the row of a new run, in the transaction that makes the run.
-
-    Args:
-        connection: in a transaction that writes.
-        run_id: the run.
-        holder: who holds it from the start; `None` for a run that nobody executes yet.
-        seconds: how long, unless it is renewed.
-    """
-    now = database_now(connection)
-    columns = {} if holder is None else _columns(holder, now, seconds)
-    connection.execute(LEASE.insert(), {"run_id": run_id, "epoch": 1, "generation": 0, **columns})
-    return None if holder is None else Lease(run_id, holder, 1, 0, columns["expires_at"])
 
 
 def take_lease(
@@ -161,7 +148,49 @@ def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetim
 
 def release_lease(connection: Connection, run_id: str, epoch: int) -> None:
     """Let a run go; one that another worker took is left to it."""
-    connection.execute(RELEASE_LEASE, {"of_run": run_id, "under": epoch})
+    write_step(connection, Release(run_id, epoch))
+
+
+class Release:
+    """Lets a run go, as `release_lease`, by itself.
+
+    Args:
+        run_id: the run.
+        epoch: under which it was held.
+    """
+
+    def __init__(self, run_id: str, epoch: int) -> None:
+        self._values = run_id, epoch
+
+    def is_compiled(self) -> bool:
+        """Whether `statement` only has to fill in values."""
+        return True
+
+    def compile(self) -> None:
+        """Nothing: it is so simple that it takes no time."""
+
+    def statement(self) -> tuple[str, tuple[Any, ...]]:
+        """For PostgreSQL."""
+        statement = _release("postgresql")
+        return statement.sql, statement.parameters(self._values)
+
+    def outcome(self, row: Any) -> bool:
+        """That it was done: who has lost the run lets nothing go."""
+        return True
+
+    def write_sqlite(self, connection: Any) -> bool:
+        """On a connection of the standard library."""
+        statement = _release("sqlite")
+        connection.execute(statement.sql, statement.parameters(self._values))
+        return True
+
+
+@cache
+def _release(name: str) -> Compiled:
+    dialect: Dialect = asyncpg.dialect() if name == "postgresql" else pysqlite.dialect()  # type: ignore[no-untyped-call]
+    nobody: dict[str, Any] = dict.fromkeys(("owner", "host", "pid", "process_started", "expires_at"), null())
+    held = LEASE.c.run_id == bindparam("of_run"), LEASE.c.epoch == bindparam("under")
+    return Compiled(update(LEASE).where(*held).values(nobody), dialect, ("of_run", "under"))
 
 
 def _columns(holder: Holder, now: datetime, seconds: float) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""Cuts that are encoded sooner than they are handed to a thread."""
+"""What is encoded sooner than it is handed to a thread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hookspecs import NodeSnapshot
+from hookspecs import NodeSnapshot, RunInfo
 
-__all__ = ["is_light"]
+__all__ = ["is_light", "is_light_start"]
 
 LIGHT_NODES: Final = 16
 LIGHT_ITEMS: Final = 32
@@ -22,6 +22,18 @@ def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int]) -> b
         saved_items: how many items of each output node are stored.
     """
     return len(nodes) <= LIGHT_NODES and all(_is_light_node(node, saved_items.get(node.node_id, 0)) for node in nodes)
+
+
+def is_light_start(run: RunInfo) -> bool:
+    """The same of what a run is started with.
+
+    Args:
+        run: the run.
+    """
+    nodes, edges = run.graph.get("nodes", ()), run.graph.get("edges", ())
+    if len(nodes) > LIGHT_NODES or len(edges) > LIGHT_ITEMS:
+        return False
+    return all(map(_is_light_value, (*run.inputs.values(), *(node["data"] for node in nodes))))
 
 
 def _is_light_node(node: NodeSnapshot, saved: int) -> bool:

@@ -14,7 +14,7 @@ from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import StoreMissing, StoreReadOnly, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreMissing, StoreReadOnly, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.group import Write
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
@@ -22,6 +22,7 @@ from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.refusal import driver_error, told_by
 from checkpoint_plugin.schema import SCHEMA_VERSION, check_upgradable, create_schema, is_current, read_version, upgrade_schema
 from checkpoint_plugin.sealing import Seal
+from checkpoint_plugin.transaction import Step
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.witness import Witness
 
@@ -122,13 +123,7 @@ class OpenStore:
         return known if known is not None else await self._read(lambda connection: self.keys.find(connection, run_id))
 
     async def _get_ready(self) -> None:
-        opened_by = self._connections.process_id
-        if opened_by != os.getpid():  # threads are not copied by a fork, and what two read from one connection is torn
-            mend = "Open it here, too." if self.location.kind == "postgresql" else "Start this process with `spawn`, not `fork`."
-            raise StoreUnreadable(
-                f"the store at {self.location.shown} was opened by process {opened_by}, of which this one is a fork; "
-                f"nothing was read or written. {mend}"
-            )
+        self._check_process()
         if not self._ready:
             shown = self.location.shown
             may = self._auto_migrate or self.location.kind == "sqlite"
@@ -142,6 +137,15 @@ class OpenStore:
                 name = select(SCHEMA.c.store_id)
                 self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
             self._ready = self._connections.is_current = True
+
+    def _check_process(self) -> None:
+        opened_by = self._connections.process_id
+        if opened_by != os.getpid():  # threads are not copied by a fork, and what two read from one connection is torn
+            mend = "Open it here, too." if self.location.kind == "postgresql" else "Start this process with `spawn`, not `fork`."
+            raise StoreUnreadable(
+                f"the store at {self.location.shown} was opened by process {opened_by}, of which this one is a fork; "
+                f"nothing was read or written. {mend}"
+            )
 
     async def _make(self) -> None:
         await self._unhurried(lambda connection: create_schema(connection, self.location.shown, self.location.schema))
@@ -190,6 +194,25 @@ class OpenStore:
         # Read first: to open a file of SQLite for writing changes it, and what is refused is not touched.
         await self._database.transact(lambda connection: check_upgradable(connection, shown), write=False)
         return await self._upgrade()
+
+    async def _promptly(self, step: Step[T]) -> tuple[T | None, bool]:
+        """Take a step at once, where an earlier run found the tables up to date: it says itself what it needs of them.
+
+        Returns:
+            What came of it, `None` where it is not done or nobody knows; and whether it may have been done then.
+
+        Raises:
+            StoreError: the file was moved meanwhile, or others wrote for as long as may be waited.
+        """
+        if not self._ready and (not self._connections.was_current or self.blobs.has_url):
+            return None, False
+        self._check_process()
+        try:
+            return await Unbroken(self._database.take(step)), True
+        except StoreUnreadable as error:
+            if self.location.kind == "sqlite" and (isinstance(error, StoreBusy) or not error.undone):
+                raise
+            return None, not error.undone
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)

@@ -104,14 +104,16 @@ class CheckpointPlugin:
         from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.heartbeat import Heartbeat
         from checkpoint_plugin.holder import Holder
+        from checkpoint_plugin.light import is_light_start
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.rows import GraphPlaces
         from checkpoint_plugin.store import RunHistory, Store
         from checkpoint_plugin.witness import Witness
 
         codec = Codec.taught(run.teach, self._policy.max_value_bytes)
-        # Encoded off the event loop, inputs may be large; and first: what is refused here makes no store.
-        definition = None if run.resumed else await asyncio.to_thread(define, run, codec)
+        definition = None
+        if not run.resumed:  # first: what is refused here makes no store
+            definition = define(run, codec) if is_light_start(run) else await asyncio.to_thread(define, run, codec)
         ring = KeyRing.from_environment(self._policy.key_provider)
         witness = None if self._policy.witness is None else Witness(self._policy.witness)
         location = locate(self._policy.url)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
@@ -22,6 +23,7 @@ from checkpoint_plugin.location import Location
 from checkpoint_plugin.postgresql_connection import KnowingConnection
 from checkpoint_plugin.postgresql_engine import make_postgres_engine, was_reached
 from checkpoint_plugin.refusal import driver_error, told_by, unreadable
+from checkpoint_plugin.transaction import Step
 from checkpoint_plugin.unbroken import finish
 from checkpoint_plugin.worker import Worker
 
@@ -183,24 +185,45 @@ class PostgresDatabase:
             writer.encode()
         else:
             await self._call(writer.encode)
-        whole = not writer.is_large
-        if not writer.is_compiled(whole=whole):  # it takes several milliseconds, in which the event loop would stand still
-            await self._call(lambda: writer.compile(whole=whole))
+        if not writer.is_large:
+            return await self.take(writer)
+        await self._compiled(writer.is_compiled(whole=False), partial(writer.compile, whole=False))
+
+        async def write(raw: Any) -> bool:
+            # One message holds it all in memory twice and stops the event loop while it is made: better several.
+            async with raw.transaction():
+                for sql, arguments in writer.payload_statements():
+                    await raw.execute(sql, *arguments)
+                sql, arguments = writer.statement(whole=False)
+                held = writer.outcome(await raw.fetchrow(sql, *arguments))
+                for sql, arguments in writer.more_statements() if held else ():
+                    await raw.execute(sql, *arguments)
+                return held
+
+        return await self._saved(write)
+
+    async def take(self, step: Step[T]) -> T:
+        self._check_loop()
+        await self._compiled(step.is_compiled(), step.compile)
+
+        async def write(raw: Any) -> T:
+            sql, arguments = step.statement()
+            return step.outcome(await raw.fetchrow(sql, *arguments))
+
+        return await self._saved(write)
+
+    async def _compiled(self, is_compiled: bool, compile_: Callable[[], None]) -> None:
+        if not is_compiled:  # it takes several milliseconds, in which the event loop would stand still
+            await self._call(compile_)
+
+    async def _saved(self, write: Callable[[Any], Awaitable[T]]) -> T:
+        """Write on the connection of the saves, which is kept from one to the next."""
         self._saves += 1
         sent = False
         try:
             raw = self._raw if self._raw is not None else await finish(self._connect_for_saves())
             sent = True
-            if whole:
-                return await self._write(raw, *writer.statement())
-            # One message holds it all in memory twice and stops the event loop while it is made: better several.
-            async with raw.transaction():
-                for sql, arguments in writer.payload_statements():
-                    await raw.execute(sql, *arguments)
-                held = await self._write(raw, *writer.statement(whole=False))
-                for sql, arguments in writer.more_statements() if held else ():
-                    await raw.execute(sql, *arguments)
-                return held
+            return await write(raw)
         except DRIVER_ERRORS as error:
             await finish(self._let_go())
             raise self._told(error, undone=not sent) from error
@@ -227,9 +250,6 @@ class PostgresDatabase:
         if saving is not None:
             await saving.invalidate()
             await saving.close()
-
-    async def _write(self, raw: Any, sql: str, arguments: tuple[Any, ...]) -> bool:
-        return bool(await raw.fetchval(sql, *arguments))
 
     def _told(self, error: BaseException, *, undone: bool) -> StoreUnreadable | ValueNotStorable:
         cause = driver_error(error)

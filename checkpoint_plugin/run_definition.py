@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, select, update
 
 from checkpoint_plugin.damage import column_bytes
 from checkpoint_plugin.digests import digest_of
@@ -14,7 +14,7 @@ from checkpoint_plugin.models import JOB, RUN_DEFINITION
 from checkpoint_plugin.sealed_columns import seal_texts
 from checkpoint_plugin.sealing import Seal
 
-__all__ = ["JOBS", "TEXTS", "change_definition", "insert_definition", "opened_definition", "short_texts"]
+__all__ = ["JOBS", "TEXTS", "change_definition", "definition_columns", "opened_definition", "short_texts"]
 
 TEXTS: Final = ("graph", "params")
 """Columns of `job` that show to people what `body` holds."""
@@ -32,23 +32,25 @@ def short_texts(texts: Mapping[str, str | None]) -> dict[str, str | None]:
     return {name: text if text is not None and len(text) < LONG else None for name in TEXTS for text in [texts.get(name)]}
 
 
-def insert_definition(connection: Connection, run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> None:
-    """Write the row of a new run.
+def definition_columns(run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> dict[str, Any]:
+    """The row of a run.
 
     Args:
-        connection: in a transaction that writes, in which the run's row was written.
         run_id: the run.
         body: what a resume reads.
         texts: by the names of `TEXTS`, for people.
         seal: of the run.
     """
-    connection.execute(insert(RUN_DEFINITION), {"run_id": run_id, **_columns(run_id, body, texts, seal)})
+    sealed = seal.seal(body, b"definition")
+    short = short_texts(texts)
+    long = {name: texts.get(name) if short[name] is None else None for name in TEXTS}
+    return {"body": sealed, "digest": digest_of(run_id.encode(), sealed), **seal_texts(long, TEXTS, seal)}
 
 
 def change_definition(connection: Connection, run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> None:
-    """As `insert_definition`, where the row is there."""
+    """Write the row of a run anew, where it is there; arguments as for `definition_columns`."""
     changed = update(RUN_DEFINITION).where(RUN_DEFINITION.c.run_id == run_id)
-    connection.execute(changed.values(**_columns(run_id, body, texts, seal)))
+    connection.execute(changed.values(**definition_columns(run_id, body, texts, seal)))
 
 
 def opened_definition(run_id: str, row: Any, seal: Seal) -> bytes:
@@ -66,10 +68,3 @@ def opened_definition(run_id: str, row: Any, seal: Seal) -> bytes:
     if row.body is None or row.digest is None or digest_of(run_id.encode(), column_bytes(row.body)) != column_bytes(row.digest):
         raise StoreDamaged(run_id, "its graph and inputs were changed")
     return seal.open(column_bytes(row.body), b"definition")
-
-
-def _columns(run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> dict[str, Any]:
-    sealed = seal.seal(body, b"definition")
-    short = short_texts(texts)
-    long = {name: texts.get(name) if short[name] is None else None for name in TEXTS}
-    return {"body": sealed, "digest": digest_of(run_id.encode(), sealed), **seal_texts(long, TEXTS, seal)}

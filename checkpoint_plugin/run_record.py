@@ -17,10 +17,11 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.damage import telling_damage
 from checkpoint_plugin.definition import graph_of, is_storable_text
 from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.first_rows import prepare_first_rows
 from checkpoint_plugin.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
-from checkpoint_plugin.jobs import bare_definition, bare_inserts, insert_bare_job
+from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
@@ -86,7 +87,7 @@ def make_ready(dialect: str) -> None:
         dialect: of the database.
     """
     configure_mappers()
-    bare_inserts(dialect)
+    prepare_first_rows(dialect)
     standing_statements(dialect)
     named = ("nodes", "shown")
     prepare_saves(dialect, (named, True), (named, False), ((), False))

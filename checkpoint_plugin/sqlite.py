@@ -19,6 +19,7 @@ from checkpoint_plugin.folders import make_folder, sync_folder
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.refusal import driver_error, is_of_a_row, is_of_an_argument, not_reached, unreadable
 from checkpoint_plugin.sqlite_engine import make_sqlite_engine
+from checkpoint_plugin.transaction import Step
 from checkpoint_plugin.unbroken import Unbroken
 from checkpoint_plugin.worker import Worker
 
@@ -78,14 +79,20 @@ class SqliteDatabase:
     async def save(self, writer: CutWriter) -> bool:
         return await self._worker.call(partial(self._save, writer))
 
+    async def take(self, step: Step[T]) -> T:
+        return await self._worker.call(partial(self._take, step))
+
     def _save(self, writer: CutWriter) -> bool:
         writer.encode()
+        return self._take(writer)
+
+    def _take(self, step: Step[T]) -> T:
         try:
             connection = self._writable()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                held = writer.write_sqlite(connection)
-                connection.execute("COMMIT" if held else "ROLLBACK")  # a full disk may show only here
+                found = step.write_sqlite(connection)
+                connection.execute("COMMIT")  # a full disk may show only here
             except BaseException:
                 if connection.in_transaction:  # some errors have ended it already
                     connection.execute("ROLLBACK")
@@ -93,7 +100,7 @@ class SqliteDatabase:
             self._check_place()
         except DRIVER_ERRORS as error:
             raise unreadable(self._location, error) from error
-        return held
+        return found
 
     def _writable(self) -> sqlite3.Connection:
         engine = self._opened(write=True)

@@ -29,15 +29,16 @@ from checkpoint_plugin.errors import (
     StoreUnreadable,
     ValueNotReadable,
 )
+from checkpoint_plugin.first_rows import FirstRows, Made, make_run
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd, lock_job, update_job
 from checkpoint_plugin.lease import (
     Lease,
+    Release,
     database_now,
     is_own,
     lock_lease,
-    make_lease,
     release_lease,
     renew_lease,
     take_lease,
@@ -46,11 +47,11 @@ from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
 from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_seen, read_whole
-from checkpoint_plugin.run_definition import insert_definition, opened_definition, short_texts
+from checkpoint_plugin.run_definition import definition_columns, opened_definition, short_texts
 from checkpoint_plugin.sealing import PLAIN, Seal
 from checkpoint_plugin.suspensions import NO_SUSPENSION
 from checkpoint_plugin.unbroken import Unbroken
-from checkpoint_plugin.writing import CutWriter, insert_new
+from checkpoint_plugin.writing import CutWriter
 from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
 
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]
@@ -62,6 +63,16 @@ LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
+NEW_JOB: Final = dict.fromkeys(column.name for column in JOB.columns) | {
+    "attempt": 1,
+    "has_checkpoint": False,
+    "status": "running",
+    "job_type": "workflow",
+    "execution_strategy": RUNNER,
+    "retry_count": 0,
+    "max_retries": 3,
+    "version": 0,
+}
 STORED_JOB: Final = (
     select(JOB.c.attempt, JOB.c.status, JOB.c.execution_strategy, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest)
     .select_from(JOB.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id))
@@ -106,44 +117,34 @@ class Store(ListedRuns):
         Raises:
             RunExists: there is one.
         """
+        seal, wrapped = self.keys.make(run_id)
+        texts = {} if wrapped is not None else {"graph": definition.graph, "params": definition.params}
         now = datetime.now(UTC)
-        texts = {} if self.keys.ring is not None else {"graph": definition.graph, "params": definition.params}
-        tries = 0
-        made: Seal | None = None
-
-        def work(connection: Connection) -> Lease | None:
-            nonlocal tries, made
-            tries += 1
-            # One statement: of two that start the same run at once, a look before the insert shows neither the other.
-            row = {
-                "id": run_id,
-                "attempt": 1,
-                "status": "running",
-                "job_type": "workflow",
-                "execution_strategy": RUNNER,
-                **short_texts(texts),
-                "created_at": now,
-                "started_at": now,
-                "updated_at": now,
-                "retry_count": 0,
-                "max_retries": 3,
-                "version": 0,
-                "worker_id": None if holder is None else holder.owner,
-                "heartbeat_at": None if holder is None else database_now(connection),
-            }
-            if connection.execute(insert_new(connection.dialect.name, JOB), row).rowcount == 0:
-                if tries > 1 and holder is not None and is_own(connection, run_id, holder):
-                    return Lease(run_id, holder, 1, 0, now)  # the commit whose answer was lost; the first renewal says until when
+        job = NEW_JOB | {
+            "id": run_id,
+            **short_texts(texts),
+            **dict.fromkeys(("created_at", "started_at", "updated_at"), now),
+            "worker_id": None if holder is None else holder.owner,
+        }
+        columns = definition_columns(run_id, definition.body, texts, seal)
+        rows = FirstRows(job, columns, wrapped, epoch=1, holder=holder, seconds=lease_seconds)
+        made, unheard = await self._promptly(rows)
+        if made is not None and made.is_current:
+            self._ready = self._connections.is_current = True
+            if not made.is_new:
                 raise RunExists(run_id)
-            lease = make_lease(connection, run_id, holder, lease_seconds)
-            made = self.keys.make(connection, run_id)
-            insert_definition(connection, run_id, definition.body, texts, made)
-            return lease
+        else:
+            made = await self._surely(partial(self._make_run, rows, run_id, holder, [unheard]), lambda connection: False)
+        self.keys.remember(run_id, seal)
+        return None if holder is None else Lease(run_id, holder, 1, 0, made.until or now)
 
-        lease = await self._surely(work, lambda connection: False)
-        if made is not None:
-            self.keys.remember(run_id, made)
-        return lease
+    def _make_run(self, rows: FirstRows, run_id: str, holder: Holder | None, tries: list[bool], connection: Connection) -> Made:
+        """Write a new run's rows in a transaction; `tries` tells whether the answer to an earlier commit of them was lost."""
+        made = make_run(connection, rows)
+        if not made.is_new and not (any(tries) and holder is not None and is_own(connection, run_id, holder)):
+            raise RunExists(run_id)
+        tries.append(True)
+        return made
 
     async def begin_attempt(
         self, run_id: str, attempt: int, holder: Holder, lease_seconds: float = LEASE_SECONDS, *, steal: bool = False
@@ -205,6 +206,8 @@ class Store(ListedRuns):
                 update_job(connection, run_id, {**told, **more})
             release_lease(connection, run_id, epoch)
 
+        if end is None and (await self._promptly(Release(run_id, epoch)))[0]:
+            return
         with suppress(LeaseLost):
             await self._surely(work, lambda connection: False)  # twice is as good
 

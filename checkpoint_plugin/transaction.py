@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 if TYPE_CHECKING:
     from checkpoint_plugin.writing import CutWriter
 
-__all__ = ["Database"]
+__all__ = ["Database", "Step", "write_step"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Step(Protocol[T_co]):
+    """A write that is one statement on PostgreSQL, and a few on SQLite, which answers at once."""
+
+    def is_compiled(self) -> bool:
+        """Whether `statement` only has to fill in values."""
+
+    def compile(self) -> None:
+        """Make what `statement` fills in, once in the life of a process; it takes several milliseconds."""
+
+    def statement(self) -> tuple[str, tuple[Any, ...]]:
+        """For PostgreSQL."""
+
+    def outcome(self, row: Any) -> T_co:
+        """What came of it, by the row that `statement` gave; `None` for one that gives none."""
+
+    def write_sqlite(self, connection: Any) -> T_co:
+        """The same on a connection of the standard library, in whose transaction nobody else can write."""
+
+
+def write_step(connection: Connection, step: Step[T]) -> T:
+    """Take a step in a transaction that has more to do."""
+    if connection.dialect.name == "postgresql":
+        found = connection.exec_driver_sql(*step.statement())
+        return step.outcome(found.one() if found.returns_rows else None)
+    return step.write_sqlite(connection.connection.driver_connection)
 
 
 class Database(Protocol):
@@ -34,6 +62,13 @@ class Database(Protocol):
         Raises:
             StoreUnreachable: the connection was lost; it tells whether surely nothing was written.
             StoreUnreadable: the database refuses.
+        """
+
+    async def take(self, step: Step[T]) -> T:
+        """A transaction of one step: one message to a server. Unlike `transact` it must not be cancelled.
+
+        Raises:
+            StoreUnreachable, StoreUnreadable: as `transact`.
         """
 
     async def save(self, writer: CutWriter) -> bool:

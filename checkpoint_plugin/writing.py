@@ -7,7 +7,6 @@ from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.cut_encoder import CutEncoder
 from checkpoint_plugin.lease import lease_lost
@@ -15,9 +14,10 @@ from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.series import fetch_series_ends
 from checkpoint_plugin.statements import MANY, ONE, SAVES, TIMED, Kind, rows_statement, save_statement, sqlite_statements
+from checkpoint_plugin.transaction import write_step
 from hookspecs import CheckpointRef, StoreError
 
-__all__ = ["CutWriter", "insert_new"]
+__all__ = ["CutWriter"]
 
 LARGE_SAVE: Final = 1 << 20
 """Bytes of payloads beyond which a save is sent in parts."""
@@ -25,11 +25,6 @@ MANY_ROWS: Final = 1_000
 """Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
 IN_ORDER: Final = itemgetter(*ONE)
 """The values of a checkpoint's row, as its statement takes them."""
-
-
-def insert_new(dialect: str, table: Any) -> Any:
-    """An insert of rows whose keys are new, which leaves out the others."""
-    return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
 
 
 class CutWriter(CutEncoder):
@@ -45,10 +40,11 @@ class CutWriter(CutEncoder):
             Whether the run's lease was held under the history's epoch, and the history is up to date; else nothing was
             written.
         """
-        if connection.dialect.name == "postgresql":
-            sql, arguments = self.statement()
-            return bool(connection.exec_driver_sql(sql, arguments).scalar_one())
-        return self.write_sqlite(connection.connection.driver_connection)
+        return write_step(connection, self)
+
+    def outcome(self, row: Any) -> bool:
+        """Whether it was written."""
+        return bool(row[0])
 
     def write_sqlite(self, connection: Any) -> bool:
         """As `write`, on a connection of the standard library, in whose transaction nobody else can write."""

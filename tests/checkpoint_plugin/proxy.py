@@ -31,6 +31,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._cut_at: bytes | None = None
         self._reply = True
+        self._after = b""
         self.cuts = 0
         self.silent = False
         """Whether it swallows all that comes, as a network does that lost its way."""
@@ -41,14 +42,15 @@ class Proxy:
         query = f"host={quote(str(self._folder))}"
         return self._parts._replace(netloc=f"{self._parts.username or 'postgres'}@", query=query).geturl()
 
-    def cut(self, at: bytes = COMMIT, *, reply: bool = True) -> None:
+    def cut(self, at: bytes = COMMIT, *, reply: bool = True, after: bytes = b"") -> None:
         """Cut the next connection whose client sends this.
 
         Args:
             at: what it must send; nothing for whatever comes next.
             reply: cut when the server has answered; else before it hears of it.
+            after: what some client must have sent before.
         """
-        self._cut_at, self._reply = at, reply
+        self._cut_at, self._reply, self._after = at, reply, after
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, self._folder / ".s.PGSQL.5432")
@@ -74,7 +76,9 @@ class Proxy:
 
         async def forward() -> None:
             while data := await reader.read(CHUNK):
-                if self._cut_at is not None and self._cut_at in data:
+                if self._after in data:
+                    self._after = b""
+                if not self._after and self._cut_at is not None and self._cut_at in data:
                     self._cut_at = None
                     self.cuts += 1
                     if not self._reply:

@@ -203,8 +203,9 @@ async def test_a_line_that_breaks_in_a_shared_transaction_loses_none(proxy: Prox
 
 
 @pytest.mark.parametrize("reply", [True, False])
-async def test_a_run_is_begun_once(proxy: Proxy, store: Store, reply: bool) -> None:
-    proxy.cut(reply=reply)
+@pytest.mark.parametrize("at", [b"INSERT INTO job", b"first:worker"])
+async def test_a_run_is_begun_once(proxy: Proxy, store: Store, at: bytes, reply: bool) -> None:
+    proxy.cut(at, reply=reply)  # in the message that prepares the statement, or in the one that has its values
     lease = await store.insert_job("r", definition(), HOLDER)
     assert lease is not None
     assert (lease.epoch, proxy.cuts) == (1, 1)
@@ -214,9 +215,25 @@ async def test_a_run_is_begun_once(proxy: Proxy, store: Store, reply: bool) -> N
     await store.save(RunHistory("r", 1, lease.epoch), a("x"), "1")
 
 
-async def test_a_run_of_another_is_not_taken_for_ones_own(proxy: Proxy, store: Store) -> None:
+@pytest.mark.parametrize("reply", [True, False])
+async def test_the_first_run_of_a_store_is_begun_once(proxy: Proxy, reply: bool) -> None:
+    store = Store(locate(proxy.url), create=True)
+    try:
+        proxy.cut(reply=reply, after=b"first:worker")
+        lease = await store.insert_job("r", definition(), HOLDER)
+        assert lease is not None
+        assert (lease.epoch, proxy.cuts) == (1, 1)
+        await store.renew(lease, 30)
+        with pytest.raises(RunExists):
+            await store.insert_job("r", definition(), HOLDER)
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("at", [b"second:worker", COMMIT])
+async def test_a_run_of_another_is_not_taken_for_ones_own(proxy: Proxy, store: Store, at: bytes) -> None:
     await store.insert_job("r", definition(), HOLDER)
-    proxy.cut()
+    proxy.cut(at)
     with pytest.raises(RunExists):
         await store.insert_job("r", definition(), Holder("second:worker"))
 
@@ -239,6 +256,14 @@ async def test_a_run_is_let_go(proxy: Proxy, store: Store, reply: bool) -> None:
     proxy.cut(reply=reply)
     await store.end_attempt("r", 1, JobEnd("failed", "why", None))
     assert ((await store.job("r")).status, await store.holder("r"), proxy.cuts) == ("failed", None, 1)
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_run_whose_end_is_saved_is_let_go(proxy: Proxy, store: Store, reply: bool) -> None:
+    await store.insert_job("r", definition(), HOLDER)
+    proxy.cut(b"", reply=reply)
+    await store.end_attempt("r", 1, None)
+    assert (await store.holder("r"), proxy.cuts) == (None, 1)
 
 
 async def test_what_may_have_been_done_is_not_done_again(proxy: Proxy, store: Store) -> None:

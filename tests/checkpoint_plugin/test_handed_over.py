@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Executable, update
+from sqlalchemy.schema import DropTable
 
 from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.connections import Connections
@@ -23,11 +24,11 @@ from checkpoint_plugin.database import open_database
 from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import CheckpointLoader
 from checkpoint_plugin.location import Location, locate
-from checkpoint_plugin.models import SCHEMA
+from checkpoint_plugin.models import SCHEMA, Base
 from checkpoint_plugin.schema import SCHEMA_VERSION
 from checkpoint_plugin.store import Store
-from checkpoint_plugin.transaction import Database
-from hookspecs import ResourcePool, RunHeld, RunNotFound, StoreError
+from checkpoint_plugin.transaction import Database, Step
+from hookspecs import ResourcePool, RunExists, RunHeld, RunNotFound, StoreError
 from hookspecs.pool import MOST_KEPT
 from tests.checkpoint_plugin.test_database_postgresql import THROW_OUT
 from tests.postgres import execute
@@ -146,6 +147,13 @@ def adding() -> Graph:
 async def run_one(runner: WorkflowRunner, url: str, run_id: str, x: int = 1) -> None:
     result = await runner.run(adding(), {"x": x}, {"checkpoint": {"url": url, "every_firing": True}}, run_id)
     assert result.outputs == {"sum": [x + 1]}
+
+
+async def execute_on(url: str, *statements: Executable) -> None:
+    """As another program, whatever the layout."""
+    database = open_database(locate(url), create=False)
+    await database.transact(lambda connection: [connection.execute(statement) for statement in statements])
+    await database.close()
 
 
 async def stored(url: str) -> set[str]:
@@ -318,11 +326,46 @@ async def test_of_many_stores_only_some_are_kept_open(tmp_path: Path, counted: C
 async def test_tables_are_looked_at_for_each_run(store_url: str, counted: Counted) -> None:
     async with WorkflowRunner() as runner:
         await run_one(runner, store_url, "first")
-        store = Store(locate(store_url), create=False)
-        await store.transact(lambda connection: connection.execute(update(SCHEMA).values(version=SCHEMA_VERSION + 1)))
-        await store.close()
+        await execute_on(store_url, update(SCHEMA).values(version=SCHEMA_VERSION + 1))
         with pytest.raises(StoreError, match="newer"):
             await run_one(runner, store_url, "second")
+    await execute_on(store_url, update(SCHEMA).values(version=SCHEMA_VERSION))
+    assert await stored(store_url) == {"first"}
+
+
+async def test_tables_that_are_gone_are_made_again(store_url: str) -> None:
+    async with WorkflowRunner() as runner:
+        await run_one(runner, store_url, "first")
+        await execute_on(store_url, *map(DropTable, reversed(Base.metadata.sorted_tables)))
+        await run_one(runner, store_url, "second")
+    assert await stored(store_url) == {"second"}
+
+
+async def test_a_run_of_an_open_runner_takes_one_step_to_begin_and_one_to_end(
+    store_url: str, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with WorkflowRunner() as runner:
+        await run_one(runner, store_url, "first")
+        (database,) = counted.opened
+        steps: list[str] = []
+
+        async def refuse(*given: object, **more: object) -> None:
+            raise AssertionError("several messages to a server")
+
+        take = database.take
+
+        async def counting(step: Step[Any]) -> Any:
+            steps.append(type(step).__name__)
+            return await take(step)
+
+        monkeypatch.setattr(database, "transact", refuse)
+        monkeypatch.setattr(database, "take", counting)
+        await run_one(runner, store_url, "second")
+        assert [name for name in steps if name != "CutWriter"] == ["FirstRows", "Release"]
+        with pytest.raises(RunExists):
+            await run_one(runner, store_url, "second")
+        monkeypatch.undo()
+    assert await stored(store_url) == {"first", "second"}
 
 
 async def test_the_connection_for_signs_of_life_is_not_kept(store_url: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from checkpoint_plugin.definition import NODE_ID_BYTES, define
+from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.definition import NODE_ID_BYTES, Definition, define
 from checkpoint_plugin.errors import NotResumable, StoreDamaged, StoreMissing, ValueNotStorable
 from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import open_loader
@@ -301,6 +302,24 @@ async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(s
         await runner(store_url).run(graph, {"x": [object()]}, enable={"checkpoint": True}, run_id="r")
     with pytest.raises(StoreMissing):  # not even the store was made
         await status(store_url)
+
+
+@pytest.mark.parametrize(("inputs", "nodes", "aside"), [("x", 2, False), ("x" * 20_000, 2, True), ("x", 30, True)])
+async def test_what_a_run_is_started_with_is_encoded_off_the_loop_where_it_is_large(
+    store_url: str, inputs: str, nodes: int, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def defining(run: RunInfo, codec: Codec | None = None) -> Definition:
+        threads.append(threading.current_thread())
+        return define(run, codec)
+
+    monkeypatch.setattr("checkpoint_plugin.definition.define", defining)
+    graph = Graph()
+    for number in range(nodes - 1):
+        graph.output(f"out{number}", graph.input("x"))
+    await runner(store_url).run(graph, {"x": inputs}, enable={"checkpoint": True}, run_id="r")
+    assert [thread is not threading.current_thread() for thread in threads] == [aside]
 
 
 def test_a_node_id_is_as_long_as_every_database_can_index() -> None:
