@@ -41,16 +41,20 @@ from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
     from checkpoint_plugin.answers import update_suspended_state
+    from checkpoint_plugin.blob_sweep import Swept
     from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
     from checkpoint_plugin.codec import Codec, MalformedValue, TypeRefused, TypeRegistry, register
     from checkpoint_plugin.events import EventLogger, EventRecord
+    from checkpoint_plugin.housekeeping import PruneReport, prune
     from checkpoint_plugin.jobs import JobRepository, Page
     from checkpoint_plugin.location import locate
     from checkpoint_plugin.manager import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
     from checkpoint_plugin.models import Job, RunNodeState
+    from checkpoint_plugin.pruning import Pruned
     from checkpoint_plugin.recovery import RecoveryService
     from checkpoint_plugin.recovery_plan import PlanEntry, RecoveryPlan
     from checkpoint_plugin.resumption import RecoveryOutcome
+    from checkpoint_plugin.retention import Retention, Thinning
     from checkpoint_plugin.state_manager import UNSET, StateManager, StateStats
     from checkpoint_plugin.store import Store
 
@@ -79,9 +83,12 @@ __all__ = [
     "PlanEntry",
     "Policy",
     "PolicyInvalid",
+    "PruneReport",
+    "Pruned",
     "RecoveryOutcome",
     "RecoveryPlan",
     "RecoveryService",
+    "Retention",
     "RunNodeState",
     "SchemaInUse",
     "SchemaNewer",
@@ -99,6 +106,8 @@ __all__ = [
     "StoreUnreachable",
     "StoreUnreadable",
     "StoreUrlInvalid",
+    "Swept",
+    "Thinning",
     "TypeRefused",
     "TypeRegistry",
     "ValueNotReadable",
@@ -107,6 +116,7 @@ __all__ = [
     "checkpoint",
     "create_checkpoint_hook",
     "locate",
+    "prune",
     "register",
     "restore_checkpoint_hook",
     "update_suspended_state",
@@ -124,18 +134,24 @@ _LAZY = {
     "NodeStateSnapshot": "checkpoint_data",
     "Page": "jobs",
     "PlanEntry": "recovery_plan",
+    "PruneReport": "housekeeping",
+    "Pruned": "pruning",
     "RecoveryOutcome": "resumption",
     "RecoveryPlan": "recovery_plan",
     "RecoveryService": "recovery",
+    "Retention": "retention",
     "RunNodeState": "models",
     "StateManager": "state_manager",
     "StateStats": "state_manager",
     "Store": "store",
+    "Swept": "blob_sweep",
+    "Thinning": "retention",
     "TypeRefused": "codec",
     "TypeRegistry": "codec",
     "UNSET": "state_manager",
     "create_checkpoint_hook": "manager",
     "locate": "location",
+    "prune": "housekeeping",
     "register": "codec",
     "restore_checkpoint_hook": "manager",
     "update_suspended_state": "answers",

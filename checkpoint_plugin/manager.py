@@ -113,6 +113,7 @@ class CheckpointManager:
             ValueNotStorable: a value cannot be stored; nothing was written.
             ValueError: one text stands for a list of nodes, a node is named twice, an output belongs to none, a state to
                 another node, or a field of a node cannot have its value; nothing was written.
+            TypeError: `context_data`, `outputs` or `node_states` is no mapping; nothing was written.
             LeaseLost: another worker took the run since this manager first saved it.
             StoreError: the store cannot be used, or the run that this manager saved is gone from it; nothing was written.
         """
@@ -122,6 +123,9 @@ class CheckpointManager:
         from checkpoint_plugin.node_change import NodeChanges
 
         codec = self._access.codec
+        for name, given in (("context_data", context_data), ("outputs", outputs), ("node_states", node_states)):
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"{name} is a mapping, not {given!r:.200}. See help(CheckpointManager.save_checkpoint).")
         shape = self._read_shape(graph)
         changes = NodeChanges.read(
             self.run_id,

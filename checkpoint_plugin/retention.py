@@ -32,10 +32,19 @@ class CheckpointRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Thinning:
-    """Of checkpoints that are older than `after` seconds, the newest of every `every` seconds is kept."""
+    """Of checkpoints that are older than `after` seconds, the newest of every `every` seconds is kept.
+
+    Raises:
+        ValueError: one of them is no such time.
+    """
 
     after: float
     every: float
+
+    def __post_init__(self) -> None:
+        read_duration(self.after)
+        if not read_duration(self.every):
+            raise ValueError("every is a duration of more than 0 seconds.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,9 @@ class Retention:
         thin: of older ones, some.
         terminal_only: of a finished run (completed or cancelled) only its end.
         drop_finished: seconds after its end when a finished run goes altogether.
+
+    Raises:
+        ValueError: one of them is no such number.
     """
 
     keep_last: int | None = None
@@ -57,6 +69,13 @@ class Retention:
     thin: tuple[Thinning, ...] = ()
     terminal_only: bool = False
     drop_finished: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_last is not None and self.keep_last < 1:
+            raise ValueError(f"keep_last is a whole number of at least 1, not {self.keep_last!r}.")
+        for seconds in (self.keep_for, self.drop_finished):
+            if seconds is not None:
+                read_duration(seconds)
 
     @classmethod
     def from_options(cls, options: object, plugin: str = "checkpoint") -> Retention:
@@ -89,9 +108,10 @@ class Retention:
             except ValueError as error:
                 raise PluginOptionsInvalid(plugin, f"checkpoint: retention {name}: {error}") from error
 
-        rules = tuple(Thinning(seconds("thin", rule["after"]), seconds("thin", rule["every"])) for rule in thin)
-        if not all(rule.every for rule in rules):
-            raise PluginOptionsInvalid(plugin, "checkpoint: retention thin: every is a duration of more than 0.")
+        try:
+            rules = tuple(Thinning(read_duration(rule["after"]), read_duration(rule["every"])) for rule in thin)
+        except ValueError as error:
+            raise PluginOptionsInvalid(plugin, f"checkpoint: retention thin: {error}") from error
         times = {name: seconds(name, options[name]) for name in ("keep_for", "drop_finished") if options.get(name) is not None}
         return cls(keep_last=last, thin=rules, terminal_only=terminal, **times)
 

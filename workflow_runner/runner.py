@@ -25,7 +25,7 @@ from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.enabling import by_name, enabled, merge_enable
 from workflow_runner.errors import GraphChanged, InputInvalid, NodeNotWaiting, RunStopped, StoreUnknown
 from workflow_runner.events import Event
-from workflow_runner.failure import ON_FAILURE, OnFailure
+from workflow_runner.failure import OnFailure
 from workflow_runner.graph import Graph
 from workflow_runner.identity import check_run_id, new_run_id
 from workflow_runner.loading import open_run
@@ -85,6 +85,9 @@ class WorkflowRunner:
         threads: makes the thread of a `def` body.
         on_failure: `"fail_fast"`: a run ends as soon as a node has failed; `"finish_independent"`: when those that do not need
             it have come to their end. Wins over what the graph says; without both, `"fail_fast"`.
+
+    Raises:
+        ValueError, TypeError: an argument has a value that makes no sense.
     """
 
     def __init__(
@@ -103,16 +106,8 @@ class WorkflowRunner:
         on_failure: OnFailure | None = None,
     ) -> None:
         _refuse_text("nodes", nodes)
-        if edge_capacity < 1 or max_edge_capacity < edge_capacity:
-            raise ValueError(
-                f"edge_capacity is at least 1 and at most max_edge_capacity, not {edge_capacity} and {max_edge_capacity}."
-            )
-        if max_threads < 1:
-            raise ValueError(f"max_threads is at least 1, not {max_threads}: a body written with `def` would never start.")
         if validate not in ("shallow", "deep"):
             raise ValueError(f"validate is 'shallow' or 'deep', not {validate!r}.")
-        if on_failure is not None and on_failure not in ON_FAILURE:
-            raise ValueError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {on_failure!r}.")
         self._host = plugins if plugins is not None else PluginHost()
         self._registry = NodeRegistry(nodes, self._host.node_modules)
         self._validate = validate
@@ -414,6 +409,8 @@ def _graph_of(graph: AnyGraph) -> Graph:
 
 def _plain(listener: Listener) -> Listener:
     """The listener itself, which is called in the middle of a step and not awaited."""
+    if not callable(listener):
+        raise TypeError(f"a listener is a function that is called with each event, not {listener!r}.")
     if iscoroutinefunction(listener):
         raise TypeError(
             f"events are told to a `def`, not to an `async def` like {listener!r}: nobody would await it. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from workflow_runner.failure import OnFailure
+from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.threads import BodyThread
 
 __all__ = ["Settings"]
@@ -23,6 +23,9 @@ class Settings:
         grace_seconds: how long a stopped run waits for its bodies.
         threads: makes the thread of a `def` body.
         on_failure: what happens to the others when a node fails; `None` for what the graph says.
+
+    Raises:
+        ValueError: one of them makes no sense.
     """
 
     edge_capacity: int = 64
@@ -32,3 +35,18 @@ class Settings:
     grace_seconds: float = 5.0
     threads: Callable[[], BodyThread] = BodyThread
     on_failure: OnFailure | None = None
+
+    def __post_init__(self) -> None:
+        if self.edge_capacity < 1 or self.max_edge_capacity < self.edge_capacity:
+            raise ValueError(
+                "edge_capacity is at least 1 and at most max_edge_capacity, not "
+                f"{self.edge_capacity} and {self.max_edge_capacity}."
+            )
+        if self.max_log < 1:
+            raise ValueError(f"max_log is at least 1, not {self.max_log}: a body could not take a single item.")
+        if self.max_threads < 1:
+            raise ValueError(f"max_threads is at least 1, not {self.max_threads}: a body written with `def` would never start.")
+        if not self.grace_seconds >= 0:
+            raise ValueError(f"grace_seconds is a number of at least 0, not {self.grace_seconds}.")
+        if self.on_failure is not None and self.on_failure not in ON_FAILURE:
+            raise ValueError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {self.on_failure!r}.")

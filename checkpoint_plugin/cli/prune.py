@@ -13,9 +13,7 @@ from checkpoint_plugin.cli.options import read_store, store_options
 from checkpoint_plugin.retention import Retention, Thinning, read_duration
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.blob_sweep import Swept
-    from checkpoint_plugin.errors import StoreDamaged
-    from checkpoint_plugin.pruning import Pruned
+    from checkpoint_plugin.housekeeping import PruneReport
     from checkpoint_plugin.store import Store
 
 __all__ = ["prune", "savepoint"]
@@ -45,12 +43,9 @@ class ThinRule(click.ParamType):  # type: ignore[type-arg]
         if not colon:
             self.fail(f"{value!r} is not AGE:TIME. For example: --thin 1d:1h", param, ctx)
         try:
-            rule = Thinning(read_duration(after), read_duration(every))
+            return Thinning(read_duration(after), read_duration(every))
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if not rule.every:
-            self.fail("the second duration is more than 0.", param, ctx)
-        return rule
 
 
 @click.command()
@@ -103,33 +98,28 @@ def prune(
     if rules == Retention():
         raise click.UsageError("say what is kept: --keep-last, --keep-for, --thin, --terminal-only or --drop-finished.")
 
-    damaged: list[StoreDamaged] = []
+    async def work(store: Store) -> PruneReport:
+        from checkpoint_plugin.housekeeping import prune
 
-    async def work(store: Store) -> tuple[Sequence[Pruned], Swept]:
-        from checkpoint_plugin.blob_sweep import sweep_blobs
-        from checkpoint_plugin.pruning import prune_runs
+        return await prune(rules, run_ids or None, store=store, dry_run=dry_run)
 
-        pruned = await prune_runs(store, rules, run_ids or None, dry_run=dry_run, damage=damaged.append)
-        return pruned, await sweep_blobs(store, run_ids or None, dry_run=dry_run)
-
-    pruned, swept = read_store(url, work, blobs)
+    report = read_store(url, work, blobs)
     listed = [
         {"run_id": found.run_id, "checkpoints": len(found.checkpoints), "dropped": found.dropped, "bytes": found.freed}
-        for found in pruned
+        for found in report.runs
     ]
-    total = sum(found.freed for found in pruned) + swept.size
-    orphans = {"files": swept.files, "bytes": swept.size}
+    orphans = {"files": report.orphans.files, "bytes": report.orphans.size}
     document: dict[str, Any] = {
         "dry_run": dry_run,
         "runs": listed,
         "orphans": orphans,
-        "bytes": total,
-        **damage_document(damaged),
+        "bytes": report.freed,
+        **damage_document(report.damaged),
     }
     print_listing(document, listed, ("run_id", "checkpoints", "dropped", "bytes"), as_json, quiet)
     if not as_json and not quiet:
-        click.echo(f"{total} bytes {'would be ' if dry_run else ''}freed")
-    end_with_damage(damaged)
+        click.echo(f"{report.freed} bytes {'would be ' if dry_run else ''}freed")
+    end_with_damage(report.damaged)
 
 
 @click.command()

@@ -639,6 +639,9 @@ async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager
         await manager.save_checkpoint(GRAPH, {"a"}, outputs={"a": 1})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="as a list or a set"):
         await manager.save_checkpoint(GRAPH, "a")
+    for name in ("context_data", "outputs", "node_states"):
+        with pytest.raises(TypeError, match=f"{name} is a mapping, not \\['x'\\]"):
+            await manager.save_checkpoint(GRAPH, {"a"}, **{name: ["x"]})  # type: ignore[arg-type]
     for run_id in ("", "a\0", "a\ud800", None, 5):
         with pytest.raises(ValueError, match="at least one character"):
             CheckpointManager(run_id, enabled=True)  # type: ignore[arg-type]

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select
 
+from checkpoint_plugin import Swept, prune
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.errors import FieldInvalid, StoreBusy
+from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.limits import Limits
 from checkpoint_plugin.location import locate
@@ -106,6 +107,51 @@ def test_rules_are_read_from_a_document() -> None:
 def test_rules_that_make_no_sense_are_refused(options: Any) -> None:
     with pytest.raises(PluginOptionsInvalid, match="retention"):
         Retention.from_options(options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(Retention, keep_last=0),
+        partial(Retention, keep_for=-1.0),
+        partial(Retention, drop_finished=float("nan")),
+        partial(Thinning, 1.0, 0.0),
+        partial(Thinning, -1.0, 1.0),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused_in_python_too(make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=r"keep_last|duration"):
+        make()
+
+
+async def test_pruning_is_one_call(store: Store, store_url: str) -> None:
+    await grow(store, 12)
+    told = await prune({"keep_last": 2}, url=store_url, dry_run=True)
+    assert [run.checkpoints for run in told.runs] == [tuple(range(1, 11))]
+    assert len(await store.checkpoints("r")) == 12
+    done = await prune(Retention(keep_last=2), ["r"], store=store)
+    assert done == told
+    assert done.freed == done.runs[0].freed > 10_000
+    assert (done.damaged, done.orphans) == ([], Swept())
+    assert [row.number for row in await store.checkpoints("r")] == [11, 12]
+    with pytest.raises(RunNotFound):
+        await prune({"keep_last": 2}, ["other"], store=store)
+
+
+@pytest.mark.parametrize(
+    ("rules", "runs", "error"),
+    [
+        ({}, None, ValueError),
+        (Retention(), None, ValueError),
+        ({"keep": 1}, None, PluginOptionsInvalid),
+        ({"keep_last": 1}, "r", TypeError),
+    ],
+)
+async def test_what_cannot_be_meant_prunes_nothing(rules: Any, runs: Any, error: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(error):
+        await prune(rules, runs, url=f"sqlite:///{tmp_path}/none.db")
+    with pytest.raises(StoreMissing):
+        await prune({"keep_last": 1}, url=f"sqlite:///{tmp_path}/none.db")
 
 
 async def grow(store: Store, steps: int) -> list[dict[str, Any]]:

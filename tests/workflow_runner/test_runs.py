@@ -853,8 +853,22 @@ def test_what_a_twin_is_given_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"edge_capacity": 0}, {"edge_capacity": 9, "max_edge_capacity": 8}, {"validate": "no"}, {"max_threads": 0}],
+    [
+        {"edge_capacity": 0},
+        {"edge_capacity": 9, "max_edge_capacity": 8},
+        {"validate": "no"},
+        {"max_threads": 0},
+        {"max_log": 0},
+        {"grace_seconds": -1},
+        {"grace_seconds": float("nan")},
+        {"on_failure": "go on"},
+    ],
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not"):
         WorkflowRunner(**settings)
+
+
+def test_a_listener_is_a_function() -> None:
+    with pytest.raises(TypeError, match="each event, not 3"):
+        WorkflowRunner(on_event=3)  # type: ignore[arg-type]
