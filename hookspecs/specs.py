@@ -25,7 +25,8 @@ class RunLifeHooks:
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
         """A run is about to begin.
 
-        When: the graph is validated, nothing has started.
+        When: the graph is validated, nothing has started. It is cancelled where a run that is stopped has waited for it
+            for the grace period.
         Receives: the run; the control by which checkpoints are asked for.
         Returns: nothing.
         Raises: a `Refusal` (for example `RunExists`) to stop the run before it begins.
@@ -78,7 +79,7 @@ class CheckpointHooks:
     async def restore_checkpoint(self, run: RunInfo, checkpoint_id: CheckpointChoice) -> Snapshot | None:
         """Give back a cut to go on from.
 
-        When: after `before_run` of a resumed run, before the first actor.
+        When: after `before_run` of a resumed run, before the first actor. It is cancelled as `before_run`.
         Receives: the run; the checkpoint's number, `None` for the newest, `"latest-intact"` for the newest that is not
             damaged. What is older than the newest becomes the newest, and those that came later stay.
         Returns: the cut with every node that had moved; `None` when the run has no checkpoint yet and starts from

@@ -91,6 +91,8 @@ class Run:
         self.tasks: set[asyncio.Task[None]] = set()
         """Those of actors that have not ended: none can outlive the run unseen."""
         self._task: asyncio.Task[Any] | None = None
+        self._opening = True
+        """Whether plugins are still asked to open the run."""
         self._begun = False
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
@@ -153,7 +155,12 @@ class Run:
         """
         self._task = asyncio.current_task()
         if self.hooks.before_run is not None:
-            await self.hooks.before_run(self.info, self)
+            try:
+                await self.hooks.before_run(self.info, self)
+            except asyncio.CancelledError:
+                if self.ending.error is None:
+                    raise
+                raise self.ending.error from None  # it was given up, see `stop`
             self.context = contextvars.copy_context()  # what it has set, bodies may see
         try:
             await self._drive()
@@ -161,6 +168,7 @@ class Run:
             self.stop("cancel")
         except Exception as error:
             self.ending.add(error)
+        self._opening = False
         outcome = self.ending.outcome(self.outputs())
         if self.hooks.after_run is not None:
             try:
@@ -197,14 +205,25 @@ class Run:
         return {name: list(self.collected.get(node.node_id, ())) for name, node in self.plan.outputs.items()}
 
     def stop(self, reason: str) -> None:
-        """Stop from outside: take the cut now, let nothing more count, then cancel."""
+        """Stop from outside: take the cut now, let nothing more count, then cancel.
+
+        A plugin that is still opening the run has as long as a body, and is cancelled then.
+        """
+        if self._opening and not self.stopping:
+            self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
         moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)
+
+    def _give_up_opening(self) -> None:
+        if self._opening and self._task is not None and not self._task.done():
+            logger.warning("run %s: left after %s s of grace, while a plugin opens it", self.run_id, self.settings.grace_seconds)
+            self._task.cancel()
 
     async def _drive(self) -> None:
         snapshot: Snapshot | None = None
         if self.info.resumed and self.hooks.restore_checkpoint is not None:
             snapshot = await self.hooks.restore_checkpoint(self.info, self.checkpoint)
+        self._opening = False
         self._build(snapshot)
         if self.stopping:  # stopped while the store was opened: nothing has changed
             return

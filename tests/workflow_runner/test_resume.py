@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from hookspecs import (
+    Cancelled,
     CheckpointRef,
     HookError,
     NodeSnapshot,
+    Outcome,
     PluginHost,
     RunControl,
     RunInfo,
@@ -457,3 +459,62 @@ class Failing(Memory):
 async def test_a_loader_that_fails_is_named(found: Any, told: str) -> None:
     with pytest.raises(HookError, match=told):
         await hosted(Failing(found)).resume("r")
+
+
+class Hanging(Memory):
+    """Never opens a run, in the hook that it is told."""
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        self._hook = hook
+        self.hangs = asyncio.Event()
+        self.was_cancelled = False
+        self.outcomes: list[Outcome] = []
+
+    async def _hang(self, hook: str) -> None:
+        if hook == self._hook:
+            self.hangs.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.was_cancelled = True
+                raise
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        self.info = run
+        if run.resumed:
+            await self._hang("before_run")
+
+    @hookimpl
+    async def restore_checkpoint(self, run: RunInfo, checkpoint_id: int | None) -> Snapshot | None:
+        await self._hang("restore_checkpoint")
+        return await super().restore_checkpoint(run, checkpoint_id)
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        await asyncio.sleep(0.1)  # as long as it takes: this is cancelled by nobody
+        self.outcomes.append(outcome)
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+@pytest.mark.parametrize(("hook", "heard"), [("before_run", 0), ("restore_checkpoint", 1)])
+async def test_a_plugin_that_never_opens_the_run_is_given_up(hook: str, heard: int, cancels: bool) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(once, x=1))
+    memory = Hanging(hook)
+    runner = hosted(memory, grace_seconds=0.05)
+    await runner.run(graph, run_id="r")
+    memory.status = "running"
+    memory.outcomes.clear()
+    resume = asyncio.ensure_future(runner.resume("r", graph=graph))
+    await memory.hangs.wait()
+    if cancels:
+        resume.cancel()
+    else:
+        runner.stop("signal")
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError if cancels else RunStopped):
+            await resume
+    assert memory.was_cancelled
+    assert memory.outcomes == [Cancelled("cancel" if cancels else "signal")] * heard
