@@ -18,6 +18,7 @@ from checkpoint_plugin.transaction import write_step
 from hookspecs import LeaseLost, RunHeld, RunNotFound
 
 __all__ = [
+    "HOLDER",
     "Lease",
     "Release",
     "database_now",
@@ -32,8 +33,12 @@ __all__ = [
 ]
 
 # Made once, as in `job.py`.
+HOLDER: Final = ("owner", "host", "pid", "process_started", "expires_at")
+"""The columns that tell who holds a run; all are empty where nobody does."""
 LOCK_LEASE: Final = select(LEASE).where(LEASE.c.run_id == bindparam("of_run")).with_for_update()
 UPDATE_LEASE: Final = update(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
+RENEW_LEASE: Final = UPDATE_LEASE.where(LEASE.c.owner.is_not(None))
+"""Of a run that has completed since the last sign of life, nobody holds the lease any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetim
     lock_lease(connection, lease.run_id, lease.epoch)
     now = database_now(connection)
     until = now + timedelta(seconds=seconds)
-    connection.execute(UPDATE_LEASE, {"of_run": lease.run_id, "expires_at": until})
+    connection.execute(RENEW_LEASE, {"of_run": lease.run_id, "expires_at": until})
     alive = update(JOB).where(JOB.c.id == lease.run_id, JOB.c.status != "cancelled").values(heartbeat_at=now)
     if connection.execute(alive).rowcount != 1:
         raise LeaseLost(lease.run_id, lease.epoch, why="it was cancelled")
@@ -188,7 +193,7 @@ class Release:
 @cache
 def _release(name: str) -> Compiled:
     dialect: Dialect = asyncpg.dialect() if name == "postgresql" else pysqlite.dialect()  # type: ignore[no-untyped-call]
-    nobody: dict[str, Any] = dict.fromkeys(("owner", "host", "pid", "process_started", "expires_at"), null())
+    nobody: dict[str, Any] = dict.fromkeys(HOLDER, null())
     held = LEASE.c.run_id == bindparam("of_run"), LEASE.c.epoch == bindparam("under")
     return Compiled(update(LEASE).where(*held).values(nobody), dialect, ("of_run", "under"))
 

@@ -82,6 +82,7 @@ class CheckpointPlugin:
         self._heartbeat: Heartbeat | None = None
         self._before: JobEnd | None = None
         self._ended = False
+        self._is_free = False
         self._control: RunControl | None = None
         self._unsaved: dict[str, NodeSnapshot] = {}
         self._degraded: str | None = None
@@ -203,7 +204,7 @@ class CheckpointPlugin:
             return None
         self._before = None
         self._unsaved = {}
-        self._ended = snapshot.status != "running"
+        self._ended, self._is_free = snapshot.status != "running", snapshot.status == "completed"
         if self._policy.retention is not None and (self._ended or ref.number >= self._prune_at):
             self._prune_at = ref.number + PRUNE_EVERY
             try:
@@ -271,6 +272,8 @@ class CheckpointPlugin:
                 await store.close()
 
     async def _let_go(self, store: Store, history: RunHistory, end: JobEnd | None) -> None:
+        if self._is_free:
+            return
         try:
             await store.end_attempt(history.run_id, history.epoch, end)
         except StoreError as error:

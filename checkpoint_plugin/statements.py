@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.compiled import Compiled, Inserts
+from checkpoint_plugin.lease import HOLDER
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -162,7 +163,7 @@ def save_statement(names: tuple[str, ...], job: bool) -> Compiled:
 
 def _compile_save(names: tuple[str, ...], job: bool) -> Compiled:
     dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-    held = _advance().returning(LEASE.c.run_id).cte("held")
+    held = _advance(ends=job).returning(LEASE.c.run_id).cte("held")
     parts = [_unnested(name, MANY[name], held).cte(f"new_{name}") for name in names]
     head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
     parts.append(insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held)).cte("new_checkpoint"))
@@ -197,12 +198,20 @@ def prepare_saves(dialect: str, *kinds: Kind) -> None:
         save_statement(*kind)
 
 
-def _advance() -> Any:
-    """The fence: one row where the lease is held and nobody else took a checkpoint, else none."""
+def _advance(*, ends: bool = False) -> Any:
+    """The fence: one row where the lease is held and nobody else took a checkpoint, else none.
+
+    Args:
+        ends: the run's row is written, too; where that says that it is completed, nobody has to hold it any more.
+    """
     run_id = bindparam("run_id", type_=Text)
     number, epoch, generation, previous = (bindparam(name, type_=BigInteger) for name in FENCE[1:])
     held = (LEASE.c.epoch == epoch, LEASE.c.generation == generation, LEASE.c.newest_number == previous)
-    return update(LEASE).where(LEASE.c.run_id == run_id, *held).values(newest_number=number)
+    values: dict[str, Any] = {"newest_number": number}
+    if ends:
+        over = bindparam("job_status", type_=JOB.c.status.type) == literal_column("'completed'")
+        values.update({name: case((over, null()), else_=LEASE.c[name]) for name in HOLDER})
+    return update(LEASE).where(LEASE.c.run_id == run_id, *held).values(values)
 
 
 def _adding(statement: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from checkpoint_plugin.cut_encoder import CutEncoder
-from checkpoint_plugin.lease import lease_lost
+from checkpoint_plugin.lease import Release, lease_lost
 from checkpoint_plugin.light import is_light
 from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.series import fetch_series_ends
@@ -28,7 +28,7 @@ IN_ORDER: Final = itemgetter(*ONE)
 
 
 class CutWriter(CutEncoder):
-    """One save: what it adds is encoded first, then written, then noted in the history.
+    """One save: what it adds is encoded first, then written, then noted in the history. One that completes the run lets it go.
 
     It is frozen once it is encoded, so it can be tried again; a try that was done all the same is recognised.
     """
@@ -58,6 +58,8 @@ class CutWriter(CutEncoder):
         connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(IN_ORDER(rows.head)))
         if not self._goes_on:
             connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
+            if self._snapshot.status == "completed":
+                Release(history.run_id, history.epoch).write_sqlite(connection)
         return True
 
     def statement(self, *, whole: bool = True) -> tuple[str, tuple[Any, ...]]:

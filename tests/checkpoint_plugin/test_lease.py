@@ -19,8 +19,8 @@ from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import Lease, database_now, take_lease
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE
-from checkpoint_plugin.store import Store
-from hookspecs import LeaseLost, Refusal, RunHeld, RunNotFound
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import LeaseLost, NodeSnapshot, Refusal, RunHeld, RunNotFound, RunStatus, Snapshot
 from tests.checkpoint_plugin.test_store import definition
 
 
@@ -84,6 +84,21 @@ async def test_who_lost_it_lets_nothing_go(store: Store) -> None:
     await take(store, elsewhere("b"), steal=True)
     await store.end_attempt("r", 1, None)
     assert (await row(store)).owner == "b"
+
+
+@pytest.mark.parametrize("status", ["running", "completed", "failed", "suspended", "paused"])
+async def test_a_save_lets_a_run_go_only_where_it_completes_it(store: Store, status: RunStatus) -> None:
+    lease = await store.insert_job("r", definition(), elsewhere())
+    assert lease is not None
+    history = RunHistory("r", 1, lease.epoch)
+    for at_last in ("running", status):
+        await store.save(history, Snapshot("r", 1, at_last, (NodeSnapshot("a", "running"),), datetime.now(UTC)), "why")
+    held = await row(store)
+    completes = status == "completed"
+    assert (held.owner, held.pid, held.expires_at) == ((None,) * 3 if completes else ("another", 1, lease.expires_at))
+    await store.renew(lease, 60.0)  # a sign of life that was on its way
+    assert ((await row(store)).expires_at is None) == completes
+    assert await store.holder("r") == (None if completes else (elsewhere(), (await row(store)).expires_at))
 
 
 async def test_a_run_that_is_not_there(store: Store) -> None:
