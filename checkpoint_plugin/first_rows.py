@@ -17,13 +17,13 @@ from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.encryption import WrappedKeys
 from checkpoint_plugin.errors import StoreUnreadable
 from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.lease import HOLDER
 from checkpoint_plugin.models import JOB, LEASE, RUN_DEFINITION, RUN_KEY, SCHEMA
 from checkpoint_plugin.schema import SCHEMA_VERSION
 from checkpoint_plugin.transaction import write_step
 
 __all__ = ["FirstRows", "Made", "make_run", "prepare_first_rows"]
 
-HOLDER: Final = ("owner", "host", "pid", "process_started")
 BEGINNING: Final = ("run_id", "epoch", "generation", "newest_number")
 """What a lease tells whether anybody holds it or not."""
 TIMES: Final = ("acquired_at", "expires_at")

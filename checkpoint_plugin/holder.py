@@ -7,6 +7,7 @@ import os
 import platform
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,9 @@ class Holder:
             worker_id: its name; default: the host, the process and something random.
         """
         pid = os.getpid()
+        host, started = _this_process(pid)
         name = worker_id or f"{platform.node()}:{pid}:{uuid.uuid4().hex[:8]}"
-        return cls(name, _host(), pid, _started(pid))
+        return cls(name, host, pid, started)
 
     @property
     def is_gone(self) -> bool:
@@ -57,6 +59,12 @@ class Holder:
         if self.pid is None or self.host is None:
             return f"worker {self.owner}"
         return f"worker {self.owner}, process {self.pid} on host {self.host.partition('#')[0]}"
+
+
+@cache
+def _this_process(pid: int) -> tuple[str, float | None]:
+    """Its host and its start, which stay as they are; each run asks. By its number, as a fork has another one."""
+    return _host(), _started(pid)
 
 
 def _host() -> str:

@@ -18,6 +18,7 @@ from checkpoint_plugin.transaction import write_step
 from hookspecs import LeaseLost, RunHeld, RunNotFound
 
 __all__ = [
+    "HELD",
     "HOLDER",
     "Lease",
     "Release",
@@ -33,8 +34,10 @@ __all__ = [
 ]
 
 # Made once, as in `job.py`.
-HOLDER: Final = ("owner", "host", "pid", "process_started", "expires_at")
-"""The columns that tell who holds a run; all are empty where nobody does."""
+HOLDER: Final = ("owner", "host", "pid", "process_started")
+"""The columns that tell who holds a run."""
+HELD: Final = (*HOLDER, "expires_at")
+"""Those that are empty where nobody does."""
 LOCK_LEASE: Final = select(LEASE).where(LEASE.c.run_id == bindparam("of_run")).with_for_update()
 UPDATE_LEASE: Final = update(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
 RENEW_LEASE: Final = UPDATE_LEASE.where(LEASE.c.owner.is_not(None))
@@ -193,7 +196,7 @@ class Release:
 @cache
 def _release(name: str) -> Compiled:
     dialect: Dialect = asyncpg.dialect() if name == "postgresql" else pysqlite.dialect()  # type: ignore[no-untyped-call]
-    nobody: dict[str, Any] = dict.fromkeys(HOLDER, null())
+    nobody: dict[str, Any] = dict.fromkeys(HELD, null())
     held = LEASE.c.run_id == bindparam("of_run"), LEASE.c.epoch == bindparam("under")
     return Compiled(update(LEASE).where(*held).values(nobody), dialect, ("of_run", "under"))
 

@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.compiled import Compiled, Inserts
-from checkpoint_plugin.lease import HOLDER
+from checkpoint_plugin.lease import HELD
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -210,7 +210,7 @@ def _advance(*, ends: bool = False) -> Any:
     values: dict[str, Any] = {"newest_number": number}
     if ends:
         over = bindparam("job_status", type_=JOB.c.status.type) == literal_column("'completed'")
-        values.update({name: case((over, null()), else_=LEASE.c[name]) for name in HOLDER})
+        values.update({name: case((over, null()), else_=LEASE.c[name]) for name in HELD})
     return update(LEASE).where(LEASE.c.run_id == run_id, *held).values(values)
 
 

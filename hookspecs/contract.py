@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
+from weakref import WeakKeyDictionary
 
 from hookspecs.errors import PluginInvalid
 from hookspecs.markers import PROJECT
@@ -40,6 +41,9 @@ SPEC_MARK: Final = f"{PROJECT}_spec"
 
 PAIR: Final = ("save_checkpoint", "restore_checkpoint")
 
+_SOUND: Final[WeakKeyDictionary[type, tuple[object, ...]]] = WeakKeyDictionary()
+"""Classes whose plugins keep to all this, and their hooks as they were then."""
+
 
 def check_plugin(plugin: object, name: str) -> None:
     """Refuse a plugin that would not be called as its author thinks.
@@ -51,6 +55,15 @@ def check_plugin(plugin: object, name: str) -> None:
     Raises:
         PluginInvalid: naming plugin, hook and signature, and how to mend it.
     """
+    kind, own = type(plugin), _holds_hooks(plugin)
+    hooks = tuple(getattr(kind, hook, None) for hook in HOOK_ARGUMENTS)
+    if own or _SOUND.get(kind) != hooks:  # a factory makes one a run: one like it was nearly always looked at
+        _check(plugin, name)
+        if not own:
+            _SOUND[kind] = hooks
+
+
+def _check(plugin: object, name: str) -> None:
     if inspect.isclass(plugin):
         raise PluginInvalid(
             name,
@@ -90,6 +103,12 @@ def check_plugin(plugin: object, name: str) -> None:
         )
 
 
+def _holds_hooks(plugin: object) -> bool:
+    """Whether it has hooks that its class has not."""
+    own = getattr(plugin, "__dict__", {})
+    return any(attribute in HOOK_ARGUMENTS or _mark_of(value) is not None for attribute, value in own.items())
+
+
 def hooks_of(plugin: object) -> tuple[str, ...]:
     """The names of the hooks that a plugin implements, in the order of the specs."""
     found = {options["specname"] or attribute for attribute, options in marked(plugin).items()}
@@ -104,11 +123,15 @@ def marked(plugin: object) -> dict[str, Mapping[str, Any]]:
     attributes = _attributes(plugin)
     found: dict[str, Mapping[str, Any]] = {}
     for name in sorted(attributes):
-        attribute = attributes[name]
-        options = getattr(getattr(attribute, "__func__", attribute), MARK, None)
-        if isinstance(options, dict):
+        options = _mark_of(attributes[name])
+        if options is not None:
             found[name] = options
     return found
+
+
+def _mark_of(attribute: object) -> Mapping[str, Any] | None:
+    options = getattr(getattr(attribute, "__func__", attribute), MARK, None)
+    return options if isinstance(options, dict) else None
 
 
 def _attributes(plugin: object) -> dict[str, Any]:

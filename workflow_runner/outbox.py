@@ -69,21 +69,25 @@ class Outbox:
         """Decide how emissions leave, once what decides it has changed."""
         run, node_type = self.run, self.planned.type
         self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)
-        self.direct = not (self.frozen or self.swallow_left or self.holds or run.follows)
+        self.direct = not (self.holds or run.follows or self.frozen or self.swallow_left)
         self.to_one = None
-        if self.frozen:
+        if self.direct:  # nearly all, in most runs
+            edges = self.edges
+            if node_type.emits_mapping:
+                self.publish = self._publish_mapping
+            elif len(edges) == 1 and len(edges[0].planned.target.in_edges) == 1:
+                self.publish = self._publish_to_one
+                (self.to_one,) = edges
+            else:
+                self.publish = self._publish_value
+        elif self.frozen:
             self.publish = self._refuse
         elif self.swallow_left:
             self.publish = self._swallow
         elif self.holds:
             self.publish = self._publish_held_followed if run.follows else self._publish_held
         else:
-            self.publish = self._publish_mapping if node_type.emits_mapping else self._publish_value
-            if run.follows:
-                self.publish = self._publish_followed
-            elif not node_type.emits_mapping and len(self.edges) == 1 and len(self.edges[0].planned.target.in_edges) == 1:
-                self.publish = self._publish_to_one
-                self.to_one = self.edges[0]
+            self.publish = self._publish_followed
 
     def _publish_value(self, value: Any) -> bool:
         self.emitted += 1

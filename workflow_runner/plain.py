@@ -27,7 +27,8 @@ class PlainActor(FiringActor):
         function, call, wants_context = self.type.function, self.type.call, self.type.wants_context
         (handle,) = self.planned.slots
         simple = function if not constants and self.type.leading == handle else None
-        check, exact = self.planned.checks.get(handle), self.planned.exact(handle)
+        check = self.planned.checks.get(handle)
+        exact = None if check is None else self.planned.exact(handle)
         if self.arguments is not None:
             await self.fire(None)
         while self.status == "running":

@@ -77,8 +77,7 @@ class Wiring:
         actor = self._actors[planned.drive](run, planned, in_edges)
         run.actors[planned.node_id] = actor
         for edge in in_edges:
-            edge.consumer = actor
-            edge.reader = actor
+            edge.consumer = edge.reader = actor
         self._connect(actor, planned)
         actor.choose_publish()
         return actor
@@ -90,15 +89,18 @@ class Wiring:
 
     def _connect(self, actor: Actor, planned: PlannedNode) -> None:
         edges: list[Edge] = []
+        half = self._half
         for planned_edge in planned.out_edges:
-            edge = self._half.pop(planned_edge, None)
+            edge = half.pop(planned_edge, None)
             if edge is None:
-                if planned_edge.target.node_id in self.completed:
+                target = planned_edge.target
+                if target.node_id in self.completed:
                     continue
-                edge = self._half[planned_edge] = Edge(planned_edge, self._capacity, Unborn(self, planned_edge.target))
-            if not edge.closed:
-                edge.producer = actor
-                edges.append(edge)
+                edge = half[planned_edge] = Edge(planned_edge, self._capacity, Unborn(self, target))
+            elif edge.closed:
+                continue
+            edge.producer = actor
+            edges.append(edge)
         actor.connect(edges)
 
     def restore(self, nodes: Mapping[str, NodeSnapshot], completed: Set[str]) -> None:

@@ -81,6 +81,28 @@ def test_a_hook_that_is_not_marked() -> None:
     check_plugin(module, "p")
 
 
+def test_a_class_that_was_looked_at_is_looked_at_again_where_its_hooks_are_others() -> None:
+    class Plugin:
+        @hookimpl
+        async def before_run(self, run: RunInfo) -> None: ...
+
+    async def unmarked(self: object, run: RunInfo) -> None: ...
+
+    check_plugin(Plugin(), "p")
+    check_plugin(Plugin(), "p")
+    own = Plugin()
+    own.after_run = types.MethodType(unmarked, own)  # type: ignore[attr-defined]
+    with pytest.raises(PluginInvalid, match="hook 'after_run': it is not marked"):
+        check_plugin(own, "p")
+    other = Plugin()
+    other.later = hookimpl(lambda run: None)  # type: ignore[attr-defined]
+    with pytest.raises(PluginInvalid, match="hook 'later': there is no hook of this name"):
+        check_plugin(other, "p")
+    Plugin.before_run = unmarked  # type: ignore[method-assign]
+    with pytest.raises(PluginInvalid, match="hook 'before_run': it is not marked"):
+        check_plugin(Plugin(), "p")
+
+
 def test_the_wrong_colour() -> None:
     def before_run(self: object, run: RunInfo) -> None: ...
 
