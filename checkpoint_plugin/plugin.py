@@ -18,7 +18,6 @@ from hookspecs import (
     Completed,
     Failed,
     NodeInfo,
-    NodeSnapshot,
     Outcome,
     RunControl,
     RunInfo,
@@ -84,7 +83,6 @@ class CheckpointPlugin:
         self._ended = False
         self._is_free = False
         self._control: RunControl | None = None
-        self._unsaved: dict[str, NodeSnapshot] = {}
         self._degraded: str | None = None
         self._prune_at = PRUNE_EVERY
         self._returned = 0
@@ -191,19 +189,14 @@ class CheckpointPlugin:
         store, history = self._opened()
         if reason != "answer":  # that one is saved before anything goes on
             self._before = None
-        if self._unsaved:
-            nodes = {**self._unsaved, **{node.node_id: node for node in snapshot.nodes}}
-            snapshot = replace(snapshot, nodes=tuple(nodes.values()))
         try:
             ref = await store.save(history, snapshot, reason)
         except StoreError as error:
             if not self._policy.best_effort:
                 raise
-            self._unsaved = {node.node_id: node for node in snapshot.nodes}
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
         self._before = None
-        self._unsaved = {}
         self._ended, self._is_free = snapshot.status != "running", snapshot.status == "completed"
         if self._policy.retention is not None and (self._ended or ref.number >= self._prune_at):
             self._prune_at = ref.number + PRUNE_EVERY

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import CoroutineType
 from typing import TYPE_CHECKING
 
-from hookspecs import CheckpointRef, RunStatus, Snapshot
+from hookspecs import CheckpointRef, NodeSnapshot, RunStatus, Snapshot
 from workflow_runner.cut import take_cut
 from workflow_runner.errors import shorten
 from workflow_runner.events import CheckpointSaved
@@ -53,6 +54,8 @@ class Saver:
         self._saved: CheckpointRef | None = None
         self._behind = False
         """Whether the last cut could not be saved: then the next is saved though nothing has changed."""
+        self._unsaved: dict[str, NodeSnapshot] = {}
+        """The nodes of the cuts that could not be saved: the next one that is holds them, too."""
         self._steps = self._covered = 0
         self._bound: tuple[str, int, int] | None = None
         self._bytes_a_step = 0.0
@@ -176,8 +179,12 @@ class Saver:
         run = self._run
         save = run.hooks.save_checkpoint
         assert save is not None
+        if self._unsaved:  # not where the cut is taken: that of the end is, while the one before is still being saved
+            nodes = {**self._unsaved, **{node.node_id: node for node in snapshot.nodes}}
+            snapshot = replace(snapshot, nodes=tuple(nodes.values()))
         ref = await save(run.info, snapshot, reason)
         self._behind = ref is None
+        self._unsaved = {node.node_id: node for node in snapshot.nodes} if ref is None else {}
         if ref is None:
             self._calls = [*calls, *self._calls]
             self._steps -= self._covered

@@ -66,7 +66,7 @@ class Memory:
         control.save_at("error")
 
     @hookimpl
-    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         self.nodes |= {found.node_id: copy.deepcopy(found) for found in snapshot.nodes}
         self.status = snapshot.status
         return CheckpointRef(run.run_id, 1, reason, datetime.now(UTC))
@@ -437,6 +437,50 @@ async def test_changed_nodes_that_are_none_of_the_run_are_told() -> None:
     await interrupted(memory, graph())
     with pytest.raises(InputInvalid, match="run 'r' has no node 'S'"):
         await hosted(memory).resume("r", graph=graph(), accept_changed=["s", "S"])
+
+
+class Skipping(Memory):
+    """Cannot save some of its cuts, and lets the run go on."""
+
+    def __init__(self, skipped: set[int]) -> None:
+        super().__init__()
+        self.skipped = skipped
+        self.saves = 0
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        await super().before_run(run, control)
+        self.control = control
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+        self.saves += 1
+        if self.saves in self.skipped:
+            await asyncio.sleep(0.01)
+            self.control.degrade("the disk is full")
+            return None
+        return await super().save_checkpoint(run, snapshot, reason)
+
+
+@node
+async def saving(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    async for x in items:
+        yield x
+        await context.checkpoint()
+        if "saving" in BROKEN and x == 3:
+            raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("skipped", [{1}, {1, 2}, {3}, {1, 3}, {4}, {1, 2, 3, 4}])
+async def test_what_could_not_be_saved_is_in_the_next_save(skipped: set[int]) -> None:
+    BROKEN.add("saving")
+    memory = Skipping(skipped)
+    await interrupted(memory, graph(saving))
+    BROKEN.clear()
+    assert set(memory.nodes) == {node["id"] for node in graph(saving).to_document()["nodes"]}
+    result = await hosted(memory).resume("r", graph=graph(saving))
+    assert result.outputs["out"] == [0, 1, 2, 3, 4]
+    assert [*(f"source {i}" for i in range(5)), *(f"once {i}" for i in range(5))] == CALLS
 
 
 class Failing(Memory):
