@@ -14,7 +14,7 @@ from typing import Any, Final
 import pluggy
 
 from hookspecs.codecs import CodecRegistry, TeachCodecs
-from hookspecs.errors import HookError, PluginConflict, Refusal
+from hookspecs.errors import HookError, PluginConflict, Refusal, WorkflowError
 from hookspecs.outcome import Cancelled, Failed, Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
 from hookspecs.snapshot import CheckpointChoice, CheckpointRef, Snapshot
@@ -61,7 +61,7 @@ def bind_hooks(manager: pluggy.PluginManager) -> RunHooks:
         PluginConflict: two plugins answer one provider hook.
     """
     return RunHooks(
-        before_run=_before(_answers(manager, "before_run"), _answers(manager, "after_run")),
+        before_run=_before(_answers(manager, "before_run"), _answers(manager, "after_run"), _fail),
         after_run=_tell_all(_answers(manager, "after_run")[::-1]),
         before_node=_before(_answers(manager, "before_node"), _answers(manager, "after_node")),
         after_node=_tell_all(_answers(manager, "after_node")[::-1]),
@@ -180,8 +180,19 @@ def _tell_all(answers: list[Answer]) -> AsyncCall | None:
     return tell_all
 
 
-def _before(befores: list[Answer], afters: list[Answer]) -> AsyncCall | None:
-    """One after the other; when one raises, those whose `before_*` had returned hear their `after_*` first."""
+def _fail(error: WorkflowError, run: RunInfo, control: RunControl) -> None:
+    """The run ends here: who waits for a checkpoint that was asked for in `before_run` must not wait in `after_run` for ever."""
+    control.fail(error)
+
+
+def _before(befores: list[Answer], afters: list[Answer], fail: Callable[..., None] | None = None) -> AsyncCall | None:
+    """One after the other; when one raises, those whose `before_*` had returned hear their `after_*` first.
+
+    Args:
+        befores: who is told.
+        afters: who may have to be told.
+        fail: called with the error and the arguments of the hook before the latter are.
+    """
     if len(befores) < 2:
         return befores[0].call if befores else None
 
@@ -194,6 +205,8 @@ def _before(befores: list[Answer], afters: list[Answer]) -> AsyncCall | None:
                 outcome = Failed(error) if isinstance(error, Exception) else Cancelled()
                 unwind = _tell_all([after for after in reversed(afters) if after.plugin in begun])
                 if unwind is not None:
+                    if fail is not None and isinstance(error, WorkflowError):
+                        fail(error, *arguments)
                     try:
                         # A spec's last argument is what differs between before and after: (run, node, inputs | outcome).
                         await unwind(*arguments[:-1], outcome)

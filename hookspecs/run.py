@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from hookspecs.codecs import TeachCodecs
-from hookspecs.errors import Refusal
+from hookspecs.errors import WorkflowError
 from hookspecs.pool import ResourcePool
 from hookspecs.snapshot import CheckpointRef, RunStatus
 
@@ -78,6 +78,7 @@ class RunControl(Protocol):
         Returns:
             An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored. In `before_run`,
             `save_checkpoint` and `checkpoint_saved` to await it raises: the next cut is taken when they have returned.
+            It is cancelled where the run ends without one.
         """
 
     def hold_outputs(self, reason: str) -> None:
@@ -106,7 +107,7 @@ class RunControl(Protocol):
             reason: for people; the first one counts.
         """
 
-    def fail(self, error: Refusal) -> None:
+    def fail(self, error: WorkflowError) -> None:
         """Stop the run at once, with this error: no last cut is taken, and nothing more leaves a node.
 
         Args:

@@ -18,6 +18,7 @@ from hookspecs import (
     RunInfo,
     RunStatus,
     Snapshot,
+    WorkflowError,
     text_of,
 )
 from workflow_runner.actor import Actor
@@ -135,7 +136,7 @@ class Run:
         """Go on without the promised durability; see `RunControl`."""
         self.ending.degraded = self.ending.degraded or reason
 
-    def fail(self, error: Refusal) -> None:
+    def fail(self, error: WorkflowError) -> None:
         """Stop at once and save nothing more; see `RunControl`."""
         self._stop(error, "lost", "failed")
 
@@ -157,10 +158,11 @@ class Run:
         if self.hooks.before_run is not None:
             try:
                 await self.hooks.before_run(self.info, self)
-            except asyncio.CancelledError:
-                if self.ending.error is None:
-                    raise
-                raise self.ending.error from None  # it was given up, see `stop`
+            except BaseException as error:
+                self._save_no_more()
+                if isinstance(error, asyncio.CancelledError) and self.ending.error is not None:
+                    raise self.ending.error from None  # it was given up, see `stop`
+                raise
             self.context = contextvars.copy_context()  # what it has set, bodies may see
         try:
             await self._drive()
@@ -169,6 +171,7 @@ class Run:
         except Exception as error:
             self.ending.add(error)
         self._opening = False
+        self._save_no_more()
         outcome = self.ending.outcome(self.outputs())
         if self.hooks.after_run is not None:
             try:
@@ -181,6 +184,11 @@ class Run:
         if self.ending.error is not None:
             raise self.ending.error
         return self.outputs()
+
+    def _save_no_more(self) -> None:
+        """Where the run ends before it has begun, who asked for a checkpoint must not wait for it for ever."""
+        if self.saver is not None:
+            self.saver.close(None)
 
     async def until(self, waited: asyncio.Future[T]) -> T:
         """Wait for what keeps the run, and give its result.

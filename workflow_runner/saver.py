@@ -120,6 +120,8 @@ class Saver:
         self._completes = status == "completed"
         if status is not None:
             self._last = (self._snapshot(status, error, node_id), reason)
+        if self._task is None:  # the run ends before it has begun, and nobody serves what was asked for
+            self._refuse(self._requests)
         self._wanted.set()
 
     async def finish(self) -> None:

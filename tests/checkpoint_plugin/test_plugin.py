@@ -28,10 +28,10 @@ from hookspecs import (
     LeaseLost,
     PluginHost,
     PluginOptionsInvalid,
-    Refusal,
     RunExists,
     RunHeld,
     RunInfo,
+    WorkflowError,
     loads_tagged,
 )
 from workflow_runner import (
@@ -370,7 +370,7 @@ class WorkflowRun:
     def degrade(self, reason: str) -> None:
         self.asked.append(("degrade", reason))
 
-    def fail(self, error: Refusal) -> None:
+    def fail(self, error: WorkflowError) -> None:
         self.asked.append(("fail", error))
 
     def save_at(self, *moments: str) -> None:

@@ -31,7 +31,19 @@ from hookspecs import (
 
 RUN = RunInfo("r", 1, {}, {}, {})
 NODE = NodeInfo("n", "m.f", 1, 1)
-CONTROL = cast(RunControl, object())
+
+
+class Control:
+    """Writes down what the run is to end with."""
+
+    def __init__(self) -> None:
+        self.failed: list[BaseException] = []
+
+    def fail(self, error: BaseException) -> None:
+        self.failed.append(error)
+
+
+CONTROL = cast(RunControl, Control())
 REF = CheckpointRef("r", 1, "end", datetime.now(UTC))
 
 

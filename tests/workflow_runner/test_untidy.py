@@ -12,7 +12,20 @@ from typing import Any
 
 import pytest
 
-from hookspecs import CheckpointRef, HookError, NodeInfo, Outcome, PluginHost, RunControl, RunInfo, Snapshot, hookimpl
+from hookspecs import (
+    CheckpointRef,
+    HookError,
+    NodeInfo,
+    Outcome,
+    PluginHost,
+    RunControl,
+    RunExists,
+    RunInfo,
+    Snapshot,
+    StoredRun,
+    StoreError,
+    hookimpl,
+)
 from workflow_runner import (
     Cancelled,
     Context,
@@ -818,7 +831,7 @@ class AskingEarly(Saving):
 
     @hookimpl
     async def after_run(self, outcome: Outcome) -> None:
-        await self.waiting
+        await asyncio.wait({self.waiting})
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -835,6 +848,73 @@ async def test_before_run_may_ask_for_a_checkpoint_but_not_wait_for_it(waits: bo
     else:
         await running
         assert [found and found.number for found in plugin.found] == [1]
+
+
+class Ending:
+    """Ends the run before it has begun, in one way or another."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    @hookimpl(trylast=True)
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        await asyncio.sleep(0)
+        if self.way == "refuses":
+            raise RunExists(run.run_id)
+        if self.way == "raises":
+            raise OSError("the disk is away")
+        if self.way == "fails":
+            control.fail(RunExists(run.run_id))
+
+
+class Damaged(AskingEarly):
+    @hookimpl
+    async def restore_checkpoint(self) -> Snapshot | None:
+        raise StoreError("the cut is damaged")
+
+    def __call__(self, url: str | None) -> Damaged:
+        return self
+
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
+        graph = Graph()
+        graph.add(upto, n=1)
+        return StoredRun(run_id, 1, "running", graph.to_document(), {}, {})
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("way", "error"), [("refuses", RunExists), ("raises", HookError), ("fails", RunExists), ("restores", StoreError)]
+)
+async def test_nobody_waits_for_a_checkpoint_of_a_run_that_ends_before_it_has_begun(way: str, error: type[Exception]) -> None:
+    plugin = Damaged(waits=False)
+    graph = Graph()
+    graph.add(upto, n=1)
+    host = PluginHost().register(Ending(way), name="ending").register(plugin, name="p", store=plugin)
+    runner = WorkflowRunner(plugins=host)
+    running = asyncio.ensure_future(runner.resume("r", graph=graph) if way == "restores" else runner.run(graph))
+    await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+    assert running.done(), "somebody waits for a checkpoint"
+    with pytest.raises(error):
+        await running
+    assert plugin.waiting.cancelled()
+
+
+async def test_who_refuses_a_run_leaves_nobody_waiting_for_its_checkpoints() -> None:
+    class Refusing(AskingEarly):
+        @hookimpl
+        async def before_run(self, control: RunControl) -> None:
+            await super().before_run(control)
+            await asyncio.sleep(0)
+            raise StoreError("no")
+
+    plugin = Refusing(waits=False)
+    graph = Graph()
+    graph.add(upto, n=1)
+    with pytest.raises(StoreError):
+        await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
+    await asyncio.wait({plugin.waiting}, timeout=1)
+    assert plugin.waiting.cancelled()
 
 
 class AskingAgain(Saving):
