@@ -78,7 +78,7 @@ class RunControl(Protocol):
         Returns:
             An awaitable for the durable checkpoint; nobody has to await it. `None` when nothing is stored. In `before_run`,
             `save_checkpoint` and `checkpoint_saved` to await it raises: the next cut is taken when they have returned.
-            It is cancelled where the run ends without one.
+            When the run is over it is the last one; it is cancelled where the run ends without one.
         """
 
     def hold_outputs(self, reason: str) -> None:

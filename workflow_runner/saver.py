@@ -46,8 +46,8 @@ class Saver:
         self._wanted = asyncio.Event()
         self._last: tuple[Snapshot, str] | None = None
         self._closed = False
-        self._completes = False
-        """Whether its last cut is still to be saved, and every node is over."""
+        self._ends = False
+        """Whether its last cut is still to be saved: it holds all that may be asked for, as nothing after it counts."""
         self._over = False
         """Whether that cut was saved."""
         self._calls: list[DurableCall] = []
@@ -64,13 +64,13 @@ class Saver:
     def request(self, reason: str) -> asyncio.Future[CheckpointRef | None]:
         """Ask for a cut that holds everything up to now; the future gives its reference once it is durable.
 
-        The last cut of a run of which every node is over holds all that may still be asked for: hooks of its nodes may.
+        The last cut of a run holds all that may still be asked for: hooks of its nodes and of its end may.
         """
         future: asyncio.Future[CheckpointRef | None] = self._run.loop.create_future()
         if self._over:
             future.set_result(None if self._behind else self._saved)
             return future
-        if self._closed and not self._completes:
+        if self._closed and not self._ends:
             future.cancel()
             return future
         if not self._requests:
@@ -117,8 +117,8 @@ class Saver:
         if self._closed:
             return
         self._closed = True
-        self._completes = status == "completed"
         if status is not None:
+            self._ends = True
             self._last = (self._snapshot(status, error, node_id), reason)
         if self._task is None:  # the run ends before it has begun, and nobody serves what was asked for
             self._refuse(self._requests)
@@ -150,12 +150,12 @@ class Saver:
                     await self._save_requested()
             if self._last is not None:  # there are no new requests after it; where it fails, those there are are refused below
                 await self._save(*self._last, self._requests, self._calls)
-                self._over = self._completes
+                self._over = self._ends
         except (Exception, asyncio.CancelledError) as error:  # what a save that was cancelled has left, nobody knows
             self._closed = True
             self._run.save_failed(error)
         finally:
-            self._completes = False  # nothing more is saved
+            self._ends = False  # nothing more is saved
             self._refuse(self._requests)
 
     async def _save_requested(self) -> None:

@@ -37,6 +37,7 @@ from workflow_runner import (
     Progressed,
     RunEnded,
     RunStarted,
+    RunStopped,
     Stream,
     WorkflowRunner,
     node,
@@ -809,6 +810,52 @@ async def test_a_checkpoint_that_is_asked_for_when_all_nodes_are_over_is_the_las
         await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
     assert [found and (found.number, found.reason) for found in plugin.found] == [(1, "end"), (1, "end")]
     assert plugin.statuses == ["completed"]
+
+
+class AskingLate(Asking):
+    """Asks when the run is over, too."""
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        self.control = control
+        control.save_at("suspend", "error", "signal")
+
+    @hookimpl
+    async def after_run(self, outcome: Outcome) -> None:
+        await super().after_run(outcome)
+        self.found.append(await self.control.request("late"))
+
+
+@pytest.mark.parametrize(
+    ("way", "ended", "status"),
+    [("suspends", "Suspended", "suspended"), ("fails", "Failed", "failed"), ("stops", "Cancelled", "paused")],
+)
+async def test_a_checkpoint_that_is_asked_for_when_the_run_is_over_is_the_last_one(way: str, ended: str, status: str) -> None:
+    @node
+    async def ends(n: int, context: Context) -> int:
+        if way == "suspends":
+            await context.suspend("wait", None)
+        if way == "fails":
+            raise OSError("away")
+        runner.stop("signal")
+        await asyncio.sleep(3600)
+        return n
+
+    plugin = AskingLate()
+    graph = Graph()
+    graph.add(ends, n=1)
+    runner = WorkflowRunner(plugins=PluginHost().register(plugin, name="p"))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        if way == "suspends":
+            assert (await runner.run(graph)).status == "suspended"
+        else:
+            with pytest.raises((NodeFailed, RunStopped)):
+                await runner.run(graph)
+    assert plugin.ended == [ended]
+    assert plugin.statuses[-1] == status
+    last = len(plugin.statuses)
+    # A body that suspends is told before the run is, so that a cut of the running run is taken.
+    assert [found and found.number for found in plugin.found] == ([1, 1, last] if way == "suspends" else [last] * 3)
 
 
 class AskingEarly(Saving):
