@@ -97,7 +97,8 @@ class RunControl(Protocol):
         Args:
             reason: stored with the checkpoints that this asks for.
             max_steps: emissions that may be ahead of the last durable cut.
-            max_bytes: bytes of checkpoint that may be ahead, as the last checkpoint's size lets expect.
+            max_bytes: bytes of checkpoint that may be ahead, as the last checkpoint's size lets expect; no bound where the
+                store tells none (`bytes` in `CheckpointRef.details`).
         """
 
     def degrade(self, reason: str) -> None:

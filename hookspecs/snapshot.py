@@ -229,7 +229,8 @@ class CheckpointRef:
         number: of the checkpoint within the run, from 1, growing.
         reason: why it was taken.
         created_at: aware UTC.
-        details: what else the store tells, for people.
+        details: what else the store tells, for people; a number of `bytes` is the size of the checkpoint, which
+            `RunControl.follow_outputs` goes by.
     """
 
     run_id: str

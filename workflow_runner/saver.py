@@ -194,8 +194,8 @@ class Saver:
             return
         self._saved = ref
         if self._covered:
-            size = ref.details.get("bytes", 0)
-            self._bytes_a_step = size / self._covered
+            size = ref.details.get("bytes")
+            self._bytes_a_step = size / self._covered if isinstance(size, (int, float)) else 0.0
             self._steps -= self._covered
             self._covered = 0
         if (checkpoint_saved := run.hooks.checkpoint_saved) is not None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime
 from inspect import BoundArguments, signature
 from typing import Any
@@ -218,6 +219,25 @@ async def test_what_is_saved_behind_the_run_is_saved_too_where_somebody_hears_of
     async with asyncio.timeout(20):
         await hosted(saving).run(graph)
     assert durable == [0, 1, 2, 3]
+
+
+class Sized(Following):
+    """Tells the size of a checkpoint in its own way."""
+
+    def __init__(self, size: object) -> None:
+        super().__init__()
+        self.size = size
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        return replace(await super().save_checkpoint(run, snapshot, reason), details={"bytes": self.size})
+
+
+@pytest.mark.parametrize("size", ["3 KiB", None, 10, 10.5])
+async def test_what_a_store_tells_of_a_checkpoint_is_for_people(size: object) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(double, x=graph.add(upto, n=4)))
+    assert (await hosted(Sized(size)).run(graph)).outputs["out"] == [0, 2, 4, 6]
 
 
 async def test_every_before_has_one_after() -> None:
