@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from hookspecs import Cancelled, Completed, Failed, Outcome, Suspended, Suspension
+from hookspecs import Cancelled, Completed, Failed, Outcome, Suspended, Suspension, text_of
 from workflow_runner.errors import NodeFailed, RunStopped
 
 __all__ = ["Ending", "status_of"]
@@ -37,9 +38,11 @@ class Ending:
                 error.add_note(f"and {failure}")
 
     def add(self, error: BaseException) -> None:
-        """Something went wrong; it counts where nothing had before."""
+        """Something went wrong; it counts where nothing had before, and else is told with what had."""
         if self.error is None:
             self.error = error
+        elif error is not self.error and not isinstance(error.__cause__, CancelledError):  # it waited for what the end cancels
+            self.error.add_note(f"and then {type(error).__name__}: {text_of(error)}")
 
     def call_failed(self, failure: NodeFailed) -> None:
         """What `on_durable` was given raised when the run was over; that counts where nothing had before."""

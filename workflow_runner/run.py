@@ -410,15 +410,13 @@ class Run:
 
     def actor_failed(self, actor: Actor, error: Exception) -> None:
         """An actor ended outside its body: a hook failed, or an item did not fit."""
-        if self.stopping:
-            return
         if isinstance(error, (HookError, Refusal)):
-            self._stop(error, "error", "failed")
-        else:
+            self.crashed(error)
+        elif not self.stopping:
             self.node_failed(actor, error)
 
     def crashed(self, error: BaseException) -> None:
-        """A fault of the runner, or of who listens to it: the run ends."""
+        """A fault of the runner, of a plugin, or of who listens to the run: it ends, or tells this with why it does."""
         if self.stopping:
             self.ending.add(error)
         else:

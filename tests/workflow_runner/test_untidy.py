@@ -646,6 +646,61 @@ async def test_a_hook_that_waits_for_something_cancelled_fails_the_run() -> None
     assert plugin.ended == ["Failed"]
 
 
+class FailingAfter:
+    """Fails in a hook of the end."""
+
+    def __init__(self, hook: str, error: BaseException) -> None:
+        self.hook = hook
+        self.error = error
+
+    @hookimpl
+    async def after_node(self) -> None:
+        if self.hook == "after_node":
+            raise self.error
+
+    @hookimpl
+    async def after_run(self) -> None:
+        if self.hook == "after_run":
+            raise self.error
+
+
+@pytest.mark.parametrize("hook", ["after_node", "after_run"])
+@pytest.mark.parametrize("error", [OSError("the disk is away"), StoreError("the disk is away")])
+async def test_a_hook_that_fails_after_a_node_did_is_told_with_it(hook: str, error: Exception) -> None:
+    @node
+    async def bad(n: int) -> int:
+        raise ValueError(n)
+
+    graph = Graph()
+    graph.add(bad, "a", n=1)
+    with pytest.raises(NodeFailed, match="node 'a'") as raised:
+        await WorkflowRunner(plugins=PluginHost().register(FailingAfter(hook, error), name="p")).run(graph)
+    (note,) = raised.value.__notes__
+    assert note.startswith("and then ")
+    assert "the disk is away" in note
+
+
+async def test_a_hook_that_waited_for_what_the_end_of_the_run_cancels_has_not_failed() -> None:
+    @node
+    async def bad(n: int) -> int:
+        raise ValueError(n)
+
+    class Asks(Saving):
+        @hookimpl
+        async def before_run(self, control: RunControl) -> None:
+            self.control = control
+
+        @hookimpl
+        async def after_node(self) -> None:
+            await self.control.request("after")
+
+    graph = Graph()
+    graph.add(bad, "a", n=1)
+    with pytest.raises(NodeFailed, match="node 'a'") as raised:
+        await WorkflowRunner(plugins=PluginHost().register(Asks(), name="p")).run(graph)
+    assert not getattr(raised.value, "__notes__", ())
+
+
 @pytest.mark.parametrize("on_failure", ["fail_fast", "finish_independent"])
 async def test_a_call_that_raises_keeps_no_other_step_from_hearing_that_it_is_durable(on_failure: Any) -> None:
     told: list[str] = []
