@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,26 +64,49 @@ async def open_run(
     options = enable.get(name)
     if url is None and isinstance(options, Mapping):
         url = options.get("url")
-    loader = factory(url)
-    if isinstance(loader, CodecLoader):
-        loader.learn(host.teacher())
-    if isinstance(loader, OptionLoader) and isinstance(options, Mapping):
-        loader.use(options)
-    if isinstance(loader, PoolLoader) and pool is not None:
-        loader.share(pool)
+    with _named(name, "load"):
+        loader = factory(url)
+        if not all(callable(getattr(loader, method, None)) for method in ("load", "close")):
+            raise TypeError(f"its entry gave {type(loader).__name__}. Return a RunLoader")
+        if isinstance(loader, CodecLoader):
+            loader.learn(host.teacher())
+        if isinstance(loader, OptionLoader) and isinstance(options, Mapping):
+            loader.use(options)
+        if isinstance(loader, PoolLoader) and pool is not None:
+            loader.share(pool)
     try:
         yield LoadedRun(name, loader, await _load(name, loader, run_id, outputs=outputs))
-    finally:
-        await loader.close()
+    except BaseException as error:
+        await _close(name, loader, error)
+        raise
+    await _close(name, loader)
 
 
 async def _load(plugin: str, loader: RunLoader, run_id: str, *, outputs: bool) -> StoredRun:
-    try:
+    with _named(plugin, "load"):
         stored = await loader.load(run_id, outputs=outputs)
         if not isinstance(stored, StoredRun):
             raise TypeError(f"it gave {type(stored).__name__}. Return a StoredRun, or raise RunNotFound")
+    return stored
+
+
+async def _close(plugin: str, loader: RunLoader, ended_by: BaseException | None = None) -> None:
+    """Close a loader; what it raises hides no error that the run ended with."""
+    try:
+        with _named(plugin, "close"):
+            await loader.close()
+    except WorkflowError as error:
+        if ended_by is None:
+            raise
+        ended_by.add_note(f"and then {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _named(plugin: str, method: str) -> Iterator[None]:
+    """Have what a loader raises name its plugin, but for what it raises on purpose."""
+    try:
+        yield
     except WorkflowError:
         raise
     except Exception as error:
-        raise HookError(plugin, "load", error) from error
-    return stored
+        raise HookError(plugin, method, error) from error

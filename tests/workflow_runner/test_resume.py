@@ -562,3 +562,34 @@ async def test_a_plugin_that_never_opens_the_run_is_given_up(hook: str, heard: i
             await resume
     assert memory.was_cancelled
     assert memory.outcomes == [Cancelled("cancel" if cancels else "signal")] * heard
+
+
+def raises(*_: Any) -> Any:
+    raise OSError("the disk is away")
+
+
+@pytest.mark.parametrize(("make", "told"), [(raises, "OSError: the disk is away"), (lambda url: None, "its entry gave NoneType")])
+async def test_a_loader_that_cannot_be_made_is_named(make: Any, told: str) -> None:
+    runner = WorkflowRunner(plugins=PluginHost().register(Memory(), "memory", store=make))
+    with pytest.raises(HookError, match=f"'memory' failed in hook 'load': .*{told}"):
+        await runner.resume("r")
+
+
+@pytest.mark.parametrize("method", ["learn", "use", "share"])
+async def test_a_loader_that_fails_when_it_is_told_something_is_named(method: str) -> None:
+    memory = Memory()
+    setattr(memory, method, raises)
+    async with hosted(memory) as runner:
+        with pytest.raises(HookError, match="'memory' failed in hook 'load': OSError: the disk is away"):
+            await runner.resume("r", enable={"memory": {"some": 1}})
+
+
+async def test_a_loader_that_cannot_be_closed_is_named_and_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    monkeypatch.setattr(memory, "close", raises)
+    with pytest.raises(RunNotFound) as missing:
+        await hosted(memory).resume("r")
+    assert "'memory' failed in hook 'close': OSError" in missing.value.__notes__[0]
+    await hosted(memory).run(graph(), run_id="r")
+    with pytest.raises(HookError, match="'memory' failed in hook 'close': OSError: the disk is away"):
+        await hosted(memory).resume("r", graph=graph())
