@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from pathlib import Path
@@ -53,3 +54,22 @@ async def test_an_object_is_registered_in_code(capsys: pytest.CaptureFixture[str
     host = PluginHost().register(workflow_timing.Timing(most=3), name="timing")
     await WorkflowRunner(plugins=host).run(graph)
     assert capsys.readouterr().out.startswith("first: ")
+
+
+@node
+async def in_a_while(x: int) -> int:
+    await asyncio.sleep(0.01)
+    return x
+
+
+@pytest.mark.usefixtures("installed")
+async def test_an_object_is_told_of_runs_that_go_on_at_the_same_time(capsys: pytest.CaptureFixture[str]) -> None:
+    import workflow_timing
+
+    graph = Graph()
+    graph.add(in_a_while, node_id="first", x=1)
+    runner = WorkflowRunner(plugins=PluginHost().register(workflow_timing.Timing(most=3), name="timing"))
+    await asyncio.gather(*(runner.run(graph) for _ in range(3)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"first: \d+\.\d{3} s", line) for line in lines)
