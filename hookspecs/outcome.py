@@ -43,7 +43,8 @@ class Cancelled:
     """It was stopped from outside before its end.
 
     Args:
-        reason: `"signal"`, `"cancel"`, or, for a firing, `"failure"` of another node.
+        reason: `"signal"`, `"cancel"`, or the word that the run was stopped with; for a firing also `"failure"` of something
+            else, `"suspend"` where nothing in the run can move any more, `"lost"` where a plugin ended it.
     """
 
     reason: str = "cancel"

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from hookspecs import (
     Completed,
     Failed,
     HookError,
+    LeaseLost,
     NodeInfo,
     Outcome,
     PluginHost,
@@ -219,6 +221,48 @@ async def test_what_is_saved_behind_the_run_is_saved_too_where_somebody_hears_of
     async with asyncio.timeout(20):
         await hosted(saving).run(graph)
     assert durable == [0, 1, 2, 3]
+
+
+class Losing(Saving):
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        control.save_at("suspend")
+        self.control = control
+
+    @hookimpl
+    async def before_node(self, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
+        if node.node_id == "loses":
+            self.control.fail(LeaseLost("r", 1))
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"), [("suspends", "suspend"), ("fails", "failure"), ("loses", "lost"), ("stops", "mine")]
+)
+async def test_a_firing_that_is_cancelled_hears_why(first: str, reason: str) -> None:
+    @node
+    async def ends(x: int, context: Context) -> int:
+        if first == "suspends":
+            await context.suspend("wait", None)
+        if first == "stops":
+            runner.stop("mine")
+            await asyncio.sleep(3600)
+        raise LookupError("boom")
+
+    @node
+    async def reads(items: Stream[int]) -> AsyncIterator[int]:
+        async for x in items:
+            yield x
+
+    graph = Graph()
+    graph.add(reads, "reads", items=graph.add(ends, first, x=1))
+    witness = Losing()
+    runner = hosted(witness)
+    async with asyncio.timeout(20):
+        with suppress(NodeFailed, LeaseLost, RunStopped):
+            await runner.run(graph)
+    (outcome,) = [entry[3] for entry in witness.heard if entry[:2] == ("after_node", "reads")]
+    assert outcome == Cancelled(reason)
+    assert f'"{reason}"' in (Cancelled.__doc__ or "") or reason == "mine"
 
 
 class Sized(Following):
