@@ -12,6 +12,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
 
 from hookspecs import (
+    NO_HOOKS,
     CheckpointChoice,
     PluginHost,
     ResourcePool,
@@ -227,10 +228,11 @@ class WorkflowRunner:
         plan = compiled.plan.given(given)
         chosen = merge_enable(plan.graph.enable, by_name(enable))
         hooks = self._host.bind(chosen)
-        document = compiled.document if hooks.before_run is not None else {}
+        is_told = hooks != NO_HOOKS
+        document = compiled.document if is_told else {}
         if document and self._settings.on_failure is not None:
             document = {**document, "on_failure": self._settings.on_failure}
-        teach = self._host.teacher(hooks) if hooks.before_run is not None else None
+        teach = self._host.teacher(hooks) if is_told else None
         info = RunInfo(run_id, 1, document, given, enabled(chosen), teach, pool=self._pool)
         return await self._execute(plan, info, hooks)
 

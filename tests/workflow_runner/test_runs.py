@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from inspect import BoundArguments, signature
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -308,6 +309,33 @@ async def test_hooks_around_a_run_that_completes() -> None:
     assert ("before_node", "d", 2, {"x": 1}) in witness.heard
     assert ("after_node", "u", 1, Completed({})) in witness.heard
     assert witness.heard[-1] == ("after_run", Completed({"out": [0, 2]}))
+
+
+@pytest.mark.parametrize("hook", ["after_run", "before_node", "after_node", "checkpoint_saved"])
+async def test_every_hook_is_told_the_whole_of_its_run(hook: str) -> None:
+    told: list[RunInfo] = []
+
+    async def hear(run: RunInfo) -> None:
+        told.append(run)
+
+    class Storing:
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+            told.append(run)
+            return CheckpointRef(run.run_id, 1, reason, datetime.now(UTC))
+
+        @hookimpl
+        async def restore_checkpoint(self) -> Snapshot | None:
+            return None
+
+    graph = Graph()
+    graph.output("out", graph.add(double, x=1))
+    host = PluginHost().register(Storing(), "store").register(SimpleNamespace(**{hook: hookimpl(hear)}), "hears")
+    await WorkflowRunner(plugins=host).run(graph)
+    assert len(told) > 1
+    for run in told:
+        assert run.graph == graph.to_document()
+        assert run.teach is not None
 
 
 async def test_outputs_are_not_seen_before_after_node_returned() -> None:
