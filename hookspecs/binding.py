@@ -118,7 +118,7 @@ def _guarded(plugin: str, hook: str, function: AsyncCall) -> AsyncCall:
     return call
 
 
-def _provider(manager: pluggy.PluginManager, hook: str, kind: type) -> AsyncCall | None:
+def _provider(manager: pluggy.PluginManager, hook: str, kind: type[Snapshot] | type[CheckpointRef]) -> AsyncCall | None:
     answers = _implementations(manager, hook)
     if len(answers) > 1:
         names = " and ".join(repr(plugin) for plugin, _ in answers)
@@ -129,14 +129,19 @@ def _provider(manager: pluggy.PluginManager, hook: str, kind: type) -> AsyncCall
     return _guarded(answers[0][0], hook, _giving(kind, answers[0][1])) if answers else None
 
 
-def _giving(kind: type, function: AsyncCall) -> AsyncCall:
-    """The function, refused where it gives neither this nor `None`: who took it for that would fail far from its plugin."""
+def _giving(kind: type[Snapshot] | type[CheckpointRef], function: AsyncCall) -> AsyncCall:
+    """The function, refused where it gives neither this, of the run, nor `None`: who took it for that would fail far from its
+    plugin, or go on with the work of another run."""
 
-    async def call(*arguments: Any) -> Any:
-        answer = await function(*arguments)
-        if answer is None or isinstance(answer, kind):
-            return answer
-        raise TypeError(f"it gave {type(answer).__name__}. Return a {kind.__name__}, or None.")
+    async def call(run: RunInfo, *arguments: Any) -> Any:
+        answer = await function(run, *arguments)
+        if answer is None:
+            return None
+        if not isinstance(answer, kind):
+            raise TypeError(f"it gave {type(answer).__name__}. Return a {kind.__name__}, or None.")
+        if answer.run_id != run.run_id:
+            raise ValueError(f"it gave a {kind.__name__} of run {answer.run_id!r}. Return one of run {run.run_id!r}, or None.")
+        return answer
 
     return call
 

@@ -155,6 +155,27 @@ async def test_a_provider_that_gives_something_else_fails_by_name() -> None:
         await hooks.restore_checkpoint(RUN, None)
 
 
+class Confused:
+    """Gives what belongs to another run."""
+
+    @hookimpl
+    async def save_checkpoint(self) -> CheckpointRef:
+        return CheckpointRef("other", 1, "end", datetime.now(UTC))
+
+    @hookimpl
+    async def restore_checkpoint(self) -> Snapshot:
+        return Snapshot("other", 1, "running", (), datetime.now(UTC))
+
+
+async def test_a_provider_that_gives_the_work_of_another_run_fails_by_name() -> None:
+    hooks = hooks_of(Confused())
+    assert hooks.save_checkpoint is not None and hooks.restore_checkpoint is not None
+    with pytest.raises(HookError, match=r"'plugin0' failed in hook 'save_checkpoint': .* it gave a CheckpointRef of run 'other'"):
+        await hooks.save_checkpoint(RUN, cast(Snapshot, None), "end")
+    with pytest.raises(HookError, match=r"'plugin0' failed in hook 'restore_checkpoint': .* it gave a Snapshot of run 'other'"):
+        await hooks.restore_checkpoint(RUN, None)
+
+
 def test_two_providers_conflict_and_both_are_named() -> None:
     with pytest.raises(PluginConflict, match=r"'plugin1' and 'plugin0' both answer"):
         hooks_of(Store(), Store())
