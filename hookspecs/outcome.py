@@ -16,8 +16,8 @@ class Completed:
     """It came to its end.
 
     Args:
-        outputs: of a plain firing the emitted value by handle; of a run the collected items (a list) by output name;
-            empty for a firing that streams.
+        outputs: of a firing whose body returns the emitted value by handle, empty where it yields; of a run the collected
+            items (a list) by output name.
     """
 
     outputs: Mapping[str, Any] = field(default_factory=dict)

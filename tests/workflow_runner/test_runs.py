@@ -301,6 +301,20 @@ async def test_every_before_has_one_after() -> None:
     assert witness.heard[-1][1].node_id == "boom"
 
 
+async def test_a_firing_tells_what_its_body_returned() -> None:
+    @node
+    async def total(items: Stream[int]) -> int:
+        return sum([x async for x in items])
+
+    witness = Witness()
+    graph = Graph()
+    graph.output("out", graph.add(total, "total", items=graph.add(upto, "upto", n=4)))
+    await hosted(witness).run(graph)
+    told = {entry[1]: entry[3] for entry in witness.heard if entry[0] == "after_node"}
+    assert (told["upto"], told["total"]) == (Completed({}), Completed({"output": 6}))
+    assert "empty where it yields" in (Completed.__doc__ or "")
+
+
 async def test_hooks_around_a_run_that_completes() -> None:
     witness = Witness()
     graph = Graph()
