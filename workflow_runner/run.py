@@ -94,6 +94,8 @@ class Run:
         self._task: asyncio.Task[Any] | None = None
         self._opening = True
         """Whether plugins are still asked to open the run."""
+        self._limit: asyncio.TimerHandle | None = None
+        """Of a run that is stopped meanwhile: how long it waits for them."""
         self._begun = False
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
@@ -159,6 +161,7 @@ class Run:
             try:
                 await self.hooks.before_run(self.info, self)
             except BaseException as error:
+                self._opened()
                 self._save_no_more()
                 if isinstance(error, asyncio.CancelledError) and self.ending.error is not None:
                     raise self.ending.error from None  # it was given up, see `stop`
@@ -170,7 +173,7 @@ class Run:
             self.stop("cancel")
         except Exception as error:
             self.ending.add(error)
-        self._opening = False
+        self._opened()
         self._save_no_more()
         outcome = self.ending.outcome(self.outputs())
         if self.hooks.after_run is not None:
@@ -218,12 +221,17 @@ class Run:
         A plugin that is still opening the run has as long as a body, and is cancelled then.
         """
         if self._opening and not self.stopping:
-            self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
+            self._limit = self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
         moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)
 
+    def _opened(self) -> None:
+        self._opening = False
+        if self._limit is not None:
+            self._limit.cancel()
+
     def _give_up_opening(self) -> None:
-        if self._opening and self._task is not None and not self._task.done():
+        if self._task is not None:
             logger.warning("run %s: left after %s s of grace, while a plugin opens it", self.run_id, self.settings.grace_seconds)
             self._task.cancel()
 
@@ -231,7 +239,7 @@ class Run:
         snapshot: Snapshot | None = None
         if self.info.resumed and self.hooks.restore_checkpoint is not None:
             snapshot = await self.hooks.restore_checkpoint(self.info, self.checkpoint)
-        self._opening = False
+        self._opened()
         self._build(snapshot)
         if self.stopping:  # stopped while the store was opened: nothing has changed
             return
