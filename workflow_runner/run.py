@@ -385,7 +385,8 @@ class Run:
         if actor.status == "failed":  # told already, by somebody else than its body
             return
         error = self._failure(actor, cause)
-        if actor.status != "completed":  # what `on_durable` calls may raise when the node is over
+        # `on_durable` calls may raise when it is over, or suspended: it stays so, or a resume would repeat what it emitted.
+        if actor.status not in ("completed", "suspended"):
             actor.status = "failed"
             actor.error = f"{type(cause).__name__}: {text_of(cause)}"
             self.changed[actor] = None

@@ -229,6 +229,32 @@ async def test_what_was_emitted_stays_emitted(store_url: str) -> None:
     assert done.outputs == {"out": [0, 1, "before", "yes", 2, 3]}
 
 
+async def test_a_node_of_which_a_call_raises_when_it_is_suspended_stays_so(store_url: str) -> None:
+    def refuse() -> None:
+        raise OSError("upstream is away")
+
+    @node
+    async def acknowledges_and_asks(n: int, context: Context) -> AsyncIterator[Any]:
+        if not context.is_resuming:
+            yield n
+            context.on_durable(refuse)
+            await context.suspend("why?")
+        yield context.answer
+
+    @node
+    async def saves(context: Context) -> None:
+        await asyncio.sleep(0.01)
+        await context.checkpoint()
+        await asyncio.sleep(0.01)
+
+    graph = one(acknowledges_and_asks, n=7)
+    graph.add(saves)
+    with pytest.raises(NodeFailed, match="upstream is away"):
+        await runner(store_url).run(graph, enable=ON, run_id="r")
+    done = await runner(store_url).resume("r", graph=graph, updates={"n": "yes"})
+    assert done.outputs == {"out": [7, "yes"]}, "what it had emitted before is not emitted again"
+
+
 async def test_a_streaming_node_suspends_and_its_inbox_waits(store_url: str) -> None:
     graph = Graph()
     many = graph.add(numbers, n=300)
