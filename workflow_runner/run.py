@@ -451,7 +451,7 @@ class Run:
         if self.saver is not None:
             wanted = (moment or reason) in self._final_moments or status == "suspended"
             told = None if error is None else text_of(error)
-            text = actor.error if actor is not None else told
+            text = told if actor is None or actor.error is None else actor.error
             failed = actor.node_id if actor is not None else None
             self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)
         for other in self.actors.values():

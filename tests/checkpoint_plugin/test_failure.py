@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import open_loader
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
@@ -186,6 +187,30 @@ async def test_tries_of_a_stored_run_are_limited_and_begin_anew_when_a_failed_on
             await going
         assert len(CALLS) == attempts
         assert (await look_at(store_url))["maybe"].attempt == attempts
+
+
+async def test_a_call_that_raises_when_its_node_is_over_is_told_by_the_run(store_url: str) -> None:
+    def refuse() -> None:
+        raise OSError("upstream is away")
+
+    @node
+    async def acknowledges(n: int, context: Context) -> int:
+        context.on_durable(refuse)
+        return n
+
+    @node
+    async def saves(context: Context) -> None:
+        await asyncio.sleep(0.01)
+        await context.checkpoint()
+        await asyncio.sleep(0.01)
+
+    graph = Graph(enable={"checkpoint": True})
+    graph.output("out", graph.add(acknowledges, "a", n=1))
+    graph.add(saves)
+    with pytest.raises(NodeFailed):
+        await runner(store_url).run(graph, run_id="r")
+    job = await JobRepository(url=store_url).get("r")
+    assert (job.status, job.error) == ("failed", "node 'a' of run 'r' failed: OSError: upstream is away")
 
 
 async def test_the_choice_is_stored_with_the_run(store_url: str) -> None:
