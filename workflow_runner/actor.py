@@ -277,8 +277,11 @@ class Actor(Outbox):
     def way_back(self) -> Callable[[], None]:
         """What undoes the commit point that is about to be passed."""
         kept = self.commits, self.emitted, self.state, self.suspension, self.resumption
+        calls, saver = self.durable_calls, self.run.saver
 
         def go_back() -> None:
+            if saver is not None:
+                saver.withdraw(self, calls)
             self.commits, self.emitted, self.state, self.suspension, self.resumption = kept
 
         return go_back

@@ -103,6 +103,14 @@ class Saver:
         """Call these once a cut is durable that is taken from now on."""
         self._calls.extend((actor, call) for call in calls)
 
+    def withdraw(self, actor: Actor, calls: Sequence[Callable[[], object]]) -> None:
+        """Do not make these calls, the newest of an actor, after all; those of which a cut was taken are out of reach."""
+        kept, left = list(self._calls), list(calls)
+        for place in reversed(range(len(kept))):
+            if left and kept[place] == (actor, left[-1]):
+                del kept[place], left[-1]
+        self._calls = kept
+
     @property
     def is_current(self) -> bool:
         """Whether this is asked in its own task, as by a hook that it calls."""

@@ -756,6 +756,28 @@ async def test_a_call_that_raises_when_the_last_cut_is_durable_fails_the_run() -
     assert [event.status for event in ended] == ["failed"]
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_suspension_that_fails_after_all_makes_no_call(retries: int) -> None:
+    told: list[int] = []
+
+    @node(retries=retries, backoff=0)
+    async def asks(n: int, context: Context) -> int:
+        attempt = context.attempt
+        context.on_durable(lambda: told.append(attempt))
+        if attempt == 2:
+            return n
+        try:
+            await context.suspend("why?")
+        finally:
+            raise ValueError("boom")
+
+    graph = Graph()
+    graph.add(asks, "a", n=1)
+    with contextlib.nullcontext() if retries else pytest.raises(NodeFailed, match="boom"):
+        await WorkflowRunner(plugins=PluginHost().register(Saving(), name="p")).run(graph)
+    assert told == [2] * retries
+
+
 async def told_upstream() -> None:
     raise AssertionError("nobody awaits it")
 
