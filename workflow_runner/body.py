@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
@@ -346,7 +346,7 @@ class BodyActor(Actor):
                     reader.wake()
                 if self.waits:
                     self.touched()
-                if len(items) > edge.capacity and await self._ends_as_it_settles(body):
+                if len(items) > edge.capacity and await self._ends_as_it_waits(body, self.settle):
                     break
                 continue
             if self.orphaned:
@@ -354,26 +354,26 @@ class BodyActor(Actor):
                 await close_body(body)
                 self._body = None
                 return True
-            if self.publish(value) and await self._ends_as_it_settles(body):
+            if self.publish(value) and await self._ends_as_it_waits(body, self.settle):
                 break
             if alone:
                 alone += 1
-                if not alone % YIELDS_A_TURN:
-                    await asyncio.sleep(0)
+                if not alone % YIELDS_A_TURN and await self._ends_as_it_waits(body, partial(asyncio.sleep, 0)):
+                    break
         self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
         self.check_replayed()
         self._body = None
         return False
 
-    async def _ends_as_it_settles(self, body: AsyncGenerator[Any, None]) -> bool:
-        """Settle while the body stands at a yield; whether it ends there.
+    async def _ends_as_it_waits(self, body: AsyncGenerator[Any, None], wait: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Wait, as to settle, while the body stands at a yield; whether it ends there.
 
         A timeout or a group of tasks around the yield cancels the task that waits here. The body hears it where it stands,
         as if it had waited itself: it raises what it makes of it, or goes on, or ends.
         """
         while True:
             try:
-                await self.settle()
+                await wait()
                 return False
             except asyncio.CancelledError as error:
                 if self.frozen or self.too_late:
@@ -385,3 +385,4 @@ class BodyActor(Actor):
                 return True
             if not self.publish(value):
                 return False
+            wait = self.settle

@@ -523,6 +523,24 @@ async def test_what_a_body_cancels_while_it_yields_it_hears_itself(body: Any, la
 # Listeners.
 
 
+async def test_a_generator_without_consumers_hears_what_it_cancels_too() -> None:
+    heard: list[bool] = []
+
+    @node
+    async def in_time() -> AsyncIterator[int]:
+        try:
+            async with asyncio.timeout(0.01):
+                while True:
+                    yield 1
+        except TimeoutError:
+            heard.append(True)
+
+    graph = Graph()
+    graph.add(in_time)
+    await outputs(graph)
+    assert heard
+
+
 async def test_a_listener_that_unsubscribes_itself_hides_nothing_from_the_next() -> None:
     runner = WorkflowRunner()
     heard: list[Event] = []
