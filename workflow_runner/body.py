@@ -29,7 +29,7 @@ __all__ = ["BodyActor"]
 logger = logging.getLogger("workflow_runner")
 
 YIELDS_A_TURN = 64
-"""A generator without consumers never waits for one, so it lets the others run after this many yields."""
+"""A generator whose items nobody takes never waits for room, so it lets the others run after this many yields."""
 
 
 class BodyActor(Actor):
@@ -334,7 +334,8 @@ class BodyActor(Actor):
         values = self.body_values()
         body = ThreadBody(self).items(values) if self.type.threaded else self.type.call(values, self.context)
         self._body = body
-        alone = 0 if self.planned.out_edges else 1
+        untaken = 0
+        wait: Callable[[], Coroutine[Any, Any, None]]
         async for value in body:
             edge = self.to_one
             if edge is not None:  # as `_publish_to_one`
@@ -354,12 +355,15 @@ class BodyActor(Actor):
                 await close_body(body)
                 self._body = None
                 return True
-            if self.publish(value) and await self._ends_as_it_waits(body, self.settle):
+            if self.publish(value):
+                untaken, wait = 0, self.settle
+            else:
+                untaken += 1
+                if untaken % YIELDS_A_TURN:
+                    continue
+                wait = partial(asyncio.sleep, 0)
+            if await self._ends_as_it_waits(body, wait):
                 break
-            if alone:
-                alone += 1
-                if not alone % YIELDS_A_TURN and await self._ends_as_it_waits(body, partial(asyncio.sleep, 0)):
-                    break
         self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
         self.check_replayed()
         self._body = None

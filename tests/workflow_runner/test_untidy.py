@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -518,6 +519,28 @@ async def test_what_a_body_cancels_while_it_yields_it_hears_itself(body: Any, la
     assert rest == last
     assert counted == list(range(len(counted)))
     assert len(counted) >= 3
+
+
+async def test_a_generator_whose_items_nobody_takes_lets_the_others_run() -> None:
+    @node(outputs=("taken", "left"))
+    async def splits() -> AsyncIterator[dict[str, int]]:
+        for number in range(10_000_000):
+            yield {"left": number}
+        yield {"taken": 1}
+
+    @node
+    async def first_of(items: Stream[int]) -> int:
+        return await anext(items)
+
+    graph = Graph()
+    parts = graph.add(splits)
+    graph.output("first", graph.add(first_of, items=parts["left"]))
+    graph.output("taken", parts["taken"])
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await WorkflowRunner().run(graph)
+    assert time.monotonic() - began < 2
 
 
 # Listeners.
