@@ -199,12 +199,7 @@ class Actor(Outbox):
             self.ended_at = datetime.now(UTC)
         self.end_edges()
         for edge in self.in_edges:
-            edge.reader = None
-            if not edge.ended or edge.items:
-                edge.closed = True
-                if edge.producer is not None:
-                    edge.producer.drop(edge)
-                edge.clear()
+            edge.close()
         if not self.holds:
             self.run.completed(self)
 

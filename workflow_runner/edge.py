@@ -114,6 +114,16 @@ class Edge:
             self.writer = None
             writer.wake()
 
+    def close(self) -> None:
+        """Its consumer reads no more: what is in it is forgotten, and what is still to come is dropped."""
+        self.reader = None
+        if not self.ended or self.items:
+            self.closed = True
+            if self.producer is not None:
+                self.producer.drop(self)
+                self.producer = None
+            self.clear()
+
     def clear(self) -> None:
         """Forget everything that is in it: its consumer is done, or the run is."""
         self.items.clear()

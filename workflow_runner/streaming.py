@@ -98,6 +98,22 @@ class StreamingActor(BodyActor):
     def over(self) -> bool:
         return all(edge.drained for edge in self.plain_edges)
 
+    def _become_final(self, closed: bool) -> None:
+        super()._become_final(closed)
+        if self.status != "completed":
+            self.close_streams()
+
+    def close_streams(self) -> None:
+        """Its body is over, and only the ends of its plain inputs are to come: a stream must not keep their producer waiting."""
+        order = self.order
+        left = [] if order is None else [edge for edge in order if edge in self.plain_edges]
+        for edge in self.in_edges:
+            if edge not in self.plain_edges:
+                edge.close()
+        if order is not None:
+            order.clear()
+            order.extend(left)
+
     def second_item(self, edge: Edge) -> NodeProtocolError:
         """What is wrong when a plain input gets more than one item."""
         return NodeProtocolError(

@@ -191,4 +191,6 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
         actor.order.extend(edges[edge_id] for edge_id in node.order)
     if isinstance(actor, StreamingActor) and not node.emitted and node.source != actor.type.fingerprint:
         actor.give_back()
+    if isinstance(actor, StreamingActor) and actor.firing and actor.arguments is None:
+        actor.close_streams()
     actor.rewind()

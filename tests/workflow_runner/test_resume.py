@@ -593,3 +593,33 @@ async def test_a_loader_that_cannot_be_closed_is_named_and_hides_no_error(monkey
     await hosted(memory).run(graph(), run_id="r")
     with pytest.raises(HookError, match="'memory' failed in hook 'close': OSError: the disk is away"):
         await hosted(memory).resume("r", graph=graph())
+
+
+@pytest.mark.parametrize("stopped_at", [None, 5, 20])
+async def test_a_stream_that_its_body_left_keeps_no_producer_of_its_plain_input_waiting(stopped_at: int | None) -> None:
+    @node(outputs=("limit", "item"))
+    async def limit_and_items(n: int, context: Context) -> AsyncIterator[dict[str, int]]:
+        if context.state is None:
+            yield {"limit": 3}
+        for i in range(context.state or 0, n):
+            if i == stopped_at and context.attempt == 1:
+                raise RuntimeError("broken")
+            yield {"item": i}
+            context.commit(i + 1)
+            await asyncio.sleep(0)
+
+    @node
+    async def upto(limit: int, items: Stream[int]) -> list[int]:
+        return [await anext(items) for _ in range(limit)]
+
+    graph = Graph()
+    both = graph.add(limit_and_items, n=50)
+    graph.output("out", graph.add(upto, limit=both["limit"], items=both["item"]))
+    memory = Memory()
+    if stopped_at is None:
+        result = await hosted(memory, edge_capacity=2, max_edge_capacity=8).run(graph)
+    else:
+        with pytest.raises(NodeFailed, match="broken"):
+            await hosted(memory, edge_capacity=2, max_edge_capacity=8).run(graph, run_id="r")
+        result = await hosted(memory, edge_capacity=2, max_edge_capacity=8).resume("r", graph=graph)
+    assert result.outputs == {"out": [[0, 1, 2]]}
