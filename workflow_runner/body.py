@@ -264,9 +264,11 @@ class BodyActor(Actor):
         self.cleans_up = True
         try:
             await close_body(body)
-        except asyncio.CancelledError:
-            pass  # the body tried to emit or commit while it was cleaning up
-        except Exception as second:
+        except BaseException as second:
+            if only_suspends(second, (asyncio.CancelledError,)):
+                return  # it tried to emit or commit while it was cleaning up, or a task of it is what suspended
+            if not isinstance(second, Exception):
+                raise
             error.add_note(
                 f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {text_of(second)}"
             )

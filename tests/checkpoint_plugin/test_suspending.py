@@ -268,6 +268,33 @@ async def test_a_streaming_node_suspends_and_its_inbox_waits(store_url: str) -> 
     assert len(done.outputs["beside"]) == 300
 
 
+async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str) -> None:
+    @node
+    async def asks_meanwhile(context: Context) -> AsyncIterator[int]:
+        async def asks() -> None:
+            await asyncio.sleep(0.01)
+            await context.suspend("how many more?")
+
+        first = context.answer if context.is_resuming else 0
+        async with asyncio.TaskGroup() as tasks:
+            if not first:
+                tasks.create_task(asks())
+            for i in range(first, 100):
+                yield i
+
+    @node
+    async def slowly(x: int) -> int:
+        await asyncio.sleep(0.002)
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(slowly, x=graph.add(asks_meanwhile, "n")))
+    first = await runner(store_url, edge_capacity=1).run(graph, enable=ON, run_id="r")
+    assert first.status == "suspended"
+    done = await runner(store_url, edge_capacity=1).resume("r", graph=graph, updates={"n": 98})
+    assert done.outputs["out"] == [*first.outputs["out"], 98, 99]
+
+
 async def test_a_body_in_a_thread(store_url: str) -> None:
     await runner(store_url).run(one(in_a_thread, x=1), enable=ON, run_id="r")
     done = await runner(store_url).resume("r", graph=one(in_a_thread, x=1), updates={"n": 2})
