@@ -425,8 +425,11 @@ class Run:
             self.node_failed(actor, error)
 
     def crashed(self, error: BaseException) -> None:
-        """A fault of the runner, of a plugin, or of who listens to the run: it ends, or tells this with why it does."""
-        if self.stopping:
+        """A fault of the runner, of a plugin, or of who listens to the run: it ends, or tells this with why it does.
+
+        After its last node it stays stored as it ended.
+        """
+        if self.stopping or self._over.done():
             self.ending.add(error)
         else:
             self._stop(error, "error", "failed")

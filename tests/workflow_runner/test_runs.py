@@ -386,6 +386,22 @@ async def test_a_hook_that_raises_fails_the_run_by_name(hook: str) -> None:
     assert not other_tasks()
 
 
+async def test_a_hook_that_raises_after_the_last_node_is_over_is_told() -> None:
+    class Bad(Saving):
+        @hookimpl
+        async def after_node(self, node: NodeInfo, outcome: Outcome) -> None:
+            await asyncio.sleep(0.01)
+            raise ValueError("bad")
+
+    plugin = Bad()
+    graph = Graph()
+    graph.add(upto, n=2)
+    with pytest.raises(HookError, match="'after_node': ValueError: bad"):
+        await hosted(plugin).run(graph)
+    assert isinstance(plugin.heard[-1][1], Failed)
+    assert [(reason, cut.status) for reason, cut in plugin.cuts] == [("end", "completed")], "it is stored as it ended"
+
+
 async def test_cancelling_takes_the_cut_first() -> None:
     saving = Saving()
     graph = Graph()
