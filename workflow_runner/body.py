@@ -264,9 +264,12 @@ class BodyActor(Actor):
         self.cleans_up = True
         try:
             await close_body(body)
-        except BaseException as second:
-            if only_suspends(second, (asyncio.CancelledError,)):
-                return  # it tried to emit or commit while it was cleaning up, or a task of it is what suspended
+        except BaseException as raised:
+            second: BaseException | None = raised
+            if isinstance(raised, BaseExceptionGroup):
+                second = raised.split(WorkflowSuspended)[1]  # a task of it is what suspended
+            if second is None or only_suspends(second, (asyncio.CancelledError,)):
+                return  # else it tried to emit or commit while it was cleaning up
             if not isinstance(second, Exception):
                 raise
             error.add_note(

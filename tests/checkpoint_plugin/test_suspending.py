@@ -268,17 +268,26 @@ async def test_a_streaming_node_suspends_and_its_inbox_waits(store_url: str) -> 
     assert len(done.outputs["beside"]) == 300
 
 
-async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str) -> None:
+@pytest.mark.parametrize("untidy", [False, True])
+async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str, untidy: bool) -> None:
     @node
     async def asks_meanwhile(context: Context) -> AsyncIterator[int]:
         async def asks() -> None:
             await asyncio.sleep(0.01)
             await context.suspend("how many more?")
 
+        async def cleans_up() -> None:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                raise ValueError("boom")
+
         first = context.answer if context.is_resuming else 0
         async with asyncio.TaskGroup() as tasks:
             if not first:
                 tasks.create_task(asks())
+                if untidy:
+                    tasks.create_task(cleans_up())
             for i in range(first, 100):
                 yield i
 
