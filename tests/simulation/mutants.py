@@ -159,12 +159,13 @@ MUTANTS: Sequence[Mutant] = (
         "what is sent to a finished consumer is kept",
         (
             Edit(
-                "actor",
-                "                edge.closed = True\n"
-                "                if edge.producer is not None:\n"
-                "                    edge.producer.drop(edge)\n"
-                "                edge.clear()\n",
-                "                pass\n",
+                "edge",
+                "            self.closed = True\n"
+                "            if self.producer is not None:\n"
+                "                self.producer.drop(self)\n"
+                "                self.producer = None\n"
+                "            self.clear()\n",
+                "            pass\n",
             ),
         ),
     ),
