@@ -143,9 +143,12 @@ def node_type_of(item: Any) -> NodeType | None:
 
 
 def type_name(definition: Any) -> str:
-    """`<module>.<name>`; a script's `__main__` counts under the script's stem, as `--nodes` would load it."""
+    """`<module>.<name>`; a script's `__main__`, and a file that `--nodes` loaded, count under the file's stem."""
     module = definition.__module__
-    if module == "__main__":
+    known = getattr(sys.modules.get(module), "__workflow_name__", None)
+    if isinstance(known, str):
+        module = known
+    elif module == "__main__":
         module = Path(getattr(sys.modules["__main__"], "__file__", None) or "__main__").stem
     return f"{module}.{definition.__name__}"
 

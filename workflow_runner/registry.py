@@ -149,7 +149,7 @@ def _load_once(path: Path, resolved: Path, key: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise NodeModuleError(f"{str(path)!r} is not a Python file. Node files end in .py.")
     module = importlib.util.module_from_spec(spec)
-    # Types that it registers for a store go by this name, whatever the folder.
+    # Its nodes, and types that it registers for a store, go by this name, whatever the folder.
     vars(module)["__workflow_name__"] = path.stem
     # Before it is executed: dataclasses with postponed annotations look their module up.
     sys.modules[key] = module

@@ -342,6 +342,18 @@ async def test_a_file_is_named_by_its_stem(tmp_path: Path) -> None:
     assert "my_nodes" not in sys.modules
 
 
+async def test_a_graph_that_is_made_in_a_file_of_nodes_names_its_types_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "my_nodes.py"
+    path.write_text(
+        "from workflow_runner import Graph, node\n"
+        "@node\nasync def one() -> int: return 1\n"
+        "@node\nasync def child() -> dict:\n    graph = Graph()\n    graph.add(one)\n    return graph.to_document()\n"
+    )
+    made = {"nodes": [{"id": "x", "type": "my_nodes.child"}, OUT], "edges": [edge("x", "o", "value")]}
+    [child] = (await WorkflowRunner(nodes=[path]).run(made)).outputs["o"]
+    assert [item["type"] for item in child["nodes"]] == ["my_nodes.one"]
+
+
 def test_a_file_may_lie_in_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"a\xff")
     try:
