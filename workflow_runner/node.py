@@ -143,14 +143,14 @@ def node_type_of(item: Any) -> NodeType | None:
 
 
 def type_name(definition: Any) -> str:
-    """`<module>.<name>`; a script's `__main__`, and a file that `--nodes` loaded, count under the file's stem."""
-    module = definition.__module__
-    known = getattr(sys.modules.get(module), "__workflow_name__", None)
-    if isinstance(known, str):
-        module = known
-    elif module == "__main__":
-        module = Path(getattr(sys.modules["__main__"], "__file__", None) or "__main__").stem
-    return f"{module}.{definition.__name__}"
+    """`<module>.<name>`, whatever way the module was loaded: run as a program, given with `--nodes`, or imported."""
+    module = sys.modules.get(definition.__module__)
+    known: object = getattr(module, "__workflow_name__", None)
+    if known is None and definition.__module__ in ("__main__", "__mp_main__"):  # the second in a process that was spawned
+        known = getattr(getattr(module, "__spec__", None), "name", None)  # of `python -m`
+        if known in (None, "__main__"):
+            known = Path(getattr(module, "__file__", None) or "__main__").stem
+    return f"{known if isinstance(known, str) else definition.__module__}.{definition.__name__}"
 
 
 def _failure(

@@ -137,7 +137,7 @@ def _default_name(kind: type) -> str:
     """Module and name; the name of a file is the same however it is loaded: run, imported, or given with `--nodes`."""
     module = sys.modules.get(kind.__module__)
     known: object = getattr(module, "__workflow_name__", None)
-    if known is None and kind.__module__ == "__main__":
+    if known is None and kind.__module__ in ("__main__", "__mp_main__"):  # the second in a process that was spawned
         spec = getattr(module, "__spec__", None)
         file = getattr(module, "__file__", None)
         if spec is not None:

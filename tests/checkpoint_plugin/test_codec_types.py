@@ -514,9 +514,17 @@ class Thing:
 class Named:
     x: int
 
-if __name__ == "__main__":
+def write():
     from checkpoint_plugin.codec import encode
-    print(encode([Thing(1), Named(2)], str).hex())
+    return encode([Thing(1), Named(2)], str).hex()
+
+if __name__ == "__main__":
+    import multiprocessing
+    if "spawn" in sys.argv:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print(pool.apply(write))
+    else:
+        print(write())
 """
 
 
@@ -527,3 +535,4 @@ def test_the_name_of_a_script_is_that_of_its_file_however_it_is_loaded(tmp_path:
     read = f"import shop\nfrom checkpoint_plugin.codec import decode\nprint(decode(bytes.fromhex('{written}')))"
     assert run([sys.executable, "-c", read]).stdout == "[Thing(x=1), Named(x=2)]\n"
     assert run([sys.executable, "-m", "shop"]).stdout.strip() == written
+    assert run([sys.executable, "shop.py", "spawn"]).stdout.strip() == written

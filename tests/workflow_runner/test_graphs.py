@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -352,6 +353,38 @@ async def test_a_graph_that_is_made_in_a_file_of_nodes_names_its_types_as_any_ot
     made = {"nodes": [{"id": "x", "type": "my_nodes.child"}, OUT], "edges": [edge("x", "o", "value")]}
     [child] = (await WorkflowRunner(nodes=[path]).run(made)).outputs["o"]
     assert [item["type"] for item in child["nodes"]] == ["my_nodes.one"]
+
+
+PROGRAM = """
+import multiprocessing, sys
+from workflow_runner import Graph, node
+
+@node
+async def one() -> int: return 1
+
+def types():
+    graph = Graph()
+    graph.add(one)
+    return [item.type for item in graph.nodes]
+
+if __name__ == "__main__":
+    if "spawn" in sys.argv:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print(pool.apply(types))
+    else:
+        print(types())
+"""
+
+
+@pytest.mark.parametrize("worker", [[], ["spawn"]], ids=["itself", "spawned"])
+@pytest.mark.parametrize(("started", "name"), [(["shop/flow.py"], "flow.one"), (["-m", "shop.flow"], "shop.flow.one")])
+def test_types_of_a_program_are_named_as_where_it_is_imported(
+    tmp_path: Path, started: list[str], name: str, worker: list[str]
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "flow.py").write_text(PROGRAM)
+    done = subprocess.run([sys.executable, *started, *worker], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == f"['{name}']\n"
 
 
 def test_a_file_may_lie_in_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
