@@ -146,7 +146,7 @@ class Context:
                 f"sleep_until takes a time with a zone, not {when!r}. For example datetime.now(UTC) + timedelta(hours=1)."
             )
         resumption = self._actor.resumption
-        if when > datetime.now(UTC) or (resumption is not None and resumption.suspension.wake_at is not None):
+        if when > datetime.now(UTC) or (resumption is not None and resumption.expects(SLEEP)):
             await self._actor.suspend(SLEEP, None, None, when)
 
     @property

@@ -82,9 +82,13 @@ class Resumption:
         self._asked = True
         return self.suspension
 
+    def expects(self, reason: str) -> bool:
+        """Whether a call of `suspend` with this reason was answered before."""
+        return not (self._asked or self._given == len(self._answers)) and self._answers[self._given][0] == reason
+
     def next_answer(self, reason: str) -> tuple[bool, Any]:
         """What a call of `suspend` is given: whether it was answered before, and by what."""
-        if self._asked or self._given == len(self._answers) or self._answers[self._given][0] != reason:
+        if not self.expects(reason):
             return False, None
         self._given += 1
         return True, self._answers[self._given - 1][1]

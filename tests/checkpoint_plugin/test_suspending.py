@@ -340,6 +340,22 @@ async def test_a_timer_that_is_over_does_not_wait_again(store_url: str) -> None:
     assert (len(BEGUN), len(ENDED)) == (2, 1)
 
 
+async def test_an_answer_after_a_timer_for_a_fixed_time_is_given(store_url: str) -> None:
+    """That the time has passed when the body is run again takes nothing away from its answers."""
+    due = datetime.now(UTC) + timedelta(seconds=2)
+
+    @node
+    async def reminds(x: int, context: Context) -> str:
+        await context.sleep_until(due)
+        return f"{x} {await context.suspend('approve?')}"
+
+    graph = one(reminds, x=5)
+    assert (await runner(store_url).run(graph, enable=ON, run_id="r")).suspensions["n"].wake_at == due
+    await asyncio.sleep((due - datetime.now(UTC)).total_seconds() + 0.1)
+    assert (await runner(store_url).resume("r", graph=graph)).suspensions["n"].reason == "approve?"
+    assert (await runner(store_url).resume("r", graph=graph, updates={"n": "yes"})).outputs == {"out": ["5 yes"]}
+
+
 async def test_a_body_that_catches_every_error_suspends_all_the_same(store_url: str) -> None:
     first = await runner(store_url).run(one(keeps_on, x=1), enable=ON, run_id="r")
     assert first.status == "suspended"
