@@ -16,7 +16,7 @@ from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.closing import close_body
 from workflow_runner.context import Context
 from workflow_runner.ended import Ended
-from workflow_runner.errors import NodeTimeout, SuspensionUnavailable
+from workflow_runner.errors import NodeProtocolError, NodeTimeout, SuspensionUnavailable
 from workflow_runner.events import NodeRetried
 from workflow_runner.suspension import Resumption, WorkflowSuspended, only_suspends
 from workflow_runner.threads import ThreadBody
@@ -176,6 +176,8 @@ class BodyActor(Actor):
         else:
             async with self._slot():
                 value = await ThreadBody(self).result(self.body_values())
+        if self.type.streams:
+            self.check_heard("ended")
         return value, self.publish(value)
 
     def _slot(self) -> AbstractAsyncContextManager[None]:
@@ -194,6 +196,8 @@ class BodyActor(Actor):
                         value = await ThreadBody(self).result(self.body_values())
                     else:
                         value = await self.type.call(self.body_values(), self.context)
+                    if self.type.streams:
+                        self.check_heard("ended")
                     return value, False, self.publish(value)
             except TimeoutError as error:
                 if not self._deadline.expired():
@@ -334,6 +338,25 @@ class BodyActor(Actor):
             self.run.node_changed(self)
         raise WorkflowSuspended(self.node_id, reason, state, metadata, wake_at)
 
+    def check_heard(self, did: str) -> None:
+        """A body that streams or yields goes on after a suspension: it has to hear its answer before anything else counts.
+
+        Else the answer would be that of its next question, and the item for which it had asked lost.
+
+        Args:
+            did: what it does, for the error.
+
+        Raises:
+            NodeProtocolError: it has not heard it.
+        """
+        resumption = self.resumption
+        if resumption is not None and not resumption.is_heard:
+            raise NodeProtocolError(
+                f"node {self.node_id!r} was suspended ({resumption.suspension.reason}), and {did} before it had asked for its "
+                "answer. A body that streams or yields begins with `if context.is_resuming:`, and goes on there with "
+                "`context.saved_state` and `context.answer`."
+            )
+
     async def _iterate(self) -> bool:
         """Emit what the body yields; whether it was closed because nobody is left to hear it."""
         values = self.body_values()
@@ -341,7 +364,10 @@ class BodyActor(Actor):
         self._body = body
         untaken = 0
         wait: Callable[[], Coroutine[Any, Any, None]]
+        goes_on = self.resumption is not None
         async for value in body:
+            if goes_on:
+                self.check_heard("yielded")
             edge = self.to_one
             if edge is not None:  # as `_publish_to_one`
                 self.emitted += 1
@@ -371,6 +397,8 @@ class BodyActor(Actor):
                 break
         self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
         self.check_replayed()
+        if goes_on:
+            self.check_heard("ended")
         self._body = None
         return False
 

@@ -221,7 +221,10 @@ class StreamingActor(BodyActor):
 
         Raises:
             LogOverflow: nothing was remembered, and the item must not be taken.
+            NodeProtocolError: the same, for the body goes on after a suspension and has not heard its answer.
         """
+        if self.resumption is not None:
+            self.check_heard("took an item")
         taken = self.taken
         if len(taken) >= self.run.settings.max_log:
             raise LogOverflow(self.node_id, self.run.settings.max_log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from workflow_runner import (
     Stream,
     SuspendableNode,
     SuspensionUnavailable,
+    ThreadContext,
     WorkflowRunner,
     WorkflowSuspended,
     node,
@@ -302,6 +303,53 @@ async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str, 
     assert first.status == "suspended"
     done = await runner(store_url, edge_capacity=1).resume("r", graph=graph, updates={"n": 98})
     assert done.outputs["out"] == [*first.outputs["out"], 98, 99]
+
+
+@node
+async def asks_about_each(items: Stream[int], context: Context) -> AsyncIterator[str]:
+    async for item in items:
+        yield f"{item} {await context.suspend('may it?')}"
+        context.commit()
+
+
+@node
+async def asks_about_all(items: Stream[int], context: Context) -> list[str]:
+    return [f"{item} {await context.suspend('may it?')}" async for item in items]
+
+
+@node
+def asks_about_each_in_a_thread(items: Stream[int], context: ThreadContext) -> Iterator[str]:
+    for item in items:
+        yield f"{item} {context.suspend('may it?')}"
+        context.commit()
+
+
+@node(timeout=60)
+async def asks_about_all_in_time(items: Stream[int], context: Context) -> list[str]:
+    return [f"{item} {await context.suspend('may it?')}" async for item in items]
+
+
+@node
+async def yields_first(items: int, context: Context) -> AsyncIterator[Any]:
+    yield items
+    yield await context.suspend("may it?")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    "definition", [asks_about_each, asks_about_all, asks_about_each_in_a_thread, asks_about_all_in_time, yields_first]
+)
+async def test_a_streaming_body_that_does_not_hear_its_answer_loses_nothing_in_silence(
+    store_url: str, definition: Any, n: int
+) -> None:
+    """It is started again from its beginning, and the item that it had in hand is behind it."""
+    graph = Graph()
+    items: Any = n if definition is yields_first else graph.add(numbers, n=n)
+    graph.output("out", graph.add(definition, node_id="n", items=items))
+    first = await runner(store_url).run(graph, enable=ON, run_id="r")
+    assert first.status == "suspended"
+    with pytest.raises(NodeFailed, match=r"before it had asked for its answer\. A body that streams"):
+        await runner(store_url).resume("r", graph=graph, updates={"n": "yes"})
 
 
 async def test_a_body_in_a_thread(store_url: str) -> None:

@@ -1,29 +1,51 @@
-"""The page about suspending: its approval with a deadline, run as it stands."""
+"""The page about suspending: its approval with a deadline and its approval of each item, run as they stand."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workflow_runner import Context, Graph, WorkflowRunner, node
+from workflow_runner import Context, Graph, Stream, WorkflowRunner, node
 
 pytestmark = pytest.mark.plugin
 PAGE = (Path(__file__).parents[2] / "docs" / "suspension.md").read_text(encoding="utf-8")
-BLOCK = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "sleep_until" in block)
+
+
+def defined(word: str) -> dict[str, Any]:
+    """What the block of the page that holds this word defines."""
+    block = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if word in block)
+    names: dict[str, Any] = {"Context": Context, "node": node, "datetime": datetime, "UTC": UTC, "timedelta": timedelta}
+    names |= {"__name__": __name__, "AsyncIterator": AsyncIterator, "Stream": Stream}
+    exec(block, names)
+    return names
 
 
 def approval(days: float) -> Graph:
-    names: dict[str, Any] = {"Context": Context, "node": node, "datetime": datetime, "UTC": UTC, "timedelta": timedelta}
-    names["__name__"] = __name__
-    exec(BLOCK, names)
     graph = Graph()
-    graph.output("approved", graph.add(names["approve"], node_id="approve", amount=1, days=days))
+    graph.output("approved", graph.add(defined("sleep_until")["approve"], node_id="approve", amount=1, days=days))
     return graph
+
+
+@node
+async def orders(amounts: list[int]) -> AsyncIterator[dict[str, int]]:
+    for amount in amounts:
+        yield {"amount": amount}
+
+
+async def test_an_approval_of_each_item_loses_none(store_url: str) -> None:
+    graph, enable = Graph(), {"checkpoint": {"url": store_url}}
+    graph.output("let go", graph.add(defined("async def gate")["gate"], orders=graph.add(orders, amounts=[1, 200, 300, 2, 400])))
+    result = await WorkflowRunner().run(graph, enable=enable, run_id="r")
+    for answer in (True, False, True):
+        assert result.status == "suspended"
+        result = await WorkflowRunner().resume("r", graph=graph, updates={"gate": answer}, enable=enable)
+    assert [order["amount"] for order in result.outputs["let go"]] == [1, 200, 2, 400]
 
 
 @pytest.mark.parametrize("answer", [True, False])
