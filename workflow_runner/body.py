@@ -323,6 +323,15 @@ class BodyActor(Actor):
         if self.run.saver is None:
             raise SuspensionUnavailable(self.node_id)
         earlier = () if resumption is None else resumption.earlier
+        if resumption is not None and resumption.unheard is not None:
+            logger.warning(
+                "run %s: node %s was given an answer to %r, and asks %r now: that answer is dropped. Where a question depends on "
+                "what is different each time, keep it in the state of the suspension, or ask in a node of its own",
+                self.run.run_id,
+                self.node_id,
+                resumption.unheard,
+                reason,
+            )
         kept = Suspension(reason, datetime.now(UTC), self.private(state), dict(metadata or {}), wake_at, earlier=earlier)
         self.check_replayed()
         self._takes_back = self.way_back()

@@ -74,8 +74,13 @@ class Resumption:
 
     @property
     def earlier(self) -> tuple[tuple[str, Any], ...]:
-        """The answers of a body that is written straight on, which its next suspension takes along."""
-        return () if self._asked or self._given < len(self._answers) else tuple(self._answers)
+        """The answers that a body which is written straight on was given, which its next suspension takes along."""
+        return () if self._asked else tuple(self._answers[: self._given])
+
+    @property
+    def unheard(self) -> str | None:
+        """The question whose answer is dropped where the body asks another one now."""
+        return None if self.is_heard else self._answers[self._given][0]
 
     def ask(self) -> Suspension:
         """The body asks what it was suspended for."""

@@ -305,6 +305,25 @@ async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str, 
     assert done.outputs["out"] == [*first.outputs["out"], 98, 99]
 
 
+async def test_an_answer_to_another_question_is_dropped_with_a_word_and_no_other_with_it(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    questions = iter(("send draft 1?", "send draft 2?", "send draft 2?"))
+
+    @node
+    async def sends(x: int, context: Context) -> str:
+        to = await context.suspend("to whom?")
+        return f"{to} {await context.suspend(next(questions))}"
+
+    graph = one(sends, x=1)
+    result = await runner(store_url).run(graph, enable=ON, run_id="r")
+    for answer in ("Ann", "yes to 1"):
+        result = await runner(store_url).resume("r", graph=graph, updates={"n": answer})
+    assert result.suspensions["n"].reason == "send draft 2?"
+    assert "node n was given an answer to 'send draft 1?', and asks 'send draft 2?' now: that answer is dropped" in caplog.text
+    assert (await runner(store_url).resume("r", graph=graph, updates={"n": "yes to 2"})).outputs == {"out": ["Ann yes to 2"]}
+
+
 @node
 async def asks_about_each(items: Stream[int], context: Context) -> AsyncIterator[str]:
     async for item in items:
