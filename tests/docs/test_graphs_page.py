@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import pytest
 
-from workflow_runner import Event, Graph, RunStopped, WorkflowRunner, node
+from workflow_runner import Context, Event, Graph, RunStopped, WorkflowRunner, node
 from workflow_runner.builtin import BUILTIN_TYPES
 from workflow_runner.graph import SYNC_MODES
 
@@ -44,6 +44,46 @@ async def test_the_document_and_the_python_are_the_same_graph() -> None:
     for graph in (document, namespace["graph"]):
         assert (await runner.run(graph)).outputs == {"line": ["one: 2"]}
         assert (await runner.run(graph, {"text": "three"})).outputs == {"line": ["three: 1"]}
+
+
+@pytest.mark.plugin
+async def test_a_run_that_a_node_begins_is_found_again(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", store_url)
+    module = ModuleType("parents")
+    [program] = [text for _, text in BLOCKS if "RunHeld" in text]
+    exec(compile(program, "graphs.md", "exec"), module.__dict__)
+    graph = Graph(enable={"checkpoint": {"before": ["a"]}})
+    graph.output("line", graph.add(module.child, node_id="a", order=7))
+    runner = WorkflowRunner()
+    done = {"line": ["order 7 is on its way"]}
+    assert (await runner.run(graph, run_id="r")).outputs == done
+    # Back to before the node: the same step finds the run that it began.
+    assert (await runner.resume("r", graph=graph, checkpoint=1)).outputs == done
+
+
+@node
+async def asks(order: int, context: Context) -> str:
+    return str(await context.suspend(f"order {order}?"))
+
+
+@pytest.mark.plugin
+async def test_a_run_that_a_node_begins_and_that_suspends_is_answered_first(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", store_url)
+    module = ModuleType("parents")
+    [program] = [text for _, text in BLOCKS if "RunHeld" in text]
+    exec(compile(program, "graphs.md", "exec"), module.__dict__)
+    module.__dict__["ship"] = asks
+    graph = Graph(enable={"checkpoint": True})
+    graph.output("line", graph.add(module.child, node_id="a", order=7))
+    runner = WorkflowRunner()
+    waiting = (await runner.run(graph, run_id="r")).suspensions["a"].reason
+    assert (await runner.resume("r", graph=graph, updates={"a": None})).suspensions["a"].reason == waiting  # too soon
+    child_graph = Graph()
+    child_graph.output("line", child_graph.add(asks, order=7))
+    await runner.resume(waiting.split()[1], graph=child_graph, updates={"asks": "yes"})
+    assert (await runner.resume("r", graph=graph, updates={"a": None})).outputs == {"line": ["yes"]}
 
 
 @node
