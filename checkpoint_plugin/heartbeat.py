@@ -28,13 +28,17 @@ class Heartbeat:
         lease: as it was taken.
         seconds: for which it was taken, and is renewed.
         fail: told once when the lease is lost, or could not be renewed before it ends: the run must stop.
+        began: when taking it began, by `time.monotonic`, however late the answer came; default now.
     """
 
-    def __init__(self, store: Store, lease: Lease, seconds: float, fail: Callable[[Refusal], None]) -> None:
+    def __init__(
+        self, store: Store, lease: Lease, seconds: float, fail: Callable[[Refusal], None], began: float | None = None
+    ) -> None:
         self._store = store
         self._lease = lease
         self._seconds = seconds
         self._fail = fail
+        self._began = time.monotonic() if began is None else began
         self._renewal: asyncio.Future[datetime] | None = None
         self._task = asyncio.create_task(self._beat(), name="workflow-checkpoint-heartbeat")
 
@@ -48,9 +52,9 @@ class Heartbeat:
             self._task.result()  # a fault of ours must not stay hidden
 
     async def _beat(self) -> None:
-        # Counted from before a renewal began: by the database's clock it ends later.
-        ends = time.monotonic() + self._seconds
-        pause = self._seconds / BEATS
+        # Counted from before a renewal, or the taking, began: by the database's clock it ends later.
+        ends = self._began + self._seconds
+        pause = max(0.0, self._began + self._seconds / BEATS - time.monotonic())
         while True:
             await asyncio.sleep(pause)
             began = time.monotonic()

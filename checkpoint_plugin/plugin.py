@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -133,7 +134,7 @@ class CheckpointPlugin:
             blobs=blobs,
             connections=connections,
         )
-        holder, seconds = Holder.here(), self._policy.lease_seconds
+        holder, seconds, began = Holder.here(), self._policy.lease_seconds, time.monotonic()
         try:
             if definition is None:
                 lease, self._before = await store.begin_attempt(run.run_id, run.attempt, holder, seconds, steal=run.steal)
@@ -146,7 +147,7 @@ class CheckpointPlugin:
         except BaseException:
             await store.close()
             raise
-        self._heartbeat = Heartbeat(store, lease, seconds, control.fail)
+        self._heartbeat = Heartbeat(store, lease, seconds, control.fail, began)
         places = GraphPlaces(run.graph)
         self._store, self._history = store, RunHistory(run.run_id, run.attempt, lease.epoch, places, tally=Tally())
         control.save_at(*self._policy.moments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -135,17 +136,18 @@ class Resumption:
         def let_go(lease: Lease) -> Awaitable[None]:
             return store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
 
+        began = time.monotonic()
         lease = await take(
             store.transact(lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown)), let_go
         )
         try:
             await jobs.change(run_id, lambda job: job.mark_running(self.worker_id), epoch=lease.epoch)
-            return await self._under(lease, store, jobs)
+            return await self._under(lease, began, store, jobs)
         finally:
             await let_go(lease)
 
-    async def _under(self, lease: Lease, store: Store, jobs: JobRepository) -> RecoveryOutcome:
-        """Execute a run as long as its lease is held."""
+    async def _under(self, lease: Lease, began: float, store: Store, jobs: JobRepository) -> RecoveryOutcome:
+        """Execute a run as long as its lease is held, which somebody began to take at that moment of `time.monotonic`."""
         execute = self._execute
         assert execute is not None
 
@@ -159,7 +161,7 @@ class Resumption:
             lost.append(error)
             work.cancel()
 
-        heartbeat = Heartbeat(store, lease, self._lease_seconds, stop)
+        heartbeat = Heartbeat(store, lease, self._lease_seconds, stop, began)
         try:
             result = await work
         except (asyncio.CancelledError, Exception) as error:

@@ -6,14 +6,17 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
+from checkpoint_plugin.errors import StoreUnreachable
 from checkpoint_plugin.heartbeat import Heartbeat
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import Lease, database_now, take_lease
@@ -22,6 +25,7 @@ from checkpoint_plugin.models import JOB, LEASE
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import LeaseLost, NodeSnapshot, Refusal, RunHeld, RunNotFound, RunStatus, Snapshot
 from tests.checkpoint_plugin.test_store import definition
+from workflow_runner import Graph, WorkflowRunner, node
 
 
 @pytest.fixture
@@ -184,3 +188,49 @@ async def test_a_lease_that_cannot_be_renewed_stops_the_run_before_it_ends(store
     (error,) = failed
     assert isinstance(error, LeaseLost)
     assert "could not be renewed for 1.2 seconds" in str(error)
+
+
+async def test_a_lease_of_which_one_hears_late_is_renewed_at_once(store: Store) -> None:
+    began = time.monotonic()
+    lease = await store.insert_job("r", definition(), Holder.here(), 6.0)
+    assert lease is not None
+    await asyncio.sleep(2.1)  # more than a third of it
+    heartbeat = Heartbeat(store, lease, 6.0, lambda error: None, began)
+    async with asyncio.timeout(1.5):
+        while (await row(store)).expires_at == lease.expires_at:  # noqa: ASYNC110  it lives in the database
+            await asyncio.sleep(0.02)
+    await heartbeat.stop()
+
+
+@node
+async def forever(ends: str) -> None:
+    """Lasts until it is cancelled, and writes when that was."""
+    try:
+        await asyncio.sleep(60)
+    finally:
+        Path(ends).write_text(datetime.now(UTC).isoformat())
+
+
+async def test_a_run_that_hears_late_of_its_lease_stops_before_that_ends(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to its first rows was lost, and the server away; what counts is when the lease was written."""
+    insert, leases = Store.insert_job, list[Lease]()
+
+    async def insert_late(*arguments: Any) -> Lease:
+        lease = await insert(*arguments)
+        assert lease is not None
+        leases.append(lease)
+        await asyncio.sleep(2)
+        return lease
+
+    async def refuse(*arguments: Any) -> datetime:
+        raise StoreUnreachable("it is away again", undone=True)
+
+    monkeypatch.setattr(Store, "insert_job", insert_late)
+    monkeypatch.setattr(Store, "renew", refuse)
+    graph, ends = Graph(), tmp_path / "ends"
+    graph.output("out", graph.add(forever, ends=str(ends)))
+    with pytest.raises(LeaseLost, match="could not be renewed for 3 seconds"):
+        await WorkflowRunner().run(graph, enable={"checkpoint": {"url": store_url, "lease_seconds": 3}}, run_id="r")
+    assert datetime.fromisoformat(ends.read_text()) < leases[0].expires_at + timedelta(seconds=1)
