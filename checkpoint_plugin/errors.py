@@ -19,6 +19,7 @@ __all__ = [
     "NodeNotSuspended",
     "NotResumable",
     "PolicyInvalid",
+    "SchemaChanged",
     "SchemaInUse",
     "SchemaNewer",
     "SchemaOutdated",
@@ -99,6 +100,13 @@ class SchemaOutdated(StoreUnreadable):
         )
         self.version = version
         self.newest = newest
+
+
+class SchemaChanged(StoreUnreadable):
+    """Raised when another program has changed the tables of an open store; nothing was written, and who tries again is told."""
+
+    def __init__(self) -> None:
+        super().__init__("another program has just changed the tables of the store; nothing was written. Do it again.")
 
 
 class SchemaInUse(StoreUnreadable):

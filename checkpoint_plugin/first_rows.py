@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.compiled import Compiled
 from checkpoint_plugin.encryption import WrappedKeys
-from checkpoint_plugin.errors import StoreUnreadable
+from checkpoint_plugin.errors import SchemaChanged
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import HOLDER
 from checkpoint_plugin.models import JOB, LEASE, RUN_DEFINITION, RUN_KEY, SCHEMA
@@ -148,11 +148,11 @@ def make_run(connection: Connection, rows: FirstRows) -> Made:
     """Write them in a transaction that has looked at the tables.
 
     Raises:
-        StoreUnreadable: another program has changed the tables since.
+        SchemaChanged: another program has changed the tables since.
     """
     made = write_step(connection, rows)
     if not made.is_current:
-        raise StoreUnreadable("another program has just changed the tables of the store; nothing was written. Do it again.")
+        raise SchemaChanged
     return made
 
 

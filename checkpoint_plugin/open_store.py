@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, select
@@ -14,7 +15,7 @@ from checkpoint_plugin.blobs import Blobs
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.connections import Connections
 from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.errors import StoreBusy, StoreMissing, StoreReadOnly, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.errors import SchemaChanged, StoreBusy, StoreMissing, StoreReadOnly, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.group import Write
 from checkpoint_plugin.keys import RunKeys
 from checkpoint_plugin.location import Location
@@ -98,7 +99,8 @@ class OpenStore:
             StoreError: the store cannot be used, or the function refuses.
         """
         await self._get_ready()
-        return await self._database.transact(work, write=write, before=before)
+        with self._noticing_change():
+            return await self._database.transact(work, write=write, before=before)
 
     async def write(self, write: Write[T]) -> T:
         """Hand something to the writer, which shares its transactions among all that wait; as `GroupWriter.write`.
@@ -107,7 +109,8 @@ class OpenStore:
             StoreError: the store cannot be used.
         """
         await self._get_ready()
-        return await Unbroken(self._connections.group.write(write))
+        with self._noticing_change():
+            return await Unbroken(self._connections.group.write(write))
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop."""
@@ -137,6 +140,15 @@ class OpenStore:
                 name = select(SCHEMA.c.store_id)
                 self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
             self._ready = self._connections.is_current = True
+
+    @contextmanager
+    def _noticing_change(self) -> Iterator[None]:
+        """Look at the tables again before the next transaction, where another program has changed them."""
+        try:
+            yield
+        except SchemaChanged:
+            self._ready = self._connections.is_current = False
+            raise
 
     def _check_process(self) -> None:
         opened_by = self._connections.process_id

@@ -17,12 +17,22 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, inspect, text, update
 
+from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.cli.db import db
-from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.errors import (
+    SchemaChanged,
+    SchemaInUse,
+    SchemaNewer,
+    SchemaOutdated,
+    StoreMissing,
+    StoreReadOnly,
+    StoreUnreadable,
+)
 from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.models import SCHEMA, Base
+from checkpoint_plugin.models import SCHEMA, Base, Job
 from checkpoint_plugin.schema import AUTO_MIGRATE, SCHEMA_VERSION
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
@@ -245,6 +255,31 @@ async def test_what_is_not_known_is_refused_untouched(store_url: str, version: i
             await work
     await store.close()
     assert await look(store_url, version_of) == version
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_who_has_the_store_open_is_told_of_newer_tables(store_url: str, by_hand: bool) -> None:
+    store = Store(locate(store_url), create=True)
+
+    async def begin(run_id: str) -> None:
+        if by_hand:
+            await CheckpointManager(run_id, enabled=True, store=store).save_checkpoint(completed_nodes={"a"})
+        else:
+            await JobRepository(store=store).add(Job(id=run_id))
+
+    async def mark(version: int) -> None:
+        await store._database.transact(lambda connection: connection.execute(update(SCHEMA).values(version=version)))
+
+    await begin("before")
+    await mark(SCHEMA_VERSION + 1)
+    with pytest.raises(SchemaChanged, match="nothing was written"):
+        await begin("r")
+    with pytest.raises(SchemaNewer):
+        await begin("r")
+    await mark(SCHEMA_VERSION)
+    await begin("after")
+    assert {run.id for run in (await JobRepository(store=store).find()).items} == {"before", "after"}
+    await store.close()
 
 
 @pytest.mark.parametrize("found", ["newer", "foreign"])
