@@ -28,6 +28,7 @@ __all__ = [
     "is_own",
     "lease_lost",
     "lock_lease",
+    "own_epoch",
     "release_lease",
     "renew_lease",
     "take_lease",
@@ -86,8 +87,13 @@ def is_held(row: Row[Any], now: datetime) -> bool:
 
 def is_own(connection: Connection, run_id: str, holder: Holder) -> bool:
     """Whether a run is held by this very holder; nobody else writes it until the end of the transaction."""
+    return own_epoch(connection, run_id, holder) is not None
+
+
+def own_epoch(connection: Connection, run_id: str, holder: Holder) -> int | None:
+    """Under which epoch a run is held by this very holder, as `is_own`; `None` where it is not."""
     row = _lock(connection, run_id)
-    return row is not None and holder_of(row) == holder
+    return row.epoch if row is not None and holder_of(row) == holder else None
 
 
 def take_lease(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -144,6 +145,11 @@ class CheckpointPlugin:
                 made = await store.insert_job(run.run_id, definition, holder, seconds)
                 assert made is not None
                 lease = made
+        except asyncio.CancelledError:  # of the run's own task, as by an event loop that ends; it may be begun all the same
+            with suppress(StoreError):
+                await store.give_up(run.run_id, holder)
+            await store.close()
+            raise
         except BaseException:
             await store.close()
             raise

@@ -39,6 +39,7 @@ from checkpoint_plugin.lease import (
     database_now,
     is_own,
     lock_lease,
+    own_epoch,
     release_lease,
     renew_lease,
     take_lease,
@@ -210,6 +211,20 @@ class Store(ListedRuns):
             return
         with suppress(LeaseLost):
             await self._surely(work, lambda connection: False)  # twice is as good
+
+    async def give_up(self, run_id: str, holder: Holder) -> None:
+        """Let a run go, as one that was stopped, of which nobody heard whether it was begun.
+
+        Args:
+            run_id: the run.
+            holder: who was about to execute it.
+
+        Raises:
+            StoreError: the store cannot be used, or there are no tables yet.
+        """
+        epoch = await self._database.transact(lambda connection: own_epoch(connection, run_id, holder))
+        if epoch is not None:
+            await self.end_attempt(run_id, epoch, JobEnd("paused", None, datetime.now(UTC)))
 
     async def renew(self, lease: Lease, seconds: float) -> datetime:
         """Hold a run for longer; this waits for no save of this store, only for what writes in the same moment.

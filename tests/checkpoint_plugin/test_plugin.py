@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,41 @@ async def test_a_cancelled_run_is_paused_after_its_cut(store_url: str) -> None:
         await task
     assert await status(store_url) == "paused"
     assert await checkpoints(store_url) == ["cancel"]
+
+
+@pytest.mark.parametrize("method", ["insert_job", "begin_attempt"])
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_run_that_is_cancelled_while_it_begins_is_let_go(
+    store_url: str, method: str, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an event loop that ends: it cancels the run's own task, too."""
+    begin = getattr(Store, method)
+
+    async def cancelled(*arguments: Any, **more: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        if begun:
+            await begin(*arguments, **more)
+        task.cancel()
+        await asyncio.sleep(0)
+
+    graph = Graph()
+    graph.output("out", graph.add(double, x=1))
+    begins = partial(runner(store_url).run, graph, enable={"checkpoint": True}, run_id="r")
+    if resumed := method == "begin_attempt":
+        STOP_AT.append(1)
+        with pytest.raises(NodeFailed):
+            await begins()
+        begins = partial(runner(store_url).resume, "r", graph=graph)
+    monkeypatch.setattr(Store, method, cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await begins()
+    monkeypatch.undo()
+    STOP_AT.clear()
+    if begun:
+        assert await status(store_url) == "paused"
+    if begun or resumed:
+        assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [2]}
 
 
 async def test_an_older_attempt_that_wakes_is_refused(store_url: str) -> None:
