@@ -33,7 +33,8 @@ def is_light_start(run: RunInfo) -> bool:
     nodes, edges = run.graph.get("nodes", ()), run.graph.get("edges", ())
     if len(nodes) > LIGHT_NODES or len(edges) > LIGHT_ITEMS:
         return False
-    return all(map(_is_light_value, (*run.inputs.values(), *(node["data"] for node in nodes))))
+    values = (*run.inputs.values(), *(node["data"] for node in nodes))
+    return all(map(_is_light_value, values)) and sum(map(_size, values)) <= LIGHT_BYTES
 
 
 def _is_light_node(node: NodeSnapshot, saved: int) -> bool:
@@ -65,3 +66,13 @@ def _is_light_value(value: Any, depth: int = 2) -> bool:
     if not depth or kind not in (dict, list, tuple) or len(value) > LIGHT_ITEMS:
         return False
     return all(_is_light_value(item, depth - 1) for item in (value.values() if kind is dict else value))
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a light value has: a thousand small ones in one are large."""
+    kind = type(value)
+    if kind in (str, bytes):
+        return len(value)
+    if kind is dict:
+        return sum(map(_size, value)) + sum(map(_size, value.values()))
+    return sum(map(_size, value)) if kind in (list, tuple) else 1

@@ -340,9 +340,18 @@ async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(s
         await status(store_url)
 
 
-@pytest.mark.parametrize(("inputs", "nodes", "aside"), [("x", 2, False), ("x" * 20_000, 2, True), ("x", 30, True)])
+@pytest.mark.parametrize(
+    ("inputs", "nodes", "aside"),
+    [
+        ("x", 2, False),
+        ("x" * 20_000, 2, True),
+        ("x", 30, True),
+        ([["x" * 16_000] * 32] * 32, 2, True),
+        ({"x" * 20_000: 1}, 2, True),
+    ],
+)
 async def test_what_a_run_is_started_with_is_encoded_off_the_loop_where_it_is_large(
-    store_url: str, inputs: str, nodes: int, aside: bool, monkeypatch: pytest.MonkeyPatch
+    store_url: str, inputs: Any, nodes: int, aside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
 
