@@ -61,7 +61,7 @@ class Search:
         paused: also runs that were stopped, by a signal for example.
         due: also suspended runs of which a node's wake time has come; a node that was answered counts as one.
         strategies: only runs of these; `None` for all.
-        before: only runs that nothing was written of since, by the clock of the database.
+        before: only runs that gave no sign of life since, by the clock of the database.
         without: runs to leave alone.
     """
 
@@ -152,14 +152,16 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
         stopped: the recovery was told to stop: what was paused by that is left for the next one.
     """
     lease = connection.execute(select(LEASE).where(LEASE.c.run_id == claim.run_id).with_for_update()).first()
-    if lease is None or is_held(lease, database_now(connection)):
+    now = database_now(connection)
+    if lease is None or is_held(lease, now):
         return
     # Who began an attempt and was refused has put the status back that it found, which is that of a claim, under its own name.
     # Whoever has claimed the run since, because that attempt died, has counted one more.
     refused = and_(JOB.c.attempt == claim.attempt + 1, JOB.c.retry_count == claim.tries + 1)
     ours = or_(JOB.c.worker_id == claim.worker_id, refused)
     back = "running" if claim.status == "recovering" else claim.status
-    values = {"status": back, "worker_id": None, "heartbeat_at": None, "version": JOB.c.version + 1}
+    # By the database's clock: an attempt has written that of its host, which may be an hour behind.
+    values = {"status": back, "worker_id": None, "heartbeat_at": None, "updated_at": now, "version": JOB.c.version + 1}
     connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "recovering", ours).values(**values))
     if stopped:
         paused = (JOB.c.id == claim.run_id, JOB.c.status == "paused")
@@ -193,7 +195,7 @@ def _waiting(now: datetime, search: Search) -> Any:
     if search.strategies is not None:
         query = query.where(JOB.c.execution_strategy.in_(sorted(search.strategies)))
     if search.before is not None:
-        query = query.where(JOB.c.updated_at < search.before)
+        query = query.where(seen < search.before)
     if search.without:
         query = query.where(JOB.c.id.not_in(list(search.without)))
     return query.order_by(JOB.c.updated_at, JOB.c.id)

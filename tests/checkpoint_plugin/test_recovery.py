@@ -887,6 +887,28 @@ async def test_a_damaged_run_is_refused_and_stands_as_before(store: Store, store
     assert (job.status, job.retry_count, job.attempt) == ("running", 0, 2)
 
 
+async def test_a_run_of_a_host_whose_clock_is_ahead_is_gone_on_with(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    await set_job(store, updated_at=datetime.now(UTC) + timedelta(hours=1))  # by its host, the sign of life by the database
+    service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
+    assert [outcome.status for outcome in await service.recover_all()] == ["completed"]
+
+
+async def test_a_run_that_is_refused_on_a_host_whose_clock_is_behind_is_resumed_once(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    await execute(store, update(NODE_VERSION).where(NODE_VERSION.c.node_id == "double").values(body=b"x"))
+
+    async def resume(run_id: str) -> None:
+        try:
+            await runner(store_url).resume(run_id, graph=pipeline())
+        finally:
+            await set_job(store, updated_at=LONG_AGO)
+
+    async with asyncio.timeout(30):
+        outcomes = await RecoveryService("w", store=store, execute=resume).recover_all()
+    assert [outcome.status for outcome in outcomes] == ["refused"]
+
+
 async def test_a_run_that_was_set_aside_is_taken_back_by_a_resume(store: Store, store_url: str) -> None:
     await killed_run(store_url, store, "r")
     await set_job(store, status="failed", set_aside="why", retry_count=5)
