@@ -49,9 +49,13 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """A key of the present step: the same when the step is run again, different for every other step."""
+        """A key of the present step: the same when the step is run again, different for every other step.
+
+        To a body that is written straight on, which runs again from its beginning for each answer, it is the same after it.
+        """
         actor = self._actor
-        return step_key(actor.run.run_id, actor.node_id, actor.firing, actor.commits, actor.reads)
+        commits = actor.commits if actor.resumption is None else actor.commits - actor.resumption.gone_through
+        return step_key(actor.run.run_id, actor.node_id, actor.firing, commits, actor.reads)
 
     @property
     def attempt(self) -> int:

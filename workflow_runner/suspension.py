@@ -78,6 +78,11 @@ class Resumption:
         return () if self._asked else tuple(self._answers[: self._given])
 
     @property
+    def gone_through(self) -> int:
+        """How many suspensions a body that is written straight on goes through again: to it they are one step."""
+        return 0 if self._asked else len(self._answers)
+
+    @property
     def unheard(self) -> str | None:
         """The question whose answer is dropped where the body asks another one now."""
         return None if self.is_heard else self._answers[self._given][0]

@@ -449,6 +449,35 @@ async def asks_twice(x: int, context: Context) -> str:
 
 
 @node
+async def pays_and_asks(x: int, context: Context) -> str:
+    BEGUN.append(context.idempotency_key)
+    answers = [await context.suspend(question) for question in ("first?", "second?")]
+    BEGUN.append(context.idempotency_key)
+    return " ".join(answers)
+
+
+@node
+async def steers(x: int, context: Context) -> str:
+    if not context.is_resuming:
+        BEGUN.append(context.idempotency_key)
+        await context.suspend("first?")
+    BEGUN.append(context.idempotency_key)
+    return str(context.answer)
+
+
+@pytest.mark.parametrize(("definition", "answers", "steps"), [(pays_and_asks, "AB", 1), (steers, "A", 2)])
+async def test_a_body_that_runs_again_for_its_answer_has_the_key_of_its_step(
+    store_url: str, definition: Any, answers: str, steps: int
+) -> None:
+    graph = one(definition, x=1)
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    for answer in answers:
+        await runner(store_url).resume("r", graph=graph, updates={"n": answer})
+    assert len(BEGUN) == (4 if definition is pays_and_asks else 2)
+    assert len(set(BEGUN)) == steps
+
+
+@node
 async def asks_after_items(items: Stream[int], context: Context) -> AsyncIterator[Any]:
     if context.is_resuming:
         yield context.answer
