@@ -82,6 +82,8 @@ class CheckpointPlugin:
         self._timer: asyncio.Task[None] | None = None
         self._heartbeat: Heartbeat | None = None
         self._before: JobEnd | None = None
+        self._back: Snapshot | None = None
+        """An older cut, until a save makes it the run's newest: who is refused before that has moved nothing."""
         self._ended = False
         self._is_free = False
         self._control: RunControl | None = None
@@ -167,7 +169,7 @@ class CheckpointPlugin:
 
     @hookimpl
     async def restore_checkpoint(self, run: RunInfo, checkpoint_id: CheckpointChoice) -> Snapshot | None:
-        """Read the cut to go on from; one that is older than the newest becomes the newest.
+        """Read the cut to go on from; one that is older than the newest becomes the newest with the first save.
 
         Raises:
             StoreError: the cut is damaged or not there, or the run was saved by hand.
@@ -183,23 +185,21 @@ class CheckpointPlugin:
                 f"run {run.run_id!r} was saved by a CheckpointManager, not by a runner: no items on its edges are stored. "
                 "Go on with it by CheckpointManager.restore_checkpoint."
             )
-        if snapshot is not None and checkpoint_id is not None and await store.rewind(history, snapshot) is not None:
-            # The run stands elsewhere now, also where what follows is refused; one that waits there, too, may be woken.
-            waits = any(node.suspension is not None for node in snapshot.nodes)
-            if not waits or self._before is None or self._before.status != "suspended":
-                self._before = None
+        if checkpoint_id is not None:
+            self._back = snapshot
         return snapshot
 
     @hookimpl
     async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         """Write a cut. With `best_effort` one that cannot be written waits for the next, which then holds it, too."""
         store, history = self._opened()
-        if reason != "answer":  # that one is saved before anything goes on
+        if reason not in ("answer", "back"):  # these are saved before anything goes on
             self._before = None
         try:
-            ref = await store.save(history, snapshot, reason)
+            save = store.save if self._back is None else self._go_back
+            ref = await save(history, snapshot, reason)
         except StoreError as error:
-            if not self._policy.best_effort:
+            if not self._policy.best_effort or self._back is not None:
                 raise
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
@@ -211,6 +211,17 @@ class CheckpointPlugin:
                 await self._prune(store, self._policy.retention, run.run_id)
             except StoreError as error:  # what was saved is saved, and what is kept too long can be deleted later
                 logger.warning("run %s: what is not kept is left for `workflow prune`: %s", run.run_id, error)
+        return ref
+
+    async def _go_back(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        """Make the older cut the run's newest, with what was done to it since, an answer for example."""
+        store, _ = self._opened()
+        assert self._back is not None
+        nodes = {node.node_id: node for cut in (self._back, snapshot) for node in cut.nodes}
+        ref = await store.rewind(history, replace(self._back, nodes=tuple(nodes.values())))
+        if ref is None or snapshot.status != "running":
+            ref = await store.save(history, snapshot, reason)
+        self._back = None
         return ref
 
     async def _prune(self, store: Store, rules: Retention, run_id: str) -> None:
@@ -262,7 +273,8 @@ class CheckpointPlugin:
             if self._degraded is not None:
                 await self._end_degraded(store, run, outcome)
             else:
-                end = self._before if self._before is not None and _is_refused(outcome) else _ending(outcome)
+                stays = self._before is not None and (self._back is not None or _is_refused(outcome))
+                end = self._before if stays else _ending(outcome)
                 await self._let_go(store, history, None if self._ended else end)
                 is_sound = not (isinstance(outcome, Failed) and isinstance(outcome.error, StoreError))
         finally:

@@ -81,7 +81,8 @@ class CheckpointHooks:
 
         When: after `before_run` of a resumed run, before the first actor. It is cancelled as `before_run`.
         Receives: the run; the checkpoint's number, `None` for the newest, `"latest-intact"` for the newest that is not
-            damaged. What is older than the newest becomes the newest, and those that came later stay.
+            damaged. What is older than the newest becomes the newest with the next save, which is asked for before anything
+            goes on, and those that came later stay.
         Returns: the cut with every node that had moved; `None` when the run has no checkpoint yet and starts from
             its stored inputs.
         Raises: `StoreError` when the cut is damaged, never another cut.

@@ -251,9 +251,10 @@ class Run:
         self._begun = True
         if self.saver is not None:
             self.saver.start()
-            if self._answered:
+            went_back = snapshot is not None and self.checkpoint is not None
+            if self._answered or went_back:
                 try:
-                    await self.saver.request("answer")  # whoever brought it need not bring it again
+                    await self.saver.request("answer" if self._answered else "back")  # whoever asked need not ask again
                 except asyncio.CancelledError:
                     self.stop("cancel")
         try:
