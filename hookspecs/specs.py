@@ -37,7 +37,8 @@ class RunLifeHooks:
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
         """A run has ended.
 
-        When: exactly once for every `before_run` that returned, shielded from cancellation; no node runs any more.
+        When: exactly once for every `before_run` that returned, shielded from the cancellation of the caller; no node runs any
+            more.
         Receives: the run; how it ended.
         Returns: nothing.
         Raises: nothing on purpose.

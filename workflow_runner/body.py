@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
-from hookspecs import Completed, Failed, NodeInfo, Outcome, Suspended, Suspension, text_of
+from hookspecs import Completed, Failed, NodeInfo, Outcome, StoreError, Suspended, Suspension, text_of
 from workflow_runner.actor import Actor, Interrupted
 from workflow_runner.closing import close_body
 from workflow_runner.context import Context
@@ -166,8 +166,13 @@ class BodyActor(Actor):
     async def _save_beginning(self) -> None:
         """Make it durable that the step began: only so a resume can know that nobody knows how it ended."""
         if self.run.saver is not None:
-            await self.run.saver.request("not replayable")
+            saved = await self.run.saver.request("not replayable")
             self.check_alive()
+            if saved is None:
+                raise StoreError(
+                    f"node {self.node_id!r} is not replayable, and could not be started: that it begins is not saved. "
+                    "Resume the run when the store can be written."
+                )
 
     async def _call(self) -> tuple[Any, bool]:
         """Emit what the body returns; it, and whether the actor must settle."""

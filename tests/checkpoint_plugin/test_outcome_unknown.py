@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hookspecs import StoreError
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
 from tests.checkpoint_plugin.test_policy import look_at
 from workflow_runner import (
@@ -103,6 +104,22 @@ async def test_the_beginning_is_durable_before_the_body_starts(store_url: str, o
     assert "--replay it" in str(unknown.value) and "--set it=JSON" in str(unknown.value)
     assert CALLS == []
     assert await status(store_url) == "failed"
+
+
+async def test_a_body_whose_beginning_cannot_be_saved_is_not_started(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the run may go on without its store: nobody could tell later whether it had acted."""
+
+    async def refuse(*given: object) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("checkpoint_plugin.store.Store.save", refuse)
+        with pytest.raises(NodeFailed, match="node 'it' is not replayable, and could not be started") as failed:
+            await runner(store_url).run(graph(), enable={"checkpoint": {"best_effort": True}}, run_id="r")
+    assert isinstance(failed.value.__cause__, StoreError)
+    assert CALLS == ["after"]
+    assert (await runner(store_url).resume("r", graph=graph())).outputs == {"out": [11]}
+    assert [call[0] for call in CALLS if isinstance(call, tuple)] == ["charge"]
 
 
 async def test_replay_runs_it_again_with_the_same_key(store_url: str) -> None:
