@@ -305,7 +305,7 @@ async def test_recover_refuses_a_damaged_run_and_goes_on_with_the_others(tmp_pat
     graph = json.loads((tmp_path / "flow.json").read_text())
     await WorkflowRunner(nodes=folder.nodes).run(graph, enable={"checkpoint": {"url": url}}, run_id="other")
     with closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None)) as database:
-        database.execute("UPDATE job SET status = 'running', heartbeat_at = '2027-01-01 00:00:00.000000'")
+        database.execute("UPDATE job SET status = 'running', heartbeat_at = '2026-01-01 00:00:00.000000'")
         database.execute("UPDATE job SET updated_at = '2026-01-01 00:00:00.000000'")
         database.execute("UPDATE lease SET owner = 'gone', expires_at = '2026-01-01 00:00:00.000000'")
     damage_time(tmp_path / "c.db", LEASE, "expires_at", "r")
@@ -315,7 +315,7 @@ async def test_recover_refuses_a_damaged_run_and_goes_on_with_the_others(tmp_pat
         executed.append(run_id)
 
     service = RecoveryService(url=url, execute=execute)
-    outcomes = {outcome.run_id: outcome async for outcome in service.recover(timedelta(days=-365))}
+    outcomes = {outcome.run_id: outcome async for outcome in service.recover(timedelta(days=1))}
     assert executed == ["other"]
     assert set(outcomes) == {"r", "other"}
     assert outcomes["r"].status == "refused"
