@@ -480,6 +480,30 @@ async def test_a_save_that_is_cancelled_ends_the_run_and_is_the_last() -> None:
     assert not other_tasks()
 
 
+async def test_a_run_whose_save_is_cancelled_with_it_was_stopped() -> None:
+    """As at the end of an event loop, which cancels all tasks."""
+
+    class Waits(Saving):
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+            reached.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    reached = asyncio.Event()
+    waits = Waits()
+    graph = Graph()
+    graph.add(double, x=1)
+    caller = asyncio.ensure_future(hosted(waits).run(graph))
+    await reached.wait()
+    for task in other_tasks():
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert waits.heard[-1] == ("after_run", Cancelled("cancel"))
+    assert not other_tasks()
+
+
 async def test_stop_says_whether_the_run_can_be_resumed() -> None:
     for runner, text in ((WorkflowRunner(), "Nothing was stored"), (hosted(Saving()), "workflow resume")):
         graph = Graph()
