@@ -11,7 +11,10 @@ __all__ = ["is_light", "is_light_start"]
 
 LIGHT_NODES: Final = 16
 LIGHT_ITEMS: Final = 32
-LIGHT_BYTES: Final = 16_384
+LIGHT_BYTES: Final = 32_768
+"""Of all values together: a thousand small ones in one are large."""
+HEAVY: Final = 1 << 40
+"""What a quick look does not see through counts for."""
 
 
 def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int]) -> bool:
@@ -21,7 +24,7 @@ def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int]) -> b
         nodes: of a cut.
         saved_items: how many items of each output node are stored.
     """
-    return len(nodes) <= LIGHT_NODES and all(_is_light_node(node, saved_items.get(node.node_id, 0)) for node in nodes)
+    return len(nodes) <= LIGHT_NODES and sum([_weigh(node, saved_items.get(node.node_id, 0)) for node in nodes]) <= LIGHT_BYTES
 
 
 def is_light_start(run: RunInfo) -> bool:
@@ -33,13 +36,12 @@ def is_light_start(run: RunInfo) -> bool:
     nodes, edges = run.graph.get("nodes", ()), run.graph.get("edges", ())
     if len(nodes) > LIGHT_NODES or len(edges) > LIGHT_ITEMS:
         return False
-    values = (*run.inputs.values(), *(node["data"] for node in nodes))
-    return all(map(_is_light_value, values)) and sum(map(_size, values)) <= LIGHT_BYTES
+    return sum(map(_bytes, (*run.inputs.values(), *(node["data"] for node in nodes)))) <= LIGHT_BYTES
 
 
-def _is_light_node(node: NodeSnapshot, saved: int) -> bool:
+def _weigh(node: NodeSnapshot, saved: int) -> int:
     if len(node.taken) + len(node.collected) - saved > LIGHT_ITEMS:
-        return False
+        return HEAVY
     values: list[Any] = [node.state, *node.collected[saved:]]
     if node.arguments:
         values += node.arguments.values()
@@ -51,28 +53,22 @@ def _is_light_node(node: NodeSnapshot, saved: int) -> bool:
         values += (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
     for edge in node.inbox:
         if len(edge.items) > LIGHT_ITEMS:
-            return False
+            return HEAVY
         values += edge.items
-    return all(map(_is_light_value, values))
+    return sum(map(_bytes, values))
 
 
-def _is_light_value(value: Any, depth: int = 2) -> bool:
-    """Whether a value is small, as far as a quick look tells; what is not plain is not light."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float):
-        return True
-    if kind in (str, bytes):
-        return len(value) <= LIGHT_BYTES
-    if not depth or kind not in (dict, list, tuple) or len(value) > LIGHT_ITEMS:
-        return False
-    return all(_is_light_value(item, depth - 1) for item in (value.values() if kind is dict else value))
-
-
-def _size(value: Any) -> int:
-    """About how many bytes a light value has: a thousand small ones in one are large."""
+def _bytes(value: Any, depth: int = 2) -> int:
+    """About how many bytes a value has, as far as a quick look tells; what is not plain is heavy."""
     kind = type(value)
     if kind in (str, bytes):
         return len(value)
+    if value is None or kind in (bool, float):
+        return 1
+    if kind is int:
+        return 1 + (int(value).bit_length() >> 3)
+    if not depth or kind not in (dict, list, tuple) or len(value) > LIGHT_ITEMS:
+        return HEAVY
     if kind is dict:
-        return sum(map(_size, value)) + sum(map(_size, value.values()))
-    return sum(map(_size, value)) if kind in (list, tuple) else 1
+        return sum([_bytes(key, 0) + _bytes(item, depth - 1) for key, item in value.items()])
+    return sum([_bytes(item, depth - 1) for item in value])

@@ -344,10 +344,10 @@ async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(s
     ("inputs", "nodes", "aside"),
     [
         ("x", 2, False),
-        ("x" * 20_000, 2, True),
+        ("x" * 40_000, 2, True),
         ("x", 30, True),
         ([["x" * 16_000] * 32] * 32, 2, True),
-        ({"x" * 20_000: 1}, 2, True),
+        ({"x" * 40_000: 1}, 2, True),
     ],
 )
 async def test_what_a_run_is_started_with_is_encoded_off_the_loop_where_it_is_large(

@@ -637,7 +637,13 @@ async def test_a_cancelled_save_that_failed_tells_both(store: Store) -> None:
     assert history == RunHistory("r", 1, 1)
 
 
-async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "large", [["x" * 100_000], [["y" * 10_000] * 30] * 5, [{"z" * 5_000: number} for number in range(10)], [1 << 1_000_000]]
+)
+async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(
+    store: Store, monkeypatch: pytest.MonkeyPatch, large: list[Any]
+) -> None:
+    """Also those that are large together only."""
     await store.insert_job("r", definition())
     written: list[int] = []
     seen: list[tuple[int, int]] = []
@@ -655,7 +661,6 @@ async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(store
 
     monkeypatch.setattr(Codec, "encode", watched)
     monkeypatch.setattr(CutWriter, name, record)
-    large = ["x" * 100_000]
     await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=large)), "1")
     assert written
     assert seen
