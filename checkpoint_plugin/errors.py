@@ -105,9 +105,6 @@ class SchemaOutdated(StoreUnreadable):
 class SchemaChanged(StoreUnreadable):
     """Raised when another program has changed the tables of an open store; nothing was written, and who tries again is told."""
 
-    def __init__(self) -> None:
-        super().__init__("another program has just changed the tables of the store; nothing was written. Do it again.")
-
 
 class SchemaInUse(StoreUnreadable):
     """Raised when older tables would be upgraded by the way while an older program executes a run in them; they were not touched.

@@ -152,7 +152,7 @@ def make_run(connection: Connection, rows: FirstRows) -> Made:
     """
     made = write_step(connection, rows)
     if not made.is_current:
-        raise SchemaChanged
+        raise SchemaChanged("another program has just changed the tables of the store; nothing was written. Do it again.")
     return made
 
 

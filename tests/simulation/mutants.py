@@ -320,8 +320,8 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit(
                 "run",
-                'await self.saver.request("answer")',
-                'self.saver.request("answer")',
+                'await self.saver.request("answer" if',
+                'self.saver.request("answer" if',
             ),
         ),
     ),
