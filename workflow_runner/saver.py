@@ -138,9 +138,9 @@ class Saver:
         Raises:
             HookError, Refusal: as the save of the last cut raised.
         """
-        task, self._task = self._task, None
-        assert task is not None
-        await self._run.until(task)
+        assert self._task is not None
+        await self._run.until(self._task)  # it stays known until then: a hook of the last save may ask for another
+        self._task = None
 
     def _snapshot(self, status: RunStatus, error: str | None = None, node_id: str | None = None) -> Snapshot:
         run = self._run

@@ -1149,3 +1149,42 @@ async def test_an_end_that_is_none_is_refused() -> None:
     graph.add(upto, n=1)
     with pytest.raises(HookError, match=r"no run ends at 'sginal'\. Choose from cancel, end, error, signal, suspend"):
         await WorkflowRunner(plugins=PluginHost().register(Mistaken(), name="p")).run(graph)
+@pytest.mark.parametrize("hook", ["save_checkpoint", "checkpoint_saved"])
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+async def test_the_last_save_may_ask_for_another_but_not_wait_for_it(hook: str, waits: bool, fails: bool) -> None:
+    @node
+    async def ends(n: int) -> int:
+        if fails:
+            raise OSError("away")
+        return n
+
+    class Saves(AskingAgain):
+        @hookimpl
+        async def before_run(self, control: RunControl) -> None:
+            self.control = control
+            control.save_at("error")
+
+        async def ask(self, hook: str) -> None:
+            await asyncio.sleep(0.01)  # the run waits for its last save by now
+            await super().ask(hook)
+
+    plugin = Saves(hook, waits)
+    graph = Graph()
+    graph.add(ends, n=1)
+    running = asyncio.ensure_future(WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph))
+    await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+    assert running.done(), "the run waits for itself"
+    if fails:
+        with pytest.raises(NodeFailed):
+            await running
+    elif waits:
+        with pytest.raises(HookError, match=rf"'p' failed in hook '{hook}': .*one checkpoint is taken after the other"):
+            await running
+    else:
+        await running
+    if not waits:
+        assert plugin.waiting is not None
+        assert await plugin.waiting is not None
+
+
