@@ -125,11 +125,11 @@ class Saver:
         if self._closed:
             return
         self._closed = True
-        if status is not None:
+        if self._task is None:  # the run ends before it has begun, and nobody serves what was asked for, or is from now on
+            self._refuse(self._requests)
+        elif status is not None:
             self._ends = True
             self._last = (self._snapshot(status, error, node_id), reason)
-        if self._task is None:  # the run ends before it has begun, and nobody serves what was asked for
-            self._refuse(self._requests)
         self._wanted.set()
 
     async def finish(self) -> None:

@@ -1065,6 +1065,44 @@ async def test_nobody_waits_for_a_checkpoint_of_a_run_that_ends_before_it_has_be
     assert plugin.waiting.cancelled()
 
 
+class AskingWhenStopped(Saving):
+    """Asks for a checkpoint in a task of its own, when the run was stopped and is not begun."""
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        control.save_at("signal")
+        self.stopped = asyncio.Event()
+        self.waiting = asyncio.create_task(self.wait(control))
+
+    async def wait(self, control: RunControl) -> CheckpointRef | None:
+        await self.stopped.wait()
+        return await control.request("late")
+
+    @hookimpl
+    async def after_run(self, outcome: Outcome) -> None:
+        self.stopped.set()
+        await asyncio.wait({self.waiting})
+
+
+async def test_nobody_waits_for_a_checkpoint_that_is_asked_for_when_the_run_was_stopped_before_it_began() -> None:
+    class Stopping:
+        @hookimpl(trylast=True)
+        async def before_run(self) -> None:
+            runner.stop("signal")
+            await asyncio.sleep(0.01)
+
+    plugin = AskingWhenStopped()
+    graph = Graph()
+    graph.add(upto, n=1)
+    runner = WorkflowRunner(plugins=PluginHost().register(plugin, name="p").register(Stopping(), name="stopping"))
+    running = asyncio.ensure_future(runner.run(graph))
+    await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+    assert running.done(), "somebody waits for a checkpoint"
+    with pytest.raises(RunStopped):
+        await running
+    assert plugin.waiting.cancelled()
+
+
 async def test_who_refuses_a_run_leaves_nobody_waiting_for_its_checkpoints() -> None:
     class Refusing(AskingEarly):
         @hookimpl
@@ -1138,17 +1176,6 @@ async def test_a_save_may_ask_for_the_next_but_not_wait_for_it(hook: str, waits:
         assert await plugin.waiting is not None
 
 
-class Mistaken(Saving):
-    @hookimpl
-    async def before_run(self, control: RunControl) -> None:
-        control.save_at("error", "sginal")
-
-
-async def test_an_end_that_is_none_is_refused() -> None:
-    graph = Graph()
-    graph.add(upto, n=1)
-    with pytest.raises(HookError, match=r"no run ends at 'sginal'\. Choose from cancel, end, error, signal, suspend"):
-        await WorkflowRunner(plugins=PluginHost().register(Mistaken(), name="p")).run(graph)
 @pytest.mark.parametrize("hook", ["save_checkpoint", "checkpoint_saved"])
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("fails", [True, False])
@@ -1188,3 +1215,14 @@ async def test_the_last_save_may_ask_for_another_but_not_wait_for_it(hook: str, 
         assert await plugin.waiting is not None
 
 
+class Mistaken(Saving):
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        control.save_at("error", "sginal")
+
+
+async def test_an_end_that_is_none_is_refused() -> None:
+    graph = Graph()
+    graph.add(upto, n=1)
+    with pytest.raises(HookError, match=r"no run ends at 'sginal'\. Choose from cancel, end, error, signal, suspend"):
+        await WorkflowRunner(plugins=PluginHost().register(Mistaken(), name="p")).run(graph)
