@@ -220,7 +220,7 @@ class Run:
 
         A plugin that is still opening the run has as long as a body, and is cancelled then.
         """
-        if self._opening and not self.stopping:
+        if self._opening and self._limit is None:  # a plugin may have failed it before
             self._limit = self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
         moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)

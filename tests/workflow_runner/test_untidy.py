@@ -1103,6 +1103,32 @@ async def test_nobody_waits_for_a_checkpoint_that_is_asked_for_when_the_run_was_
     assert plugin.waiting.cancelled()
 
 
+async def test_a_run_that_was_failed_while_a_plugin_opens_it_can_be_stopped() -> None:
+    class Failing:
+        @hookimpl
+        async def before_run(self, run: RunInfo, control: RunControl) -> None:
+            control.fail(RunExists(run.run_id))
+
+    class Hanging:
+        @hookimpl(trylast=True)
+        async def before_run(self) -> None:
+            hangs.set()
+            await asyncio.Event().wait()
+
+    hangs = asyncio.Event()
+    graph = Graph()
+    graph.add(upto, n=1)
+    host = PluginHost().register(Failing(), name="failing").register(Hanging(), name="hanging")
+    runner = WorkflowRunner(plugins=host, grace_seconds=0.05)
+    running = asyncio.ensure_future(runner.run(graph))
+    await hangs.wait()
+    runner.stop("signal")
+    await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+    assert running.done(), "it waits for the plugin for ever"
+    with pytest.raises(RunExists):
+        await running
+
+
 async def test_who_refuses_a_run_leaves_nobody_waiting_for_its_checkpoints() -> None:
     class Refusing(AskingEarly):
         @hookimpl
