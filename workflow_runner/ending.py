@@ -39,9 +39,10 @@ class Ending:
 
     def add(self, error: BaseException) -> None:
         """Something went wrong; it counts where nothing had before, and else is told with what had."""
+        because = error.__cause__ or error
         if self.error is None:
             self.error = error
-        elif error is not self.error and not isinstance(error.__cause__, CancelledError):  # it waited for what the end cancels
+        elif error is not self.error and not isinstance(because, CancelledError):  # it waited for what the end cancels
             self.error.add_note(f"and then {type(error).__name__}: {text_of(error)}")
 
     def call_failed(self, failure: NodeFailed) -> None:

@@ -179,7 +179,7 @@ class Run:
         if self.hooks.after_run is not None:
             try:
                 await self.hooks.after_run(self.info, outcome)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:  # the latter where its own task was cancelled before
                 self.ending.add(error)
                 outcome = self.ending.outcome(self.outputs())
         if self.listeners:

@@ -27,12 +27,14 @@ from hookspecs import (
 )
 from workflow_runner import (
     Context,
+    Event,
     Graph,
     GraphChanged,
     InputChanged,
     InputInvalid,
     NodeFailed,
     ReplayDiverged,
+    RunEnded,
     RunStopped,
     SourceChanged,
     StoreUnknown,
@@ -562,6 +564,36 @@ async def test_a_plugin_that_never_opens_the_run_is_given_up(hook: str, heard: i
             await resume
     assert memory.was_cancelled
     assert memory.outcomes == [Cancelled("cancel" if cancels else "signal")] * heard
+
+
+async def test_a_hook_that_waited_for_what_a_run_that_is_given_up_cancels_hides_no_end() -> None:
+    class Asks(Hanging):
+        @hookimpl
+        async def before_run(self, run: RunInfo, control: RunControl) -> None:
+            self.info = run
+            self.control = control
+
+        @hookimpl
+        async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+            self.outcomes.append(outcome)
+            await self.control.request("late")
+
+    graph = Graph()
+    graph.output("out", graph.add(once, x=1))
+    memory = Asks("restore_checkpoint")
+    events: list[Event] = []
+    runner = hosted(memory, grace_seconds=0.05, on_event=events.append)
+    await runner.run(graph, run_id="r")
+    memory.status = "running"
+    events.clear()
+    resume = asyncio.ensure_future(runner.resume("r", graph=graph))
+    await memory.hangs.wait()
+    runner.stop("signal")
+    async with asyncio.timeout(20):
+        with pytest.raises(RunStopped) as raised:
+            await resume
+    assert not getattr(raised.value, "__notes__", ())
+    assert [type(event) for event in events] == [RunEnded]
 
 
 def raises(*_: Any) -> Any:
