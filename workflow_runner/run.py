@@ -439,7 +439,8 @@ class Run:
         """A cut could not be saved: the run ends, and nothing is saved any more."""
         if isinstance(error, asyncio.CancelledError) and self._task is not None and self._task.cancelling():
             self.stop("cancel")  # its event loop ends and cancels all there is
-            error = self.ending.error or RunStopped(self.run_id, "cancel", durable=True)
+            stopped = self.ending.error or RunStopped(self.run_id, "cancel", durable=True)
+            error = stopped if isinstance(stopped, RunStopped) else error
         self.ending.save_failed(error)
         self._stop(error, "error", "failed")
 

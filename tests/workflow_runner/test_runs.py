@@ -504,6 +504,29 @@ async def test_a_run_whose_save_is_cancelled_with_it_was_stopped() -> None:
     assert not other_tasks()
 
 
+async def test_a_failed_run_whose_last_save_is_cancelled_with_it_says_so() -> None:
+    class Waits(Saving):
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+            reached.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    reached = asyncio.Event()
+    ended: list[Event] = []
+    graph = Graph()
+    graph.add(boom, x=1)
+    caller = asyncio.ensure_future(hosted(Waits(), on_event=ended.append).run(graph))
+    await reached.wait()
+    for task in other_tasks():
+        if task is not caller:
+            task.cancel()
+    with pytest.raises(NodeFailed) as raised:
+        await caller
+    (note,) = raised.value.__notes__
+    assert note.startswith("and the last cut could not be saved: CancelledError")
+
+
 async def test_stop_says_whether_the_run_can_be_resumed() -> None:
     for runner, text in ((WorkflowRunner(), "Nothing was stored"), (hosted(Saving()), "workflow resume")):
         graph = Graph()
