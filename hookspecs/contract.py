@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from hookspecs.errors import PluginInvalid
 from hookspecs.markers import PROJECT
@@ -56,7 +56,7 @@ def check_plugin(plugin: object, name: str) -> None:
         PluginInvalid: naming plugin, hook and signature, and how to mend it.
     """
     kind, own = type(plugin), _holds_hooks(plugin)
-    hooks = tuple(getattr(kind, hook, None) for hook in HOOK_ARGUMENTS)
+    hooks = tuple(_known(getattr(kind, hook, None)) for hook in HOOK_ARGUMENTS)
     if own or _SOUND.get(kind) != hooks:  # a factory makes one a run: one like it was nearly always looked at
         _check(plugin, name)
         if not own:
@@ -101,6 +101,12 @@ def _check(plugin: object, name: str) -> None:
             f"plugin {name!r} implements {has!r} but not {lacks!r}: what one plugin saves, only itself can restore. "
             f"Implement {lacks!r} too.",
         )
+
+
+def _known(hook: object) -> object:
+    """What is remembered of a hook of a class; not the function itself, which may hold its class and keep it for ever."""
+    written = getattr(hook, "__func__", hook)
+    return ref(written) if inspect.isfunction(written) else written
 
 
 def _holds_hooks(plugin: object) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import types
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -255,6 +257,27 @@ def test_fewer_arguments_static_methods_and_modules_are_fine() -> None:
 
     module.before_node = before_node  # type: ignore[attr-defined]
     check_plugin(module, "module")
+
+
+def test_a_class_that_was_looked_at_is_not_kept() -> None:
+    """A factory may make one for each run, and functions hold the class that they name."""
+
+    def made() -> weakref.ref[type]:
+        class Plugin:
+            @hookimpl
+            async def after_run(self) -> None:
+                assert isinstance(self, Plugin)
+
+            @classmethod
+            @hookimpl
+            async def before_run(cls) -> None: ...
+
+        check_plugin(Plugin(), "mine")
+        return weakref.ref(Plugin)
+
+    found = made()
+    gc.collect()
+    assert found() is None
 
 
 def test_properties_of_a_plugin_are_not_run() -> None:
