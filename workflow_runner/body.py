@@ -281,9 +281,10 @@ class BodyActor(Actor):
                 return  # else it tried to emit or commit while it was cleaning up
             if not isinstance(second, Exception):
                 raise
-            error.add_note(
-                f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {text_of(second)}"
-            )
+            note = f"while node {self.node_id!r} cleaned up after this, it raised {type(second).__name__}: {text_of(second)}"
+            error.add_note(note)
+            if self.status == "suspended":  # the error by which it ended is told to nobody
+                logger.warning("run %s: node %s is suspended; %s", self.run.run_id, self.node_id, note)
         finally:
             self.cleans_up = False
 

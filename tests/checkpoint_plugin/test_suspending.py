@@ -270,7 +270,9 @@ async def test_a_streaming_node_suspends_and_its_inbox_waits(store_url: str) -> 
 
 
 @pytest.mark.parametrize("untidy", [False, True])
-async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str, untidy: bool) -> None:
+async def test_a_task_of_a_body_that_waits_for_room_suspends_it(
+    store_url: str, untidy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     @node
     async def asks_meanwhile(context: Context) -> AsyncIterator[int]:
         async def asks() -> None:
@@ -301,6 +303,8 @@ async def test_a_task_of_a_body_that_waits_for_room_suspends_it(store_url: str, 
     graph.output("out", graph.add(slowly, x=graph.add(asks_meanwhile, "n")))
     first = await runner(store_url, edge_capacity=1).run(graph, enable=ON, run_id="r")
     assert first.status == "suspended"
+    told = [record.getMessage() for record in caplog.records if "cleaned up" in record.getMessage()]
+    assert len(told) == untidy, "what else it raised is told by nobody else"
     done = await runner(store_url, edge_capacity=1).resume("r", graph=graph, updates={"n": 98})
     assert done.outputs["out"] == [*first.outputs["out"], 98, 99]
 
