@@ -115,7 +115,8 @@ class Suspension:
         wake_at: from when on it need not wait any more, aware.
         answered: an answer is there, and the node has not gone on since.
         answer: what it is.
-        earlier: reasons and answers of suspensions of the same step before this one, of a body that needs them again.
+        earlier: reasons and answers of suspensions of the same step before this one, of a body that needs them again; a reason of
+            `None` stands for one whose answer was dropped.
     """
 
     reason: str
@@ -125,7 +126,7 @@ class Suspension:
     wake_at: datetime | None = None
     answered: bool = False
     answer: Any = None
-    earlier: tuple[tuple[str, Any], ...] = ()
+    earlier: tuple[tuple[str | None, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

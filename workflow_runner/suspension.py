@@ -63,7 +63,9 @@ class Resumption:
 
     def __init__(self, suspension: Suspension) -> None:
         self.suspension = suspension
-        self._answers = [*suspension.earlier, (suspension.reason, suspension.answer)]
+        self._answers = [(reason, answer) for reason, answer in suspension.earlier if reason is not None]
+        self._dropped = len(suspension.earlier) - len(self._answers)
+        self._answers.append((suspension.reason, suspension.answer))
         self._given = 0
         self._asked = False
 
@@ -73,14 +75,18 @@ class Resumption:
         return self._asked or self._given == len(self._answers)
 
     @property
-    def earlier(self) -> tuple[tuple[str, Any], ...]:
-        """The answers that a body which is written straight on was given, which its next suspension takes along."""
-        return () if self._asked else tuple(self._answers[: self._given])
+    def earlier(self) -> tuple[tuple[str | None, Any], ...]:
+        """The answers that a body which is written straight on was given, which its next suspension takes along.
+
+        Those that it was not given are dropped then, but for their number: its step has been suspended as often.
+        """
+        dropped = self.gone_through - self._given
+        return () if self._asked else (*(((None, None),) * dropped), *self._answers[: self._given])
 
     @property
     def gone_through(self) -> int:
         """How many suspensions a body that is written straight on goes through again: to it they are one step."""
-        return 0 if self._asked else len(self._answers)
+        return 0 if self._asked else self._dropped + len(self._answers)
 
     @property
     def unheard(self) -> str | None:

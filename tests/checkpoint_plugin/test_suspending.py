@@ -461,6 +461,14 @@ async def pays_and_asks(x: int, context: Context) -> str:
 
 
 @node
+async def pays_and_asks_anew(x: int, context: Context) -> str:
+    BEGUN.append(context.idempotency_key)
+    first = await context.suspend("first?")
+    second = await context.suspend(f"second, asked for the {min(len(BEGUN), 4)}. time?")
+    return f"{first} {second}"
+
+
+@node
 async def steers(x: int, context: Context) -> str:
     if not context.is_resuming:
         BEGUN.append(context.idempotency_key)
@@ -469,7 +477,9 @@ async def steers(x: int, context: Context) -> str:
     return str(context.answer)
 
 
-@pytest.mark.parametrize(("definition", "answers", "steps"), [(pays_and_asks, "AB", 1), (steers, "A", 2)])
+@pytest.mark.parametrize(
+    ("definition", "answers", "steps"), [(pays_and_asks, "AB", 1), (pays_and_asks_anew, "ABCD", 1), (steers, "A", 2)]
+)
 async def test_a_body_that_runs_again_for_its_answer_has_the_key_of_its_step(
     store_url: str, definition: Any, answers: str, steps: int
 ) -> None:
@@ -477,7 +487,8 @@ async def test_a_body_that_runs_again_for_its_answer_has_the_key_of_its_step(
     await runner(store_url).run(graph, enable=ON, run_id="r")
     for answer in answers:
         await runner(store_url).resume("r", graph=graph, updates={"n": answer})
-    assert len(BEGUN) == (4 if definition is pays_and_asks else 2)
+    assert await status(store_url) == "completed"
+    assert len(BEGUN) == {pays_and_asks: 4, pays_and_asks_anew: 5, steers: 2}[definition]
     assert len(set(BEGUN)) == steps
 
 
