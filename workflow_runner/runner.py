@@ -278,8 +278,7 @@ class WorkflowRunner:
                 `checkpoint` is no such choice.
             SourceChanged: a node's source changed in the middle of a step.
             InputChanged: a node that had begun takes an input as a stream that was none, or the other way round.
-            NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed, but that the run stands
-                at `checkpoint` where that was given.
+            NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed.
             RunHeld: another worker holds the run.
             LeaseLost: another worker took it over meanwhile.
             Exception: else as `run`.
