@@ -140,6 +140,8 @@ class Run:
 
     def fail(self, error: WorkflowError) -> None:
         """Stop at once and save nothing more; see `RunControl`."""
+        if self._opening and asyncio.current_task() is self._task:  # a plugin refuses it: who is told of that is not cut short
+            self._opened()
         self._stop(error, "lost", "failed")
 
     def save_at(self, *moments: str) -> None:

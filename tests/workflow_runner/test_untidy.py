@@ -1107,11 +1107,12 @@ async def test_a_run_that_was_failed_while_a_plugin_opens_it_can_be_stopped() ->
     class Failing:
         @hookimpl
         async def before_run(self, run: RunInfo, control: RunControl) -> None:
-            control.fail(RunExists(run.run_id))
+            asyncio.get_running_loop().call_soon(control.fail, RunExists(run.run_id))
 
     class Hanging:
         @hookimpl(trylast=True)
         async def before_run(self) -> None:
+            await asyncio.sleep(0.01)
             hangs.set()
             await asyncio.Event().wait()
 
@@ -1127,6 +1128,37 @@ async def test_a_run_that_was_failed_while_a_plugin_opens_it_can_be_stopped() ->
     assert running.done(), "it waits for the plugin for ever"
     with pytest.raises(RunExists):
         await running
+
+
+@pytest.mark.parametrize("first", ["stopped", "refused"])
+async def test_who_is_told_that_a_run_is_refused_is_not_cut_short_where_it_is_stopped_too(first: str) -> None:
+    class Opening:
+        @hookimpl
+        async def before_run(self) -> None: ...
+
+        @hookimpl
+        async def after_run(self) -> None:
+            if first == "refused":
+                runner.stop("signal")
+            await asyncio.sleep(0.2)
+            told.append(True)
+
+    class Refusing:
+        @hookimpl(trylast=True)
+        async def before_run(self, run: RunInfo) -> None:
+            if first == "stopped":
+                runner.stop("signal")
+            await asyncio.sleep(0.01)
+            raise RunExists(run.run_id)
+
+    told: list[bool] = []
+    graph = Graph()
+    graph.add(upto, n=1)
+    host = PluginHost().register(Opening(), name="opening").register(Refusing(), name="refusing")
+    runner = WorkflowRunner(plugins=host, grace_seconds=0.05)
+    with pytest.raises(RunExists):
+        await runner.run(graph)
+    assert told
 
 
 async def test_who_refuses_a_run_leaves_nobody_waiting_for_its_checkpoints() -> None:
