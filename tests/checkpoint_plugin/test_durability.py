@@ -192,6 +192,24 @@ def asking(by: int) -> Graph:
     return graph
 
 
+async def test_a_run_has_gone_back_before_anything_goes_on(store_url: str) -> None:
+    """Killed right then, it goes on from there, and not from what was given up."""
+    newest: list[str] = []
+
+    @node
+    async def looks(context: Context) -> AsyncIterator[int]:
+        newest.extend(row.reason for row in (await stored(store_url, "checkpoints"))[-1:])
+        await context.checkpoint()
+        yield 1
+
+    graph = Graph()
+    graph.output("out", graph.add(looks))
+    plain = WorkflowRunner()
+    await plain.run(graph, enable={"checkpoint": {"url": store_url, "explicit": True}}, run_id="r")
+    await plain.resume("r", graph=graph, url=store_url, checkpoint=1)
+    assert newest == ["back to 1"]
+
+
 async def test_a_completed_run_that_is_refused_as_it_goes_back_stays_completed(store_url: str) -> None:
     plain = WorkflowRunner()
     enable = {"checkpoint": {"url": store_url, "explicit": True}}
