@@ -84,8 +84,6 @@ class CheckpointPlugin:
         self._before: JobEnd | None = None
         self._back: Snapshot | None = None
         """An older cut, until a save makes it the run's newest: who is refused before that has moved nothing."""
-        self._ended = False
-        self._is_free = False
         self._control: RunControl | None = None
         self._degraded: str | None = None
         self._prune_at = PRUNE_EVERY
@@ -204,8 +202,7 @@ class CheckpointPlugin:
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
         self._before = None
-        self._ended, self._is_free = snapshot.status != "running", snapshot.status == "completed"
-        if self._policy.retention is not None and (self._ended or ref.number >= self._prune_at):
+        if self._policy.retention is not None and (snapshot.status != "running" or ref.number >= self._prune_at):
             self._prune_at = ref.number + PRUNE_EVERY
             try:
                 await self._prune(store, self._policy.retention, run.run_id)
@@ -273,9 +270,8 @@ class CheckpointPlugin:
             if self._degraded is not None:
                 await self._end_degraded(store, run, outcome)
             else:
-                stays = self._before is not None and (self._back is not None or _is_refused(outcome))
-                end = self._before if stays else _ending(outcome)
-                await self._let_go(store, history, None if self._ended else end)
+                end = self._before if self._stays(history, outcome) else None
+                await self._let_go(store, history, None if _has_ended(history) else end or _ending(outcome))
                 is_sound = not (isinstance(outcome, Failed) and isinstance(outcome.error, StoreError))
         finally:
             if run.pool is not None and is_sound:
@@ -283,8 +279,14 @@ class CheckpointPlugin:
             else:
                 await store.close()
 
+    def _stays(self, history: RunHistory, outcome: Outcome) -> bool:
+        """Whether the run stands as it did before this attempt."""
+        if self._back is None:
+            return _is_refused(outcome)
+        return history.status is None and not history.unheard  # a save that was cancelled, or lost, may have moved it
+
     async def _let_go(self, store: Store, history: RunHistory, end: JobEnd | None) -> None:
-        if self._is_free:
+        if history.status == "completed":  # the save did
             return
         try:
             await store.end_attempt(history.run_id, history.epoch, end)
@@ -299,7 +301,7 @@ class CheckpointPlugin:
         _, history = self._opened()
         try:
             end = _ending(outcome)
-            if not self._ended and isinstance(outcome, Completed):
+            if not _has_ended(history) and isinstance(outcome, Completed):
                 end = replace(end, status="paused")  # its end is in no checkpoint: a resume repeats what was not saved
             await store.end_attempt(run.run_id, history.epoch, end, self._degraded)
         except StoreError as error:
@@ -331,6 +333,11 @@ def _ending(outcome: Outcome) -> JobEnd:
             return JobEnd("paused", None, now)
         case Suspended():
             return JobEnd("suspended", None, now)
+
+
+def _has_ended(history: RunHistory) -> bool:
+    """Whether the newest checkpoint tells how the run ended, also where nobody heard that it was written."""
+    return history.status not in (None, "running")
 
 
 def _is_refused(outcome: Outcome) -> bool:

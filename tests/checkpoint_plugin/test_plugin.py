@@ -23,15 +23,17 @@ from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
-from checkpoint_plugin.store import Store
+from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import (
     Cancelled,
+    CheckpointRef,
     LeaseLost,
     PluginHost,
     PluginOptionsInvalid,
     RunExists,
     RunHeld,
     RunInfo,
+    Snapshot,
     WorkflowError,
     loads_tagged,
 )
@@ -289,6 +291,52 @@ async def test_a_run_that_is_cancelled_while_it_begins_is_let_go(
         assert await status(store_url) == "paused"
     if begun or resumed:
         assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [2]}
+
+
+def ending_the_loop_after(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel all other tasks, as an event loop does that ends, once a checkpoint is durable and before anybody hears so."""
+    save, caller = Store.save, asyncio.current_task()
+
+    async def cancelled(self: Store, history: RunHistory, snapshot: Snapshot, why: str) -> CheckpointRef:
+        ref = await save(self, history, snapshot, why)
+        if why == reason:
+            for task in asyncio.all_tasks() - {caller}:
+                task.cancel()
+            await asyncio.sleep(0)
+        return ref
+
+    monkeypatch.setattr(Store, "save", cancelled)
+
+
+@pytest.mark.parametrize(("waits", "reason", "ended"), [(False, "end", "completed"), (True, "suspend", "suspended")])
+async def test_a_run_whose_event_loop_ends_when_its_end_is_durable_has_ended_so(
+    store_url: str, waits: bool, reason: str, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(waits_for_a_word) if waits else graph.add(double, x=1))
+    ending_the_loop_after(reason, monkeypatch)
+    begun = asyncio.ensure_future(runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r"))
+    with pytest.raises(asyncio.CancelledError):
+        await begun
+    assert await checkpoints(store_url) == [reason]
+    assert await status(store_url) == ended
+
+
+async def test_a_completed_run_whose_event_loop_ends_as_it_goes_back_is_paused_there(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(double, x=graph.add(count, n=2)))
+    enable = {"checkpoint": {"every_firing": True}}
+    assert (await runner(store_url).run(graph, enable=enable, run_id="r")).outputs == {"out": [0, 2]}
+    ending_the_loop_after("back to 1", monkeypatch)
+    begun = asyncio.ensure_future(runner(store_url).resume("r", graph=graph, checkpoint=1))
+    with pytest.raises(asyncio.CancelledError):
+        await begun
+    assert (await checkpoints(store_url))[-1] == "back to 1"
+    assert await status(store_url) == "paused"
+    monkeypatch.undo()
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [0, 2]}
 
 
 async def test_an_older_attempt_that_wakes_is_refused(store_url: str) -> None:
