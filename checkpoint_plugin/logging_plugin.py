@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,8 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
                 with suppress(StoreError):  # what is to be told is told
                     await self._log.stop()
             finally:
-                await super().after_run(run, Failed(error))
+                stopped = isinstance(error, asyncio.CancelledError)
+                await super().after_run(run, Cancelled("cancel") if stopped else Failed(error))
             raise
 
     @hookimpl

@@ -111,6 +111,20 @@ async def test_a_log_that_cannot_begin_leaves_nothing_open(store_url: str, monke
     assert (await JobRepository(store_url).get("r")).status == "failed"
 
 
+async def test_a_run_that_is_cancelled_while_its_log_begins_is_paused(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cancelled(*arguments: object, **more: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(EventLogger, "log", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": {"events": True}}, run_id="r")
+    job = await JobRepository(store_url).get("r")
+    assert (job.status, job.error) == ("paused", None)
+
+
 @pytest.mark.parametrize("best_effort", [False, True])
 async def test_a_log_that_is_lost_on_the_way(store_url: str, monkeypatch: pytest.MonkeyPatch, best_effort: bool) -> None:
     whole = EventLogger.log
