@@ -163,6 +163,8 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
     # By the database's clock: an attempt has written that of its host, which may be an hour behind.
     values = {"status": back, "worker_id": None, "heartbeat_at": None, "updated_at": now, "version": JOB.c.version + 1}
     connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "recovering", ours).values(**values))
+    # So is the sign of life of a run that is saved by hand; one that sleeps again would be found by the same pass for ever.
+    connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "suspended").values(heartbeat_at=now))
     if stopped:
         paused = (JOB.c.id == claim.run_id, JOB.c.status == "paused")
         left = {"status": "recovering", "worker_id": None, "finished_at": None, "version": JOB.c.version + 1}

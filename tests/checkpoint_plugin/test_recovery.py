@@ -909,6 +909,23 @@ async def test_a_run_that_is_refused_on_a_host_whose_clock_is_behind_is_resumed_
     assert [outcome.status for outcome in outcomes] == ["refused"]
 
 
+async def test_a_run_saved_by_hand_that_sleeps_again_on_a_host_whose_clock_is_behind_is_executed_once(store: Store) -> None:
+    await saved(store)
+    jobs, executed = JobRepository(store=store), []
+    asleep = RunNodeState(run_id="r", node_id="b", status="running")
+    asleep.mark_suspended("sleep", wake_at=LONG_AGO)
+    await jobs.save_node_state(asleep)
+    await jobs.change("r", lambda job: job.mark_suspended("b", "sleep"))
+
+    async def go_on(run_id: str) -> None:
+        executed.append(run_id)
+        await set_job(store, heartbeat_at=LONG_AGO, updated_at=LONG_AGO)
+
+    async with asyncio.timeout(30):
+        outcomes = await RecoveryService("w", store=store, execute=go_on).recover_all()
+    assert ([outcome.status for outcome in outcomes], executed) == (["suspended"], ["r"])
+
+
 async def test_a_run_that_was_set_aside_is_taken_back_by_a_resume(store: Store, store_url: str) -> None:
     await killed_run(store_url, store, "r")
     await set_job(store, status="failed", set_aside="why", retry_count=5)
