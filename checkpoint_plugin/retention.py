@@ -42,8 +42,8 @@ class Thinning:
     every: float
 
     def __post_init__(self) -> None:
-        read_duration(self.after)
-        if not read_duration(self.every):
+        _check_seconds(self.after)
+        if not _check_seconds(self.every):
             raise ValueError("every is a duration of more than 0 seconds.")
 
 
@@ -71,11 +71,11 @@ class Retention:
     drop_finished: float | None = None
 
     def __post_init__(self) -> None:
-        if self.keep_last is not None and self.keep_last < 1:
+        if self.keep_last is not None and (type(self.keep_last) is not int or self.keep_last < 1):
             raise ValueError(f"keep_last is a whole number of at least 1, not {self.keep_last!r}.")
         for seconds in (self.keep_for, self.drop_finished):
             if seconds is not None:
-                read_duration(seconds)
+                _check_seconds(seconds)
 
     @classmethod
     def from_options(cls, options: object, plugin: str = "checkpoint") -> Retention:
@@ -161,6 +161,12 @@ def read_duration(value: object) -> float:
     if seconds > LONGEST:
         raise ValueError(f"{value!r} is longer than {LONGEST // UNITS['d']:.0f}d, the longest duration. Give less.")
     return float(seconds)
+
+
+def _check_seconds(value: object) -> float:
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is no number of seconds. Give one, or let Retention.from_options read it.")
+    return read_duration(value)
 
 
 def _is_thinning(rule: object) -> bool:

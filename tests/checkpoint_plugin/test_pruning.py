@@ -117,10 +117,15 @@ def test_rules_that_make_no_sense_are_refused(options: Any) -> None:
         partial(Retention, drop_finished=float("nan")),
         partial(Thinning, 1.0, 0.0),
         partial(Thinning, -1.0, 1.0),
+        partial(Retention, keep_last=1.5),  # type: ignore[arg-type]
+        partial(Retention, keep_for="7d"),  # type: ignore[arg-type]
+        partial(Retention, drop_finished="30d"),  # type: ignore[arg-type]
+        partial(Thinning, "1d", 1.0),  # type: ignore[arg-type]
+        partial(Thinning, 1.0, "1h"),  # type: ignore[arg-type]
     ],
 )
 def test_rules_that_make_no_sense_are_refused_in_python_too(make: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"keep_last|duration"):
+    with pytest.raises(ValueError, match=r"keep_last|duration|no number of seconds"):
         make()
 
 
