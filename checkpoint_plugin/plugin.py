@@ -267,11 +267,11 @@ class CheckpointPlugin:
         try:
             await self._stop_timer()
             await self._heartbeat.stop()
+            end = (self._before if self._stays(history, outcome) else None) or _ending(outcome)
             if self._degraded is not None:
-                await self._end_degraded(store, run, outcome)
+                await self._end_degraded(store, history, outcome, end)
             else:
-                end = self._before if self._stays(history, outcome) else None
-                await self._let_go(store, history, None if _has_ended(history) else end or _ending(outcome))
+                await self._let_go(store, history, None if _has_ended(history) else end)
                 is_sound = not (isinstance(outcome, Failed) and isinstance(outcome.error, StoreError))
         finally:
             if run.pool is not None and is_sound:
@@ -297,13 +297,11 @@ class CheckpointPlugin:
                 "run %s: it is saved as it ended, but not let go; its lease runs out by itself: %s", history.run_id, error
             )
 
-    async def _end_degraded(self, store: Store, run: RunInfo, outcome: Outcome) -> None:
-        _, history = self._opened()
+    async def _end_degraded(self, store: Store, history: RunHistory, outcome: Outcome, end: JobEnd) -> None:
         try:
-            end = _ending(outcome)
             if not _has_ended(history) and isinstance(outcome, Completed):
                 end = replace(end, status="paused")  # its end is in no checkpoint: a resume repeats what was not saved
-            await store.end_attempt(run.run_id, history.epoch, end, self._degraded)
+            await store.end_attempt(history.run_id, history.epoch, end, self._degraded)
         except StoreError as error:
             self._degrade(f"its end could not be stored: {error}")
 

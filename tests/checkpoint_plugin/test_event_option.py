@@ -15,7 +15,7 @@ from checkpoint_plugin.plugin import checkpoint
 from checkpoint_plugin.policy import Policy
 from hookspecs import PluginOptionsInvalid
 from tests.checkpoint_plugin.test_plugin import Host
-from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
+from workflow_runner import Context, Graph, NodeFailed, NodeNotWaiting, WorkflowRunner, node
 
 FAIL: list[bool] = []
 
@@ -123,6 +123,34 @@ async def test_a_run_that_is_cancelled_while_its_log_begins_is_paused(store_url:
         await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable={"checkpoint": {"events": True}}, run_id="r")
     job = await JobRepository(store_url).get("r")
     assert (job.status, job.error) == ("paused", None)
+
+
+@node
+async def waits(context: Context) -> str:
+    return str(await context.suspend("a word"))
+
+
+@pytest.mark.parametrize("checkpoint", [None, 1])
+async def test_a_suspended_run_that_is_refused_stays_so_though_its_log_is_lost(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, checkpoint: int | None
+) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(waits, node_id="n"))
+    runner = WorkflowRunner(plugins=Host(store_url))
+    await runner.run(graph, enable={"checkpoint": {"events": True, "best_effort": True}}, run_id="r")
+    log = EventLogger.log
+
+    async def refuse(self: EventLogger, kind: str, *arguments: Any, **more: Any) -> None:
+        if kind != "resumed":
+            raise StoreUnreadable("no log")
+        await log(self, kind, *arguments, **more)
+
+    monkeypatch.setattr(EventLogger, "log", refuse)
+    with pytest.raises(NodeNotWaiting):
+        await runner.resume("r", graph=graph, checkpoint=checkpoint, updates={"out": 1})
+    job = await JobRepository(store_url).get("r")
+    assert (job.status, job.suspended_node_id, job.error) == ("suspended", "n", None)
+    assert job.degraded == "events could not be logged: no log"
 
 
 @pytest.mark.parametrize("best_effort", [False, True])
