@@ -146,9 +146,11 @@ class CheckpointPlugin:
                 assert made is not None
                 lease = made
         except asyncio.CancelledError:  # of the run's own task, as by an event loop that ends; it may be begun all the same
-            with suppress(StoreError):
-                await store.give_up(run.run_id, holder)
-            await store.close()
+            try:
+                with suppress(StoreError):
+                    await store.give_up(run.run_id, holder)
+            finally:
+                await store.close()
             raise
         except BaseException:
             await store.close()

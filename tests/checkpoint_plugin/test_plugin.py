@@ -293,6 +293,30 @@ async def test_a_run_that_is_cancelled_while_it_begins_is_let_go(
         assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": [2]}
 
 
+async def test_a_run_that_is_cancelled_again_while_it_is_let_go_leaves_nothing_open(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*arguments: Any, **more: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    closed, close = [], Store.close
+
+    async def closing(store: Store) -> None:
+        await close(store)
+        closed.append(store)
+
+    for name, instead in {"insert_job": cancelled, "give_up": cancelled, "close": closing}.items():
+        monkeypatch.setattr(Store, name, instead)
+    graph = Graph()
+    graph.output("out", graph.add(double, x=1))
+    with pytest.raises(asyncio.CancelledError):
+        await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    assert len(closed) == 1
+
+
 def ending_the_loop_after(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancel all other tasks, as an event loop does that ends, once a checkpoint is durable and before anybody hears so."""
     save, caller = Store.save, asyncio.current_task()
