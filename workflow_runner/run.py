@@ -256,7 +256,7 @@ class Run:
             went_back = snapshot is not None and self.checkpoint is not None
             if self._answered or went_back:
                 try:
-                    await self.saver.request("answer" if self._answered else "back")  # whoever asked need not ask again
+                    await self.saver.request_first("answer" if self._answered else "back")  # whoever asked need not ask again
                 except asyncio.CancelledError:
                     self.stop("cancel")
         try:

@@ -79,6 +79,12 @@ class Saver:
         self._wanted.set()
         return future
 
+    def request_first(self, reason: str) -> asyncio.Future[CheckpointRef | None]:
+        """As `request`, for the cut before anything goes on: it has this reason whatever was asked for before."""
+        future = self.request(reason)
+        self._reason = reason
+        return future
+
     def follow(self, reason: str, max_steps: int, max_bytes: int) -> None:
         """Save what `step` tells as soon as the save before is over; see `RunControl.follow_outputs`."""
         self._bound = reason, max_steps, max_bytes

@@ -587,6 +587,29 @@ async def test_a_suspended_run_that_is_refused_as_it_goes_back_stays_where_it_wa
     assert result.outputs == {"out": ["1 a b"]}
 
 
+async def test_an_answer_is_saved_as_one_though_a_checkpoint_was_asked_for_before(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the timer of the policy, while the run was read."""
+    restore = Store.restore
+
+    async def slowly(store: Store, *arguments: Any, **more: Any) -> Any:
+        found = await restore(store, *arguments, **more)
+        await asyncio.sleep(0.1)
+        return found
+
+    graph = Graph()
+    graph.output("out", graph.add(straight_on, node_id="n", x=1))
+    await runner(store_url).run(graph, enable={"checkpoint": {"every_seconds": 0.01}}, run_id="r")
+    monkeypatch.setattr(Store, "restore", slowly)
+    with pytest.raises(ValueNotStorable):
+        await runner(store_url).resume("r", graph=graph, updates={"n": object()})
+    job = await JobRepository(store_url).get("r")
+    assert (job.status, job.suspended_node_id, job.error) == ("suspended", "n", None)
+    await runner(store_url).resume("r", graph=graph, updates={"n": "a"})
+    assert await checkpoints(store_url) == ["suspend", "answer", "suspend"]
+
+
 async def test_an_answer_to_an_older_question_is_saved_with_the_way_back_to_it(store_url: str) -> None:
     graph = Graph()
     graph.output("out", graph.add(straight_on, node_id="n", x=1))
