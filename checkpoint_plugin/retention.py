@@ -73,6 +73,8 @@ class Retention:
     def __post_init__(self) -> None:
         if self.keep_last is not None and (type(self.keep_last) is not int or self.keep_last < 1):
             raise ValueError(f"keep_last is a whole number of at least 1, not {self.keep_last!r}.")
+        if not isinstance(self.thin, (tuple, list)) or not all(isinstance(rule, Thinning) for rule in self.thin):
+            raise ValueError(f"thin is a tuple of Thinning, not {self.thin!r}. Let Retention.from_options read a document.")
         for seconds in (self.keep_for, self.drop_finished):
             if seconds is not None:
                 _check_seconds(seconds)

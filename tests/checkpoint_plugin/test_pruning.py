@@ -122,10 +122,12 @@ def test_rules_that_make_no_sense_are_refused(options: Any) -> None:
         partial(Retention, drop_finished="30d"),  # type: ignore[arg-type]
         partial(Thinning, "1d", 1.0),  # type: ignore[arg-type]
         partial(Thinning, 1.0, "1h"),  # type: ignore[arg-type]
+        partial(Retention, thin=({"after": 1.0, "every": 1.0},)),  # type: ignore[arg-type]
+        partial(Retention, thin=Thinning(1.0, 1.0)),  # type: ignore[arg-type]
     ],
 )
 def test_rules_that_make_no_sense_are_refused_in_python_too(make: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"keep_last|duration|no number of seconds"):
+    with pytest.raises(ValueError, match=r"keep_last|duration|no number of seconds|tuple of Thinning"):
         make()
 
 
