@@ -222,7 +222,8 @@ class Store(ListedRuns):
         Raises:
             StoreError: the store cannot be used, or there are no tables yet.
         """
-        epoch = await self._database.transact(lambda connection: own_epoch(connection, run_id, holder))
+        # As a sign of life: where the database is away its lease runs out by itself, and an event loop that ends waits for this.
+        epoch = await self._connections.pulse.transact(lambda connection: own_epoch(connection, run_id, holder))
         if epoch is not None:
             await self.end_attempt(run_id, epoch, JobEnd("paused", None, datetime.now(UTC)))
 

@@ -16,7 +16,7 @@ from checkpoint_plugin.store import Store
 from tests.checkpoint_plugin.proxy import Proxy
 from tests.checkpoint_plugin.test_plugin import CALLS, runner
 from tests.postgres import Server, start_server
-from workflow_runner import Context, Graph, Stream, node
+from workflow_runner import Context, Graph, Stream, WorkflowRunner, node
 
 GUARD_SECONDS = 120
 ITEMS = 60
@@ -184,3 +184,18 @@ async def test_who_opens_the_store_for_each_call_waits_for_a_server_that_it_had_
     found = await manager.restore_checkpoint(None)
     assert found is not None
     assert found.context_data == {"save": 2}
+
+
+async def test_a_run_that_is_cancelled_while_it_begins_waits_for_no_server_that_is_away(postgres_url: str) -> None:
+    """As by an event loop that ends: it waits for all that it cancels."""
+    async with WorkflowRunner() as opened:
+        async with Proxy(postgres_url) as proxy:
+            enable = {"checkpoint": {"url": proxy.url}}
+            await opened.run(graph(), enable=enable, run_id="first")
+        others = asyncio.all_tasks()
+        run = asyncio.ensure_future(opened.run(graph(), enable=enable, run_id="second"))
+        await asyncio.sleep(0.3)
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
+        await asyncio.wait((run,), timeout=5)
+        assert run.cancelled()
