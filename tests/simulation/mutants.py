@@ -320,8 +320,8 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit(
                 "run",
-                'await self.saver.request("answer" if',
-                'self.saver.request("answer" if',
+                'await self.saver.request_first("answer" if',
+                'self.saver.request_first("answer" if',
             ),
         ),
     ),
