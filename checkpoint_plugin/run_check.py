@@ -181,8 +181,11 @@ class RunCheck:
         if self._seal is not None:
             try:
                 found = self._codec.decode(body)
-                options = dict(found["enable"]).get("checkpoint")
+                enable = dict(found["enable"])
+                options = enable.get("checkpoint")
                 self._options = options if isinstance(options, dict) else {}
+                if enable and not self._is_runs:
+                    self._notes.condemn(f"its row says strategy {row.execution_strategy!r}, and a runner began it")
                 graph_of(found), dict(found["inputs"])
             except MalformedValue as error:
                 self._notes.condemn(f"its graph and inputs: {error}")

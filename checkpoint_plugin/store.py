@@ -273,6 +273,8 @@ class Store(ListedRuns):
         if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (inputs, enable)):
             raise StoreDamaged(run_id, "its row is not one that was written")
         by_runner = row.execution_strategy == RUNNER
+        if enable and not by_runner:
+            raise StoreDamaged(run_id, f"its row says strategy {row.execution_strategy!r}, and a runner began it")
         return StoredJob(run_id, row.attempt, row.status, graph, inputs, enable, seen, by_runner)
 
     # Saving.

@@ -247,6 +247,17 @@ def test_flipped_bits(tmp_path: Path, request: pytest.FixtureRequest, capfd: pyt
     assert refused
 
 
+def test_a_strategy_that_is_another_does_not_make_a_run_one_saved_by_hand(folder: Folder) -> None:
+    asyncio.run(change(str(folder.url), update(JOB).values(execution_strategy="runne2")))
+    for choice in CHOICES:
+        code, error = folder.resume(choice)
+        assert code == 5
+        assert "its row says strategy 'runne2', and a runner began it" in str(error)
+    checked = workflow("db", "check", "--url", str(folder.url), "--json", cwd=folder.path)
+    assert checked.returncode == 5
+    assert "its row says strategy 'runne2'" in checked.stdout
+
+
 def test_a_damaged_row_does_not_hide_the_other_runs(folder: Folder) -> None:
     url = str(folder.url)
     graph = json.loads((folder.path / "flow.json").read_text())
