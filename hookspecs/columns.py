@@ -23,8 +23,8 @@ NUMBER: Final = next(code for code in "IL" if array(code).itemsize == 4)
 class GraphColumns(Mapping[str, Any]):
     """A document (`nodes`, `edges` and what else it has) as one list a property.
 
-    It is the document: a mapping that equals it, whose nodes and edges are made when they are asked for. Ten thousand nodes are
-    eleven columns, where the document is thirty thousand dicts. An edge names its nodes by their places.
+    It is the document: a mapping that equals it, whose nodes and edges are made when they are first asked for. Ten thousand nodes
+    are eleven columns, where the document is thirty thousand dicts. An edge names its nodes by their places.
 
     Args:
         lists: the columns of texts and of what nodes hold, by name.
@@ -109,7 +109,9 @@ class GraphColumns(Mapping[str, Any]):
             "named_at": names,
         }
         other = {key: value for key, value in document.items() if key not in ("nodes", "edges")}
-        return cls(lists, {name: array(NUMBER, places) for name, places in numbers.items()}, other)
+        columns = cls(lists, {name: array(NUMBER, places) for name, places in numbers.items()}, other)
+        columns._built = {"nodes": nodes, "edges": edges}
+        return columns
 
     def stored(self) -> dict[str, Any]:
         """The columns, for a store: lists of texts and of what some nodes hold, and numbers of four bytes, the lowest first."""

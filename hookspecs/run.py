@@ -21,7 +21,8 @@ class RunInfo:
     Args:
         run_id: 1 to 200 characters.
         attempt: 1 for a new run, one more at each resume.
-        graph: the workflow's document (`nodes`, `edges`), with Python values in `data`.
+        graph: the workflow's document (`nodes`, `edges`), with Python values in `data`; a dict, or, of a graph that was compiled
+            and of a run that is resumed, `GraphColumns` that equal it, of which `dict` makes one.
         inputs: the values given for `workflow.Input` nodes, by input name.
         enable: the options of the enabled plugins, by plugin name. What a plugin stores of them must not hold a url.
         teach: has everybody register their types with a registry (hook `register_codecs`); `None` without a runner.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from hookspecs import GraphColumns
 from workflow_runner.graph import Graph
 from workflow_runner.plan import Plan
 
@@ -32,7 +33,11 @@ class CompiledGraph:
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
-        """The graph's document, without what is enabled."""
+        """The graph's document, without what is enabled; as plugins are given it."""
         document = self.graph.to_document()
         document.pop("enable", None)
         return document
+
+    def make_ready(self) -> None:
+        """Make what plugins are told of the graph: once, and not in the first run of many."""
+        self.document = GraphColumns.of(self.document) or self.document

@@ -173,6 +173,7 @@ class WorkflowRunner:
         """
         compiled = self._compiled(_graph_of(graph).copy())
         compiled.graph.types = {node.type.name: node.type for node in compiled.plan.nodes.values()}  # for a resume elsewhere
+        compiled.make_ready()
         return compiled
 
     def validate(self, graph: AnyGraph, inputs: Mapping[str, Any] | None = None) -> None:

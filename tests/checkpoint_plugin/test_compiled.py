@@ -104,6 +104,16 @@ def test_as_many_rows_at_once_as_the_library_takes() -> None:
     assert len(told) == 4, "32, 32, 32 and 4"
 
 
+@pytest.mark.parametrize("size", [0, 1 << 40])
+@pytest.mark.parametrize("empty", [(), ("started_at",), ("status", "started_at"), ("updated_at",), COLUMNS[2:]])
+def test_columns_that_are_empty_in_all_rows_take_no_values(empty: Sequence[str], size: int) -> None:
+    rows = [tuple(None if name in empty else value for name, value in zip(COLUMNS, row, strict=True)) for row in rows_of(5)]
+    values = len(compiled().parameters(rows[0])) - len(set(empty) & set(COLUMNS[2:]))
+    found, told = inserted(rows, most=4 * values, size=size)
+    assert found == [compiled().parameters(row) for row in rows]
+    assert len(told) == (5 if size else 2), "4 and 1: as many as there is room for"
+
+
 @pytest.mark.parametrize(("size", "statements"), [(1 << 20, 3), (2 << 20, 4), (4 << 20, 7), (100 << 20, 100), (1 << 40, 100)])
 def test_of_large_rows_the_driver_is_given_few_together(size: int, statements: int) -> None:
     """A mebibyte of them: so much is copied, and kept with a statement until it is executed again."""
