@@ -23,7 +23,7 @@ from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, open_texts, seal_texts
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.unbroken import take
-from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, dumps_tagged
+from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension, SuspensionChanged, dumps_tagged
 
 __all__ = ["answer_nodes", "update_suspended_state"]
 
@@ -37,7 +37,13 @@ PAUSE_SECONDS: Final = 0.05
 
 
 async def update_suspended_state(
-    run_id: str, node_id: str, value: Any, url: str | None = None, *, store: Store | None = None
+    run_id: str,
+    node_id: str,
+    value: Any,
+    url: str | None = None,
+    *,
+    store: Store | None = None,
+    since: datetime | None = None,
 ) -> None:
     """Hand a suspended node what it waits for, without a runner. It goes on when its run is resumed, which
     `workflow recover --watch` does by itself.
@@ -51,19 +57,29 @@ async def update_suspended_state(
         value: the answer.
         url: of the store; `None` for the default.
         store: an open one instead; its owner closes it.
+        since: since when the node waits for what is answered (`SuspendedNode.since`); default: the answer is to whatever it
+            waits for.
 
     Raises:
         RunNotFound: there is no such run.
         NodeNotSuspended: the node waits for nothing, or was answered already; nothing was changed.
+        SuspensionChanged: it waits for something else by now; nothing was changed.
         RunHeld: somebody executes the run, or answers another node in this moment; nothing was changed.
         ValueNotStorable: the value cannot be stored; nothing was changed.
+        ValueError: `since` is no time with a zone.
         StoreError: the store is missing, damaged or cannot be used.
     """
     async with StoreAccess(url, store).open(create=False) as opened:
-        await answer_nodes(opened, run_id, {node_id: value})
+        await answer_nodes(opened, run_id, {node_id: value}, since=None if since is None else {node_id: since})
 
 
-async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], worker_id: str | None = None) -> None:
+async def answer_nodes(
+    store: Store,
+    run_id: str,
+    answers: Mapping[str, Any],
+    worker_id: str | None = None,
+    since: Mapping[str, datetime] | None = None,
+) -> None:
     """Answer several nodes of a run, all of them or none; as `update_suspended_state`.
 
     Args:
@@ -71,7 +87,9 @@ async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], wo
         run_id: the run.
         answers: values by node id.
         worker_id: who brings them; default: this process.
+        since: since when nodes wait for what is answered, by node id.
     """
+    asked = _checked(since or {}, answers)
     query = select(JOB.c.execution_strategy).where(JOB.c.id == run_id)
     row = None
     if is_storable_text(run_id):
@@ -79,12 +97,23 @@ async def answer_nodes(store: Store, run_id: str, answers: Mapping[str, Any], wo
     if row is None:
         raise RunNotFound(run_id, store.location.shown)
     if row.execution_strategy == RUNNER:
-        await _answer_runner(store, run_id, answers, Holder.here(worker_id))
+        await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
     else:
-        await _answer_by_hand(store, run_id, answers)
+        await _answer_by_hand(store, run_id, answers, asked)
 
 
-async def _answer_runner(store: Store, run_id: str, answers: Mapping[str, Any], holder: Holder) -> None:
+def _checked(since: Mapping[str, datetime], answers: Mapping[str, Any]) -> Mapping[str, datetime]:
+    for node_id, moment in since.items():
+        if node_id not in answers:
+            raise ValueError(f"since names node {node_id!r}, for which there is no answer. Give it one, or leave it out.")
+        if not isinstance(moment, datetime) or moment.utcoffset() is None:
+            raise ValueError(f"since takes aware times, as `workflow suspended` tells them, not {moment!r} for {node_id!r}.")
+    return since
+
+
+async def _answer_runner(
+    store: Store, run_id: str, answers: Mapping[str, Any], asked: Mapping[str, datetime], holder: Holder
+) -> None:
     """Under a lease of its own: what a run is written by, and what a checkpoint goes on from, is one process at a time."""
     lease = await _take(store, run_id, holder)
     try:
@@ -93,7 +122,11 @@ async def _answer_runner(store: Store, run_id: str, answers: Mapping[str, Any], 
         cut = await store.restore(history, None)
         known = {} if cut is None else {node.node_id: node for node in cut.nodes}
         at = datetime.now(UTC)
-        nodes = tuple(_answered(run_id, node_id, known.get(node_id), value) for node_id, value in answers.items())
+        waiting = {node_id: _waiting(run_id, node_id, known.get(node_id), asked.get(node_id)) for node_id in answers}
+        nodes = tuple(
+            replace(node, suspension=replace(suspension, answered=True, answer=answers[node_id]))
+            for node_id, (node, suspension) in waiting.items()
+        )
         error = (None, None) if cut is None else (cut.error, cut.error_node_id)
         await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer")
     finally:
@@ -117,15 +150,21 @@ async def _let_go(store: Store, lease: Lease) -> None:
     await store.transact(lambda connection: release_lease(connection, lease.run_id, lease.epoch))
 
 
-def _answered(run_id: str, node_id: str, node: NodeSnapshot | None, value: Any) -> NodeSnapshot:
+def _waiting(run_id: str, node_id: str, node: NodeSnapshot | None, asked: datetime | None) -> tuple[NodeSnapshot, Suspension]:
     if node is None or node.suspension is None or node.status != "suspended":
         raise NodeNotSuspended(run_id, node_id, "idle" if node is None else node.status)
     if node.suspension.answered:
         raise NodeNotSuspended(run_id, node_id, "answered already")
-    return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
+    _check_since(run_id, node_id, asked, node.suspension.since)
+    return node, node.suspension
 
 
-async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any]) -> None:
+def _check_since(run_id: str, node_id: str, asked: datetime | None, since: datetime | None) -> None:
+    if asked is not None and asked != since:
+        raise SuspensionChanged(run_id, node_id, asked, since)
+
+
+async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any], since: Mapping[str, datetime]) -> None:
     for value in answers.values():
         dumps_tagged(value)
 
@@ -141,6 +180,7 @@ async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any])
             state = states.get(node_id)
             if state is None or not state.is_suspended:
                 raise NodeNotSuspended(run_id, node_id, "idle" if state is None else state.status)
+            _check_since(run_id, node_id, since.get(node_id), state.suspended_at)
             old = state.resume_state
             merged = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
             state.resume_state_json, state.updated_at, state.wake_at = dumps_tagged(merged), now, now

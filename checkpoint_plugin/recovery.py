@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -166,26 +166,31 @@ class RecoveryService:
 
     # Going on.
 
-    async def update_suspended_state(self, run_id: str, node_id: str, value: Any) -> None:
+    async def update_suspended_state(self, run_id: str, node_id: str, value: Any, *, since: datetime | None = None) -> None:
         """Hand a suspended node what it waits for; see `checkpoint_plugin.update_suspended_state`."""
         async with self._access.open(create=False) as store:
-            await answer_nodes(store, run_id, {node_id: value}, self.worker_id)
+            asked = None if since is None else {node_id: since}
+            await answer_nodes(store, run_id, {node_id: value}, self.worker_id, asked)
 
-    async def resume(self, run_id: str, updates: Mapping[str, Any] | None = None) -> RecoveryOutcome:
+    async def resume(
+        self, run_id: str, updates: Mapping[str, Any] | None = None, *, since: Mapping[str, datetime] | None = None
+    ) -> RecoveryOutcome:
         """Go on with a run, and wait until it has come to an end.
 
         Args:
             run_id: the run.
             updates: answers for suspended nodes, by node id; see `update_suspended_state`.
+            since: since when nodes wait for what is answered, by node id.
 
         Returns:
             What came of it.
 
         Raises:
-            ValueError: the run id is empty.
+            ValueError: the run id is empty, or `since` holds no aware times of nodes that are answered.
             RunNotFound: there is no such run.
             NotResumable: it is completed or cancelled, or there is nothing that could execute it.
             NodeNotSuspended: an answer is for a node that waits for nothing; nothing was changed.
+            SuspensionChanged: a node waits for something else by now; nothing was changed.
             StoreError: the store is missing, damaged or cannot be used.
         """
         if not run_id:
@@ -196,8 +201,8 @@ class RecoveryService:
                 raise NotResumable(run_id, f"it is {job.status}")
             if job.execution_strategy != RUNNER and self._resumption.strategies is not None:
                 raise NotResumable(run_id, "it was saved by hand, and no function `execute` is given that goes on with it")
-            if updates:
-                await answer_nodes(store, run_id, updates, self.worker_id)
+            if updates or since:
+                await answer_nodes(store, run_id, updates or {}, self.worker_id, since)
             return await self._resumption.go_on(store, run_id, job.execution_strategy)
 
     async def recover_all(

@@ -25,6 +25,7 @@ __all__ = [
     "RunHeld",
     "RunNotFound",
     "StoreError",
+    "SuspensionChanged",
     "TaggedValueError",
     "WorkflowError",
     "text_of",
@@ -179,6 +180,28 @@ class RunHeld(Refusal):
         self.run_id = run_id
         self.holder = holder
         self.until = until
+
+
+class SuspensionChanged(Refusal):
+    """Raised when an answer is for what a node waited for earlier; nothing was changed.
+
+    Args:
+        run_id: the run.
+        node_id: the node.
+        asked: since when it waited for that.
+        since: since when it waits for something else; `None` where that is not known, or it waits for no answer.
+    """
+
+    def __init__(self, run_id: str, node_id: str, asked: datetime, since: datetime | None) -> None:
+        now = "it does not wait for that now" if since is None else f"it waits for something else since {since.isoformat()}"
+        super().__init__(
+            f"the answer for node {node_id!r} of run {run_id!r} is to what it waited for since {asked.isoformat()}, and {now}. "
+            "See for what with `workflow suspended`."
+        )
+        self.run_id = run_id
+        self.node_id = node_id
+        self.asked = asked
+        self.since = since
 
 
 class LeaseLost(Refusal):

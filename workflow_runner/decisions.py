@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import NodeSnapshot
+from hookspecs import NodeSnapshot, Suspension, SuspensionChanged
 from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -22,10 +23,25 @@ class Decisions:
     Args:
         replay: nodes of unknown outcome that are to run their step again.
         updates: answers for suspended nodes, and what others of unknown outcome are taken to have returned.
+        since: nodes of those that are answered only if they still wait for what they have waited for since then.
+
+    Raises:
+        InputInvalid: a time is none, has no zone, or is of a node without an answer.
     """
 
     replay: frozenset[str] = frozenset()
     updates: Mapping[str, Any] = field(default_factory=dict)
+    since: Mapping[str, datetime] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for node_id, moment in self.since.items():
+            if node_id not in self.updates:
+                raise InputInvalid(f"since names node {node_id!r}, for which there is no answer. Give it one, or leave it out.")
+            if not isinstance(moment, datetime) or moment.utcoffset() is None:
+                raise InputInvalid(
+                    "since takes aware times by node, as `Result.suspensions` and `workflow suspended` tell them, "
+                    f"not {moment!r} for {node_id!r}."
+                )
 
     def settle(
         self, run_id: str, plan: Mapping[str, PlannedNode], nodes: Mapping[str, NodeSnapshot], over: Set[str] = frozenset()
@@ -45,6 +61,7 @@ class Decisions:
         Raises:
             InputInvalid: a value does not fit its node, or a node is decided twice.
             NodeNotWaiting: one waits for nothing.
+            SuspensionChanged: one waits for something else than what is answered.
             OutcomeUnknown: a decision is missing.
         """
         unknown = [node_id for node_id, node in nodes.items() if _is_unknown(node, plan[node_id])]
@@ -56,14 +73,22 @@ class Decisions:
         given: dict[str, Any] = {}
         for node_id, value in self.updates.items():
             if node_id in unknown:
+                self._check_since(run_id, node_id, None)
                 _check_value(plan[node_id], value)
                 given[node_id] = value
             else:
-                answered[node_id] = _answer(run_id, node_id, nodes.get(node_id), node_id in over, value)
+                suspension = _suspension(run_id, node_id, nodes.get(node_id), node_id in over)
+                self._check_since(run_id, node_id, suspension.since)
+                answered[node_id] = replace(nodes[node_id], suspension=replace(suspension, answered=True, answer=value))
         decided = [node_id for node_id in unknown if node_id in self.replay or node_id in given]
         if undecided := [node_id for node_id in unknown if node_id not in decided]:
             raise OutcomeUnknown(run_id, undecided, decided)
         return answered, given
+
+    def _check_since(self, run_id: str, node_id: str, since: datetime | None) -> None:
+        asked = self.since.get(node_id)
+        if asked is not None and asked != since:
+            raise SuspensionChanged(run_id, node_id, asked, since)
 
 
 NO_DECISIONS = Decisions()
@@ -87,10 +112,10 @@ def _status(node: NodeSnapshot | None, is_over: bool) -> str:
     return "completed" if is_over else "idle" if node is None else node.status
 
 
-def _answer(run_id: str, node_id: str, node: NodeSnapshot | None, is_over: bool, value: Any) -> NodeSnapshot:
+def _suspension(run_id: str, node_id: str, node: NodeSnapshot | None, is_over: bool) -> Suspension:
     if node is None or node.suspension is None or node.status != "suspended" or node.suspension.answered:
         raise NodeNotWaiting(run_id, node_id, _status(node, is_over))
-    return replace(node, suspension=replace(node.suspension, answered=True, answer=value))
+    return node.suspension
 
 
 def _check_value(planned: PlannedNode, value: Any) -> None:

@@ -16,6 +16,7 @@ EXAMPLES: Final = {
     "enable": "plugins by name, like {'checkpoint': True}",
     "inputs": "values by name, like {'count': 3}",
     "updates": "answers by node, like {'approve': True}",
+    "since": "times by node, like {'approve': result.suspensions['approve'].since}",
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from inspect import iscoroutinefunction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -248,6 +249,7 @@ class WorkflowRunner:
         steal: bool = False,
         updates: Mapping[str, Any] | None = None,
         replay: Collection[str] = (),
+        since: Mapping[str, datetime] | None = None,
     ) -> Result:
         """Go on with a stored run where its last checkpoint was taken. A completed run gives its outputs.
 
@@ -263,6 +265,8 @@ class WorkflowRunner:
             updates: answers for suspended nodes, by node id, which are durable before anything goes on; and what nodes of
                 unknown outcome are taken to have returned.
             replay: ids of nodes of unknown outcome that are to run their step again.
+            since: by node, what it waits for that is answered, told by the time since when it does (`Suspension.since`): where
+                somebody else was faster and it waits for something else by now, the answer is refused.
 
         Returns:
             How the run stands: completed, or suspended.
@@ -275,11 +279,12 @@ class WorkflowRunner:
             StoreUnknown: the plugin that has it is switched off.
             GraphChanged: the graph is another one.
             OutcomeUnknown: a node that is not replayable was in progress when the run ended, and nothing is decided about it.
-            InputInvalid: a value does not fit its node, a node is decided twice, `accept_changed` names none of the run, or
-                `checkpoint` is no such choice.
+            InputInvalid: a value does not fit its node, a node is decided twice, `accept_changed` names none of the run,
+                `checkpoint` is no such choice, or `since` holds no such times.
             SourceChanged: a node's source changed in the middle of a step.
             InputChanged: a node that had begun takes an input as a stream that was none, or the other way round.
             NodeNotWaiting: an answer or decision is for a node that waits for none; nothing was changed.
+            SuspensionChanged: a node waits for something else than what it waited for `since`; nothing was changed.
             RunHeld: another worker holds the run.
             LeaseLost: another worker took it over meanwhile.
             Exception: else as `run`.
@@ -289,6 +294,7 @@ class WorkflowRunner:
         _refuse_text("replay", replay)
         _check_choice(checkpoint)
         answers = dict(by_name(updates, "updates"))
+        decisions = Decisions(frozenset(replay), answers, dict(by_name(since, "since")))
         changed = frozenset(accept_changed)
         stopped = self._stopped
         self._registry.load()  # modules of nodes register the types of their values when they are imported
@@ -341,7 +347,6 @@ class WorkflowRunner:
             )
             if self._stopped != stopped:
                 raise RunStopped(run_id, self._stopped[1], durable=True)
-            decisions = Decisions(frozenset(replay), answers)
             return await self._execute(plan, info, hooks, changed, checkpoint, decisions, plan_stored)
 
     def stop(self, reason: str) -> None:

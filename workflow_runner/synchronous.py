@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from datetime import datetime
 from inspect import CORO_CREATED, getcoroutinestate
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +63,7 @@ def resume_workflow(
     steal: bool = False,
     updates: Mapping[str, Any] | None = None,
     replay: Collection[str] = (),
+    since: Mapping[str, datetime] | None = None,
     **settings: Unpack[RunnerArguments],
 ) -> Result:
     """`WorkflowRunner(**settings).resume(...)` for code without an event loop; see there for the arguments.
@@ -74,7 +76,8 @@ def resume_workflow(
         Exception: else as `WorkflowRunner.resume`.
     """
     runner = WorkflowRunner(**settings)
-    return _wait_for(runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, steal, updates, replay), "resume")
+    going_on = runner.resume(run_id, enable, graph, url, accept_changed, checkpoint, steal, updates, replay, since)
+    return _wait_for(going_on, "resume")
 
 
 def _wait_for(result: Coroutine[Any, Any, Result], method: str) -> Result:

@@ -30,7 +30,7 @@ from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.size import measure_store
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, TaggedValueError
+from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, SuspensionChanged, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
 from workflow_runner import Context, EdgeSpec, Graph, NodeFailed, WorkflowRunner, node
 
@@ -508,6 +508,22 @@ async def test_an_answer_reaches_the_state_of_the_node(store: Store) -> None:
     plan = await service.plan("r")
     assert plan["b"].resume_state == {"page": 3, "yes": True}
     assert plan["c"].resume_state == (1, 2)
+
+
+async def test_an_answer_to_what_a_node_waited_for_earlier_changes_nothing(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended"), c=NodeStateSnapshot("c", "suspended"))
+    state = RunNodeState(run_id="r", node_id="b", status="running")
+    state.mark_suspended("asks")
+    await JobRepository(store=store).save_node_state(state)
+    since = state.suspended_at
+    assert since is not None
+    service = RecoveryService(store=store)
+    for node_id, asked in (("b", since - timedelta(microseconds=1)), ("c", since)):
+        with pytest.raises(SuspensionChanged):
+            await service.update_suspended_state("r", node_id, 1, since=asked)
+        assert (await service.plan("r"))[node_id].resume_state is None
+    await service.update_suspended_state("r", "b", 1, since=since)
+    assert (await service.plan("r"))["b"].resume_state == 1
 
 
 async def test_an_answer_to_nobody_changes_nothing(store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,11 +14,13 @@ from checkpoint_plugin import JobRepository, RecoveryService, update_suspended_s
 from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, hookimpl
+from checkpoint_plugin.suspended_nodes import SuspendedNode, fetch_suspended_nodes
+from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, SuspensionChanged, hookimpl
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, runner, status
 from workflow_runner import (
     Context,
     Graph,
+    InputInvalid,
     NodeFailed,
     NodeNotWaiting,
     NotResuming,
@@ -46,6 +48,14 @@ def _fresh() -> None:
 def ended(name: str, value: Any) -> Any:
     ENDED.append(name)
     return value
+
+
+async def suspended_nodes(store_url: str) -> Sequence[SuspendedNode]:
+    store = Store(locate(store_url), create=False)
+    try:
+        return await fetch_suspended_nodes(store)
+    finally:
+        await store.close()
 
 
 @node
@@ -569,6 +579,62 @@ async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url
     assert done.outputs == {"out": ["10 1"]}
     with pytest.raises(NodeNotWaiting, match="completed"):
         await runner(store_url).resume("r", graph=graph, updates={"n": 1})
+
+
+async def asked_twice(store_url: str) -> tuple[Graph, datetime, datetime]:
+    """A run whose node waits for its second answer; and since when it waited for the first and for this one."""
+    graph = Graph()
+    graph.output("out", graph.add(straight_on, node_id="n", x=1))
+    first = await runner(store_url).run(graph, enable=ON, run_id="r")
+    asked = first.suspensions["n"].since
+    second = await runner(store_url).resume("r", graph=graph, updates={"n": "a"}, since={"n": asked})
+    return graph, asked, second.suspensions["n"].since
+
+
+async def test_an_answer_to_what_a_node_waited_for_earlier_is_refused(store_url: str) -> None:
+    """Two people who answer the same question: the second answer is not taken for one to the next question."""
+    graph, asked, since = await asked_twice(store_url)
+    before = await checkpoints(store_url)
+    message = f"'n' of run 'r' is to what it waited for since .*{asked.microsecond}.* something else since .*{since.microsecond}"
+    with pytest.raises(SuspensionChanged, match=message) as caught:
+        await runner(store_url).resume("r", graph=graph, updates={"n": "a"}, since={"n": asked})
+    assert (caught.value.exit_code, caught.value.asked, caught.value.since) == (2, asked, since)
+    with pytest.raises(SuspensionChanged):
+        await update_suspended_state("r", "n", "a", store_url, since=asked)
+    with pytest.raises(SuspensionChanged):
+        await RecoveryService(url=store_url).resume("r", {"n": "a"}, since={"n": asked})
+    assert (await checkpoints(store_url), await status(store_url)) == (before, "suspended")
+    (waiting,) = await suspended_nodes(store_url)
+    assert waiting.since == since
+    await update_suspended_state("r", "n", "b", store_url, since=waiting.since)
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out": ["1 a b"]}
+
+
+async def test_an_answer_to_what_a_node_waited_for_at_an_older_checkpoint(store_url: str) -> None:
+    graph, asked, since = await asked_twice(store_url)
+    with pytest.raises(SuspensionChanged):
+        await runner(store_url).resume("r", graph=graph, checkpoint=1, updates={"n": "c"}, since={"n": since})
+    result = await runner(store_url).resume("r", graph=graph, checkpoint=1, updates={"n": "c"}, since={"n": asked})
+    assert (result.status, (await suspended_nodes(store_url))[0].metadata) == ("suspended", {"first": "c"})
+
+
+NOON = datetime(2027, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("since", "message"),
+    [
+        ({"m": NOON}, "'m', for which there is no answer"),
+        ({"n": NOON.replace(tzinfo=None)}, "aware times"),
+        ({"n": NOON.isoformat()}, "aware times"),
+    ],
+)
+async def test_times_that_are_none_of_an_answer_are_refused(store_url: str, since: dict[str, Any], message: str) -> None:
+    await asked_twice(store_url)
+    with pytest.raises(InputInvalid, match=message):
+        await runner(store_url).resume("r", updates={"n": 1}, since=since)
+    with pytest.raises(ValueError, match=message):
+        await RecoveryService(url=store_url).resume("r", {"n": 1}, since=since)
 
 
 async def test_a_suspended_run_that_is_refused_as_it_goes_back_stays_where_it_waits(store_url: str) -> None:

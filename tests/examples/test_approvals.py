@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,5 +29,9 @@ def test_a_letter_waits_for_a_person(tmp_path: Path, store_url: str) -> None:
     assert (code, told["status"]) == (3, "suspended")
     (waits,) = workflow("suspended")[1]["suspended"]
     assert (waits["run_id"], waits["node_id"], waits["reason"]) == ("letter", "approve", "may this be sent?")
-    code, told = workflow("resume", "letter", *nodes, "--set", 'approve="yes"')
+    earlier = datetime.fromisoformat(waits["since"]) - timedelta(seconds=1)
+    answer = ("resume", "letter", *nodes, "--set", 'approve="yes"', "--since")
+    code, told = workflow(*answer, f"approve={earlier.isoformat()}")
+    assert (code, told["error"]["type"]) == (2, "SuspensionChanged")
+    code, told = workflow(*answer, f"approve={waits['since']}")
     assert (code, told["outputs"]) == (0, {"sent": ["A letter about rain."]})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from shlex import quote
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -23,9 +25,11 @@ __all__ = [
     "read_enabling",
     "read_graph",
     "read_inputs",
+    "read_times",
     "take_blocked",
 ]
 
+EXAMPLE_TIME: Final = "2027-01-01T12:00:00.5+00:00"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -134,21 +138,50 @@ def read_answers(texts: Sequence[str]) -> dict[str, Any]:
     return _read_named(texts, "node", "--set", "NODE")
 
 
+def read_times(texts: Sequence[str]) -> dict[str, datetime]:
+    """The times of `--since NODE=TIME`, in the form of ISO 8601.
+
+    Raises:
+        InputInvalid: one is malformed, has no zone, or is given twice.
+    """
+    found: dict[str, datetime] = {}
+    for name, text in _parts(texts, "node", "--since NODE=TIME", f"--since node={EXAMPLE_TIME}"):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = datetime.min
+        if moment.utcoffset() is None:
+            raise InputInvalid(
+                f"--since {name}={text!r} is no time with a zone. For example: --since {quote(name)}={EXAMPLE_TIME}"
+            )
+        found[name] = moment
+    return found
+
+
 def _read_named(texts: Sequence[str], noun: str, option: str, placeholder: str) -> dict[str, Any]:
+    example = placeholder.lower()
+    examples = f"""{option} {example}=10, or {option} '{example}="Ada"'"""
     found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            example = placeholder.lower()
-            examples = f"""{option} {example}=10, or {option} '{example}="Ada"'"""
-            raise InputInvalid(f"{option} {text!r} is not {placeholder}=JSON. For example: {examples}")
-        if name in found:
-            raise InputInvalid(f"{noun} {name!r} is given twice. Give it once.")
+    for name, value in _parts(texts, noun, f"{option} {placeholder}=JSON", examples):
         if value.startswith("@"):
             found[name] = _read_value_file(noun, name, value[1:])
         else:
             found[name] = _read_json(value, partial(_bad_value, noun, option, name, value))
     return found
+
+
+def _parts(texts: Sequence[str], noun: str, form: str, examples: str) -> Iterator[tuple[str, str]]:
+    """What stands before the first equals sign of each, and what after it."""
+    option, _, shape = form.partition(" ")
+    seen: set[str] = set()
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InputInvalid(f"{option} {text!r} is not {shape}. For example: {examples}")
+        if name in seen:
+            raise InputInvalid(f"{noun} {name!r} is given twice. Give it once.")
+        seen.add(name)
+        yield name, value
 
 
 def read_enabling(enable: Sequence[str], disable: Sequence[str]) -> dict[str, Any]:

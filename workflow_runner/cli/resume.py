@@ -14,6 +14,7 @@ from workflow_runner.cli.options import (
     read_answers,
     read_enabling,
     read_graph,
+    read_times,
 )
 from workflow_runner.failure import OnFailure
 from workflow_runner.runner import WorkflowRunner
@@ -42,6 +43,13 @@ __all__ = ["resume"]
     help="Answer what a suspended node waits for, or say what a node of unknown outcome returned; "
     "NODE=@FILE reads a file; may be repeated.",
 )
+@click.option(
+    "--since",
+    metavar="NODE=TIME",
+    multiple=True,
+    help="Answer NODE only if it has waited since TIME, as `workflow suspended` tells it: where somebody else was faster, and it "
+    "waits for something else by now, nothing is changed; may be repeated.",
+)
 @click.option("--steal", is_flag=True, help="Take the run over from another worker that still holds it.")
 @click.option(
     "--replay",
@@ -63,6 +71,7 @@ def resume(
     checkpoint: int | None,
     latest_intact: bool,
     answers: tuple[str, ...],
+    since: tuple[str, ...],
     steal: bool,
     replay: tuple[str, ...],
     on_failure: OnFailure | None,
@@ -82,6 +91,7 @@ def resume(
       workflow resume nightly --nodes mynodes.py --url postgresql://localhost/runs
       workflow resume nightly --nodes mynodes.py --checkpoint 12
       workflow resume nightly --nodes mynodes.py --set 'approval={"granted": true}'
+      workflow resume nightly --nodes mynodes.py --set approval=true --since approval=2027-01-01T12:00:00.5+00:00
       workflow resume nightly --nodes mynodes.py --replay charge
 
     \b
@@ -100,10 +110,11 @@ def resume(
     wanted = read_enabling(enable, disable)
     try:
         updates = read_answers(answers)
+        times = read_times(since)
         document = None if graph is None else read_graph(graph)
         runner = WorkflowRunner(plugins=host, nodes=nodes, on_failure=on_failure)
     except WorkflowError as error:
         return execution.refuse(error)
     return execution.drive(
-        runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal, updates, replay)
+        runner, lambda: runner.resume(run_id, wanted, document, url, accept_changed, chosen, steal, updates, replay, times)
     )
