@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice, repeat, zip_longest
@@ -21,6 +21,8 @@ ROW: Final = re.compile(r"VALUES (\([^()]*\))")
 """Where the statement of a row has its values."""
 ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Of how many rows SQLite has a statement: more would not be faster."""
+FEW: Final = 5
+"""Rows of which one by one is faster than by column."""
 LARGE_COPY: Final = 1 << 20
 """Bytes that SQLite is given together, about: the driver copies them, and each statement keeps its last ones while it is kept."""
 TO_MINUTES: Final = 16
@@ -93,9 +95,21 @@ class Inserts(Compiled):
             size: bytes that all rows have at most.
         """
         left = len(rows)
-        if left == 1:
-            connection.execute(self.sql, self.parameters((*shared, *rows[0])))
+        some, given = self._by_row(shared, rows) if left < FEW else self._by_column(shared, rows)
+        most = min(connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // len(some.wanted), LARGE_COPY * left // max(size, 1))
+        if most <= 1:
+            connection.executemany(some.statements[-1][1], given)
             return
+        for many, sql in some.statements[-left.bit_length() :]:
+            while many <= min(left, most):
+                connection.execute(sql, tuple(chain.from_iterable(islice(given, many))))
+                left -= many
+
+    def _by_row(self, shared: Sequence[Any], rows: Sequence[tuple[Any, ...]]) -> tuple[_Some, Iterator[tuple[Any, ...]]]:
+        return self._those(0), iter([self.parameters((*shared, *row)) for row in rows])
+
+    def _by_column(self, shared: Sequence[Any], rows: Sequence[tuple[Any, ...]]) -> tuple[_Some, Iterator[tuple[Any, ...]]]:
+        """Values as `parameters` gives them for each row, made a column at a time, without those that are empty."""
         columns: list[Any] = list(shared)
         for place, processor in self._of_shared:
             if columns[place] is not None:
@@ -103,33 +117,27 @@ class Inserts(Compiled):
         columns = list(map(repeat, columns))
         empty = 0
         for place, values in enumerate(zip(*rows, strict=True), len(columns)):
-            if values[0] is None and values.count(None) == left:
+            if values[0] is None and values.count(None) == len(rows):
                 empty |= 1 << place
             columns.append(values)
         columns += map(repeat, self._constants)
         for place, processor in self._of_rows:
             if not empty >> place & 1:
                 columns[place] = [None if value is None else processor(value) for value in columns[place]]
+        some = self._those(empty)
+        of_rows = zip(*(columns[place] for place in some.wanted))  # noqa: B905 - what all rows share has no end
+        return some, islice(of_rows, len(rows))
+
+    def _those(self, empty: int) -> _Some:
+        """Those of rows in which some columns are empty, one bit a place."""
         some = self._some.get(empty)
         if some is None:
-            some = self._some[empty] = self._without(empty)
-        given = zip(*(columns[place] for place in some.wanted))  # noqa: B905 - what all rows share has no end
-        most = min(connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // len(some.wanted), LARGE_COPY * left // max(size, 1))
-        if most <= 1:
-            connection.executemany(some.statements[-1][1], islice(given, left))
-            return
-        for many, sql in some.statements:
-            while many <= min(left, most):
-                connection.execute(sql, tuple(chain.from_iterable(islice(given, many))))
-                left -= many
-
-    def _without(self, empty: int) -> _Some:
-        """Those of rows in which some columns are empty, one bit a place."""
-        before, texts, after = self._around
-        values = ("NULL" if empty >> place & 1 else "?" for place in self._wanted)
-        row = "".join(chain.from_iterable(zip_longest(texts, values, fillvalue="")))
-        statements = [(many, f"{before}{', '.join([row] * many)}{after}") for many in ROWS]
-        return _Some([place for place in self._wanted if not empty >> place & 1], statements)
+            before, texts, after = self._around
+            values = ("NULL" if empty >> place & 1 else "?" for place in self._wanted)
+            row = "".join(chain.from_iterable(zip_longest(texts, values, fillvalue="")))
+            statements = [(many, f"{before}{', '.join([row] * many)}{after}") for many in ROWS]
+            some = self._some[empty] = _Some([place for place in self._wanted if not empty >> place & 1], statements)
+        return some
 
 
 @dataclass(frozen=True, slots=True)
