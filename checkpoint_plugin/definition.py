@@ -159,10 +159,14 @@ def json_text(document: Any) -> str:
 
 
 def _graph_json(graph: Mapping[str, Any], columns: GraphColumns) -> str:
-    """As `_json`, which looks at every value, where nearly all are texts."""
+    """As `_json`, which looks at every value, where most are ids and the like."""
     told = columns.told
-    nodes = [_shown(node) if place in told else node for place, node in enumerate(graph["nodes"])]
+    nodes = [_shown_node(node) if place in told else node for place, node in enumerate(graph["nodes"])]
     return json_text({"nodes": nodes, "edges": graph["edges"], **_shown(columns.other)})
+
+
+def _shown_node(node: Mapping[str, Any]) -> Any:
+    return _shown(node) if "failure" in node else {**node, "data": _shown(node["data"])}
 
 
 def _shown(value: Any) -> Any:
