@@ -108,7 +108,9 @@ class Context:
             return None
         return await actor.run.saver.request(reason)
 
-    async def suspend(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
+    async def suspend(
+        self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None, *, until: datetime | None = None
+    ) -> Any:
         """Stop here until an answer comes, from whoever and whenever: the run holds no process meanwhile.
 
         What was emitted stays emitted, and the arguments are kept. When the run is resumed with an answer, the body is
@@ -119,12 +121,14 @@ class Context:
             reason: for people.
             state: what `saved_state` gives when the body goes on; plain values that can be copied and stored.
             metadata: what to tell whoever answers.
+            until: aware; a resume at or after it that finds no answer goes on with `None`, and no answer is taken then.
 
         Returns:
             The answer, where the body is run again and was answered here; else this call does not return.
 
         Raises:
             TypeError: the reason is no text, or the metadata are no mapping.
+            ValueError: `until` is no time with a zone.
             WorkflowSuspended: to end the body.
             SuspensionUnavailable: nothing is enabled that stores the run.
             ReplayDiverged: the step was run again and has not emitted what it had emitted before.
@@ -133,7 +137,9 @@ class Context:
         _check_text("suspend", reason)
         if not isinstance(metadata, Mapping | None):
             raise TypeError(f"the metadata of suspend are a mapping, not {metadata!r}. For example metadata={{'amount': 10}}.")
-        return await self._actor.suspend(reason, state, metadata, None)
+        if until is not None:
+            _check_time("suspend", until)
+        return await self._actor.suspend(reason, state, metadata, until)
 
     async def sleep_until(self, when: datetime) -> None:
         """Suspend until a time. `workflow recover --watch`, or a resume at or after it, goes on.
@@ -145,10 +151,7 @@ class Context:
             ValueError: it is no time with a zone.
             WorkflowSuspended, SuspensionUnavailable, ReplayDiverged, Cancelled: as `suspend`.
         """
-        if not isinstance(when, datetime) or when.utcoffset() is None:
-            raise ValueError(
-                f"sleep_until takes a time with a zone, not {when!r}. For example datetime.now(UTC) + timedelta(hours=1)."
-            )
+        _check_time("sleep_until", when)
         resumption = self._actor.resumption
         if when > datetime.now(UTC) or (resumption is not None and resumption.expects(SLEEP)):
             await self._actor.suspend(SLEEP, None, None, when)
@@ -242,6 +245,11 @@ class Context:
     def end(self, ended: Ended) -> None:
         """The try of the body that was given it is over: from now on it changes nothing."""
         self._actor = cast("BodyActor", ended)
+
+
+def _check_time(call: str, when: object) -> None:
+    if not isinstance(when, datetime) or when.utcoffset() is None:
+        raise ValueError(f"{call} takes a time with a zone, not {when!r}. For example datetime.now(UTC) + timedelta(hours=1).")
 
 
 def _check_text(call: str, reason: object) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookspecs import NodeSnapshot, Suspension, SuspensionChanged
 from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
+from workflow_runner.suspension import is_overdue
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
@@ -48,6 +49,8 @@ class Decisions:
     ) -> tuple[dict[str, NodeSnapshot], dict[str, Any]]:
         """See that every unknown outcome is decided, and that nothing is brought for a node that waits for nothing.
 
+        A node that was asked until a time which has passed is answered by `None`, for good: its body is about to act on it.
+
         Args:
             run_id: the run.
             plan: its nodes.
@@ -80,6 +83,10 @@ class Decisions:
                 suspension = _suspension(run_id, node_id, nodes.get(node_id), node_id in over)
                 self._check_since(run_id, node_id, suspension.since)
                 answered[node_id] = replace(nodes[node_id], suspension=replace(suspension, answered=True, answer=value))
+        for node_id, node in nodes.items():
+            asked = node.suspension
+            if asked is not None and node_id not in answered and node.status == "suspended" and is_overdue(asked):
+                answered[node_id] = replace(node, suspension=replace(asked, answered=True))
         decided = [node_id for node_id in unknown if node_id in self.replay or node_id in given]
         if undecided := [node_id for node_id in unknown if node_id not in decided]:
             raise OutcomeUnknown(run_id, undecided, decided)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Self
 
 from workflow_runner.context import Context
@@ -57,7 +58,9 @@ class SuspendableNode(Node):
         context = self._context()
         return context.answer if context is not None else self._told()[1]
 
-    def suspend_workflow(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
+    def suspend_workflow(
+        self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None, *, until: datetime | None = None
+    ) -> Any:
         """Stop here until an answer comes; as `Context.suspend`. An `async def` body awaits it, a `def` body does not.
 
         Raises:
@@ -65,8 +68,8 @@ class SuspendableNode(Node):
         """
         context = self._context()
         if context is None:
-            raise WorkflowSuspended("", reason, state, metadata)
-        return context.suspend(reason, state, metadata)
+            raise WorkflowSuspended("", reason, state, metadata, until)
+        return context.suspend(reason, state, metadata, until=until)
 
     def resumed(self, state: Any = None, answer: Any = None) -> Self:
         """For tests without a runner: make this node one that goes on after a suspension.

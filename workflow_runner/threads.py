@@ -316,9 +316,11 @@ class ThreadContext(Context):
         ref: CheckpointRef | None = self._body.ask(lambda: self._actor.context.checkpoint(reason))
         return ref
 
-    def suspend(self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None) -> Any:
+    def suspend(
+        self, reason: str, state: Any = None, metadata: Mapping[str, Any] | None = None, *, until: datetime | None = None
+    ) -> Any:
         """Stop here until an answer comes, without `await`; else as in `Context`."""
-        return self._body.ask(lambda: self._actor.context.suspend(reason, state, metadata))
+        return self._body.ask(lambda: self._actor.context.suspend(reason, state, metadata, until=until))
 
     def sleep_until(self, when: datetime) -> None:  # type: ignore[override]
         """Suspend until a time, without `await`; else as in `Context`."""

@@ -407,8 +407,13 @@ async def test_a_timer_takes_a_time_with_a_zone(when: Any) -> None:
     async def sleeps_wrongly(x: int, context: Context) -> None:
         await context.sleep_until(when)
 
-    with pytest.raises(NodeFailed, match=r"For example datetime\.now\(UTC\)"):
-        await WorkflowRunner().run(one(sleeps_wrongly, x=1))
+    @node
+    async def asks_wrongly(x: int, context: Context) -> None:
+        await context.suspend("in time?", until=when)
+
+    for wrong in (sleeps_wrongly, asks_wrongly):
+        with pytest.raises(NodeFailed, match=r"For example datetime\.now\(UTC\)"):
+            await WorkflowRunner().run(one(wrong, x=1))
 
 
 async def test_a_timer_that_is_over_does_not_wait_again(store_url: str) -> None:
@@ -419,6 +424,55 @@ async def test_a_timer_that_is_over_does_not_wait_again(store_url: str) -> None:
     DELAYS.append(timedelta(hours=1))
     assert (await runner(store_url).resume("r", graph=one(sleeps, x=5))).outputs == {"out": [5]}
     assert (len(BEGUN), len(ENDED)) == (2, 1)
+
+
+@node
+async def asks_in_time(x: int, context: Context) -> str:
+    answer = await context.suspend("in time?", metadata={"x": x}, until=datetime.now(UTC) + DELAYS[-1])
+    return str(ended("asks_in_time", f"{x} {answer}"))
+
+
+@node
+def asks_in_time_in_a_thread(x: int, context: ThreadContext) -> str:
+    return f"{x} {context.suspend('in time?', metadata={'x': x}, until=datetime.now(UTC) + DELAYS[-1])}"
+
+
+class AsksInTime(SuspendableNode):
+    x: int
+
+    async def process(self) -> str:
+        if not self.is_resuming:
+            await self.suspend_workflow("in time?", metadata={"x": self.x}, until=datetime.now(UTC) + DELAYS[-1])
+        return f"{self.x} {self.get_answer()}"
+
+
+@pytest.mark.parametrize("asking", [asks_in_time, asks_in_time_in_a_thread, AsksInTime])
+@pytest.mark.parametrize("answer", [None, "yes"])
+async def test_a_question_with_a_deadline(asking: Any, answer: str | None, store_url: str) -> None:
+    DELAYS.append(timedelta(hours=1) if answer else timedelta())
+    first = await runner(store_url).run(one(asking, x=5), enable=ON, run_id="r")
+    (waiting,) = await suspended_nodes(store_url)
+    assert (waiting.reason, waiting.metadata, waiting.due) == ("in time?", {"x": 5}, answer is None)
+    assert waiting.wake_at == first.suspensions["n"].wake_at
+    DELAYS.append(timedelta(hours=2))
+    if answer:
+        assert (await runner(store_url).resume("r", graph=one(asking, x=5))).status == "suspended"
+    result = await runner(store_url).resume("r", graph=one(asking, x=5), updates={"n": answer} if answer else {})
+    assert result.outputs == {"out": [f"5 {answer}"]}
+
+
+async def test_that_a_deadline_has_passed_is_as_final_as_an_answer(store_url: str) -> None:
+    DELAYS.append(timedelta())
+    graph = one(asks_in_time, x=5)
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    await runner(store_url).resume("r", graph=graph)
+    reasons = await checkpoints(store_url)
+    answered = reasons.index("answer") + 1
+    assert answered < len(reasons), "before the body went on"
+    with pytest.raises(NodeNotWaiting, match="answered already"):
+        await runner(store_url).resume("r", graph=graph, checkpoint=answered, updates={"n": "too late"})
+    again = await runner(store_url).resume("r", graph=graph, checkpoint=answered)
+    assert (again.outputs, ENDED) == ({"out": ["5 None"]}, ["asks_in_time"] * 2)
 
 
 async def test_an_answer_after_a_timer_for_a_fixed_time_is_given(store_url: str) -> None:

@@ -28,7 +28,7 @@ def defined(word: str) -> dict[str, Any]:
 
 def approval(days: float) -> Graph:
     graph = Graph()
-    graph.output("approved", graph.add(defined("sleep_until")["approve"], node_id="approve", amount=1, days=days))
+    graph.output("approved", graph.add(defined("deadline")["approve"], node_id="approve", amount=1, days=days))
     return graph
 
 

@@ -21,6 +21,7 @@ from workflow_runner.cli.streams import printing_aside, settle
 from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
 from workflow_runner.events import CheckpointSaved, Event, RunStarted
 from workflow_runner.runner import Result, WorkflowRunner
+from workflow_runner.suspension import SLEEP
 
 __all__ = ["Execution"]
 
@@ -235,13 +236,13 @@ def _waiting(result: Result) -> str:
     lines = [f"Run {result.run_id!r} is suspended:"]
     for node_id, found in sorted(result.suspensions.items()):
         shown = one_line(node_id)
-        if found.wake_at is not None:
-            lines.append(f"  {shown} until {found.wake_at.isoformat()}: then `workflow resume {quote(result.run_id)}`")
+        go_on = f"workflow resume {quote(result.run_id)}"
+        until = "" if found.wake_at is None else f" until {found.wake_at.isoformat()}"
+        if found.reason == SLEEP:
+            lines.append(f"  {shown}{until}: then `{go_on}`")
         else:
             answer = quote(f"{node_id}=JSON").strip("'")
-            lines.append(
-                f"  {shown} waits: {one_line(found.reason)}. Answer: workflow resume {quote(result.run_id)} --set '{answer}'"
-            )
+            lines.append(f"  {shown} waits{until}: {one_line(found.reason)}. Answer: {go_on} --set '{answer}'")
     return printable("\n".join(lines))
 
 
