@@ -66,6 +66,10 @@ POOLED_CHECK: Final = "SELECT pg_catalog.current_setting('synchronous_commit'), 
 UNHURRIED: Final = Limits(statement_seconds=86_400.0, lock_seconds=86_400.0)
 
 
+class _NotHeld(Exception):
+    """Raised inside the transaction of a large save that is refused, of which nothing may stay."""
+
+
 class PostgresDatabase:
     """A few connections, made again when they are lost.
 
@@ -191,14 +195,18 @@ class PostgresDatabase:
 
         async def write(raw: Any) -> bool:
             # One message holds it all in memory twice and stops the event loop while it is made: better several.
-            async with raw.transaction():
-                for sql, arguments in writer.payload_statements():
-                    await raw.execute(sql, *arguments)
-                sql, arguments = writer.statement(whole=False)
-                held = writer.outcome(await raw.fetchrow(sql, *arguments))
-                for sql, arguments in writer.more_statements() if held else ():
-                    await raw.execute(sql, *arguments)
-                return held
+            try:
+                async with raw.transaction():
+                    for sql, arguments in writer.payload_statements():
+                        await raw.execute(sql, *arguments)
+                    sql, arguments = writer.statement(whole=False)
+                    if not writer.outcome(await raw.fetchrow(sql, *arguments)):
+                        raise _NotHeld  # or a value would stay without what it is made of, and be taken for a whole one
+                    for sql, arguments in writer.more_statements():
+                        await raw.execute(sql, *arguments)
+            except _NotHeld:
+                return False
+            return True
 
         return await self._saved(write)
 

@@ -31,6 +31,7 @@ from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import CheckpointRow, Retention, Thinning, read_duration
 from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.writing import LARGE_SAVE
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
 from tests.cli.command import workflow
 from workflow_runner import Graph, WorkflowRunner, node
@@ -530,6 +531,21 @@ async def test_pruning_while_a_run_is_saved_leaves_nothing_dangling(store: Store
         assert found is not None
         nodes = {node.node_id: node.state for node in found.nodes}
         assert (nodes["grows"], nodes["chooses"]) == held[row.number], f"seed {seed}"
+
+
+async def test_a_large_save_that_comes_after_a_prune_leaves_nothing_of_its_first_try(store: Store) -> None:
+    """What the first try made of the value counts no more, and is made anew: of the first nothing may be taken for the second."""
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    value = random.Random(5).randbytes(LARGE_SAVE + 4_096)
+    for state in (None, value):
+        await store.save(history, cut(NodeSnapshot("a", "running", firing=1, state=state)), "step")
+    assert await prune_runs(store, Retention(keep_last=1), ("r",))
+    grown = value + random.Random(6).randbytes(500)
+    await store.save(history, cut(NodeSnapshot("a", "running", firing=1, state=grown)), "step")
+    found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None
+    assert found.nodes[0].state == grown
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ async def test_a_cut_of_thousands_of_nodes_is_whole_or_not_there(store: Store) -
     assert before == [1, 3_700, 2_500, 3_700, 1_200]
     await store.begin_attempt("r", 2, HOLDER)
     with pytest.raises(LeaseLost):
-        await store.save(old, cut(*(NodeSnapshot(n.node_id, "running") for n in nodes)), "2")
+        await store.save(old, cut(*(NodeSnapshot(n.node_id, "running", state=f"new {n.state}") for n in nodes)), "2")
     assert [await rows(store, table) for table in tables] == before
 
 
