@@ -25,6 +25,8 @@ __all__ = [
 JOB_COLUMNS: Final = ("suspended_node_id", "suspension_reason", "suspension_state_json", "suspension_metadata_json")
 NO_SUSPENSION: Final[Mapping[str, None]] = dict.fromkeys(JOB_COLUMNS)
 NODE_COLUMNS: Final = ("suspended_at", "wake_at", "suspension_reason", "suspension_metadata_json", "resume_state_json")
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
+"""The last time there is; as the seconds that a row keeps it is rounded to one that no time has."""
 REPR_LENGTH: Final = 1_000
 """Of a value that has no JSON form, so much is told at most."""
 
@@ -64,11 +66,15 @@ def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
         datetime.fromtimestamp(since, UTC),
         read(state),
         read(metadata) or {},
-        None if wake_at is None else datetime.fromtimestamp(wake_at, UTC),
+        None if wake_at is None else _read_time(wake_at),
         answered,
         read(answer),
         tuple(read(earlier) or ()),
     )
+
+
+def _read_time(seconds: float) -> datetime:
+    return LATEST if seconds == LATEST.timestamp() else datetime.fromtimestamp(seconds, UTC)
 
 
 def mentioned_in(row: Sequence[Any]) -> tuple[Any, ...]:

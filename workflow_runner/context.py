@@ -128,7 +128,7 @@ class Context:
 
         Raises:
             TypeError: the reason is no text, or the metadata are no mapping.
-            ValueError: `until` is no time with a zone.
+            ValueError: `until` is no time with a zone, or UTC has none that is so early or so late.
             WorkflowSuspended: to end the body.
             SuspensionUnavailable: nothing is enabled that stores the run.
             ReplayDiverged: the step was run again and has not emitted what it had emitted before.
@@ -148,7 +148,7 @@ class Context:
             when: aware; a time that has passed does not suspend.
 
         Raises:
-            ValueError: it is no time with a zone.
+            ValueError: it is no time with a zone, or UTC has none that is so early or so late.
             WorkflowSuspended, SuspensionUnavailable, ReplayDiverged, Cancelled: as `suspend`.
         """
         _check_time("sleep_until", when)
@@ -248,10 +248,21 @@ class Context:
 
 
 def _check_time(call: str, when: object) -> None:
-    if not isinstance(when, datetime) or when.utcoffset() is None:
-        raise ValueError(f"{call} takes a time with a zone, not {when!r}. For example datetime.now(UTC) + timedelta(hours=1).")
+    if not _is_moment(when):
+        raise ValueError(
+            f"{call} takes a time with a zone, at most datetime.max in UTC, not {when!r}. "
+            "For example datetime.now(UTC) + timedelta(hours=1)."
+        )
 
 
 def _check_text(call: str, reason: object) -> None:
     if not isinstance(reason, str):
         raise TypeError(f"the reason of {call} is text for people, not {reason!r}.")
+
+
+def _is_moment(when: object) -> bool:
+    """Whether it is a time with a zone, which is a time in UTC, too."""
+    try:
+        return isinstance(when, datetime) and when.utcoffset() is not None and when.astimezone(UTC).tzinfo is UTC
+    except OverflowError:
+        return False

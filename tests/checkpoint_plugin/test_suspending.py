@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -401,7 +401,26 @@ async def test_a_timer_wakes_when_its_time_has_come(store_url: str) -> None:
     assert BEGUN == ["sleeps"]
 
 
-@pytest.mark.parametrize("when", [60, timedelta(hours=1), datetime(2040, 1, 1)], ids=str)
+async def test_a_timer_for_the_last_time_there_is_waits_until_it_is_answered(store_url: str) -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+
+    @node
+    async def sleeps_for_ever(x: int, context: Context) -> str:
+        if not context.is_resuming:
+            await context.sleep_until(last)
+        return f"{x} {context.answer}"
+
+    graph = one(sleeps_for_ever, x=5)
+    assert (await runner(store_url).run(graph, enable=ON, run_id="r")).suspensions["n"].wake_at == last
+    assert (await runner(store_url).resume("r", graph=graph)).suspensions["n"].wake_at == last
+    assert (await runner(store_url).resume("r", graph=graph, updates={"n": "woken"})).outputs == {"out": ["5 woken"]}
+
+
+BEYOND = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
+"""An hour after the last time that UTC has."""
+
+
+@pytest.mark.parametrize("when", [60, timedelta(hours=1), datetime(2040, 1, 1), BEYOND], ids=str)
 async def test_a_timer_takes_a_time_with_a_zone(when: Any) -> None:
     @node
     async def sleeps_wrongly(x: int, context: Context) -> None:
