@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, select
 
+from checkpoint_plugin.checking import check_store
 from checkpoint_plugin.completed import MOST_OPEN, Tally, is_block, is_over
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.location import locate
@@ -145,6 +146,8 @@ async def test_a_node_that_goes_on_after_its_block_is_read(store: Store) -> None
     restored = await check_brief(store)
     assert restored.unread == 0
     assert restored.tally is not None and list(restored.tally.open) == ["a"]
+    report = await check_store(store)
+    assert not [*report.findings, *report.runs[0].findings], "nor is it damage"
 
 
 async def test_no_block_names_more_nodes_than_a_query_can_ask_for(store: Store) -> None:
