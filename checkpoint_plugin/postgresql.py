@@ -98,6 +98,7 @@ class PostgresDatabase:
         self._reached = was_reached(server)
         self._engine = make_postgres_engine(server, arguments)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Lock()
         self._saving: AsyncConnection | None = None
         self._raw: Any = None
         self._saves = 0
@@ -170,7 +171,7 @@ class PostgresDatabase:
         if before is loop:
             return
         if before is None or (before.is_closed() and all(connection.is_closed() for connection in self._open)):
-            self._loop = loop
+            self._loop, self._turn = loop, asyncio.Lock()
         else:
             raise StoreUnreadable(
                 f"the store at {self._location.shown} was opened in another event loop, to which its connections belong; nothing "
@@ -225,8 +226,17 @@ class PostgresDatabase:
             await self._call(compile_)
 
     async def _saved(self, write: Callable[[Any], Awaitable[T]]) -> T:
-        """Write on the connection of the saves, which is kept from one to the next."""
+        """Write on the connection of the saves, which is kept from one to the next; one after the other, as it can."""
         self._saves += 1
+        try:
+            async with self._turn:
+                return await self._sent(write)
+        finally:
+            self._saves -= 1
+            if self._closed:
+                await finish(self._let_go())
+
+    async def _sent(self, write: Callable[[Any], Awaitable[T]]) -> T:
         sent = False
         try:
             raw = self._raw if self._raw is not None else await finish(self._connect_for_saves())
@@ -235,10 +245,6 @@ class PostgresDatabase:
         except DRIVER_ERRORS as error:
             await finish(self._let_go())
             raise self._told(error, undone=not sent) from error
-        finally:
-            self._saves -= 1
-            if self._closed:
-                await finish(self._let_go())
 
     async def _connect_for_saves(self) -> Any:
         if self._saving is None:

@@ -92,6 +92,37 @@ async def test_saves_and_transactions_share_a_connection(store: Store, monkeypat
     assert await numbers(store) == list(range(1, 25)) and made
 
 
+async def test_runs_that_share_a_store_begin_and_end_while_others_are_saved(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, broken = asyncpg.Connection.fetchrow, []
+
+    async def watched(connection: Any, *arguments: Any, **more: Any) -> Any:
+        try:
+            return await fetch(connection, *arguments, **more)
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            broken.append(error)
+            raise
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchrow", watched)
+    store = Store(locate(postgres_url), create=True)
+
+    async def execute(run_id: str) -> None:
+        await store.insert_job(run_id, definition(run_id), HOLDER)
+        history = RunHistory(run_id, 1, 1)
+        for number in range(5):
+            await store.save(history, a(number, run_id), "1")
+        await store.end_attempt(run_id, 1, None)
+
+    await store.jobs()
+    async with asyncio.TaskGroup() as group:
+        for run_id in "abcdefgh":
+            group.create_task(execute(run_id))
+    assert [await numbers(store, run_id) for run_id in "abcdefgh"] == [[1, 2, 3, 4, 5]] * 8
+    await store.close()
+    assert broken == [], "no two use a connection at once"
+
+
 async def test_a_server_is_asked_once_what_its_arrays_are(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also, this is how a version of asyncpg is found out that calls the question otherwise."""
     monkeypatch.setattr(postgresql_connection, "_KNOWN", {})
