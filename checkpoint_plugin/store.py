@@ -117,6 +117,7 @@ class Store(ListedRuns):
 
         Raises:
             RunExists: there is one.
+            StoreError: the store, or its witness, cannot be used.
         """
         seal, wrapped = self.keys.make(run_id)
         texts = {} if wrapped is not None else {"graph": definition.graph, "params": definition.params}
@@ -137,6 +138,8 @@ class Store(ListedRuns):
         else:
             made = await self._surely(partial(self._make_run, rows, run_id, holder, [unheard]), lambda connection: False)
         self.keys.remember(run_id, seal)
+        if self._witness is not None:
+            await self._database.compute(partial(self._witness.forget, run_id))
         return None if holder is None else Lease(run_id, holder, 1, 0, made.until or now)
 
     def _make_run(self, rows: FirstRows, run_id: str, holder: Holder | None, tries: list[bool], connection: Connection) -> Made:

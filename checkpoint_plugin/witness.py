@@ -58,6 +58,23 @@ class Witness:
                 f"the witness {path} cannot be written: {error.strerror}. Choose another folder with the option witness."
             ) from error
 
+    def forget(self, run_id: str) -> None:
+        """A run was made: what was noted is of another one, which had this id before and was deleted.
+
+        Raises:
+            StoreUnreadable: the file cannot be deleted.
+        """
+        path = self.path(run_id)
+        try:
+            path.unlink()
+            sync_folder(path.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise StoreUnreadable(
+                f"the witness {path} of an earlier run of this id cannot be deleted: {error.strerror}. Delete it by hand."
+            ) from error
+
     def check(self, run_id: str, number: int, cut_hash: bytes | None) -> None:
         """Compare what the store has with what was noted.
 

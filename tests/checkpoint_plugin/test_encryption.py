@@ -21,10 +21,12 @@ from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.keys import rotate_keys
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base
+from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.sealing import PLAIN
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.witness import Witness
-from hookspecs import NodeSnapshot, PluginOptionsInvalid
+from hookspecs import NodeSnapshot, PluginOptionsInvalid, RunExists
 from tests.checkpoint_plugin.test_durability import BROKEN, chain, run, runner
 from tests.checkpoint_plugin.test_pruning import cut, definition
 from tests.cli.command import workflow
@@ -414,9 +416,9 @@ async def test_the_witness_shows_a_tail_that_was_lost(store_url: str, tmp_path: 
 
 async def test_another_checkpoint_of_the_same_number_is_seen(store_url: str, tmp_path: Path) -> None:
     witness = Witness(tmp_path)
-    witness.note("r", 1, b"x" * 32)
     store = opened(store_url, witness=witness)
     await store.insert_job("r", definition())
+    witness.note("r", 1, b"x" * 32)
     unwatched = opened(store_url)
     await unwatched.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", firing=1)), "step")
     await unwatched.close()
@@ -425,6 +427,20 @@ async def test_another_checkpoint_of_the_same_number_is_seen(store_url: str, tmp
     witness.path("r").write_text("{")
     with pytest.raises(StoreUnreadable, match="cannot be read"):
         await store.restore(RunHistory("r", 1, 1), None)
+    await store.close()
+
+
+async def test_the_witness_knows_nothing_of_a_run_that_is_made_anew_under_its_id(store_url: str, tmp_path: Path) -> None:
+    witness = Witness(tmp_path)
+    store = opened(store_url, witness=witness)
+    await store.insert_job("r", definition())
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "completed", firing=1), status="completed"), "end")
+    with pytest.raises(RunExists):
+        await store.insert_job("r", definition())
+    assert witness.knows("r")
+    assert await prune_runs(store, Retention(drop_finished=0), ["r"])
+    await store.insert_job("r", definition())
+    assert await store.restore(RunHistory("r", 1, 1), None) is None, "it was killed before its first checkpoint"
     await store.close()
 
 
