@@ -358,13 +358,17 @@ class Store(ListedRuns):
             return None
         moved = {node.node_id for node in snapshot.nodes}
         back = (NodeSnapshot(node_id, "idle") for node_id in sorted(node_ids - moved))
-        history.number, history.log, history.total = newest, newest + 1, 0
-        history.digests.clear()
-        history.unread, history.tally = 0, Tally()
-        history.saved_items.clear()
+        anew = {"number": newest, "log": newest + 1, "total": 0, "digests": {}, "unread": 0, "tally": Tally(), "saved_items": {}}
+        stood = {name: getattr(history, name) for name in anew}
         now = datetime.now(UTC)
         whole = replace(snapshot, nodes=(*snapshot.nodes, *back), attempt=history.attempt, status="running", taken_at=now)
-        return await self.save(history, whole, f"back to {number}")
+        _set(history, anew)
+        try:
+            return await self.save(history, whole, f"back to {number}")
+        except BaseException:
+            if history.number == newest:  # it has not moved: what is saved next would else tell of its own nodes alone
+                _set(history, stood)
+            raise
 
     # Reading.
 
@@ -437,3 +441,8 @@ class Store(ListedRuns):
         if damage is not None:
             raise damage
         return None
+
+
+def _set(history: RunHistory, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(history, name, value)

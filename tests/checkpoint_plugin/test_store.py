@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import PIPE
@@ -833,6 +834,24 @@ async def test_an_older_checkpoint_becomes_the_newest_and_the_later_ones_stay(st
     assert second is not None
     assert {node.node_id: node.state for node in second.nodes} == {"a": 2, "b": None, "o": None}
     assert [list(node.collected) for node in second.nodes if node.node_id == "o"] == [["first", "second"]]
+
+
+async def test_who_cannot_go_back_has_not_moved_and_goes_back_the_next_time(store: Store) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for state in (1, 2):
+        nodes = [NodeSnapshot(node_id, "running", firing=1, state=state) for node_id in "ab"]
+        await store.save(history, cut(*nodes), str(state))
+    again = RunHistory("r", 1, 1)
+    older = await store.restore(again, 1)
+    assert older is not None
+    answered = replace(older, nodes=(*older.nodes, NodeSnapshot("c", "running", firing=1, state=object())))
+    with pytest.raises(ValueNotStorable):
+        await store.rewind(again, answered)
+    ref = await store.rewind(again, older)
+    assert ref is not None and ref.number == 3
+    newest = await store.restore(RunHistory("r", 1, 1), None)
+    assert newest is not None and {node.node_id: node.state for node in newest.nodes} == {"a": 1, "b": 1}
 
 
 async def test_a_node_has_a_state_from_its_first_firing_on_and_what_is_taken_back_is_told(store: Store) -> None:
