@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, select, update
 
+from checkpoint_plugin.batches import batches
 from checkpoint_plugin.blob_name import BlobName, folder_of, read_name
 from checkpoint_plugin.blob_place import BlobFile, BlobPlace
 from checkpoint_plugin.codec import MalformedValue
@@ -55,17 +56,14 @@ async def sweep_blobs(
     Raises:
         StoreError: the store or the place of its files cannot be used.
     """
-    query = select(JOB.c.id) if run_ids is None else select(JOB.c.id).where(JOB.c.id.in_(run_ids))
+    look = partial(_stored_ids, run_ids=run_ids)
     folders = None if run_ids is None else {folder_of(run_id) for run_id in run_ids}
     await store.transact(lambda connection: None, write=False)  # from here on the places of its files are known
     files, size = 0, 0
     for kind, place in await store.compute(lambda: list(store.blobs.places())):
         found = await store.compute(partial(place.files, folders))
         # Runs after files: the row of a run is there before its first file.
-        stored = {
-            folder_of(run_id): run_id
-            for run_id in (await store.transact(lambda c: c.execute(query).scalars().all(), write=False) if found else ())
-        }
+        stored = {folder_of(run_id): run_id for run_id in (await store.transact(look, write=False) if found else ())}
         by_folder: dict[str, list[BlobFile]] = {}
         for file in found:
             by_folder.setdefault(file.folder, []).append(file)
@@ -73,6 +71,15 @@ async def sweep_blobs(
             gone = await _sweep(store, kind, place, there, stored.get(folder), age, dry_run)
             files, size = files + len(gone), size + sum(file.size for file in gone)
     return Swept(files, size)
+
+
+def _stored_ids(connection: Connection, run_ids: Sequence[str] | None) -> Sequence[str]:
+    """The ids of all runs, or of those of these that are there."""
+    query = select(JOB.c.id)
+    if run_ids is None:
+        return connection.execute(query).scalars().all()
+    parts = batches(connection, run_ids)
+    return [run_id for part in parts for run_id in connection.execute(query.where(JOB.c.id.in_(part))).scalars()]
 
 
 async def _sweep(

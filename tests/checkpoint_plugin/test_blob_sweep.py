@@ -154,6 +154,17 @@ async def test_what_no_row_mentions_goes_when_it_is_old(shelf: Shelf) -> None:
         assert await states(store) == [kept]
 
 
+async def test_more_runs_are_swept_than_a_statement_can_name(shelf: Shelf) -> None:
+    async with shelf.open() as store:
+        await store.insert_job("r", definition())
+        kept = value()
+        await save(store, kept)
+        (mentioned,) = shelf.files
+        age(mentioned)
+        assert await sweep_blobs(store, [*map(str, range(33_000)), "r"]) == Swept()
+        assert await states(store) == [kept]
+
+
 async def test_stores_that_share_a_url_leave_each_other_alone(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/kept"
     first, second = (Shelf(f"sqlite:///{tmp_path}/{name}.db", url, tmp_path / "kept") for name in "ab")
