@@ -169,6 +169,54 @@ def test_a_run_that_is_left_keeps_its_code_without_streams(tmp_path: Path) -> No
         assert process.wait(timeout=30) == 143
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_encoding_of_standard_output_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
+    graph = write_graph(tmp_path, "value")
+    name = os.fsdecode(b"\xc5\x81\xff.json")  # one that no text names, as a file may have it
+    (tmp_path / graph).rename(tmp_path / name)
+    env = environment(PYTHONIOENCODING=encoding)
+    done = workflow("validate", name, "--nodes", "nodes.py", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\\udcff.json: valid, 3 nodes, 2 edges\n")
+
+
+@pytest.mark.plugin
+def test_commands_of_plugins_escape_it_too(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "value")
+    assert workflow("run", graph, *NODES, "--enable", "checkpoint", "--run-id", "Łódź", cwd=tmp_path).returncode == 0
+    env = environment(PYTHONIOENCODING="latin-1:strict")
+    done = subprocess.run([*COMMAND, "runs"], cwd=tmp_path, env=env, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[1].split()[0]) == (0, "\\u0141ód\\u017a".encode("latin-1"))
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "with sys.stdout: print('said')",
+        "with sys.stderr: print('said')",
+        "io.TextIOWrapper(sys.stdout.buffer).close()",
+        "sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')",
+        "sys.stdout = codecs.getwriter('utf-8')(sys.stdout.buffer)",
+    ],
+)
+def test_a_node_may_close_standard_streams_or_put_its_own_there(tmp_path: Path, deed: str, more: tuple[str, ...]) -> None:
+    graph = write_graph(tmp_path, "value")
+    (tmp_path / "nodes.py").write_text(
+        "import codecs, io, sys\n"
+        "from workflow_runner import node\n"
+        "@node\n"
+        "async def value(a: int) -> int:\n"
+        f"    {deed}\n"
+        "    print('said later')\n"
+        "    return a\n"
+    )
+    done = workflow("run", graph, *NODES, *more, cwd=tmp_path)
+    assert (done.returncode, "Error" in done.stderr) == (0, False)
+    assert "said later" in (done.stderr if more else done.stdout)
+    assert json.loads(done.stdout)["outputs"] == {"out": [1]} if more else done.stdout.endswith("out: 1\n")
+
+
 def test_streams_of_who_called_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     own = io.StringIO()
     monkeypatch.setattr(sys, "stdout", own)

@@ -148,8 +148,9 @@ class Execution:
         if self._as_json:
             print_json(report.to_json())
         elif not self._quiet:
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a node may have put its own stream there
             for line in report.lines():
-                print(line.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+                print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 class Stopper:

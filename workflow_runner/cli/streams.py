@@ -1,4 +1,5 @@
-"""Standard streams: that nobody reads them, or that a device is full, decides nothing about what a command does."""
+"""Standard streams: that nobody reads them, what their encoding lacks, or that a device is full, decides nothing about what a
+command does; nor does a node that closes them."""
 
 from __future__ import annotations
 
@@ -47,10 +48,32 @@ class Outlet(io.FileIO):
                 self.error = error if error.errno not in self._unread else None
         return memoryview(data).nbytes
 
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Buffer(io.BufferedWriter):
+    """What a standard stream has not written yet. It stays open for all that is printed after who closes it."""
+
+    def close(self) -> None:
+        """Write."""
+        self.flush()
+
+
+class Text(io.TextIOWrapper):
+    """A standard stream. It stays open, too: a node may say `with sys.stdout:`, or put its own in the place of this one."""
+
+    def close(self) -> None:
+        """Write."""
+        self.flush()
+
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """As long as the context lasts, errors of the process's own streams reach nobody; streams that are closed lead nowhere."""
+    """As long as the context lasts, errors of the process's own streams reach nobody; streams that are closed lead nowhere.
+
+    What the encoding of a stream lacks is escaped, as Python does it on standard error only.
+    """
     # In this order each gets the number that belongs to it, which otherwise the next file would get: a database, for example.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -111,10 +134,10 @@ def _guarded(stream: TextIO) -> TextIO:
         return stream  # not one that Python opened: that of a test, or of a console of Windows
     stream.flush()
     guard = Outlet(outlet.fileno())
-    return io.TextIOWrapper(
-        guard if outlet is stream.buffer else io.BufferedWriter(guard),  # the first with `python -u`
+    return Text(
+        guard if outlet is stream.buffer else Buffer(guard),  # the first with `python -u`
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace",
         newline=os.linesep,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
