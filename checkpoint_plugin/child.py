@@ -50,7 +50,9 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
     kept_out = ",".join((os.environ.get(DISABLE_VARIABLE, ""), *sorted(blocked)))
     options = [part for path in nodes for part in ("--nodes", path)]
     process = await asyncio.create_subprocess_exec(
-        *COMMAND,
+        COMMAND[0],
+        *_folder_options(),
+        *COMMAND[1:],
         *options,
         "--quiet",
         "--enable",
@@ -69,6 +71,14 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
     except asyncio.CancelledError:
         await _stop(process)
         raise
+
+
+def _folder_options() -> Sequence[str]:
+    """What keeps `-m` from looking for modules in the current folder, where this process does not look either.
+
+    A file of nodes may be named like a module of Python's own there, and would be imported in its place.
+    """
+    return () if {"", os.getcwd()}.intersection(sys.path) else ("-P",)
 
 
 async def _told(process: asyncio.subprocess.Process) -> str | None:

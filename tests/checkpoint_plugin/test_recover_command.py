@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -174,6 +175,35 @@ def test_a_blocked_plugin_is_blocked_where_the_run_is_executed(folder: Folder, w
     assert done.returncode == 1
     assert done.stdout.startswith("run one: refused: ") and "'sample'" in done.stdout and "blocked" in done.stdout
     assert not (folder.path / "imported").exists()
+
+
+DIES_ONCE = """
+import os
+from pathlib import Path
+from workflow_runner import node
+
+@node
+async def once(a: int) -> int:
+    if not Path("died").exists():
+        Path("died").touch()
+        os.kill(os.getpid(), 9)
+    return a
+"""
+
+
+def test_a_file_of_nodes_may_be_named_like_a_module_of_python(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text(DIES_ONCE)
+    nodes = [{"id": "once", "type": "json.once", "data": {"a": 1}}]
+    (tmp_path / "flow.json").write_text(json.dumps({"nodes": nodes, "enable": {"checkpoint": True}}))
+    command = [sys.executable, "-P", "-m", "workflow_runner.cli"]  # without the current folder, as the script that is installed
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        given = [*command, *arguments, "--nodes", "json.py"]
+        return subprocess.run(given, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+
+    assert call("run", "flow.json", "--run-id", "one").returncode == -signal.SIGKILL
+    done = call("recover")
+    assert (done.returncode, done.stdout) == (0, "run one: completed\n")
 
 
 def test_without_a_store_there_is_nothing_to_do(tmp_path: Path) -> None:
