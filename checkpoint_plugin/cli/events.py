@@ -13,6 +13,7 @@ import click
 from checkpoint_plugin.bounds import LARGEST
 from checkpoint_plugin.cli.listing import one_line, print_listing, shown_time
 from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.cli.unread import is_unread
 
 if TYPE_CHECKING:
     from checkpoint_plugin.events import EventRecord
@@ -29,7 +30,7 @@ COLUMNS: Final = ("seq", "time", "kind", "node_id", "payload")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only events of this kind; may be repeated.")
 @click.option("--node", "node_id", metavar="NODE", help="Only events of this node.")
 @click.option("--after", type=click.IntRange(max=LARGEST), metavar="SEQ", help="Only events with a higher number.")
-@click.option("--follow", is_flag=True, help="Go on until the run has ended; with --json, one object a line.")
+@click.option("--follow", is_flag=True, help="Go on until the run has ended, or nobody reads; with --json, one object a line.")
 @store_options
 def events(
     run_id: str,
@@ -65,7 +66,7 @@ def events(
                     click.echo(json.dumps(_document(record)), file=output)
                 elif not quiet:
                     click.echo("  ".join(one_line(value) for value in _row(record).values()), file=output)
-            if over:
+            if over or is_unread(output):
                 return
             await asyncio.sleep(FOLLOW_SECONDS)
 

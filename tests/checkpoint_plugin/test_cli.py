@@ -281,6 +281,25 @@ def test_following_shows_what_comes(logged: str) -> None:
     process.stdout.close()
 
 
+def test_following_ends_when_nobody_reads(logged: str) -> None:
+    code = "from checkpoint_plugin.cli.events import events; events()"
+    command = [sys.executable, "-c", code, "s", "--follow", "--json", "--url", logged]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+
+    async def first(store: Store) -> None:
+        async with EventLogger("s", store=store) as log:
+            await log.log("created")
+
+    fill(logged, first)
+    assert json.loads(process.stdout.readline())["kind"] == "created"
+    process.stdout.close()
+    try:
+        assert process.wait(30) == 0, "the run goes on, and tells nothing more"
+    finally:
+        process.kill()
+
+
 def test_a_run_that_was_set_aside_says_why(filled: str) -> None:
     async def work(store: Store) -> None:
         await JobRepository(store=store).change("r", lambda job: setattr(job, "set_aside", "it was resumed 5 times"))
