@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hookspecs.errors import PluginBlocked, PluginConflict, PluginLoadFailed
+from hookspecs.errors import PluginBlocked, PluginConflict, PluginLoadFailed, text_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -82,11 +82,13 @@ class PluginEntry:
             )
         try:
             return self.point.load()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of `sys.exit`, or of another that is no Exception
             raise PluginLoadFailed(
                 self.name,
                 f"{self.name!r} ({self.point.value}) of {self.distribution} {self.version} cannot be imported: "
-                f"{type(error).__name__}: {error}. Repair the installation, or go on without it: -p no:{self.name}",
+                f"{type(error).__name__}: {text_of(error)}. Repair the installation, or go on without it: -p no:{self.name}",
             ) from error
 
 

@@ -23,6 +23,7 @@ from hookspecs.errors import (
     PluginMissing,
     PluginOptionsInvalid,
     WorkflowError,
+    text_of,
 )
 from hookspecs.markers import PROJECT
 from hookspecs.run import RunLoader
@@ -248,7 +249,7 @@ class PluginHost:
             raise PluginLoadFailed(
                 name,
                 f"plugin {name!r} of {entry.distribution} {entry.version} could not be made by {entry.point.value}: "
-                f"{type(error).__name__}: {error}. Check its options, or --disable {name}.",
+                f"{type(error).__name__}: {text_of(error)}. Check its options, or --disable {name}.",
             ) from error
         check_plugin(plugin, name)
         return plugin
@@ -260,7 +261,7 @@ def _teach(entry: PluginEntry, registry: CodecRegistry) -> None:
     except PluginError as error:
         logger.warning("value types of %s are left out: %s", entry.distribution, error)
     except Exception as error:  # it is anybody's function, and a run that needs none of its types can go on
-        logger.warning("value types of %s are left out: %s: %s", entry.distribution, type(error).__name__, error)
+        logger.warning("value types of %s are left out: %s: %s", entry.distribution, type(error).__name__, text_of(error))
 
 
 class _Manager(pluggy.PluginManager):

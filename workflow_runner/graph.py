@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from inspect import isclass
 from typing import Any, ClassVar
 
-from hookspecs import TaggedValueError, from_tagged, to_tagged
+from hookspecs import TaggedValueError, loads_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
 from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
@@ -242,6 +242,8 @@ class Graph:
             document = json.loads(text, object_pairs_hook=unique_keys)
         except ValueError as error:
             raise GraphInvalid([f"the graph is not JSON: {error}."]) from error
+        except RecursionError as error:
+            raise GraphInvalid(["the graph is nested too deeply. Flatten it."]) from error
         return cls.from_document(document)
 
     @classmethod
@@ -311,7 +313,7 @@ class Graph:
             GraphInvalid: it is not a graph's document.
             ValueError: it is not JSON, or a tagged value is malformed (`TaggedValueError`).
         """
-        return cls.from_document(from_tagged(json.loads(text)))
+        return cls.from_document(loads_tagged(text))
 
     def differences(self, other: Graph) -> list[str]:
         """What another graph has otherwise, one line each; ids of edges, and what is enabled, do not count."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from hookspecs import text_of
 from workflow_runner.builtin import BUILTIN_TYPES
-from workflow_runner.errors import NodeModuleError
+from workflow_runner.errors import NodeDefinitionError, NodeModuleError
 from workflow_runner.node import node_type_of
 from workflow_runner.nodetype import NodeType
 
@@ -122,10 +123,12 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
                 f"there is no module {text!r} on Python's path. Install it, or name the folder it is in with PYTHONPATH; "
                 f"for a file, give its path: --nodes path/to/{file}.py"
             ) from error
-        raise NodeModuleError(f"node module {text!r} cannot be imported: {error}. {_mend(error)}") from error
-    except (Exception, SystemExit) as error:
+        raise NodeModuleError(f"node module {text!r} cannot be imported: {text_of(error)}. {_mend(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of `sys.exit`, or of `pytest.skip`, which is no Exception either
         raise NodeModuleError(
-            f"node module {text!r} cannot be imported: {type(error).__name__}: {error}. Mend it where that was raised."
+            f"node module {text!r} cannot be imported: {type(error).__name__}: {text_of(error)}. Mend it where that was raised."
         ) from error
 
 
@@ -155,10 +158,12 @@ def _load_once(path: Path, resolved: Path, key: str) -> ModuleType:
     sys.modules[key] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[key]
+    except BaseException as error:
+        sys.modules.pop(key, None)  # half of it would be found by the next look-up, also after Ctrl-C
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise NodeModuleError(
-            f"node file {str(path)!r} cannot be loaded: {type(error).__name__}: {error}. {_mend(error)}"
+            f"node file {str(path)!r} cannot be loaded: {type(error).__name__}: {text_of(error)}. {_mend(error)}"
         ) from error
     return module
 
@@ -174,7 +179,12 @@ def _types_of(module: Any, name: str | None = None) -> dict[str, NodeType]:
     """The node types in a module. Its own stand under the module's name, imported ones under that of theirs."""
     types: dict[str, NodeType] = {}
     for item in vars(module).values():
-        node_type = node_type_of(item)
+        try:
+            node_type = node_type_of(item)
+        except NodeDefinitionError:
+            raise
+        except Exception:  # it stands for another object, which cannot be had now: settings that nobody has configured
+            continue
         if node_type is None or isinstance(item, NodeType):
             continue
         if name is not None and item.__module__ == module.__name__ and node_type.name == f"{item.__module__}.{item.__name__}":

@@ -145,7 +145,7 @@ def test_a_broken_plugin_is_fatal_only_for_a_run_that_needs_it(sample: None, ins
     assert only_installed("sample", PluginHost()).status == "ok"
 
 
-@pytest.mark.parametrize("source", ["raise SystemExit(3)", "1 / 0", "make = 5", "def other(): ...", "def make("])
+@pytest.mark.parametrize("source", ["raise SystemExit(3)", "raise BaseException", "1 / 0", "make = 5", "x = 1", "def make("])
 def test_every_way_to_be_broken_is_named(install: Install, source: str) -> None:
     install("broken-plugin", {"workflow_runner": {"broken": "broken_plugin:make"}}, {"broken_plugin": source})
     with pytest.raises(PluginError, match="'broken'"):

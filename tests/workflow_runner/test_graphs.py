@@ -416,6 +416,12 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
     broken.write_text("1/0")
     script = tmp_path / "script.py"
     script.write_text("raise SystemExit(3)")
+    skipped = tmp_path / "skipped.py"
+    skipped.write_text("import pytest\npytest.skip('not here', allow_module_level=True)")  # what it raises is no Exception
+    mute = tmp_path / "mute.py"
+    mute.write_text("class Mute(Exception):\n    def __str__(self):\n        raise RuntimeError\nraise Mute")
+    gone = tmp_path / "gone.py"
+    gone.write_text("import sys\ndel sys.modules[__name__]\n1/0")
     asks = tmp_path / "asks.py"
     asks.write_text("import beside")
     (tmp_path / "beside.py").touch()
@@ -424,6 +430,9 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
         ([broken], "broken.py.*ZeroDivisionError"),
         ([script], "script.py.*SystemExit: 3"),
         ([script], "script.py.*SystemExit: 3"),
+        ([skipped], "skipped.py.*Skipped: not here"),
+        ([mute], r"mute.py.*Mute: \(its text cannot be had: RuntimeError\)"),
+        ([gone], "gone.py.*ZeroDivisionError"),
         ([tmp_path / "none.py"], r"no node file .*Check the path\."),
         ([tmp_path / f"{'n' * 300}.py"], r"node file .* cannot be read: File name too long\. Check the path\."),
         (["no_such_module_at_all"], "no module 'no_such_module_at_all'"),
@@ -433,6 +442,30 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(NodeModuleError, match=message):
             WorkflowRunner(nodes=sources).validate(Graph([], []).to_document() | {"nodes": [{"id": "x", "type": "same.one"}]})
+
+
+def test_a_file_that_was_interrupted_while_it_was_loaded_is_loaded_again(tmp_path: Path) -> None:
+    file = tmp_path / "interrupted.py"
+    file.write_text("raise KeyboardInterrupt\n")
+    runner, document = WorkflowRunner(nodes=[file]), {"nodes": [{"id": "x", "type": "interrupted.one"}]}
+    with pytest.raises(KeyboardInterrupt):
+        runner.validate(document)
+    file.write_text(MODULE)
+    runner.validate(document)
+
+
+def test_an_object_that_stands_for_another_which_cannot_be_had_is_no_node(tmp_path: Path) -> None:
+    file = tmp_path / "lazy.py"
+    proxy = "class Proxy:\n    @property\n    def __class__(self):\n        raise RuntimeError('not configured')\n"
+    file.write_text(f"{MODULE}\n{proxy}\nsettings = Proxy()\n")
+    WorkflowRunner(nodes=[file]).validate({"nodes": [{"id": "x", "type": "lazy.one"}]})
+
+
+def test_a_text_that_is_nested_too_deeply_is_no_graph() -> None:
+    with pytest.raises(GraphInvalid, match="nested too deeply"):
+        Graph.from_json("[" * 100_000)
+    with pytest.raises(ValueError, match="not JSON"):
+        Graph.from_tagged_json("[" * 100_000)
 
 
 def test_a_document_never_imports_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
