@@ -116,8 +116,8 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
     try:
         return text, importlib.import_module(text)
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name is not None and text.startswith(error.name)
-        if missing:
+        # Itself, or a package that it is in: by whole names, for `torch_nodes` may be there where `torch` is not.
+        if isinstance(error, ModuleNotFoundError) and f"{text}.".startswith(f"{error.name}."):
             file = text.replace(".", "/")
             raise NodeModuleError(
                 f"there is no module {text!r} on Python's path. Install it, or name the folder it is in with PYTHONPATH; "

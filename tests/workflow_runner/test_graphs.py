@@ -444,6 +444,13 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
             WorkflowRunner(nodes=sources).validate(Graph([], []).to_document() | {"nodes": [{"id": "x", "type": "same.one"}]})
 
 
+def test_what_a_module_needs_and_lacks_is_not_told_as_the_module_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "absent_library_nodes.py").write_text("import absent_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(NodeModuleError, match=r"'absent_library_nodes' cannot be imported: No module named 'absent_library'\. "):
+        WorkflowRunner(nodes=["absent_library_nodes"]).validate({"nodes": [{"id": "x", "type": "y"}]})
+
+
 def test_a_file_that_was_interrupted_while_it_was_loaded_is_loaded_again(tmp_path: Path) -> None:
     file = tmp_path / "interrupted.py"
     file.write_text("raise KeyboardInterrupt\n")
