@@ -164,6 +164,9 @@ def _encode_moment(value: datetime | time) -> dict[str, Any]:
         raise ValueError(
             f"a {name} in a {type(zone).__name__} has no tagged JSON form. Use datetime.timezone or zoneinfo.ZoneInfo."
         )
+    elif zone is not None and zone.utcoffset(None) and abs(zone.utcoffset(None)) < timedelta(seconds=1):
+        # Python reads such an offset as none.
+        raise ValueError(f"a {name} in a zone that is less than a second from UTC has no tagged JSON form. Use whole seconds.")
     return tagged | {"fold": 1} if value.fold else tagged
 
 

@@ -67,6 +67,7 @@ VALUES: list[Any] = [
     datetime(2026, 1, 2, 3, 4, 5, 678),
     datetime(2026, 1, 2, tzinfo=UTC),
     datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-3, minutes=-30, seconds=1))),
+    datetime(2026, 1, 2, tzinfo=timezone(timedelta(seconds=-1, microseconds=-1))),
     datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
     date(1, 1, 1),
     time(23, 59, 59, 999_999),
@@ -148,6 +149,8 @@ def test_the_order_of_a_set_does_not_reach_the_text() -> None:
         (Text("x"), "value:"),
         ([OrderedDict()], "value[0]:"),
         (datetime(2026, 1, 1, tzinfo=Elsewhere()), "Elsewhere"),
+        (datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1))), "less than a second from UTC"),
+        (time(1, tzinfo=timezone(timedelta(microseconds=-1))), "less than a second from UTC"),
         (range(3), "value:"),
     ],
 )
