@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from checkpoint_plugin.errors import StoreMissing
+import os
+
+from checkpoint_plugin.errors import StoreMissing, StoreUnreadable
 from checkpoint_plugin.location import Location
 from checkpoint_plugin.mounts import refuse_network
 from checkpoint_plugin.sqlite import SqliteDatabase, create_file, is_there
@@ -21,7 +23,7 @@ def open_database(location: Location, *, create: bool) -> Database:
     Raises:
         StoreMissing: there is no such file, and `create` is off.
         StoreOnNetwork: the file lies on a network file system.
-        StoreUnreadable: the file cannot be made, or looked for.
+        StoreUnreadable: the file cannot be made, or looked for, or is a folder.
     """
     if location.kind == "postgresql":
         from checkpoint_plugin.postgresql import PostgresDatabase  # asyncpg takes a tenth of a second, for SQLite in vain
@@ -32,6 +34,8 @@ def open_database(location: Location, *, create: bool) -> Database:
     if create:
         create_file(location.path)
     elif not is_there(location.path):
+        if os.path.isdir(location.path):
+            raise StoreUnreadable(f"{location.shown} is a folder, and a store on SQLite is a file. Name the file, with --url.")
         raise StoreMissing(
             f"there is no store at {location.shown}. Name another with --url, or start a run that enables checkpoint."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import NodeSnapshot, Suspension, SuspensionChanged
@@ -130,10 +131,11 @@ def _check_value(planned: PlannedNode, value: Any) -> None:
     if planned.type.generates or planned.type.streams:
         what = "yields its items" if planned.type.generates else "reads streams and may have emitted items"
         raise InputInvalid(
-            f"node {planned.node_id!r} {what}, so no one value can stand for them. Choose --replay {planned.node_id}."
+            f"node {planned.node_id!r} {what}, so no one value can stand for them. Choose --replay {quote(planned.node_id)}."
         )
     if planned.type.emits_mapping and not (isinstance(value, Mapping) and set(value) <= set(planned.type.outputs)):
+        answer = quote(f'{planned.node_id}={{"{planned.type.outputs[0]}": …}}')
         raise InputInvalid(
             f"node {planned.node_id!r} returns an object of its outputs {', '.join(planned.type.outputs)}, not {value!r}. "
-            f'Give it as --set {planned.node_id}={{"{planned.type.outputs[0]}": …}}.'
+            f"Give it as --set {answer}."
         )

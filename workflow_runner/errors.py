@@ -130,7 +130,8 @@ class NodeNotWaiting(RunnerError):
 
     def __init__(self, run_id: str, node_id: str, status: str) -> None:
         if status == "suspended":
-            text = f"waits for an answer or a time, not for a decision whether to repeat it. Answer it with --set {node_id}=JSON."
+            answer = quote(f"{node_id}=JSON")
+            text = f"waits for an answer or a time, not for a decision whether to repeat it. Answer it with --set {answer}."
         else:
             text = (
                 f"waits for no answer, nor for a decision whether to repeat it: it is {status}. "
@@ -204,7 +205,7 @@ class SourceChanged(RunnerError):
         super().__init__(
             f"the source of {type_name!r} changed, and node {node_id!r} of run {run_id!r} was stopped in the middle of a "
             f"step that had already emitted {emitted} item(s): the new code may emit others. Restore the old source, or "
-            f"accept the change with --accept-changed {node_id}."
+            f"accept the change with --accept-changed {quote(node_id)}."
         )
         self.run_id = run_id
         self.node_id = node_id

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from shlex import quote
 from typing import Any, Final, Literal
 
 from hookspecs import name_edge
@@ -136,7 +137,8 @@ class Plan:
                 if name in inputs:
                     nodes[node.node_id] = replace(node, constants={**node.constants, "value": inputs[name]})
                 elif "value" not in node.constants:
-                    raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {name}=JSON.")
+                    given = quote(f"{name}=JSON")
+                    raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {given}.")
         return replace(self, nodes=nodes)
 
 

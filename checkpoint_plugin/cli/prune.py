@@ -140,6 +140,8 @@ def savepoint(run_id: str, name: str, number: int | None, remove: bool, url: str
       workflow savepoint nightly before-migration
       workflow resume nightly --checkpoint 12
     """
+    if remove and number is not None:
+        raise click.UsageError("--remove takes the name away from the checkpoint that has it. Leave out --checkpoint.")
 
     async def work(store: Store) -> int:
         from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint

@@ -19,9 +19,10 @@ from checkpoint_plugin import CheckpointManager, EventLogger, JobRepository
 from checkpoint_plugin.cli.events import events
 from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.runs import checkpoints, runs, show
+from checkpoint_plugin.cli.suspended import suspended
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.errors import StoreMissing, StoreUrlInvalid
+from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, StoreUrlInvalid
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, RunNotFound, Snapshot
@@ -202,6 +203,13 @@ def test_no_store_has_no_runs_and_is_not_made(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", f"sqlite:///{tmp_path}/other/c.db")
     assert document(runs) == {"runs": []}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [runs, suspended], ids=["runs", "suspended"])
+def test_a_folder_in_the_place_of_a_store_is_an_error(tmp_path: Path, command: click.Command) -> None:
+    error = call(command, "--url", f"sqlite:///{tmp_path}").exception
+    assert isinstance(error, StoreUnreadable)
+    assert (error.exit_code, "is a folder" in str(error)) == (5, True)
 
 
 def test_an_empty_database_has_no_runs(postgres_url: str) -> None:

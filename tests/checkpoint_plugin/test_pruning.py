@@ -583,6 +583,7 @@ def test_the_commands(tmp_path: Path) -> None:
         done["runs"] == dry["runs"] == [{"run_id": "r", "checkpoints": len(before) - 3, "dropped": False, "bytes": done["bytes"]}]
     )
     assert [row["number"] for row in told("checkpoints", "r")["checkpoints"]] == [3, len(before) - 1, len(before)]
+    assert workflow("savepoint", "r", "mine", "--remove", "--checkpoint", "2", cwd=tmp_path).returncode == 2
     unnamed = workflow("savepoint", "r", "mine", "--remove", cwd=tmp_path)
     assert unnamed.stdout.split() == ["run_id", "number", "name", "r", "3"]
     for wrong in (("prune",), ("prune", "--keep-last", "0"), ("prune", "--keep-for", "soon"), ("prune", "--thin", "1d")):

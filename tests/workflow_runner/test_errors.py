@@ -8,7 +8,20 @@ import pickle
 import pytest
 
 from hookspecs import HookError, PluginMissing, WorkflowError
-from workflow_runner import Deadlock, Graph, GraphInvalid, NodeFailed, NodeTimeout, RunStopped, node, run_workflow
+from workflow_runner import (
+    Deadlock,
+    Graph,
+    GraphInvalid,
+    InputInvalid,
+    NodeFailed,
+    NodeNotWaiting,
+    NodeTimeout,
+    RunStopped,
+    SourceChanged,
+    WorkflowRunner,
+    node,
+    run_workflow,
+)
 
 
 @node
@@ -46,3 +59,12 @@ def test_an_error_is_the_same_when_it_was_pickled(error: WorkflowError) -> None:
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+def test_options_that_errors_advise_are_typed_as_they_stand() -> None:
+    graph = Graph()
+    graph.output("out", graph.input("my input"))
+    with pytest.raises(InputInvalid, match="--input 'my input=JSON'"):
+        WorkflowRunner().validate(graph, {})
+    assert "--set 'a node=JSON'" in str(NodeNotWaiting("r", "a node", "suspended"))
+    assert "--accept-changed 'a node'" in str(SourceChanged("r", "a node", "nodes.boom", 1))
