@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import AsyncIterator
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
 from hookspecs import NodeSnapshot
 from tests.workflow_runner.test_runs import Saving, hosted
-from workflow_runner import Context, Graph, node
+from workflow_runner import Context, Graph, NodeFailed, Stream, node
 from workflow_runner.actor import Actor
 
 
@@ -57,3 +59,57 @@ async def test_captured_nodes_are_frozen_snapshots_like_those_made_by_hand() -> 
     assert replace(captured, attempt=7).attempt == 7
     with pytest.raises(FrozenInstanceError):
         captured.attempt = 2  # type: ignore[misc]
+
+
+@node(outputs=("item", "limit"))
+async def item_with_a_second_limit() -> AsyncIterator[dict[str, int]]:
+    yield {"limit": 1}
+    for _ in range(10):
+        await asyncio.sleep(0)  # the body waits for its item now
+    yield {"item": 10, "limit": 2}
+
+
+@node
+async def up_to(limit: int, items: Stream[int]) -> list[int]:
+    return [await anext(items) for _ in range(limit)]
+
+
+async def test_a_cut_tells_the_order_of_items_that_came_as_the_body_of_a_streaming_node_ended() -> None:
+    saving = Saving()
+    graph = Graph()
+    both = graph.add(item_with_a_second_limit)
+    graph.add(up_to, "takes", limit=both["limit"], items=both["item"])
+    with pytest.raises(NodeFailed, match="brought a second"):
+        await hosted(saving).run(graph)
+    (takes,) = [each for each in saving.cuts[-1][1].nodes if each.node_id == "takes"]
+    waiting = [edge.edge_id for edge in takes.inbox if edge.items]
+    assert len(waiting) == 1
+    assert list(takes.order) == waiting
+
+
+async def test_a_producer_that_is_over_is_not_kept_by_a_stream_that_its_consumer_left() -> None:
+    over = asyncio.Event()
+
+    @node
+    async def endless() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            over.set()
+
+    @node(outputs=("limit", "kept"))
+    async def limit_then_kept() -> AsyncIterator[dict[str, int]]:
+        yield {"limit": 1}
+        await over.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        born = [each for each in gc.get_objects() if isinstance(each, Actor) and each.run.run_id == "left"]
+        yield {"kept": sum(each.node_id == "endless" for each in born)}
+
+    graph = Graph()
+    both = graph.add(limit_then_kept)
+    graph.output("out", graph.add(up_to, limit=both["limit"], items=graph.add(endless, "endless")))
+    graph.output("kept", both["kept"])
+    result = await hosted(Saving()).run(graph, run_id="left")
+    assert result.outputs == {"out": [[1]], "kept": [0]}
