@@ -66,7 +66,8 @@ async def item_with_a_second_limit() -> AsyncIterator[dict[str, int]]:
     yield {"limit": 1}
     for _ in range(10):
         await asyncio.sleep(0)  # the body waits for its item now
-    yield {"item": 10, "limit": 2}
+    yield {"item": 10}
+    yield {"item": 11, "limit": 2}
 
 
 @node

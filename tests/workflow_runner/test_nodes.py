@@ -510,6 +510,61 @@ async def test_a_plain_input_of_a_streaming_node_takes_one_item(values: list[int
 
 
 @node
+async def one_by_one(items: Stream[int]) -> AsyncIterator[int]:
+    async for item in items:
+        yield item
+
+
+@node(retries=1)
+async def logged(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    async for item in items:
+        yield item
+        context.commit()
+
+
+@node(stateless=True, retries=1)
+async def stateless(items: Stream[int]) -> AsyncIterator[int]:
+    async for item in items:
+        yield item
+
+
+@node
+async def as_they_come(items: Stream[int], context: Context) -> AsyncIterator[int]:
+    async for _, item in context.arrivals(items):
+        yield item
+
+
+@node
+def in_a_thread(items: Stream[int]) -> Iterator[int]:
+    yield from items
+
+
+@node
+async def of_one(items: int) -> int:
+    return items
+
+
+@node
+async def with_another(items: int, more: int = 0) -> int:
+    return items
+
+
+@pytest.mark.parametrize("body", [one_by_one, logged, stateless, as_they_come, in_a_thread, of_one, with_another])
+@pytest.mark.parametrize("more", [False, True])
+async def test_who_takes_an_item_makes_room_for_its_producer(body: Any, more: bool) -> None:
+    """No edge may grow here, so a producer that is not woken would wait for ever."""
+    graph, values = Graph(), list(range(20))
+    feeds = {"more": graph.add(each, node_id="more", values=values)} if body is with_another else {}
+    items = graph.add(each, values=values)
+    taken = graph.add(body, sync_mode="zip_all" if feeds else "on_any", items=items, **feeds)
+    if more:  # a second edge, and none is written straight on
+        graph.output("more", items)
+    graph.output("taken", taken)
+    found = await outputs(graph, edge_capacity=2, max_edge_capacity=2)
+    assert found == ({"taken": values, "more": values} if more else {"taken": values})
+
+
+@node
 async def two_readers(items: Stream[int]) -> Any:
     return await asyncio.gather(anext(items), anext(items))
 

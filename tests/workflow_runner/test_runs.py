@@ -156,6 +156,33 @@ async def test_a_failing_node_ends_the_run_and_leaves_nothing() -> None:
     gc.collect()
 
 
+@node
+async def asks_again(context: Context) -> AsyncIterator[CheckpointRef | None]:
+    found = [await context.checkpoint()]
+    context.commit(1)
+    found += [await context.checkpoint(), await context.checkpoint()]
+    for ref in found:
+        yield ref
+
+
+class LosingTheSecond(Saving):
+    """Its second save is lost, and the run goes on."""
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:  # type: ignore[override]
+        ref = await super().save_checkpoint(run, snapshot, reason)
+        return None if ref.number == 2 else ref
+
+
+async def test_what_a_save_has_lost_is_saved_when_it_is_asked_for_again_though_nothing_has_changed() -> None:
+    saving = LosingTheSecond()
+    graph = Graph()
+    graph.output("refs", graph.add(asks_again, "asks"))
+    refs = (await hosted(saving).run(graph)).outputs["refs"]
+    assert [None if ref is None else ref.number for ref in refs] == [1, None, 3]
+    assert [node.commits for node in saving.cuts[2][1].nodes if node.node_id == "asks"] == [1]
+
+
 class FollowingAndFailing:
     """Saves behind the run, of which nobody may be ahead; its last save comes when all is over, and fails."""
 

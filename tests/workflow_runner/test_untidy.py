@@ -236,6 +236,35 @@ async def test_a_read_that_a_try_leaves_behind_does_not_stand_in_the_way_of_the_
     assert left[0].cancelled()
 
 
+async def test_a_read_that_a_try_leaves_behind_does_not_hide_that_everybody_waits() -> None:
+    """The next try reads the end first: it is reached only because an edge grows when all wait."""
+    left, tried_again = list[asyncio.Future[int]](), asyncio.Event()
+
+    @node(outputs=("begin", "end"))
+    async def in_halves(n: int) -> AsyncIterator[dict[str, int]]:
+        await tried_again.wait()
+        for name in ("begin", "end"):
+            for number in range(n):
+                yield {name: number}
+
+    @node(retries=1, backoff=0)
+    async def end_first(begin: Stream[int], end: Stream[int], context: Context) -> list[int]:
+        if context.attempt == 1:
+            left.append(asyncio.ensure_future(anext(end)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            raise OSError("away")
+        tried_again.set()
+        return [*[x async for x in end], *[x async for x in begin]]
+
+    graph = Graph()
+    parts = graph.add(in_halves, n=5)
+    graph.output("out", graph.add(end_first, begin=parts["begin"], end=parts["end"]))
+    found = await outputs(graph, edge_capacity=1)
+    assert left[0].cancelled()
+    assert found == {"out": [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4]]}
+
+
 @pytest.mark.parametrize("plugins", [[], ["p"]])
 async def test_what_a_try_left_behind_reads_nothing_of_the_next(plugins: list[str]) -> None:
     tries: list[list[int]] = []
@@ -519,6 +548,57 @@ async def test_what_a_body_cancels_while_it_yields_it_hears_itself(body: Any, la
     assert rest == last
     assert counted == list(range(len(counted)))
     assert len(counted) >= 3
+
+
+async def test_several_outputs_at_once_wait_for_room_on_each_of_their_edges() -> None:
+    emitted: list[int] = []
+
+    @node(outputs=("blocked", "free"))
+    async def both() -> AsyncIterator[dict[str, int]]:
+        for number in range(20):
+            emitted.append(number)
+            yield {"blocked": number, "free": number}
+            for _ in range(3):
+                await asyncio.sleep(0)  # the other edge is emptied
+
+    @node
+    async def counts_first(items: Stream[int]) -> int:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return len(emitted)
+
+    graph = Graph()
+    parts = graph.add(both)
+    graph.output("emitted", graph.add(counts_first, items=parts["blocked"]))
+    graph.output("free", parts["free"])
+    found = await outputs(graph, edge_capacity=2)
+    assert found == {"emitted": [3], "free": list(range(20))}
+
+
+async def test_what_a_body_yields_after_the_end_of_its_run_is_refused() -> None:
+    waits, went_on = asyncio.Event(), list[bool]()
+
+    @node
+    async def holds_out() -> AsyncIterator[int]:
+        try:
+            waits.set()
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+        yield 1
+        went_on.append(True)
+
+    @node
+    async def fails() -> None:
+        await waits.wait()
+        raise OSError("away")
+
+    graph = Graph()
+    graph.output("out", graph.add(holds_out))
+    graph.add(fails)
+    with pytest.raises(NodeFailed, match="away"):
+        await outputs(graph)
+    assert not went_on
 
 
 async def test_a_generator_that_goes_on_where_it_was_cancelled_waits_for_room_again() -> None:
