@@ -10,7 +10,7 @@ from benchmarks.case import PEERS
 from benchmarks.measuring import Found
 from benchmarks.payloads import MEBIBYTE
 
-__all__ = ["GOALS", "Goal", "Pick", "Verdict", "judge"]
+__all__ = ["GOALS", "Goal", "Pick", "Verdict", "is_passed", "judge"]
 
 ANY_PEER = "any peer"
 
@@ -132,6 +132,12 @@ def judge(found: Iterable[Found]) -> list[Verdict]:
     return [Verdict(goal, _value(goal, by_key)) for goal in GOALS if goal.what.case in measured]
 
 
+def is_passed(verdicts: Iterable[Verdict], found: Iterable[Found]) -> bool:
+    """Whether a check is passed: no goal is missed, and neither ours nor a floor broke, which would leave goals unmeasured."""
+    missed = any(verdict.value is not None and not verdict.reached for verdict in verdicts)
+    return not missed and not any(item.failed and item.entry.participant not in PEERS for item in found)
+
+
 def _value(goal: Goal, found: Mapping[tuple[str, str], Found]) -> float | None:
     values = _values(goal.what, found)
     if goal.by is not None:
@@ -151,8 +157,10 @@ def _divide(above: list[float], below: list[float]) -> list[float]:
 
 def _values(pick: Pick, found: Mapping[tuple[str, str], Found]) -> list[float]:
     if pick.entry == ANY_PEER:
-        peers = [values for peer in PEERS if (values := _values(Pick(pick.case, peer, pick.metric), found))]
-        return min(peers, key=statistics.median, default=[])
+        part = [peer for peer in PEERS if (pick.case, peer) in found]
+        peers = [_values(Pick(pick.case, peer, pick.metric), found) for peer in part]
+        # One without a figure may be the fastest.
+        return min(peers, key=statistics.median, default=[]) if all(peers) else []
     item = found.get((pick.case, pick.entry))
     if item is None or item.problem or pick.metric not in item.values:
         return []

@@ -26,6 +26,7 @@ class Found:
         size: units that it did.
         values: by metric, one a counted round.
         problem: why there is nothing.
+        failed: whether it broke; without, there is no such work, or not here.
     """
 
     case: Case
@@ -33,6 +34,12 @@ class Found:
     size: int
     values: dict[str, list[float]] = field(default_factory=dict)
     problem: str = ""
+    failed: bool = False
+
+    def note(self, answer: dict[str, Any]) -> None:
+        """Remember why there is nothing, if the answer of its participant says so."""
+        self.problem = answer.get("missing") or answer.get("error") or ""
+        self.failed = "error" in answer
 
     def median(self, metric: str) -> float:
         """The middle of the rounds."""
@@ -103,7 +110,7 @@ class Measuring:
             return None
         # A process of its own: nobody may be connected to a store that is copied.
         answer = self.participant(item.entry.participant).ask_fresh(_request(item, url, action="fill"))
-        item.problem = answer.get("missing") or answer.get("error") or ""
+        item.note(answer)
         return url
 
     def _once(self, item: Found, template: str | None, counted: bool) -> None:
@@ -113,7 +120,7 @@ class Measuring:
                 return
             request = _request(item, url)
             answer = participant.ask_fresh(request) if item.case.fresh else participant.ask(request)
-            item.problem = answer.get("missing") or answer.get("error") or ""
+            item.note(answer)
             if item.problem or not counted:
                 return
             metrics = answer["metrics"]

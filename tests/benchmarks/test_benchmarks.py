@@ -13,7 +13,7 @@ import pytest
 
 import checkpoint_plugin
 from benchmarks.case import PEERS, Case, Entry, Figure, cases
-from benchmarks.goal import GOALS, Goal, Pick, judge
+from benchmarks.goal import GOALS, Goal, Pick, is_passed, judge
 from benchmarks.measuring import Found, Measuring
 from benchmarks.participant import Participant
 from benchmarks.picture import draw
@@ -87,6 +87,27 @@ def test_goals_are_judged_round_by_round() -> None:
     missed = judge([found(case, "ours", 9), found(case, "floor", 1), found(case, "burr", 8), found(case, "kedro", 10)])
     assert [verdict.value for verdict in missed] == [9, 9 / 8]
     assert not any(verdict.reached for verdict in missed)
+
+
+def test_the_fastest_peer_is_not_known_where_one_of_them_broke() -> None:
+    case = TINY["W1 off"]
+    burr = Found(case, Entry("burr", "burr"), case.size, problem="KeyError: 'step'", failed=True)
+    verdicts = judge([found(case, "ours", 9), burr, found(case, "kedro", 10)])
+    assert [verdict.value for verdict in verdicts if verdict.goal.by is not None and verdict.goal.by.entry == "any peer"] == [
+        None
+    ]
+
+
+def test_a_check_is_not_passed_where_ours_broke(tmp_path: Path) -> None:
+    case = TINY["W1 off"]
+    nonsense = Case("W1", "nonsense", 2, "", (Entry("ours", "ours"),), case.figures)
+    with Measuring(Places(tmp_path, None), 1, tmp_path / "log", lambda text: None) as measuring:
+        broken = measuring.measure(nonsense)
+    away = Found(case, Entry("ours", "ours"), case.size, problem="no PostgreSQL here")
+    peer = Found(case, Entry("burr", "burr"), case.size, problem="KeyError: 'step'", failed=True)
+    assert is_passed([], [found(case, "ours", 1), away, peer])
+    assert not is_passed([], broken)
+    assert not is_passed(judge([found(case, "ours", 9), found(case, "floor", 1)]), [])
 
 
 def test_bytes_are_judged_by_what_had_to_be_stored() -> None:
