@@ -71,6 +71,14 @@ async def test_a_held_run_is_refused_with_who_and_until_when(store: Store) -> No
     assert await store.holder("r") is None
 
 
+async def test_a_worker_does_not_take_twice_what_it_holds(store: Store) -> None:
+    holder = Holder.here("w")
+    await store.insert_job("r", definition(), holder, 30.0)
+    with pytest.raises(RunHeld, match="worker w"):
+        await take(store, holder)
+    assert (await row(store)).epoch == 1
+
+
 async def test_epochs_only_grow(store: Store) -> None:
     await store.insert_job("r", definition(), elsewhere())
     stolen = await take(store, elsewhere("b"), steal=True)

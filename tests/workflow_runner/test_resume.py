@@ -433,6 +433,24 @@ async def test_a_second_item_of_a_plain_input_is_refused_after_a_resume_too() ->
         await hosted(memory).resume("r", graph=made)
 
 
+async def test_a_state_that_a_plain_body_keeps_is_final_when_it_suspends() -> None:
+    states: list[object] = []
+
+    @node
+    async def asks(context: Context) -> Any:
+        states.append(context.state)
+        context.commit(7)
+        return await context.suspend("how many")
+
+    made = Graph()
+    made.output("out", made.add(asks, "a"))
+    memory = Memory()
+    assert (await hosted(memory).run(made, run_id="r")).status == "suspended"
+    result = await hosted(memory).resume("r", graph=made, updates={"a": 3})
+    assert result.outputs == {"out": [3]}
+    assert states == [None, 7]
+
+
 async def test_changed_nodes_that_are_none_of_the_run_are_told() -> None:
     BROKEN.add("running")
     memory = Memory()
