@@ -109,9 +109,9 @@ def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     """
     if planned.failure.replayable or node.arguments is None or node.status == "suspended":
         return False
-    if node.status != "failed" and node.error is None:  # with an error it waits for its next try, for the last one raised
+    if node.error is None:  # with one it has failed, or waits for its next try, for the last one raised
         return True
-    return (node.error or "").startswith(f"{NodeTimeout.__name__}:")
+    return node.error.startswith(f"{NodeTimeout.__name__}:")
 
 
 def _status(node: NodeSnapshot | None, is_over: bool) -> str:

@@ -65,7 +65,7 @@ class StreamingActor(BodyActor):
     # Its one firing.
 
     async def live(self) -> None:
-        if self.arguments is None and not self.firing:
+        if not self.firing:
             await self._fire_first()
         else:
             self._guard()

@@ -49,9 +49,10 @@ def test_the_first_signal_stops_the_run(tmp_path: Path, node: str, number: signa
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_the_run_begins_stops_it_too(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    slow = NODES + "\nPath('waiting').touch()\ntime.sleep(1)\n"
+    slow = NODES + "\nPath('waiting').touch()\nwhile not Path('sent').exists():\n    time.sleep(0.01)\n"
     with waiting(tmp_path, "waits", slow) as process:
         process.send_signal(number)
+        (tmp_path / "sent").touch()
         out, err = process.communicate(timeout=30)
     assert process.returncode == code
     assert (json.loads(out)["run_id"], json.loads(out)["status"]) == ("r", "paused")

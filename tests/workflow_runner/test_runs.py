@@ -658,19 +658,25 @@ async def test_a_body_that_does_not_end_is_left_after_the_grace_period(caplog: p
 
 
 async def test_a_thread_that_does_not_end_is_left_too() -> None:
+    began, let_go, over = threading.Event(), threading.Event(), threading.Event()
+
     @node
-    def sleeps(x: int) -> None:
-        time.sleep(0.5)
+    def waits(x: int) -> None:
+        began.set()
+        let_go.wait(20)
+        over.set()
 
     graph = Graph()
-    graph.add(sleeps, x=1)
+    graph.add(waits, x=1)
     runner = WorkflowRunner(grace_seconds=0.05)
     task = asyncio.ensure_future(runner.run(graph))
-    await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(began.wait, 20)
     runner.stop("signal")
     with pytest.raises(RunStopped):
         await task
-    await asyncio.sleep(0.6)
+    assert not over.is_set()
+    let_go.set()
+    assert await asyncio.to_thread(over.wait, 20)
 
 
 async def test_a_cleanup_after_the_cut_counts_for_nothing() -> None:
