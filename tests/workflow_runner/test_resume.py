@@ -33,6 +33,7 @@ from workflow_runner import (
     InputChanged,
     InputInvalid,
     NodeFailed,
+    NodeNotWaiting,
     ReplayDiverged,
     RunEnded,
     RunStopped,
@@ -449,6 +450,48 @@ async def test_a_state_that_a_plain_body_keeps_is_final_when_it_suspends() -> No
     result = await hosted(memory).resume("r", graph=made, updates={"a": 3})
     assert result.outputs == {"out": [3]}
     assert states == [None, 7]
+
+
+async def test_an_answer_that_was_brought_before_is_not_replaced_by_a_resume() -> None:
+    @node
+    async def asks(context: Context) -> Any:
+        return await context.suspend("how many")
+
+    made = Graph()
+    made.output("out", made.add(asks, "a"))
+    memory = Memory()
+    await hosted(memory).run(made, run_id="r")
+    waits = memory.nodes["a"]
+    assert waits.suspension is not None
+    memory.nodes["a"] = replace(waits, suspension=replace(waits.suspension, answered=True, answer=3))
+    with pytest.raises(NodeNotWaiting, match="answered already"):
+        await hosted(memory).resume("r", graph=made, updates={"a": 4})
+    assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [3]}
+
+
+async def test_a_body_that_passed_a_commit_after_its_answer_does_not_go_on_after_that_answer_again() -> None:
+    @node
+    async def gate(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        if context.is_resuming:
+            yield context.saved_state
+            context.commit()
+        async for x in items:
+            if x == 1:
+                await context.suspend("may it pass?", state=x)
+            if x == 3 and BROKEN:
+                raise RuntimeError("broken")
+            yield x
+            context.commit()
+
+    made = Graph()
+    made.output("out", made.add(gate, "gate", items=made.add(source, n=5)))
+    memory = Memory()
+    assert (await hosted(memory).run(made, run_id="r")).status == "suspended"
+    BROKEN.add("gate")
+    with pytest.raises(NodeFailed, match="broken"):
+        await hosted(memory).resume("r", graph=made, updates={"gate": True})
+    BROKEN.clear()
+    assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [0, 1, 2, 3, 4]}
 
 
 async def test_changed_nodes_that_are_none_of_the_run_are_told() -> None:
