@@ -452,6 +452,37 @@ async def test_a_state_that_a_plain_body_keeps_is_final_when_it_suspends() -> No
     assert states == [None, 7]
 
 
+async def test_a_second_item_of_a_plain_input_fails_a_body_that_would_never_end_after_a_resume_too() -> None:
+    begun = asyncio.Event()
+
+    @node
+    async def one_and_later_another(context: Context) -> AsyncIterator[int]:
+        if context.state is None:
+            yield 1
+            context.commit(1)
+        await begun.wait()
+        if BROKEN:
+            raise RuntimeError("broken")
+        yield 2
+
+    @node
+    async def never_ends(limit: int, items: Stream[int]) -> int:
+        begun.set()
+        await asyncio.sleep(3600)
+        return limit
+
+    made = Graph()
+    made.add(never_ends, "s", limit=made.add(one_and_later_another), items=made.add(source, n=1))
+    BROKEN.add("source")
+    memory = Memory()
+    await interrupted(memory, made)
+    BROKEN.clear()
+    begun.clear()
+    async with asyncio.timeout(20):
+        with pytest.raises(NodeFailed, match="brought a second"):
+            await hosted(memory).resume("r", graph=made)
+
+
 async def test_an_answer_that_was_brought_before_is_not_replaced_by_a_resume() -> None:
     @node
     async def asks(context: Context) -> Any:
@@ -492,6 +523,34 @@ async def test_a_body_that_passed_a_commit_after_its_answer_does_not_go_on_after
         await hosted(memory).resume("r", graph=made, updates={"gate": True})
     BROKEN.clear()
     assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [0, 1, 2, 3, 4]}
+
+
+async def test_an_interrupted_step_is_run_again_though_nothing_more_comes_to_its_node() -> None:
+    tries: list[int] = []
+
+    @node
+    async def one_and_asks(context: Context) -> AsyncIterator[int]:
+        if not context.is_resuming:
+            yield 1
+            await context.suspend("are there more?")
+
+    @node
+    async def fails_first(x: int, context: Context) -> int:
+        for _ in range(10):
+            await asyncio.sleep(0)  # its producer waits for its answer by now
+        tries.append(context.attempt)
+        if context.attempt == 1:
+            raise RuntimeError("broken")
+        return x
+
+    made = Graph()
+    made.output("out", made.add(fails_first, "s", x=made.add(one_and_asks, "asks")))
+    memory = Memory()
+    await interrupted(memory, made)
+    assert (await hosted(memory).resume("r", graph=made)).status == "suspended"
+    assert tries == [1, 2]
+    assert (await hosted(memory).resume("r", graph=made, updates={"asks": None})).outputs == {"out": [1]}
+    assert tries == [1, 2]
 
 
 async def test_changed_nodes_that_are_none_of_the_run_are_told() -> None:

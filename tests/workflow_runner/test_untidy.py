@@ -395,6 +395,27 @@ async def test_the_context_of_a_firing_that_is_over_does_nothing(use: Callable[[
     assert (kept[0].node_id, kept[0].state, kept[0].attempt) == ("n", None, 1)
 
 
+async def test_a_second_item_of_a_plain_input_fails_a_body_that_would_never_end() -> None:
+    begun = asyncio.Event()
+
+    @node
+    async def one_and_later_another() -> AsyncIterator[int]:
+        yield 1
+        await begun.wait()
+        yield 2
+
+    @node
+    async def never_ends(limit: int, items: Stream[int]) -> int:
+        begun.set()
+        await asyncio.sleep(3600)
+        return limit
+
+    graph = Graph()
+    graph.add(never_ends, limit=graph.add(one_and_later_another), items=graph.add(upto, n=1))
+    with pytest.raises(NodeFailed, match="handle 'limit'.*brought a second"):
+        await outputs(graph)
+
+
 async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_the_handle() -> None:
     @node
     async def twice() -> AsyncIterator[int]:
