@@ -209,6 +209,58 @@ async def test_a_lease_of_which_one_hears_late_is_renewed_at_once(store: Store) 
     await heartbeat.stop()
 
 
+async def test_who_still_has_its_epoch_when_the_machine_has_slept_goes_on(store: Store) -> None:
+    failed: list[Refusal] = []
+    lease = await store.insert_job("r", definition(), Holder.here(), 300.0)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 300.0, failed.append, time.monotonic() - 1_000)
+    async with asyncio.timeout(20):
+        while (await row(store)).expires_at == lease.expires_at and not failed:  # noqa: ASYNC110  it lives in the database
+            await asyncio.sleep(0.02)
+    await heartbeat.stop()
+    assert failed == []
+
+
+async def test_a_renewal_that_fails_is_tried_again_for_as_long_as_the_one_before_it_counts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew, asked, failed = Store.renew, list[int](), list[Refusal]()
+
+    async def refuse_the_second(self: Store, lease: Lease, seconds: float) -> datetime:
+        asked.append(len(asked))
+        if len(asked) == 2:
+            raise StoreUnreachable("it is away", undone=True)
+        return await renew(self, lease, seconds)
+
+    monkeypatch.setattr(Store, "renew", refuse_the_second)
+    lease = await store.insert_job("r", definition(), Holder.here(), 3.0)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 3.0, failed.append, time.monotonic() - 2.9)  # the first renewal is nearly too late
+    async with asyncio.timeout(20):
+        while len(asked) < 3 and not failed:  # noqa: ASYNC110  the heartbeat's own time
+            await asyncio.sleep(0.02)
+    await heartbeat.stop()
+    assert failed == []
+
+
+async def test_a_fault_of_a_heartbeat_is_told_when_it_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def break_down(*arguments: Any) -> datetime:
+        asked.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Store, "renew", break_down)
+    lease = await store.insert_job("r", definition(), Holder.here(), 300.0)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 300.0, lambda error: None, time.monotonic() - 200)
+    await asked.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    with pytest.raises(ZeroDivisionError):
+        await heartbeat.stop()
+
+
 @node
 async def forever(ends: str) -> None:
     """Lasts until it is cancelled, and writes when that was."""

@@ -554,7 +554,7 @@ async def with_another(items: int, more: int = 0) -> int:
 async def test_who_takes_an_item_makes_room_for_its_producer(body: Any, more: bool) -> None:
     """No edge may grow here, so a producer that is not woken would wait for ever."""
     graph, values = Graph(), list(range(20))
-    feeds = {"more": graph.add(each, node_id="more", values=values)} if body is with_another else {}
+    feeds: dict[str, Any] = {"more": graph.add(each, node_id="more", values=values)} if body is with_another else {}
     items = graph.add(each, values=values)
     taken = graph.add(body, sync_mode="zip_all" if feeds else "on_any", items=items, **feeds)
     if more:  # a second edge, and none is written straight on

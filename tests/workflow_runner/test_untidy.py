@@ -412,7 +412,7 @@ async def test_a_second_item_of_a_plain_input_fails_a_body_that_would_never_end(
 
     graph = Graph()
     graph.add(never_ends, limit=graph.add(one_and_later_another), items=graph.add(upto, n=1))
-    with pytest.raises(NodeFailed, match="handle 'limit'.*brought a second"):
+    with pytest.raises(NodeFailed, match=r"handle 'limit'.*brought a second"):
         await outputs(graph)
 
 
