@@ -1,0 +1,63 @@
+"""What is written at the same time shares a transaction: who is refused in it, and what concerns all."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import JOB
+from checkpoint_plugin.store import Store
+from tests.checkpoint_plugin.test_store import definition
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True)
+    await store.insert_job("r", definition(), Holder.here())
+    yield store
+    await store.close()
+
+
+@dataclass
+class Tells:
+    """Writes a word into the run's row, and then raises, perhaps."""
+
+    word: str
+    error: Exception | None = None
+
+    def encode(self) -> None: ...
+
+    def write(self, connection: Connection) -> str:
+        connection.execute(update(JOB).values(error_message=JOB.c.error_message + self.word))
+        if self.error is not None:
+            raise self.error
+        return self.word
+
+
+async def shared(store: Store, error: Exception) -> tuple[list[object], str]:
+    """Write three words that share a transaction, the second of which raises; what came of each, and what is stored then."""
+    await store.transact(lambda connection: connection.execute(update(JOB).values(error_message="")))
+    alone, *together = Tells("alone "), Tells("a"), Tells("b", error), Tells("c")
+    told = await asyncio.gather(*map(store.write, (alone, *together)), return_exceptions=True)
+    row = await store.transact(lambda connection: connection.execute(select(JOB.c.error_message)).one(), write=False)
+    assert told[0] == "alone "
+    return list(told[1:]), row.error_message
+
+
+async def test_one_that_is_refused_undoes_itself_alone(store: Store) -> None:
+    error = ValueError("refused")
+    assert await shared(store, error) == (["a", error, "c"], "alone ac")
+
+
+async def test_what_undoes_the_transaction_is_told_to_all_who_share_it(store: Store) -> None:
+    """A database that finds its disk full may have undone what it had before: nobody is told that it is written."""
+    told, stored = await shared(store, OSError(errno.ENOSPC, "the disk is full"))
+    assert all(isinstance(each, Exception) for each in told)
+    assert stored == "alone "
