@@ -6,9 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from checkpoint_plugin.location import ENVIRONMENT
 from checkpoint_plugin.policy import NAME
@@ -19,6 +21,8 @@ __all__ = ["ChildEnd", "resume_in_child"]
 COMMAND: Final = (sys.executable, "-m", "workflow_runner.cli", "resume")
 TOLD_BYTES: Final = 8_192
 """So much of what a process says at the end is kept; its nodes may print any amount."""
+PIPE_BYTES: Final = 1 << 20
+"""More than a pipe holds."""
 ERROR: Final = "Error: "
 """How the command begins the line that tells its error."""
 GRACE_SECONDS: Final = 30.0
@@ -49,28 +53,29 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
     """
     kept_out = ",".join((os.environ.get(DISABLE_VARIABLE, ""), *sorted(blocked)))
     options = [part for path in nodes for part in ("--nodes", path)]
-    process = await asyncio.create_subprocess_exec(
-        COMMAND[0],
-        *_folder_options(),
-        *COMMAND[1:],
-        *options,
-        "--quiet",
-        "--enable",
-        NAME,  # with the options stored with the run; of several plugins with a store it is the one that is asked
-        "--",
-        run_id,
-        env={**os.environ, ENVIRONMENT: url, DISABLE_VARIABLE: kept_out},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # a key on the terminal would reach it besides, and a second signal lets nothing be saved
-    )
-    try:
-        told = await _told(process)
-        return ChildEnd(await process.wait(), told)
-    except asyncio.CancelledError:
-        await _stop(process)
-        raise
+    with _Told() as told:
+        process = await asyncio.create_subprocess_exec(
+            COMMAND[0],
+            *_folder_options(),
+            *COMMAND[1:],
+            *options,
+            "--quiet",
+            "--enable",
+            NAME,  # with the options stored with the run; of several plugins with a store it is the one that is asked
+            "--",
+            run_id,
+            env={**os.environ, ENVIRONMENT: url, DISABLE_VARIABLE: kept_out},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=told.end,
+            start_new_session=True,  # a key on the terminal would reach it besides, and a second signal lets nothing be saved
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _stop(process)
+            raise
+        return ChildEnd(code, told.last())
 
 
 def _folder_options() -> Sequence[str]:
@@ -81,15 +86,37 @@ def _folder_options() -> Sequence[str]:
     return () if {"", os.getcwd()}.intersection(sys.path) else ("-P",)
 
 
-async def _told(process: asyncio.subprocess.Process) -> str | None:
-    assert process.stderr is not None
-    kept = b""
-    while part := await process.stderr.read(TOLD_BYTES):
-        kept = (kept + part)[-TOLD_BYTES:]
-    lines = kept.decode(errors="replace").strip().splitlines()
-    told = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
-    last = told or lines
-    return last[-1] if last else None
+class _Told:
+    """The last of what a process says, read while it runs.
+
+    Through a pipe of our own: asyncio takes a process for running until its pipe is closed at the other end, too, and a program
+    that a node leaves behind, a server for example, keeps that open for as long as it lives.
+    """
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._pipe, self.end = os.pipe()
+        self._kept = b""
+        os.set_blocking(self._pipe, False)
+        self._loop.add_reader(self._pipe, self._read)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._loop.remove_reader(self._pipe)
+        os.close(self._pipe)
+        os.close(self.end)
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            self._kept = (self._kept + os.read(self._pipe, PIPE_BYTES))[-TOLD_BYTES:]
+
+    def last(self) -> str | None:
+        """The error of a process that has ended, or else the last line that it said."""
+        self._read()  # all that is in the pipe
+        lines = self._kept.decode(errors="replace").strip().splitlines()
+        told = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+        last = told or lines
+        return last[-1] if last else None
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
@@ -98,7 +125,6 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     process.terminate()
     try:
         async with asyncio.timeout(GRACE_SECONDS):
-            await _told(process)
             await process.wait()
     except TimeoutError:
         process.kill()

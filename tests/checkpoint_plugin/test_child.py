@@ -1,0 +1,79 @@
+"""The process of a run that a recovery goes on with, where it leaves a program behind that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checkpoint_plugin.child import ChildEnd, resume_in_child
+from workflow_runner import Graph, RunStopped, WorkflowRunner
+
+NODES = """
+import asyncio
+import os
+import signal
+import subprocess
+from workflow_runner import node
+
+@node
+async def leaves_behind(then: str) -> str:
+    left = subprocess.Popen(["sleep", "60"])
+    open("left", "w").write(str(left.pid))
+    if then == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if then == "fails":
+        raise ValueError("the reason")
+    if then == "waits":
+        open("waiting", "w").close()
+        await asyncio.sleep(60)
+    return then
+"""
+PATIENCE_SECONDS = 20
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current one; the program that is left behind ends with the test."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nodes.py").write_text(NODES)
+    yield tmp_path
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+
+
+async def stopped_run(folder: Path, then: str) -> str:
+    """The url of a run `r` that was stopped before its node began."""
+    url = f"sqlite:///{folder / 'c.db'}"
+    runner = WorkflowRunner(nodes=["nodes.py"])
+    runner.subscribe(lambda event: runner.stop("cancel"))
+    graph = Graph()
+    graph.add("nodes.leaves_behind", then=then)
+    with pytest.raises(RunStopped):
+        await runner.run(graph, enable={"checkpoint": {"url": url}}, run_id="r")
+    return url
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "told"), [("ends", 0, None), ("fails", 1, "the reason"), ("is killed", -signal.SIGKILL, None)]
+)
+async def test_what_a_run_leaves_behind_keeps_no_recovery_waiting(folder: Path, then: str, code: int, told: str | None) -> None:
+    url = await stopped_run(folder, then)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        end = await resume_in_child("r", url, ["nodes.py"])
+    assert end.code == code
+    assert told is None or told in (end.told or "")
+
+
+async def test_what_a_run_leaves_behind_keeps_no_recovery_waiting_that_is_stopped(folder: Path) -> None:
+    url = await stopped_run(folder, "waits")
+    child: asyncio.Task[ChildEnd] = asyncio.create_task(resume_in_child("r", url, ["nodes.py"]))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not Path("waiting").exists():  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.01)
+        child.cancel()
+        await asyncio.wait((child,))
+    assert child.cancelled()
