@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -17,7 +16,7 @@ from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import NodeNotSuspended
 from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.lease import Lease, database_now, release_lease, take_lease
+from checkpoint_plugin.lease import Lease, database_now
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.sealed_columns import NODE_TEXTS, open_texts, seal_texts
@@ -130,24 +129,19 @@ async def _answer_runner(
         error = (None, None) if cut is None else (cut.error, cut.error_node_id)
         await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer")
     finally:
-        await _let_go(store, lease)
+        await store.let_go(lease)
 
 
 async def _take(store: Store, run_id: str, holder: Holder) -> Lease:
     began = time.monotonic()
     while True:
         try:
-            taken = store.transact(lambda connection: take_lease(connection, run_id, holder, LEASE_SECONDS))
-            return await take(taken, partial(_let_go, store))
+            return await take(store.take(run_id, holder, LEASE_SECONDS), store.let_go)
         except RunHeld:
             waited, executed = time.monotonic() - began, (await store.job(run_id)).status in EXECUTED
             if waited > (EXECUTED_SECONDS if executed else PATIENCE_SECONDS):
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
-
-
-async def _let_go(store: Store, lease: Lease) -> None:
-    await store.transact(lambda connection: release_lease(connection, lease.run_id, lease.epoch))
 
 
 def _waiting(run_id: str, node_id: str, node: NodeSnapshot | None, asked: datetime | None) -> tuple[NodeSnapshot, Suspension]:

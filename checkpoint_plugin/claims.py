@@ -18,7 +18,7 @@ from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import database_now, is_held
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
 
-__all__ = ["CLAIM_SECONDS", "Claim", "Search", "claim_run", "end_claim", "fetch_waiting", "keep_claim", "may_wait"]
+__all__ = ["CLAIM_SECONDS", "Claim", "Search", "claim_run", "end_claim", "fetch_waiting", "is_claimed", "keep_claim", "may_wait"]
 
 CLAIM_SECONDS: Final = 30.0
 """How long a claim counts after its last sign of life: who claimed the run was killed, and another recovery may."""
@@ -133,6 +133,17 @@ def _mark(connection: Connection, row: Any, worker_id: str, now: datetime, max_a
     if connection.execute(mine.values(**values)).rowcount != 1:
         return None
     return Claim(row.id, worker_id, row.status, row.attempt, row.retry_count, row.execution_strategy, aside)
+
+
+def is_claimed(connection: Connection, claim: Claim) -> bool:
+    """Whether a claim of which nobody heard was made all the same; nobody else writes the run until the transaction ends."""
+    connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == claim.run_id).with_for_update())
+    row = connection.execute(select(JOB).where(JOB.c.id == claim.run_id)).first()
+    if row is None or claim.damaged is not None:
+        return False
+    if claim.set_aside is not None:
+        return bool(row.set_aside == claim.set_aside)
+    return bool((row.status, row.worker_id, row.retry_count) == ("recovering", claim.worker_id, claim.tries + 1))
 
 
 def keep_claim(connection: Connection, claim: Claim) -> None:

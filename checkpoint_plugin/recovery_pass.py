@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 
 from checkpoint_plugin.access import StoreAccess
-from checkpoint_plugin.claims import CLAIM_SECONDS, Claim, Search, claim_run, end_claim, keep_claim, may_wait
+from checkpoint_plugin.claims import CLAIM_SECONDS, Claim, Search, claim_run, end_claim, is_claimed, keep_claim, may_wait
 from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
 from checkpoint_plugin.lease import database_now
 from checkpoint_plugin.resumption import RecoveryOutcome, Resumption
@@ -112,12 +112,16 @@ class RecoveryPass:
 
     async def _claim(self, without: Sequence[str], before: datetime | None) -> Claim | None:
         search = replace(self._search, strategies=self._resumption.strategies, before=before, without=without)
+        tried: Claim | None = None  # it may have been made although nobody heard of it
 
         def claim(connection: Connection) -> Claim | None:
-            return claim_run(connection, self._resumption.worker_id, search, self._max_attempts)
+            nonlocal tried
+            if tried is None or not is_claimed(connection, tried):
+                tried = claim_run(connection, self._resumption.worker_id, search, self._max_attempts)
+            return tried
 
         async def work(store: Store) -> Claim | None:
-            waits = await store.transact(lambda connection: may_wait(connection, search), write=False)
+            waits = tried is not None or await store.transact(lambda connection: may_wait(connection, search), write=False)
             return await take(store.transact(claim), give_back) if waits else None
 
         async def give_back(claim: Claim | None) -> None:

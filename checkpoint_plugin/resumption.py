@@ -14,7 +14,7 @@ from checkpoint_plugin.child import resume_in_child
 from checkpoint_plugin.heartbeat import Heartbeat
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.jobs import JobRepository
-from checkpoint_plugin.lease import Lease, release_lease, take_lease
+from checkpoint_plugin.lease import Lease
 from checkpoint_plugin.models import Job
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.unbroken import take
@@ -126,25 +126,13 @@ class Resumption:
         return RecoveryOutcome(run_id, "refused", f"it is {job.status} after it was resumed", result)
 
     async def _by_hand(self, store: Store, run_id: str) -> RecoveryOutcome:
-        jobs, holder, seconds, shown = (
-            JobRepository(store=store),
-            Holder.here(self.worker_id),
-            self._lease_seconds,
-            store.location.shown,
-        )
-
-        def let_go(lease: Lease) -> Awaitable[None]:
-            return store.transact(lambda connection: release_lease(connection, run_id, lease.epoch))
-
-        began = time.monotonic()
-        lease = await take(
-            store.transact(lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown)), let_go
-        )
+        jobs, began = JobRepository(store=store), time.monotonic()
+        lease = await take(store.take(run_id, Holder.here(self.worker_id), self._lease_seconds), store.let_go)
         try:
             await jobs.change(run_id, lambda job: job.mark_running(self.worker_id), epoch=lease.epoch)
             return await self._under(lease, began, store, jobs)
         finally:
-            await let_go(lease)
+            await store.let_go(lease)
 
     async def _under(self, lease: Lease, began: float, store: Store, jobs: JobRepository) -> RecoveryOutcome:
         """Execute a run as long as its lease is held, which somebody began to take at that moment of `time.monotonic`."""

@@ -190,6 +190,36 @@ class Store(ListedRuns):
 
         return await self._surely(work, lambda connection: is_own(connection, run_id, holder))
 
+    async def take(self, run_id: str, holder: Holder, seconds: float = LEASE_SECONDS) -> Lease:
+        """Take a run that nobody holds, to write it without an attempt.
+
+        Args:
+            run_id: the run.
+            holder: who takes it.
+            seconds: how long it is held unless it is renewed.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunHeld: somebody holds it; nothing was changed.
+            StoreError: the store cannot be used.
+        """
+        shown = self.location.shown
+        return await self._surely(
+            lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown),
+            lambda connection: is_own(connection, run_id, holder),
+        )
+
+    async def let_go(self, lease: Lease) -> None:
+        """Let a run go that was taken; one that another worker took is left to it.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        await self._surely(
+            lambda connection: release_lease(connection, lease.run_id, lease.epoch),
+            lambda connection: False,  # twice is as good
+        )
+
     async def end_attempt(self, run_id: str, epoch: int, end: JobEnd | None, degraded: str | None = None) -> None:
         """Let a run go, and write how it ended where no checkpoint did; who lost it writes nothing, and a cancelled run stays so.
 

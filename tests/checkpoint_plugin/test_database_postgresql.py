@@ -9,19 +9,31 @@ import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import Connection, func, select, text
 
-from checkpoint_plugin import EventLogger, StateManager, postgresql_connection, statements, writing
+from checkpoint_plugin import (
+    CheckpointManager,
+    EventLogger,
+    JobRepository,
+    RecoveryService,
+    StateManager,
+    postgresql_connection,
+    statements,
+    update_suspended_state,
+    writing,
+)
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
-from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot
+from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot, Suspension
 from tests.checkpoint_plugin.proxy import COMMIT, Proxy
 from tests.checkpoint_plugin.test_store import cut, definition
 from tests.postgres import execute
@@ -294,6 +306,59 @@ async def test_a_run_whose_end_is_saved_is_let_go(proxy: Proxy, store: Store, re
     proxy.cut(b"", reply=reply)
     await store.end_attempt("r", 1, None)
     assert (await store.holder("r"), proxy.cuts) == (None, 1)
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_run_is_claimed_once(proxy: Proxy, store: Store, reply: bool) -> None:
+    await store.insert_job("r", definition())
+    resumed = []
+
+    async def resume(run_id: str) -> None:
+        resumed.append(run_id)
+        await JobRepository(store=store).change(run_id, lambda job: job.mark_completed())
+
+    service = RecoveryService("first:worker", url=proxy.url, execute=resume)
+    proxy.cut(after=b"first:worker", reply=reply)
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["completed"]
+    assert (resumed, proxy.cuts) == (["r"], 1)
+    assert (await JobRepository(store=store).get("r")).retry_count == 0
+
+
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_run_is_set_aside_once(proxy: Proxy, store: Store, reply: bool) -> None:
+    await store.insert_job("r", definition())
+    await JobRepository(store=store).change("r", lambda job: setattr(job, "retry_count", 5))
+    service = RecoveryService("first:worker", url=proxy.url, execute=lambda run_id: asyncio.sleep(0))
+    proxy.cut(after=b"came to no end", reply=reply)
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["set_aside"]
+    assert proxy.cuts == 1
+
+
+@pytest.mark.parametrize("reply", [True, False])
+@pytest.mark.parametrize("after", [b"first:worker", b"UPDATE lease SET owner=NULL"])
+async def test_a_run_saved_by_hand_is_taken_and_let_go_once(proxy: Proxy, store: Store, after: bytes, reply: bool) -> None:
+    await CheckpointManager("r", enabled=True, store=store).save_checkpoint(completed_nodes={"a"})
+    resumed = []
+
+    async def resume(run_id: str) -> None:
+        resumed.append(run_id)
+
+    service = RecoveryService("first:worker", url=proxy.url, execute=resume)
+    proxy.cut(after=after, reply=reply)
+    outcome = await service.resume("r")
+    assert (outcome.status, resumed, proxy.cuts) == ("completed", ["r"], 1)
+    assert await store.holder("r") is None
+
+
+@pytest.mark.parametrize("reply", [True, False])
+@pytest.mark.parametrize("after", [b"UPDATE lease SET epoch", b"UPDATE lease SET owner=NULL"])
+async def test_an_answer_is_given_once(proxy: Proxy, store: Store, after: bytes, reply: bool) -> None:
+    await store.insert_job("r", definition())
+    waits = NodeSnapshot("a", "suspended", suspension=Suspension("may it?", datetime.now(UTC)))
+    await store.save(RunHistory("r", 1, 1), replace(cut(waits), status="suspended"), "1")
+    proxy.cut(after=after, reply=reply)
+    await update_suspended_state("r", "a", "yes", url=proxy.url)
+    assert (proxy.cuts, await numbers(store), await store.holder("r")) == (1, [1, 2], None)
 
 
 async def test_what_may_have_been_done_is_not_done_again(proxy: Proxy, store: Store) -> None:
