@@ -32,15 +32,7 @@ def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[st
     Raises:
         StoreDamaged: they are taken.
     """
-    in_one = connection.dialect.name == "postgresql"
-    new = (postgresql if in_one else sqlite).insert(EVENT_HEAD).values(run_id=run_id, next_seq=len(rows))
-    take = new.on_conflict_do_update(index_elements=["run_id"], set_={"next_seq": EVENT_HEAD.c.next_seq + new.excluded.next_seq})
-    if in_one:
-        taken = connection.execute(take.returning(EVENT_HEAD.c.next_seq))
-    else:  # SQLite has RETURNING since 3.35, and some systems have 3.26
-        connection.execute(take)
-        taken = connection.execute(select(EVENT_HEAD.c.next_seq).where(EVENT_HEAD.c.run_id == run_id))
-    first = int(taken.scalar_one()) - len(rows)
+    first = _take(connection, run_id, len(rows))
     try:
         connection.execute(INSERT, [{"run_id": run_id, "seq": seq, **row} for seq, row in enumerate(rows, first)])
     except IntegrityError as error:  # which no second try would mend
@@ -49,8 +41,22 @@ def append_events(connection: Connection, run_id: str, rows: Sequence[Mapping[st
     return first
 
 
+def _take(connection: Connection, run_id: str, count: int) -> int:
+    """Take so many numbers, and with them the lock; the first of them."""
+    in_one = connection.dialect.name == "postgresql"
+    new = (postgresql if in_one else sqlite).insert(EVENT_HEAD).values(run_id=run_id, next_seq=count)
+    take = new.on_conflict_do_update(index_elements=["run_id"], set_={"next_seq": EVENT_HEAD.c.next_seq + new.excluded.next_seq})
+    if in_one:
+        taken = connection.execute(take.returning(EVENT_HEAD.c.next_seq))
+    else:  # SQLite has RETURNING since 3.35, and some systems have 3.26
+        connection.execute(take)
+        taken = connection.execute(select(EVENT_HEAD.c.next_seq).where(EVENT_HEAD.c.run_id == run_id))
+    return int(taken.scalar_one()) - count
+
+
 def are_stored(connection: Connection, run_id: str, first: int, rows: Sequence[Mapping[str, Any]], seal: Seal) -> bool:
-    """Whether these very events are stored from a number on."""
+    """Whether these very events are stored from a number on; nobody else writes the log until the end of the transaction."""
+    _take(connection, run_id, 0)  # a commit of which the answer was lost may be under way: this waits for it
     query = select(EVENT).where(EVENT.c.run_id == run_id, EVENT.c.seq >= first).order_by(EVENT.c.seq).limit(len(rows))
     opened = (open_texts(run_id, dict(row._mapping), TEXTS, seal) for row in connection.execute(query))
     found = [{name: row[name] for name in rows[0]} for row in opened]

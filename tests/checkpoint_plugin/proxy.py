@@ -32,6 +32,7 @@ class Proxy:
         self._cut_at: bytes | None = None
         self._reply = True
         self._after = b""
+        self._late: asyncio.Event | None = None
         self.cuts = 0
         self.silent = False
         """Whether it swallows all that comes, as a network does that lost its way."""
@@ -42,15 +43,16 @@ class Proxy:
         query = f"host={quote(str(self._folder))}"
         return self._parts._replace(netloc=f"{self._parts.username or 'postgres'}@", query=query).geturl()
 
-    def cut(self, at: bytes = COMMIT, *, reply: bool = True, after: bytes = b"") -> None:
+    def cut(self, at: bytes = COMMIT, *, reply: bool = True, after: bytes = b"", late: asyncio.Event | None = None) -> None:
         """Cut the next connection whose client sends this.
 
         Args:
             at: what it must send; nothing for whatever comes next.
             reply: cut when the server has answered; else before it hears of it.
             after: what some client must have sent before.
+            late: cut at once, and let the server hear of it when this is set.
         """
-        self._cut_at, self._reply, self._after = at, reply, after
+        self._cut_at, self._reply, self._after, self._late = at, reply, after, late
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, self._folder / ".s.PGSQL.5432")
@@ -81,6 +83,11 @@ class Proxy:
                 if not self._after and self._cut_at is not None and self._cut_at in data:
                     self._cut_at = None
                     self.cuts += 1
+                    if self._late is not None:
+                        writer.close()
+                        await self._late.wait()
+                        server[1].write(data)
+                        return
                     if not self._reply:
                         return
                     cutting.set()

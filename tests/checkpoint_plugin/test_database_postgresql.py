@@ -361,6 +361,25 @@ async def test_an_answer_is_given_once(proxy: Proxy, store: Store, after: bytes,
     assert (proxy.cuts, await numbers(store), await store.holder("r")) == (1, [1, 2], None)
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_events_of_a_commit_that_is_still_under_way_are_logged_once(
+    proxy: Proxy, postgres_url: str, store: Store, is_new: bool
+) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    async with EventLogger("r", url=proxy.url, blocking={"x"}) as log:
+        if not is_new:
+            await log.log("x", payload={"i": 0})
+        late = asyncio.Event()
+        proxy.cut(after=b"INSERT INTO event_head" if is_new else b"", late=late)
+        logged = asyncio.create_task(log.log("x", payload={"i": 1}))
+        waiting = f"{OTHERS} AND wait_event_type = 'Lock'"
+        await turns_to(connection, waiting, 1)
+        late.set()
+        await logged
+        assert [event.payload["i"] for event in await log.events()] == ([1] if is_new else [0, 1])
+    await connection.close()
+
+
 async def test_what_may_have_been_done_is_not_done_again(proxy: Proxy, store: Store) -> None:
     counted = select(func.count()).select_from(text("checkpoint_schema"))
     calls = []
