@@ -148,8 +148,8 @@ class CheckpointManager:
         from checkpoint_plugin.run_record import RunRecord, RunSave, make_record
 
         # What it knows is checked by the write itself, which changes nothing where somebody else wrote: then it looks.
-        record = self._record if self._saved_last else await self._look(store)
-        self._saved_last = False
+        is_remembered, self._saved_last = self._saved_last, False
+        record = self._record if is_remembered else await self._look(store)
         if record is None and self.checkpoint_count:  # else what is not named now would be lost, and nobody hear of it
             raise StoreError(
                 f"run {self.run_id!r}, which was saved here before, is gone from {store.location.shown}; nothing was written. "
@@ -165,12 +165,18 @@ class CheckpointManager:
                 f"run {self.run_id!r} is executed by a runner, which takes its checkpoints; nothing was written. "
                 "Give the manager a run id of its own."
             )
-        elif shape is not None and (found := shape.differences(record.shape, record.nodes)):
-            raise GraphMismatch(self.run_id, found)
         at = datetime.now(UTC)
+        try:
+            if shape is not None and (found := shape.differences(record.shape, record.nodes)):
+                raise GraphMismatch(self.run_id, found)
+            changed = changes.apply(record.nodes, at)
+        except ValueError:
+            if is_remembered:  # it may fit what others have written since
+                return False
+            raise
         kept = dict(record.context) if context is None else context
         blobs = store.blobs if store.blobs.writes else None
-        save = RunSave(record, changes.apply(record.nodes, at), shape, kept, reason, at, store.codec, store.keys, blobs)
+        save = RunSave(record, changed, shape, kept, reason, at, store.codec, store.keys, blobs)
         self._record = None  # where the outcome is not heard of, the next save reads everything
         written = await store.write(save)
         self._record = record

@@ -337,6 +337,23 @@ async def test_the_caller_may_change_its_values_afterwards(manager: CheckpointMa
     assert data.context_data == {"k": [1]}
 
 
+async def test_what_a_manager_is_told_is_held_against_what_others_wrote_since(store_url: str) -> None:
+    first, second = (CheckpointManager("r", enabled=True, url=store_url) for _ in range(2))
+    await first.save_checkpoint(GRAPH, {"d"})
+    await second.save_checkpoint(GRAPH, active_nodes={"a"})
+    await first.save_checkpoint(GRAPH, outputs={"a": {"out": 1}})
+    assert (await restored(first)).node_states["a"].outputs == {"out": 1}
+    await second.clear_checkpoint()
+    smaller = {"nodes": GRAPH["nodes"][:3], "edges": GRAPH["edges"]}
+    await second.save_checkpoint(smaller, {"a"})
+    await first.save_checkpoint(smaller, {"b"})
+    assert (await restored(first, smaller)).completed_nodes == {"a", "b"}
+    with pytest.raises(ValueError, match="outputs are given for node 'd'"):
+        await first.save_checkpoint(outputs={"d": {"out": 1}})
+    with pytest.raises(GraphMismatch):
+        await first.save_checkpoint({"nodes": GRAPH["nodes"][:1], "edges": []}, {"a"})
+
+
 async def test_two_managers_of_one_run_take_turns(store_url: str) -> None:
     first = CheckpointManager("r", enabled=True, url=store_url)
     second = CheckpointManager("r", enabled=True, url=store_url)
