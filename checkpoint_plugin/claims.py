@@ -163,9 +163,9 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
         stopped: the recovery was told to stop: what was paused by that is left for the next one.
     """
     lease = connection.execute(select(LEASE).where(LEASE.c.run_id == claim.run_id).with_for_update()).first()
-    now = database_now(connection)
-    if lease is None or is_held(lease, now):
+    if lease is None:
         return
+    now = database_now(connection)
     # Who began an attempt and was refused has put the status back that it found, which is that of a claim, under its own name.
     # Whoever has claimed the run since, because that attempt died, has counted one more.
     refused = and_(JOB.c.attempt == claim.attempt + 1, JOB.c.retry_count == claim.tries + 1)
@@ -176,7 +176,7 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
     connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "recovering", ours).values(**values))
     # So is the sign of life of a run that is saved by hand; one that sleeps again would be found by the same pass for ever.
     connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "suspended").values(heartbeat_at=now))
-    if stopped:
+    if stopped and not is_held(lease, now):
         paused = (JOB.c.id == claim.run_id, JOB.c.status == "paused")
         left = {"status": "recovering", "worker_id": None, "finished_at": None, "version": JOB.c.version + 1}
         connection.execute(update(JOB).where(*paused).values(**left))

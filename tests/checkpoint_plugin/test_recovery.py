@@ -785,7 +785,7 @@ async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, m
 
     async def unsteady(*arguments: Any, **options: Any) -> Any:
         if away.is_set():
-            raise StoreUnreachable("it is away")
+            raise StoreUnreachable("it is away", undone=True)
         return await transact(*arguments, **options)
 
     monkeypatch.setattr(store, "transact", unsteady)
@@ -890,6 +890,24 @@ async def test_a_run_that_another_worker_holds_is_held(store: Store, store_url: 
     service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
     assert (await service.resume("r")).status == "held"
     assert await service.recover_all(0) == []
+
+
+async def test_a_run_that_another_worker_took_since_it_was_claimed_is_left_as_it_stood(store: Store, store_url: str) -> None:
+    """As who brings an answer does, for a moment."""
+    await killed_run(store_url, store, "r")
+    others: list[Any] = []
+
+    async def resume(run_id: str) -> object:
+        if not others:
+            others.append(await held_by(store, run_id, "other"))
+        return await runner(store_url).resume(run_id, graph=pipeline())
+
+    service = RecoveryService(store=store, execute=resume)
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["held"]
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.worker_id, job.retry_count) == ("running", None, 0)
+    await store.let_go(others[0])
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["completed"]
 
 
 async def test_a_damaged_run_is_refused_and_stands_as_before(store: Store, store_url: str) -> None:
