@@ -117,6 +117,9 @@ class CheckpointLoader:
         if outputs and job.status == "completed":
             cut = await self._store.restore(RunHistory(run_id, job.attempt), None, brief=True, seen=job.seen)
             if cut is None or cut.status != "completed":
+                now = await self._store.load_job(run_id)
+                if (now.attempt, now.status) != (job.attempt, job.status):  # somebody has gone back to a checkpoint since
+                    return await self.load(run_id)
                 raise StoreDamaged(run_id, "it is marked as completed, and its last checkpoint is not there")
             collected = {node.node_id: node.collected for node in cut.nodes}
             found = {name: collected.get(node_id, ()) for name, node_id in _outputs(job.graph).items()}

@@ -544,6 +544,24 @@ async def test_a_run_that_only_says_it_is_completed_is_damaged(store_url: str) -
         await runner(store_url).resume("r", graph=pipeline())
 
 
+async def test_a_run_that_goes_back_while_it_is_read_is_not_damaged(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await runner(store_url).run(pipeline(), enable={"checkpoint": {"every_firing": True}}, run_id="r")
+    restore = Store.restore
+
+    async def late(*arguments: Any, **more: Any) -> Snapshot | None:
+        monkeypatch.undo()
+        STOP_AT.append(4)
+        with pytest.raises(NodeFailed):
+            await runner(store_url).resume("r", graph=pipeline(), checkpoint=1)
+        return await restore(*arguments, **more)
+
+    monkeypatch.setattr(Store, "restore", late)
+    loader = open_loader(store_url)
+    stored = await loader.load("r")
+    await loader.close()
+    assert (stored.status, stored.attempt, stored.outputs) == ("failed", 2, None)
+
+
 async def test_a_store_that_is_missing_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     with pytest.raises(StoreMissing):
         await runner(f"sqlite:///{tmp_path}/none.db").resume("r")
