@@ -26,6 +26,10 @@ T = TypeVar("T")
 class Write(Protocol[T_co]):
     """Something to be written."""
 
+    @property
+    def run_id(self) -> str:
+        """Of which run: its lease is locked while it is written."""
+
     def encode(self) -> None:
         """Do what takes long and needs no connection; called off the event loop, while nothing is locked."""
 
@@ -34,7 +38,7 @@ class Write(Protocol[T_co]):
 
 
 class GroupWriter:
-    """Writes what is handed to it, in order, one transaction after the other.
+    """Writes what is handed to it, of each run in order, one transaction after the other.
 
     Args:
         database: where.
@@ -116,6 +120,8 @@ class GroupWriter:
         if len(group) == 1 and isinstance(first, CutWriter):
             return [await self._database.save(first)]
         refused: dict[int, Exception] = {}
+        # Sorted by their runs: processes that lock the same ones in different orders wait for each other, until one is refused.
+        places = sorted(range(len(group)), key=lambda place: group[place].run_id)
 
         def encode() -> None:
             for place, write in enumerate(group):
@@ -125,22 +131,21 @@ class GroupWriter:
                     refused[place] = error
 
         def write_all(connection: Connection) -> list[Any]:
-            outcomes: list[Any] = []  # made anew each time that a lost connection lets this be called again
-            for place, write in enumerate(group):
+            outcomes: list[Any] = [None] * len(group)  # made anew each time that a lost connection lets this be called again
+            for place in places:
                 if place in refused:
-                    outcomes.append(refused[place])
+                    outcomes[place] = refused[place]
                     continue
                 if len(group) == 1:
-                    outcomes.append(write.write(connection))
+                    outcomes[place] = group[place].write(connection)
                     continue
                 try:
                     with connection.begin_nested():
-                        outcome = write.write(connection)
+                        outcomes[place] = group[place].write(connection)
                 except Exception as error:
                     if concerns_all(error):
                         raise
-                    outcome = self._database.told(error)
-                outcomes.append(outcome)
+                    outcomes[place] = self._database.told(error)
             return outcomes
 
         found: list[Any] = await self._database.transact(write_all, before=encode)

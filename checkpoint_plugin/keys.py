@@ -104,9 +104,9 @@ async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
         KeyMissing: a run's keys are wrapped by none of them; those of all others are done.
         KeyUnusable, StoreDamaged: a run's keys are not what was written; as above.
     """
-    found: Sequence[str] = await store.transact(
-        lambda connection: connection.execute(select(RUN_KEY.c.run_id).order_by(RUN_KEY.c.run_id)).scalars().all(), write=False
-    )
+    # Sorted as a group of writes is, not by the collation of a database: so it waits for none of them in a circle.
+    query = select(RUN_KEY.c.run_id)
+    found = sorted(await store.transact(lambda connection: connection.execute(query).scalars().all(), write=False))
     changed = 0
     refused: list[CheckpointError] = []
     for first in range(0, len(found), BATCH):

@@ -254,13 +254,13 @@ class RunSave:
         self._context = context
         self._at = at
         self._codec = codec
-        self._run_id = record.history.run_id
+        self.run_id = record.history.run_id
         standing = record.standing
         self._status: RunStatus = "running" if standing is None else standing.job("status")
         told = None if standing is None else standing.job("error")
         error = None if told is None else record.history.seal.open_text(told)
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
-        snapshot = Snapshot(self._run_id, record.history.attempt, self._status, nodes, at, error, context=context)
+        snapshot = Snapshot(self.run_id, record.history.attempt, self._status, nodes, at, error, context=context)
         self._cut = CutWriter(record.history, snapshot, reason, codec, blobs)
         self._graph: Job | None = None
         self._marked_at: Any = None
@@ -273,7 +273,7 @@ class RunSave:
         standing, shape = self._record.standing, self._shape
         bare = standing is None or standing.job("execution_strategy") == BARE or not self._record.shape.nodes
         if shape is not None and bare and (standing is None or shape != self._record.shape):
-            self._graph = Job(id=self._run_id, graph=dumps_tagged(shape.to_document()))
+            self._graph = Job(id=self.run_id, graph=dumps_tagged(shape.to_document()))
 
     def _shown(self, node: NodeRecord) -> tuple[str | None, str | None, datetime | None]:
         """What people see of a node, as `statements.SHOWN`."""
@@ -294,7 +294,7 @@ class RunSave:
             job = self._new_job()
             if not insert_bare_job(connection, job.model_dump(), bare_definition(job), self._keys):
                 return False
-        elif not self._stands_still(connection) and has_changed(connection, self._run_id, standing):
+        elif not self._stands_still(connection) and has_changed(connection, self.run_id, standing):
             return False
         if not self._cut.write(connection):
             return False
@@ -316,10 +316,10 @@ class RunSave:
         if self._graph is not None:
             seal, texts = self._record.history.seal, {"graph": self._graph.graph}
             kept.update(seal_texts({"graph": short_texts(texts)["graph"]}, ("graph",), seal))
-            change_definition(connection, self._run_id, bare_definition(self._graph), texts, seal)
+            change_definition(connection, self.run_id, bare_definition(self._graph), texts, seal)
         if kept:
-            connection.execute(update(JOB).where(JOB.c.id == self._run_id).values(**kept))
-        show_life(connection, self._run_id, self._at)
+            connection.execute(update(JOB).where(JOB.c.id == self.run_id).values(**kept))
+        show_life(connection, self.run_id, self._at)
 
     def discard(self) -> None:
         """Delete the files of a save that was not written."""
@@ -338,7 +338,7 @@ class RunSave:
         record.standing, record.moment = old.moved(history.number, marks), self._moment
 
     def _new_job(self) -> Job:
-        job = Job(id=self._run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
+        job = Job(id=self.run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
         job.execution_strategy = BARE
         job.graph = None if self._graph is None else self._graph.graph
         return job

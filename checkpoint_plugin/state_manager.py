@@ -309,8 +309,8 @@ class _Batch:
     """Updates of several nodes, as the group writer takes them; absolute values, so it is harmless twice."""
 
     def __init__(self, run_id: str, epoch: int, updates: Sequence[_Update], keys: RunKeys) -> None:
+        self.run_id = run_id
         self._keys = keys
-        self._run_id = run_id
         self._epoch = epoch
         self._updates = updates
 
@@ -323,16 +323,16 @@ class _Batch:
         Raises:
             LeaseLost: another worker took the run.
         """
-        if lock_epoch(connection, self._run_id) != self._epoch:
-            raise LeaseLost(self._run_id, self._epoch)
-        seal = self._keys.find(connection, self._run_id)
+        if lock_epoch(connection, self.run_id) != self._epoch:
+            raise LeaseLost(self.run_id, self._epoch)
+        seal = self._keys.find(connection, self.run_id)
         node_ids = [update.node_id for update in self._updates]
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self._run_id)
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == self.run_id)
         parts = batches(connection, node_ids)
         found = (row for part in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(part))))
         known = {row.node_id: dict(row._mapping) for row in found}
         rows = []
         for update in self._updates:
-            old = known.get(update.node_id) or RunNodeState(run_id=self._run_id, node_id=update.node_id).model_dump()
+            old = known.get(update.node_id) or RunNodeState(run_id=self.run_id, node_id=update.node_id).model_dump()
             rows.append(seal_texts({**old, **update.columns}, NODE_TEXTS, seal))
         upsert_node_rows(connection, rows)

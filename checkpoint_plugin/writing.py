@@ -33,6 +33,11 @@ class CutWriter(CutEncoder):
     It is frozen once it is encoded, so it can be tried again; a try that was done all the same is recognised.
     """
 
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self.history.run_id
+
     def write(self, connection: Connection) -> bool:
         """Write it in a transaction.
 

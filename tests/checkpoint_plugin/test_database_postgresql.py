@@ -32,6 +32,7 @@ from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadabl
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
+from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot, Suspension
 from tests.checkpoint_plugin.proxy import COMMIT, Proxy
@@ -405,6 +406,33 @@ async def test_what_only_reads_is_read_again(proxy: Proxy, store: Store, at: byt
     proxy.cut(at)
     assert await numbers(store) == [1]
     assert proxy.cuts == 1
+
+
+class Slow:
+    """A write of a run that takes some time, in which another transaction locks another run."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def encode(self) -> None:
+        """Nothing."""
+
+    def write(self, connection: Connection) -> int | None:
+        epoch = lock_epoch(connection, self.run_id)
+        connection.execute(select(func.pg_sleep(0.1)))
+        return epoch
+
+
+async def test_transactions_that_lock_the_same_runs_do_not_wait_for_each_other_in_a_circle(postgres_url: str) -> None:
+    stores = [Store(locate(postgres_url), create=True) for _ in range(2)]
+    for run_id in "abcd":
+        await stores[0].insert_job(run_id, definition())
+    await stores[1].jobs()  # both are open
+    orders = ("cab", "dba")  # the first is alone, and the others share a transaction
+    writes = [store.write(Slow(run_id)) for store, order in zip(stores, orders, strict=True) for run_id in order]
+    assert await asyncio.gather(*writes) == [1] * 6
+    for store in stores:
+        await store.close()
 
 
 # Waits that end.
