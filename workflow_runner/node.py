@@ -17,6 +17,7 @@ from workflow_runner.errors import NodeDefinitionError
 from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyValueInvalid
 from workflow_runner.handle import MADE, REQUIRED, Handle
 from workflow_runner.nodetype import BodyKind, NodeType
+from workflow_runner.source import sources_of
 from workflow_runner.stream import Stream
 from workflow_runner.threads import ThreadContext
 
@@ -202,6 +203,7 @@ def _function_type(function: Any, outputs: Sequence[str], name: str | None, stat
         function=function if context_name is None else None,
         leading=next((p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD), None),
         failure=failure,
+        sources=sources_of(function),
     )
 
 
@@ -247,6 +249,7 @@ def _class_type(
         emits_mapping=tuple(outputs) != ("output",),
         wants_context=takes_context or bind is not None,
         failure=failure,
+        sources=sources_of(cls),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from workflow_runner.checker import Checker
 from workflow_runner.failure import NO_POLICY, FailurePolicy
 from workflow_runner.handle import MADE, Handle
+from workflow_runner.source import Source
 
 __all__ = ["BodyKind", "NodeType", "Role"]
 
@@ -32,13 +32,14 @@ class NodeType:
         kind: how the body is written.
         call: calls the body with the arguments by handle and the context, which may be ignored.
         stateless: whether every read of a stream is a commit point.
-        definition: the function or class, for its source text.
+        definition: the function or class.
         role: built-in part or body.
         emits_mapping: whether what the body gives is a mapping of outputs, not the value of the only one.
         wants_context: whether the body takes the context.
         function: the body itself, where it takes nothing but its arguments by name.
         leading: the input that `function` also takes without its name, which is sooner done.
         failure: what happens when it fails.
+        sources: what it is written in.
     """
 
     name: str
@@ -54,6 +55,7 @@ class NodeType:
     function: Callable[..., Any] | None = None
     leading: str | None = None
     failure: FailurePolicy = NO_POLICY
+    sources: tuple[Source, ...] = ()
     streams: bool = field(init=False)
     connectable: tuple[str, ...] = field(init=False)
     checks: Mapping[str, Checker] = field(init=False)
@@ -82,8 +84,5 @@ class NodeType:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the source text; empty when there is none (an interactive session)."""
-        try:
-            source = inspect.getsource(self.definition)
-        except (OSError, TypeError):
-            return ""
-        return hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        text = "\0".join(filter(None, (source.text for source in self.sources)))
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() if text else ""
