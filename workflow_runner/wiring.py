@@ -125,13 +125,12 @@ class Wiring:
 
     def _check_source(self, planned: PlannedNode, node: NodeSnapshot) -> None:
         run = self._run
-        if planned.type.fingerprint == node.source:
-            return
+        # Whatever the source says: an annotation may be a name for another one, which stands elsewhere.
         for handle in planned.slots if node.firing and not _has_only_ends_left(planned, node) else ():
             streams, streamed = planned.type.handles[handle].stream, node.arguments is not None and handle not in node.arguments
             if streams != streamed:
                 raise InputChanged(run.run_id, node.node_id, planned.type.name, handle, streams)
-        if node.emitted and node.source and node.node_id not in run.accept_changed:
+        if node.emitted and node.source not in ("", planned.type.fingerprint) and node.node_id not in run.accept_changed:
             raise SourceChanged(run.run_id, node.node_id, planned.type.name, node.emitted)
 
 

@@ -43,6 +43,7 @@ from workflow_runner import (
     WorkflowRunner,
     node,
 )
+from workflow_runner.node import node_type_of
 
 BROKEN: set[str] = set()
 """Nodes that fail, while they are in here."""
@@ -315,6 +316,23 @@ async def test_an_input_that_became_a_stream_or_is_none_any_more_is_refused(
         assert (caught.value.node_id, caught.value.handle, caught.value.exit_code) == ("s", "items", 2)
     assert memory.nodes["s"] == saved
     assert (await hosted(memory).resume("r", graph=summed(before))).outputs == {"out": outputs}
+
+
+async def test_an_input_that_became_a_stream_is_refused_though_the_source_is_the_same() -> None:
+    def summed(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", items=made.add(source, n=5)))
+        return made
+
+    BROKEN.add("one_by_one")
+    memory = Memory()
+    await interrupted(memory, summed(one_by_one))
+    BROKEN.clear()
+    same = node_type_of(as_stream)
+    assert same is not None
+    memory.nodes["s"] = replace(memory.nodes["s"], source=same.fingerprint)  # as where it says `items: Items`, which is an alias
+    with pytest.raises(InputChanged, match="input 'items' is a stream now"):
+        await hosted(memory).resume("r", graph=summed(as_stream))
 
 
 @node
