@@ -115,7 +115,7 @@ class BodyActor(Actor):
                     self.check_alive()
                 if self.given is not None:
                     (value,), self.given = self.given, None
-                    must_settle = self.publish(value)
+                    must_settle = self._publish_returned(value)
                     break
                 if not self.planned.failure.replayable:
                     await self._save_beginning()
@@ -181,9 +181,15 @@ class BodyActor(Actor):
         else:
             async with self._slot():
                 value = await ThreadBody(self).result(self.body_values())
+        return value, self._publish_returned(value)
+
+    def _publish_returned(self, value: Any) -> bool:
+        """Emit what the body returned; whether the actor must settle."""
         if self.type.streams:
             self.check_heard("ended")
-        return value, self.publish(value)
+        must_settle = self.publish(value)
+        self.check_replayed()  # its step may have been that of a generator, with other code
+        return must_settle
 
     def _slot(self) -> AbstractAsyncContextManager[None]:
         """The right to run a plain `def` body; those that read streams have none to wait for, for others wait for them."""
@@ -201,9 +207,7 @@ class BodyActor(Actor):
                         value = await ThreadBody(self).result(self.body_values())
                     else:
                         value = await self.type.call(self.body_values(), self.context)
-                    if self.type.streams:
-                        self.check_heard("ended")
-                    return value, False, self.publish(value)
+                    return value, False, self._publish_returned(value)
             except TimeoutError as error:
                 if not self._deadline.expired():
                     raise

@@ -60,8 +60,8 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit(
                 "body",
-                "        return value, self.publish(value)\n",
-                "        must_settle = self.publish(value)\n"
+                "        return value, self._publish_returned(value)\n",
+                "        must_settle = self._publish_returned(value)\n"
                 "        if must_settle or self.holds:\n"
                 "            await self.settle()\n"
                 "        return value, must_settle\n",

@@ -268,6 +268,80 @@ async def test_changed_source_may_read_its_streams_in_another_order() -> None:
         assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [[[0, 1, 2], [0, 1]]]}
 
 
+@node(type="shop.twice")
+async def yields_twice(items: int) -> AsyncIterator[int]:
+    yield items
+    yield items + 10
+    if "yields_twice" in BROKEN:
+        raise RuntimeError("broken")
+
+
+@node(type="shop.twice")
+async def returns_once(items: int) -> int:
+    return items
+
+
+@node(type="shop.twice", timeout=60)
+def returns_in_time(items: int) -> int:
+    return items
+
+
+@node(type="shop.all")
+async def yields_all(items: Stream[int]) -> AsyncIterator[int]:
+    async for item in items:
+        yield item
+        if "yields_all" in BROKEN and item == 2:
+            raise RuntimeError("broken")
+
+
+@node(type="shop.all")
+async def returns_sum(items: Stream[int]) -> int:
+    return sum([item async for item in items])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "emitted"),
+    [(yields_twice, returns_once, 2), (yields_twice, returns_in_time, 2), (yields_all, returns_sum, 3)],
+)
+async def test_a_body_that_returns_what_another_had_yielded_has_emitted_less(before: Any, after: Any, emitted: int) -> None:
+    def fed(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", items=made.add(source, n=5)))
+        return made
+
+    BROKEN.add(before.__name__)
+    memory = Memory()
+    await interrupted(memory, fed(before))
+    assert memory.nodes["s"].emitted == emitted
+    with pytest.raises(NodeFailed) as caught:
+        await hosted(memory).resume("r", graph=fed(after), accept_changed=["s"])
+    cause = caught.value.__cause__
+    assert isinstance(cause, ReplayDiverged)
+    assert (cause.expected, cause.got) == (emitted, 1)
+
+
+async def test_changed_source_that_is_accepted_may_read_its_streams_in_another_order() -> None:
+    @node
+    async def both(a: Stream[int], b: Stream[int]) -> AsyncIterator[int]:
+        for stream in (a, b) if BROKEN else (b, a):
+            async for x in stream:
+                yield x
+        if BROKEN:
+            raise RuntimeError("broken")
+
+    made = Graph()
+    made.output("out", made.add(both, "s", a=made.add(source, "a", n=2), b=made.add(source, "b", n=3)))
+    BROKEN.add("both")
+    memory = Memory()
+    await interrupted(memory, made)
+    BROKEN.clear()
+    assert (len(memory.nodes["s"].taken), memory.nodes["s"].emitted) == (5, 5)
+    memory.nodes["s"] = replace(memory.nodes["s"], source="another")
+    async with asyncio.timeout(10):
+        result = await hosted(memory).resume("r", graph=made, accept_changed=["s"])
+    assert result.outputs == {"out": [0, 1, 0, 1, 2]}
+
+
 @node
 async def halting(n: int) -> AsyncIterator[int]:
     for i in range(n):
