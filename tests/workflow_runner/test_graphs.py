@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,6 +285,34 @@ def test_properties_of_any_type_are_compared(price: float, more: object, name: s
 
     lines = paid(1.0, True).differences(paid(price, more))
     assert not lines if name is None else [f"property {name!r}" in line for line in lines] == [True]
+
+
+TABLES: Mapping[str, tuple[str, Callable[[Any, int], Any]]] = {
+    "array": ("numpy", lambda numpy, more: numpy.array([numpy.nan, more])),
+    "arrays of another type": ("numpy", lambda numpy, more: numpy.array([2], "i8" if more else "i4")),
+    "arrays of another shape": ("numpy", lambda numpy, more: numpy.zeros((1 + more, 2))),
+    "records": ("numpy", lambda numpy, more: numpy.array([(numpy.nan, more)], [("a", "f8"), ("b", "i8")])),
+    "number": ("numpy", lambda numpy, more: numpy.float32(2 if more else "nan")),
+    "frame": ("pandas", lambda pandas, more: pandas.DataFrame({"a": [1, None], "b": ["x", more]})),
+    "series": ("pandas", lambda pandas, more: pandas.Series([pandas.NA, more], dtype="Int64")),
+    "missing": ("pandas", lambda pandas, more: pandas.NaT if more else pandas.NA),
+    "table": ("pyarrow", lambda pyarrow, more: pyarrow.table({"a": [1, more]})),
+    "inside": ("numpy", lambda numpy, more: {"k": [numpy.array([1, 2]), (numpy.array([more]),)]}),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_properties_that_are_arrays_or_tables_are_compared(name: str) -> None:
+    library, make = TABLES[name]
+    module = pytest.importorskip(library)
+
+    def seen(more: int) -> Graph:
+        graph = Graph()
+        graph.add("workflow.Preview", "seen", value=make(module, more))
+        return graph
+
+    assert not seen(0).differences(seen(0))
+    assert seen(1).differences(seen(0))
 
 
 async def test_inputs() -> None:
