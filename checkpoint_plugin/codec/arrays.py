@@ -132,6 +132,8 @@ def _describe(dtype: Any, depth: int) -> Any:
     """A dtype as plain values that mean the same to every version and platform."""
     if dtype.hasobject:
         raise TypeError(f"its dtype {dtype} holds Python objects. Use a list, or a dtype without objects.")
+    if not dtype.itemsize or dtype.names == ():
+        raise TypeError(f"its dtype {dtype} has elements without any content. Store its shape, or give it fields of some size.")
     if depth > MAX_NESTING:
         raise TypeError(f"its dtype is nested deeper than {MAX_NESTING} levels. Flatten it.")
     if dtype.metadata is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from itertools import repeat
 from typing import Any, Final
 
@@ -166,7 +167,8 @@ def _encode_moment(value: Any, pack: Pack) -> tuple[Tag, bytes]:
         return Tag.PANDAS, ormsgpack.packb(["missing", [pack("", "NaT" if value is pandas.NaT else "NA")]])
     zone = None
     if isinstance(value, pandas.Timestamp) and value.tzinfo is not None:
-        zone = value.to_pydatetime(warn=False).replace(year=2000, month=1, day=1, fold=0)
+        clock = value.hour, value.minute, value.second, value.microsecond
+        zone = datetime(2000, 1, 1, *clock, tzinfo=value.tzinfo)  # its own year may be one that a datetime has not
     parts = [value.to_numpy(), zone]
     again = _made_again("moment", parts)
     if type(again) is not type(value) or again != value or again.unit != value.unit:

@@ -142,8 +142,13 @@ def padded() -> Any:
         (numpy.rec.array([(1, 2)]).view(numpy.ndarray), "would come back as"),
         (numpy.zeros(2, numpy.dtype("f8", metadata={"a": 1})), "metadata"),
         (padded(), "mostly padding"),
+        (numpy.zeros(3, []), "elements without any content"),
+        (numpy.zeros(3, [("a", "i4"), ("b", "i4", (0,))]), "elements without any content"),
     ],
-    ids=["object", "object field", "longdouble", "longdoubles", "masked", "recarray", "records", "metadata", "padded"],
+    ids=[
+        *("object", "object field", "longdouble", "longdoubles", "masked", "recarray", "records", "metadata", "padded"),
+        *("no fields", "no size"),
+    ],
 )
 def test_what_would_not_come_back_exactly_is_refused(value: Any, words: str) -> None:
     with pytest.raises(ValueNotStorable, match=words) as caught:

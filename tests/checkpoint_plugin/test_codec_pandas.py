@@ -149,6 +149,14 @@ def test_moments_come_back(moment: Any) -> None:
     assert getattr(back, "fold", 0) == getattr(moment, "fold", 0)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+@pytest.mark.parametrize("year", ["-0005", "12000"])
+def test_moments_in_years_that_a_datetime_lacks_come_back(year: str, zone: str) -> None:
+    moment = pandas.Timestamp(numpy.datetime64(f"{year}-01-01", "s")).tz_localize(zone)
+    back = again(moment)
+    assert (back.to_numpy(), back.unit, back.tzinfo) == (moment.to_numpy(), moment.unit, moment.tzinfo)
+
+
 def test_what_is_missing_comes_back_as_itself() -> None:
     assert again(pandas.NaT) is pandas.NaT
     assert again(pandas.NA) is pandas.NA
