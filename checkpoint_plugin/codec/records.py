@@ -43,6 +43,11 @@ class RecordShape:
     def take(self, value: Any, part: Part) -> list[Any]:
         """As `Shape`."""
         if strange := strangers(value, self._fields, self._slots):
+            if strange[0] == "__orig_class__":  # `typing` sets it where it can, so not on what is frozen or has slots
+                raise TypeError(
+                    f"it remembers that it was made as {value.__orig_class__}, which would be lost. Leave out what stands in the "
+                    "brackets where it is made: type checkers find it out."
+                )
             raise TypeError(
                 f"its attribute {strange[0]!r} is no field of {type_name(self._kind)} and would be lost. Make it a field, "
                 "or register the class with encode=… and decode=…"

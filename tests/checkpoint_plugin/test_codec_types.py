@@ -302,6 +302,21 @@ def test_what_would_not_come_back_exactly_is_refused(value: Any, words: str) -> 
     assert words in refusal([value])
 
 
+@dataclass
+class Page(Generic[T]):
+    items: list[T]
+
+
+def test_a_generic_dataclass_is_made_without_its_types() -> None:
+    registry = TypeRegistry()
+    registry.register(Page)
+    page = Page([1])
+    assert decode(encode(page, place, registry), registry) == page
+    message = refusal(Page[int]([1]), registry)
+    assert f"it remembers that it was made as {__name__}.Page[int]" in message
+    assert "Leave out what stands in the brackets" in message
+
+
 async def given() -> int:
     return 1
 
