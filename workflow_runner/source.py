@@ -7,7 +7,7 @@ import inspect
 import linecache
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tokenize import TokenError
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ class Source:
     """
 
     definition: Any
-    lines: Sequence[str]
+    lines: Sequence[str] = field(repr=False)
 
     @property
     def text(self) -> str:
