@@ -31,6 +31,7 @@ class Tells:
 
     word: str
     error: Exception | None = None
+    run_id: str = "r"
 
     def encode(self) -> None: ...
 
