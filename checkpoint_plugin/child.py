@@ -83,7 +83,10 @@ def _folder_options() -> Sequence[str]:
 
     A file of nodes may be named like a module of Python's own there, and would be imported in its place.
     """
-    return () if {"", os.getcwd()}.intersection(sys.path) else ("-P",)
+    looked_in = {""}
+    with suppress(FileNotFoundError):  # of a folder that was deleted, as by a new version of the program
+        looked_in.add(os.getcwd())
+    return () if looked_in.intersection(sys.path) else ("-P",)
 
 
 class _Told:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from checkpoint_plugin import Job, JobRepository
+from checkpoint_plugin.child import resume_in_child
 from tests.cli.command import environment, start, workflow
 from tests.distribution import install_distribution
 from tests.postgres import Server, start_server
@@ -204,6 +205,19 @@ def test_a_file_of_nodes_may_be_named_like_a_module_of_python(tmp_path: Path) ->
     assert call("run", "flow.json", "--run-id", "one").returncode == -signal.SIGKILL
     done = call("recover")
     assert (done.returncode, done.stdout) == (0, "run one: completed\n")
+
+
+async def test_the_folder_of_a_recovery_may_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a version of the program that a newer one has taken the place of."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    gone.rmdir()
+    found = await resume_in_child("r", f"sqlite:///{tmp_path / 'none.db'}", ())
+    monkeypatch.chdir(tmp_path)
+    assert found.code == 5
+    assert "there is no store at" in (found.told or "")
 
 
 def test_without_a_store_there_is_nothing_to_do(tmp_path: Path) -> None:
