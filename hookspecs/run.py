@@ -92,8 +92,9 @@ class RunControl(Protocol):
     def follow_outputs(self, reason: str, max_steps: int, max_bytes: int) -> None:
         """From now on every emission asks for a checkpoint and nobody waits for it (`every_firing` written behind).
 
-        A cut is taken as soon as the one before is durable, and holds all that was done meanwhile. Who is further ahead
-        of the last durable cut than the bounds allow waits until it is durable.
+        A cut is taken when the one before is durable, and holds all that was done meanwhile; the runner may leave as much time
+        between two as the first of them took, at most 20 ms. Who is further ahead of the last durable cut than the bounds allow
+        waits until it is durable.
 
         Args:
             reason: stored with the checkpoints that this asks for.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import CoroutineType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hookspecs import CheckpointRef, NodeSnapshot, RunStatus, Snapshot
 from workflow_runner.cut import take_cut
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Saver", "raised_by"]
 
+LONGEST_REST: Final = 0.02
+"""Seconds that what nobody waits for is left unsaved after a save that took as long or longer."""
 DurableCall = tuple["Actor", Callable[[], object]]
 
 
@@ -41,6 +43,7 @@ class Saver:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._made = run.loop.time()
         self._requests: list[asyncio.Future[CheckpointRef | None]] = []
         self._reason = ""
         self._wanted = asyncio.Event()
@@ -59,6 +62,8 @@ class Saver:
         self._steps = self._covered = 0
         self._bound: tuple[str, int, int] | None = None
         self._bytes_a_step = 0.0
+        self._rest: asyncio.TimerHandle | None = None
+        """Until then nothing is saved that nobody waits for."""
         self._task: asyncio.Task[None] | None = None
 
     def request(self, reason: str) -> asyncio.Future[CheckpointRef | None]:
@@ -86,7 +91,7 @@ class Saver:
         return future
 
     def follow(self, reason: str, max_steps: int, max_bytes: int) -> None:
-        """Save what `step` tells as soon as the save before is over; see `RunControl.follow_outputs`."""
+        """Save what `step` tells, soon after the save before; see `RunControl.follow_outputs`."""
         self._bound = reason, max_steps, max_bytes
 
     def step(self) -> bool:
@@ -97,7 +102,8 @@ class Saver:
             if not self._requests and not self._wanted.is_set():
                 self._reason = reason
             self._steps += 1
-            self._wanted.set()
+            if self._rest is None:
+                self._wanted.set()
         return self._steps > max_steps or self._steps * self._bytes_a_step > max_bytes
 
     async def catch_up(self) -> None:
@@ -125,6 +131,7 @@ class Saver:
     def start(self) -> None:
         """Begin to serve requests; those made before wait."""
         self._task = start_task(self._run.loop, self._serve(), "workflow-saver")
+        self._leave_alone(self._run.loop.time() - self._made)  # that the run begins was saved, too
 
     def close(self, status: RunStatus | None, reason: str = "", error: str | None = None, node_id: str | None = None) -> None:
         """No more cuts after this one, which is taken now, in this synchronous step; `None` for not even this one."""
@@ -161,7 +168,9 @@ class Saver:
                     self._run.stop("cancel")
                 self._wanted.clear()
                 if (self._requests or self._steps) and not self._closed:
+                    began = self._run.loop.time()
                     await self._save_requested()
+                    self._leave_alone(self._run.loop.time() - began)
             if self._last is not None:  # there are no new requests after it; where it fails, those there are are refused below
                 await self._save(*self._last, self._requests, self._calls)
                 self._over = self._ends
@@ -170,7 +179,29 @@ class Saver:
             self._run.save_failed(error)
         finally:
             self._ends = False  # nothing more is saved
+            self._end_rest()
             self._refuse(self._requests)
+
+    def _leave_alone(self, seconds: float) -> None:
+        """Save nothing that nobody waits for until as much time has passed as the last save took.
+
+        A thread that encodes and an event loop that is busy wait for one another at each turn, and both for longer than either
+        would take alone.
+        """
+        self._end_rest()
+        if self._bound is not None and not self._requests and not self._closed:
+            self._wanted.clear()
+            self._rest = self._run.loop.call_later(min(seconds, LONGEST_REST), self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        if self._steps:
+            self._wanted.set()
+
+    def _end_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     async def _save_requested(self) -> None:
         requests, self._requests = self._requests, []

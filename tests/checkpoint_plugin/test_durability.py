@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import linecache
 import sys
@@ -19,7 +20,7 @@ from checkpoint_plugin.models import JOB, NODE_VERSION
 from checkpoint_plugin.store import Store
 from hookspecs import PluginOptionsInvalid, StoreError
 from tests.cli.command import workflow
-from workflow_runner import Context, Graph, NodeFailed, Result, SourceChanged, WorkflowRunner, node
+from workflow_runner import CheckpointSaved, Context, Event, Graph, NodeFailed, Result, SourceChanged, WorkflowRunner, node
 
 ENDED: list[str] = []
 BROKEN: list[str] = []
@@ -84,7 +85,24 @@ async def stored(url: str, what: str) -> Any:
 
 
 async def test_written_behind_every_emission_is_saved_and_nobody_waits(store_url: str) -> None:
-    result = await run(store_url, chain("count", "add", "add", n=300), every_firing=True, durability="async")
+    saved_one = asyncio.Event()
+
+    @node
+    async def count_until_saved(n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            if number == n // 2:  # by far sooner done than the first save
+                await saved_one.wait()
+            yield number
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            saved_one.set()
+
+    graph = Graph()
+    end = graph.add(add, value=graph.add(add, value=graph.add(count_until_saved, n=300)))
+    graph.output("out", end)
+    behind = {"checkpoint": {"url": store_url, "every_firing": True, "durability": "async"}}
+    result = await WorkflowRunner(on_event=hear).run(graph, enable=behind, run_id="r")
     assert result.outputs["out"] == [number + 2 for number in range(300)]
     saved = await stored(store_url, "checkpoints")
     assert [row.number for row in saved] == list(range(1, len(saved) + 1))

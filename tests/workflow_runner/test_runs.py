@@ -59,6 +59,7 @@ from workflow_runner import (
     resume_workflow,
     run_workflow,
 )
+from workflow_runner.saver import LONGEST_REST
 
 
 @node
@@ -232,6 +233,61 @@ class Following(Saving):
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
         control.follow_outputs("follow", 0, 1 << 30)
+
+
+class FarBehind(Following):
+    """As that, with a bound that is far away; its beginning and its saves take a second of a clock that stands still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        control.follow_outputs("follow", 1_000, 1 << 30)
+        self.now += 1
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        self.now += 1
+        ref = await super().save_checkpoint(run, snapshot, reason)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return ref
+
+
+async def test_what_nobody_waits_for_is_saved_at_most_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    saving = FarBehind()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: saving.now)
+    saved: list[list[str]] = []
+
+    async def look() -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        saved.append([reason for reason, _ in saving.cuts])
+
+    @node
+    async def emits(context: Context) -> AsyncIterator[int]:
+        yield 1
+        await look()
+        saving.now += LONGEST_REST
+        await look()
+        yield 2
+        await look()
+        asked = asyncio.create_task(context.checkpoint("asked"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        again = asyncio.create_task(context.checkpoint("asked while that is saved"))
+        await look()
+        assert asked.done() and again.done()
+        yield 3
+
+    graph = Graph()
+    graph.output("out", graph.add(emits))
+    await hosted(saving).run(graph)
+    follow, asked = ["follow"], ["follow", "asked"]
+    assert saved == [[], follow, follow, asked], "the second asked for nothing new"
+    assert [reason for reason, _ in saving.cuts] == [*asked, "end"]
 
 
 async def test_what_is_saved_behind_the_run_is_saved_too_where_somebody_hears_of_firings() -> None:
