@@ -19,7 +19,7 @@ __all__ = ["Compiled", "Inserts"]
 Processor = Callable[[Any], Any]
 ROW: Final = re.compile(r"VALUES (\([^()]*\))")
 """Where the statement of a row has its values."""
-ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+ROWS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
 """Of how many rows SQLite has a statement: more would not be faster."""
 FEW: Final = 5
 """Rows of which one by one is faster than by column."""
