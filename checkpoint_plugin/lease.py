@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -23,6 +24,7 @@ __all__ = [
     "Lease",
     "Release",
     "database_now",
+    "first_epoch",
     "holder_of",
     "is_held",
     "is_own",
@@ -64,6 +66,14 @@ class Lease:
     generation: int
     expires_at: datetime
     taken_from: str | None = None
+
+
+def first_epoch() -> int:
+    """An epoch for a run that is made: the milliseconds since 1970.
+
+    One that had its id before, and was deleted, had others, so that a worker of that one which wakes now writes nothing.
+    """
+    return time.time_ns() // 1_000_000
 
 
 def database_now(connection: Connection) -> datetime:

@@ -105,6 +105,7 @@ class CheckpointPlugin:
         from checkpoint_plugin.encryption import KeyRing
         from checkpoint_plugin.heartbeat import Heartbeat
         from checkpoint_plugin.holder import Holder
+        from checkpoint_plugin.lease import first_epoch
         from checkpoint_plugin.light import is_light_start
         from checkpoint_plugin.location import locate
         from checkpoint_plugin.rows import GraphPlaces
@@ -142,7 +143,7 @@ class CheckpointPlugin:
                 if lease.taken_from is not None:
                     logger.warning("run %s: taken over from %s", run.run_id, lease.taken_from)
             else:
-                made = await store.insert_job(run.run_id, definition, holder, seconds)
+                made = await store.insert_job(run.run_id, definition, holder, seconds, epoch=first_epoch())
                 assert made is not None
                 lease = made
         except asyncio.CancelledError:  # of the run's own task, as by an event loop that ends; it may be begun all the same

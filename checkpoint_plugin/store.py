@@ -105,7 +105,13 @@ class Store(ListedRuns):
     # A run's row.
 
     async def insert_job(
-        self, run_id: str, definition: Definition, holder: Holder | None = None, lease_seconds: float = LEASE_SECONDS
+        self,
+        run_id: str,
+        definition: Definition,
+        holder: Holder | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        *,
+        epoch: int = 1,
     ) -> Lease | None:
         """Write a new run's row.
 
@@ -114,6 +120,7 @@ class Store(ListedRuns):
             definition: what it executes.
             holder: who executes it; `None` for nobody yet.
             lease_seconds: how long it is held unless it is renewed.
+            epoch: under which it is written at first; `first_epoch` gives one that no deleted run of this id had.
 
         Raises:
             RunExists: there is one.
@@ -129,7 +136,7 @@ class Store(ListedRuns):
             "worker_id": None if holder is None else holder.owner,
         }
         columns = definition_columns(run_id, definition.body, texts, seal)
-        rows = FirstRows(job, columns, wrapped, epoch=1, holder=holder, seconds=lease_seconds)
+        rows = FirstRows(job, columns, wrapped, epoch=epoch, holder=holder, seconds=lease_seconds)
         made, unheard = await self._promptly(rows)
         if made is not None and made.is_current:
             self._ready = self._connections.is_current = True
@@ -140,7 +147,7 @@ class Store(ListedRuns):
         self.keys.remember(run_id, seal)
         if self._witness is not None:
             await self._database.compute(partial(self._witness.forget, run_id))
-        return None if holder is None else Lease(run_id, holder, 1, 0, made.until or now)
+        return None if holder is None else Lease(run_id, holder, epoch, 0, made.until or now)
 
     def _make_run(self, rows: FirstRows, run_id: str, holder: Holder | None, tries: list[bool], connection: Connection) -> Made:
         """Write a new run's rows in a transaction; `tries` tells whether the answer to an earlier commit of them was lost."""

@@ -22,6 +22,8 @@ from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.lease import Lease, database_now, take_lease
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE
+from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import LeaseLost, NodeSnapshot, Refusal, RunHeld, RunNotFound, RunStatus, Snapshot
 from tests.checkpoint_plugin.test_store import definition
@@ -89,6 +91,30 @@ async def test_epochs_only_grow(store: Store) -> None:
     await store.end_attempt("r", 3, None)
     assert (await row(store)).owner is None
     assert (await take(store, elsewhere("d"))).epoch == 4
+
+
+async def test_a_worker_of_a_deleted_run_writes_nothing_of_the_one_that_has_its_id(store: Store, store_url: str) -> None:
+    """It was stopped, as by the sleep of a laptop, when another took the run, brought it to its end, and the run was deleted."""
+
+    async def run() -> Lease:
+        await WorkflowRunner().run(Graph(), enable={"checkpoint": {"url": store_url}}, run_id="r")
+        found = await row(store)
+        return Lease("r", Holder.here(), found.epoch, found.generation, datetime.now(UTC))
+
+    stale = await run()
+    await prune_runs(store, Retention(drop_finished=0))
+    with pytest.raises(RunNotFound):
+        await store.job("r")
+    newer = await run()
+    assert newer.epoch > stale.epoch
+    newest = (await row(store)).newest_number
+    history = RunHistory("r", 1, stale.epoch)
+    history.number = newest
+    with pytest.raises(LeaseLost):
+        await store.renew(stale, 30.0)
+    with pytest.raises(LeaseLost):
+        await store.save(history, Snapshot("r", 1, "running", (NodeSnapshot("a", "running"),), datetime.now(UTC)), "why")
+    assert (await row(store)).newest_number == newest
 
 
 async def test_who_lost_it_lets_nothing_go(store: Store) -> None:
