@@ -125,7 +125,7 @@ class Inserts(Compiled):
             if not empty >> place & 1:
                 columns[place] = [None if value is None else processor(value) for value in columns[place]]
         some = self._those(empty)
-        of_rows = zip(*(columns[place] for place in some.wanted))  # noqa: B905 - what all rows share has no end
+        of_rows = zip(*(columns[place] for place in some.wanted), strict=False)  # what all rows share has no end
         return some, islice(of_rows, len(rows))
 
     def _those(self, empty: int) -> _Some:
