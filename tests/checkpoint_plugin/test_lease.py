@@ -302,8 +302,8 @@ async def test_a_run_that_hears_late_of_its_lease_stops_before_that_ends(
     """The answer to its first rows was lost, and the server away; what counts is when the lease was written."""
     insert, leases = Store.insert_job, list[Lease]()
 
-    async def insert_late(*arguments: Any) -> Lease:
-        lease = await insert(*arguments)
+    async def insert_late(*arguments: Any, **more: Any) -> Lease:
+        lease = await insert(*arguments, **more)
         assert lease is not None
         leases.append(lease)
         await asyncio.sleep(2)
