@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import pytest
@@ -266,42 +266,39 @@ def test_following_ends_with_the_run(logged: str) -> None:
     assert isinstance(call(events, "other", "--url", logged).exception, RunNotFound)
 
 
-def test_following_shows_what_comes(logged: str) -> None:
+def follow_created(url: str) -> tuple[subprocess.Popen[str], IO[str]]:
+    """A process that follows run `s` and has shown its first event, and what it prints."""
     code = "from checkpoint_plugin.cli.events import events; events()"
-    command = [sys.executable, "-c", code, "s", "--follow", "--json", "--url", logged]
+    command = [sys.executable, "-c", code, "s", "--follow", "--json", "--url", url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
 
     async def first(store: Store) -> None:
         async with EventLogger("s", store=store) as log:
             await log.log("created")
+
+    fill(url, first)
+    assert json.loads(process.stdout.readline())["kind"] == "created"
+    return process, process.stdout
+
+
+def test_following_shows_what_comes(logged: str) -> None:
+    process, printed = follow_created(logged)
 
     async def last(store: Store) -> None:
         async with EventLogger("s", store=store) as log:
             await log.log("completed")
         await JobRepository(store=store).change("s", lambda job: job.mark_completed())
 
-    fill(logged, first)
-    assert json.loads(process.stdout.readline())["kind"] == "created"
     fill(logged, last)
-    assert json.loads(process.stdout.readline())["kind"] == "completed"
+    assert json.loads(printed.readline())["kind"] == "completed"
     assert process.wait(30) == 0
-    process.stdout.close()
+    printed.close()
 
 
 def test_following_ends_when_nobody_reads(logged: str) -> None:
-    code = "from checkpoint_plugin.cli.events import events; events()"
-    command = [sys.executable, "-c", code, "s", "--follow", "--json", "--url", logged]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-
-    async def first(store: Store) -> None:
-        async with EventLogger("s", store=store) as log:
-            await log.log("created")
-
-    fill(logged, first)
-    assert json.loads(process.stdout.readline())["kind"] == "created"
-    process.stdout.close()
+    process, printed = follow_created(logged)
+    printed.close()
     try:
         assert process.wait(30) == 0, "the run goes on, and tells nothing more"
     finally:
