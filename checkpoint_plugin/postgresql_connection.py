@@ -13,6 +13,8 @@ BUILT_IN: Final = 10_000
 """The number from which on a type may be anything; those below are the same in every database of a version."""
 NO_QUESTION: Final = SimpleNamespace(name="none")
 """In the place of the statement that asked: one without a name would have thrown out the statement that is being prepared."""
+ARRAYS: Final = frozenset((1000, 1001, 1005, 1007, 1009, 1015, 1016, 1022, 1185))
+"""Of truth values, bytes, numbers, texts and times: all that statements of a store have. They are asked for together."""
 _KNOWN: dict[tuple[Any, frozenset[int]], Any] = {}
 
 
@@ -24,10 +26,11 @@ class KnowingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg te
     """
 
     async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:
-        wanted = self.get_server_version(), frozenset(typeoids)
+        if any(number >= BUILT_IN for number in typeoids):
+            return await super()._introspect_types(typeoids, timeout)
+        wanted = self.get_server_version(), frozenset(typeoids) | ARRAYS
         if wanted in _KNOWN:
             return _KNOWN[wanted], NO_QUESTION
-        types, question = await super()._introspect_types(typeoids, timeout)
-        if all(number < BUILT_IN for number in typeoids):
-            _KNOWN[wanted] = types
+        types, question = await super()._introspect_types(wanted[1], timeout)
+        _KNOWN[wanted] = types
         return types, question

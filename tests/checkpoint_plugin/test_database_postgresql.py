@@ -149,8 +149,10 @@ async def test_a_server_is_asked_once_what_its_arrays_are(postgres_url: str, mon
     for run_id in ("r", "s", "t"):
         store = Store(locate(postgres_url), create=True)
         await store.insert_job(run_id, definition(run_id))
-        await store.save(RunHistory(run_id, 1, 1), a([1], run_id), "1")
-        assert len(await store.checkpoints(run_id)) == 1
+        history = RunHistory(run_id, 1, 1)
+        await store.save(history, a([1], run_id), "1")
+        await store.save(history, a(os.urandom(5_000), run_id), "2")  # rows of another table, with arrays of other numbers
+        assert len(await store.checkpoints(run_id)) == 2
         await store.close()
     assert len(asked) == 1
 
