@@ -39,9 +39,10 @@ from workflow_runner.events import (
     RunStarted,
 )
 from workflow_runner.failure import Backoff
-from workflow_runner.graph import EdgeSpec, Graph, NodeRef, NodeSpec, Output
+from workflow_runner.graph import Graph, NodeRef, Output
 from workflow_runner.node import Node, node
 from workflow_runner.runner import Result, WorkflowRunner
+from workflow_runner.specs import EdgeSpec, NodeSpec
 from workflow_runner.stream import Stream
 from workflow_runner.suspendable import SuspendableNode
 from workflow_runner.suspension import WorkflowSuspended

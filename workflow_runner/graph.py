@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from inspect import isclass
 from typing import Any, ClassVar
 
-from hookspecs import TaggedValueError, loads_tagged, to_tagged
+from hookspecs import loads_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
+from workflow_runner.differences import differences
+from workflow_runner.document import read_document, write_document
 from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
-from workflow_runner.failure import ON_FAILURE, OnFailure
+from workflow_runner.failure import OnFailure
 from workflow_runner.handle import REQUIRED
 from workflow_runner.node import Node, node_type_of
 from workflow_runner.nodetype import NodeType
+from workflow_runner.specs import EdgeSpec, NodeSpec
 from workflow_runner.unique_keys import unique_keys
 
-__all__ = ["SYNC_MODES", "EdgeSpec", "Graph", "NodeRef", "NodeSpec", "Output"]
-
-SYNC_MODES: tuple[SyncMode, ...] = ("on_any", "zip_all", "zip_shortest")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
-    """A node of a graph.
-
-    Args:
-        id: its name.
-        type: the name of its type.
-        data: its properties, by handle.
-        sync_mode: how the items of several edges make a firing.
-        failure: what overrides the failure policy of its type: `retries`, `backoff`, `timeout`, `replayable`.
-    """
-
-    id: str
-    type: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    sync_mode: SyncMode = "on_any"
-    failure: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeSpec:
-    """An edge of a graph.
-
-    Args:
-        source: id of the node that emits.
-        source_handle: its output.
-        target: id of the node that receives.
-        target_handle: its input.
-        id: its name; without one it is known by its place.
-    """
-
-    source: str
-    source_handle: str
-    target: str
-    target_handle: str
-    id: str | None = None
+__all__ = ["Graph", "NodeRef", "Output"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,49 +216,11 @@ class Graph:
         Raises:
             GraphInvalid: it does not have that form; every problem is listed.
         """
-        if not isinstance(document, Mapping):
-            raise GraphInvalid([f"a graph is an object with nodes and edges, not {type(document).__name__}."])
-        problems: list[str] = []
-        nodes = [_node(item, place, problems) for place, item in enumerate(_list(document, "nodes", problems))]
-        edges = [_edge(item, place, problems) for place, item in enumerate(_list(document, "edges", problems))]
-        enable = {} if document.get("enable") is None else document["enable"]
-        if not isinstance(enable, Mapping):
-            problems.append('"enable" is an object of plugin names, like {"checkpoint": true}.')
-        if "nodes" not in document:
-            problems.append('a graph needs "nodes".')
-        on_failure = document.get("on_failure")
-        if on_failure is not None and on_failure not in ON_FAILURE:
-            problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {on_failure!r}.')
-        if problems:
-            raise GraphInvalid(problems)
-        return cls([node for node in nodes if node], [edge for edge in edges if edge], enable, on_failure)
+        return cls(*read_document(document))
 
     def to_document(self) -> dict[str, Any]:
         """The graph as its document, with Python values in `data`."""
-        return {
-            "nodes": [
-                {
-                    "id": node.id,
-                    "type": node.type,
-                    "data": dict(node.data),
-                    "sync_mode": node.sync_mode,
-                    **({"failure": dict(node.failure)} if node.failure else {}),
-                }
-                for node in self.nodes
-            ],
-            "edges": [
-                {
-                    **({} if edge.id is None else {"id": edge.id}),
-                    "source": edge.source,
-                    "sourceHandle": edge.source_handle,
-                    "target": edge.target,
-                    "targetHandle": edge.target_handle,
-                }
-                for edge in self.edges
-            ],
-            **({"enable": self.enable} if self.enable else {}),
-            **({"on_failure": self.on_failure} if self.on_failure is not None else {}),
-        }
+        return write_document(self.nodes, self.edges, self.enable, self.on_failure)
 
     def to_json(self) -> str:
         """The graph as JSON text; values that JSON lacks are tagged, and `from_tagged_json` reads them back.
@@ -317,24 +242,7 @@ class Graph:
 
     def differences(self, other: Graph) -> list[str]:
         """What another graph has otherwise, one line each; ids of edges, and what is enabled, do not count."""
-        lines: list[str] = []
-        mine, others = {n.id: n for n in self.nodes}, {n.id: n for n in other.nodes}
-        lines += [f"node {i!r} is gone" for i in mine if i not in others]
-        lines += [f"node {i!r} is new" for i in others if i not in mine]
-        for i, node in mine.items():
-            changed = others.get(i)
-            if changed is None:
-                continue
-            if changed.type != node.type:
-                lines.append(f"node {i!r}: type {node.type!r} became {changed.type!r}")
-            if changed.sync_mode != node.sync_mode:
-                lines.append(f"node {i!r}: sync_mode {node.sync_mode!r} became {changed.sync_mode!r}")
-            for key in sorted({*node.data, *changed.data}, key=str):
-                before, after = node.data.get(key, _NOTHING), changed.data.get(key, _NOTHING)
-                if not is_same(before, after):
-                    lines.append(f"node {i!r}: property {key!r} was {before!r} and is {after!r}")
-        lines += _edge_differences(self.edges, other.edges)
-        return lines
+        return differences(self.nodes, self.edges, other.nodes, other.edges)
 
 
 def _mend(item: Any) -> str:
@@ -375,121 +283,3 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
         else:
             copied.update(value)
     return copied
-
-
-class _Nothing:
-    def __repr__(self) -> str:
-        return "not set"
-
-
-_NOTHING = _Nothing()
-
-
-def is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of the same type: 1, 1.0 and True differ, and NaN equals itself."""
-    try:
-        return bool(to_comparable(one) == to_comparable(other))
-    except TaggedValueError:  # something in them is of a type that is registered for the store
-        pass
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(is_same(value, other[key]) for key, value in one.items())
-    try:
-        return one is other or _is_equal(one, other)
-    except Exception:  # it is anybody's comparison
-        return False
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    """Whether two values of a type that the runner does not know are equal: of arrays and tables `==` gives no one answer."""
-    if hasattr(one, "dtype") and hasattr(one, "tobytes"):  # an array or a number of numpy: as exactly as it is stored
-        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
-    equals = getattr(one, "equals", None)  # a table, where what is missing equals itself
-    return bool(one == other) if equals is None else bool(equals(other))
-
-
-def to_comparable(value: Any) -> Any:
-    """A value such that 1, 1.0 and True differ, and NaN equals itself.
-
-    Raises:
-        TaggedValueError: it has no tagged form.
-    """
-    return value if value is _NOTHING else json.dumps(to_tagged(value), sort_keys=True)
-
-
-def _edge_differences(mine: Sequence[EdgeSpec], others: Sequence[EdgeSpec]) -> list[str]:
-    # Per target handle the order counts: a list handle collects in the order of its edges.
-    def by_target(edges: Sequence[EdgeSpec]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for edge in edges:
-            found.setdefault((edge.target, edge.target_handle), []).append((edge.source, edge.source_handle))
-        return found
-
-    def tell(sources: Sequence[tuple[str, str]]) -> str:
-        return ", ".join(map(".".join, sources)) or "nowhere"
-
-    before, after = by_target(mine), by_target(others)
-    return [
-        f"edges into {target}.{handle}: from {tell(before.get((target, handle), []))} "
-        f"became from {tell(after.get((target, handle), []))}"
-        for target, handle in sorted({*before, *after})
-        if before.get((target, handle)) != after.get((target, handle))
-    ]
-
-
-def _list(document: Mapping[str, Any], key: str, problems: list[str]) -> Sequence[Any]:
-    found = document.get(key, [])
-    if isinstance(found, list):
-        return found
-    problems.append(f'"{key}" is a list, not {type(found).__name__}.')
-    return []
-
-
-def _text(item: Mapping[str, Any], key: str, what: str, problems: list[str], default: str | None = None) -> str:
-    found = item.get(key, default)
-    if isinstance(found, str) and found:
-        return found
-    problems.append(f'{what}: "{key}" is text and needed, found {found!r}.')
-    return ""
-
-
-def _node(item: Any, place: int, problems: list[str]) -> NodeSpec | None:
-    if not isinstance(item, Mapping):
-        problems.append(f"nodes[{place}] is an object with id and type, not {type(item).__name__}.")
-        return None
-    what = f"node {item['id']!r}" if isinstance(item.get("id"), str) else f"nodes[{place}]"
-    data = item.get("data")
-    if data is None:
-        data = {}
-    if not isinstance(data, Mapping):
-        problems.append(f'{what}: "data" is an object of properties, not {type(data).__name__}.')
-        data = {}
-    mode = item.get("sync_mode", "on_any")
-    if mode not in SYNC_MODES:
-        problems.append(f"{what}: sync_mode {mode!r} is unknown. It is one of {', '.join(SYNC_MODES)}.")
-    failure = item.get("failure")
-    if not isinstance(failure, Mapping | None):
-        problems.append(f'{what}: "failure" is an object like {{"retries": 3}}, not {type(failure).__name__}.')
-        failure = None
-    node_id, type_name = _text(item, "id", f"nodes[{place}]", problems), _text(item, "type", what, problems)
-    return NodeSpec(node_id, type_name, dict(data), mode, dict(failure or {}))
-
-
-def _edge(item: Any, place: int, problems: list[str]) -> EdgeSpec | None:
-    if not isinstance(item, Mapping):
-        problems.append(f"edges[{place}] is an object with source, target and targetHandle, not {type(item).__name__}.")
-        return None
-    edge_id = item.get("id")
-    if edge_id is not None and not (isinstance(edge_id, str) and edge_id):
-        problems.append(f'edges[{place}]: "id" is text, found {edge_id!r}.')
-    what = f"edge {edge_id!r}" if edge_id is not None else f"edges[{place}]"
-    return EdgeSpec(
-        _text(item, "source", what, problems),
-        _text(item, "sourceHandle", what, problems, "output"),
-        _text(item, "target", what, problems),
-        _text(item, "targetHandle", what, problems),
-        edge_id,
-    )

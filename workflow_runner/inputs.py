@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from workflow_runner.checker import AnnotationUnusable, Mismatch
+from workflow_runner.differences import is_same
 from workflow_runner.errors import InputInvalid
-from workflow_runner.graph import is_same
 from workflow_runner.handle import Handle
 from workflow_runner.plan import Plan
 from workflow_runner.properties import PropertyInvalid, convert_property

@@ -14,11 +14,12 @@ from workflow_runner.aligner import SyncMode, Values
 from workflow_runner.checker import AnnotationUnusable, Checker
 from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, PolicyValueInvalid
-from workflow_runner.graph import SYNC_MODES, EdgeSpec, Graph, NodeSpec
+from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
+from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 
 __all__ = ["Drive", "Plan", "PlannedEdge", "PlannedNode", "make_plan"]
 

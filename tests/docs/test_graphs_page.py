@@ -17,7 +17,7 @@ import pytest
 
 from workflow_runner import Context, Event, Graph, RunStopped, WorkflowRunner, node
 from workflow_runner.builtin import BUILTIN_TYPES
-from workflow_runner.graph import SYNC_MODES
+from workflow_runner.specs import SYNC_MODES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "graphs.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
