@@ -17,6 +17,7 @@ from checkpoint_plugin.errors import (
     KeyMissing,
     KeyUnusable,
     NodeNotSuspended,
+    NotForkable,
     NotResumable,
     PolicyInvalid,
     SchemaChanged,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
     from checkpoint_plugin.codec import Codec, MalformedValue, TypeRefused, TypeRegistry, register
     from checkpoint_plugin.events import EventLogger, EventRecord
+    from checkpoint_plugin.forking import fork_run
     from checkpoint_plugin.housekeeping import PruneReport, prune
     from checkpoint_plugin.jobs import JobRepository, Page
     from checkpoint_plugin.location import locate
@@ -79,6 +81,7 @@ __all__ = [
     "MalformedValue",
     "NodeNotSuspended",
     "NodeStateSnapshot",
+    "NotForkable",
     "NotResumable",
     "Page",
     "PlanEntry",
@@ -117,6 +120,7 @@ __all__ = [
     "WriterStopped",
     "checkpoint",
     "create_checkpoint_hook",
+    "fork_run",
     "locate",
     "prune",
     "register",
@@ -152,6 +156,7 @@ _LAZY = {
     "TypeRegistry": "codec",
     "UNSET": "state_manager",
     "create_checkpoint_hook": "manager",
+    "fork_run": "forking",
     "locate": "location",
     "prune": "housekeeping",
     "register": "codec",

@@ -17,6 +17,7 @@ __all__ = [
     "KeyMissing",
     "KeyUnusable",
     "NodeNotSuspended",
+    "NotForkable",
     "NotResumable",
     "PolicyInvalid",
     "SchemaChanged",
@@ -341,6 +342,21 @@ class NotResumable(CheckpointError):
 
     def __init__(self, run_id: str, why: str) -> None:
         super().__init__(f"run {run_id!r} cannot be resumed: {why}. See how it stands with `workflow show {quote(run_id)}`.")
+        self.run_id = run_id
+
+
+class NotForkable(CheckpointError):
+    """Raised when no other run can begin where a run stood; nothing was written.
+
+    Args:
+        run_id: the run.
+        why: what keeps it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"run {run_id!r} cannot be forked: {why}. See what it has with `workflow checkpoints {quote(run_id)}`.")
         self.run_id = run_id
 
 

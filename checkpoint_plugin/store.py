@@ -126,17 +126,7 @@ class Store(ListedRuns):
             RunExists: there is one.
             StoreError: the store, or its witness, cannot be used.
         """
-        seal, wrapped = self.keys.make(run_id)
-        texts = {} if wrapped is not None else {"graph": definition.graph, "params": definition.params}
-        now = datetime.now(UTC)
-        job = NEW_JOB | {
-            "id": run_id,
-            **short_texts(texts),
-            **dict.fromkeys(("created_at", "started_at", "updated_at"), now),
-            "worker_id": None if holder is None else holder.owner,
-        }
-        columns = definition_columns(run_id, definition.body, texts, seal)
-        rows = FirstRows(job, columns, wrapped, epoch=epoch, holder=holder, seconds=lease_seconds)
+        rows, seal = self.first_rows(run_id, definition, holder, lease_seconds, epoch)
         made, unheard = await self._promptly(rows)
         if made is not None and made.is_current:
             self._ready = self._connections.is_current = True
@@ -147,7 +137,22 @@ class Store(ListedRuns):
         self.keys.remember(run_id, seal)
         if self._witness is not None:
             await self._database.compute(partial(self._witness.forget, run_id))
-        return None if holder is None else Lease(run_id, holder, epoch, 0, made.until or now)
+        return None if holder is None else Lease(run_id, holder, epoch, 0, made.until or datetime.now(UTC))
+
+    def first_rows(
+        self, run_id: str, definition: Definition, holder: Holder | None, lease_seconds: float, epoch: int
+    ) -> tuple[FirstRows, Seal]:
+        """What is written when a run is made, and what seals it from then on; arguments as of `insert_job`."""
+        seal, wrapped = self.keys.make(run_id)
+        texts = {} if wrapped is not None else {"graph": definition.graph, "params": definition.params}
+        job = NEW_JOB | {
+            "id": run_id,
+            **short_texts(texts),
+            **dict.fromkeys(("created_at", "started_at", "updated_at"), datetime.now(UTC)),
+            "worker_id": None if holder is None else holder.owner,
+        }
+        columns = definition_columns(run_id, definition.body, texts, seal)
+        return FirstRows(job, columns, wrapped, epoch=epoch, holder=holder, seconds=lease_seconds), seal
 
     def _make_run(self, rows: FirstRows, run_id: str, holder: Holder | None, tries: list[bool], connection: Connection) -> Made:
         """Write a new run's rows in a transaction; `tries` tells whether the answer to an earlier commit of them was lost."""

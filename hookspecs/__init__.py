@@ -32,6 +32,7 @@ from hookspecs.markers import PROJECT, hookimpl, hookspec
 from hookspecs.outcome import Cancelled, Completed, Failed, Outcome, Suspended
 from hookspecs.pool import Closable, ResourcePool
 from hookspecs.run import CodecLoader, NodeInfo, OptionLoader, PoolLoader, RunControl, RunInfo, RunLoader, StoredRun
+from hookspecs.run_id import run_id_problem
 from hookspecs.snapshot import (
     CheckpointChoice,
     CheckpointRef,
@@ -125,6 +126,7 @@ __all__ = [
     "loads_tagged",
     "name_edge",
     "name_edges",
+    "run_id_problem",
     "text_of",
     "to_tagged",
 ]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import unicodedata
 
-from workflow_runner.errors import RunIdInvalid, shorten
+from hookspecs import run_id_problem
+from workflow_runner.errors import RunIdInvalid
 
 __all__ = ["check_run_id", "new_run_id", "step_key"]
-
-MAX_RUN_ID = 200
 
 
 def new_run_id() -> str:
@@ -25,18 +23,8 @@ def new_run_id() -> str:
 
 def check_run_id(run_id: str) -> str:
     """Give the id back, or raise `RunIdInvalid` with the rule it breaks."""
-    if not isinstance(run_id, str):
-        raise RunIdInvalid(
-            f"a run id is text, not {type(run_id).__name__} ({shorten(run_id)}). Give text, or none to have one made."
-        )
-    if not 1 <= len(run_id) <= MAX_RUN_ID:
-        raise RunIdInvalid(f"a run id has 1 to {MAX_RUN_ID} characters, this one has {len(run_id)}. Choose another.")
-    if run_id in (".", ".."):
-        raise RunIdInvalid(f"{run_id!r} cannot be a run id. Choose another.")
-    for character in run_id:
-        # Cc: control characters; Cs: lone surrogates, which no database can store as text.
-        if character == "/" or unicodedata.category(character) in ("Cc", "Cs"):
-            raise RunIdInvalid(f"run id {shorten(run_id)} holds {character!r}: no control characters and no '/'. Choose another.")
+    if (problem := run_id_problem(run_id)) is not None:
+        raise RunIdInvalid(problem)
     return run_id
 
 

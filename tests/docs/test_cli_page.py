@@ -113,7 +113,7 @@ def test_the_json_of_every_command_is_documented(tmp_path: Path) -> None:
     key = environment(WORKFLOW_CHECKPOINT_KEY="00" * 32)
     graph = write_graph(tmp_path, "value")
     begun = workflow(
-        *("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--enable", 'checkpoint={"events": true}'),
+        *("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--enable", 'checkpoint={"events": true, "every_firing": true}'),
         cwd=tmp_path,
         env=key,
     )
@@ -123,6 +123,7 @@ def test_the_json_of_every_command_is_documented(tmp_path: Path) -> None:
         **{command: ["r"] for command in ("show", "checkpoints", "events")},
         "prune": ["--drop-finished", "0", "--dry-run"],
         "savepoint": ["r", "end"],
+        "fork": ["r", "s", "--checkpoint", "1"],
     }
     listed = set(re.findall(r'"(\w+)"', rows["runs"].partition(";")[0])) - {"runs"}
     for name in rows:
