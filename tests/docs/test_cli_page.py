@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from checkpoint_plugin.cli import prune as pruning
 from checkpoint_plugin.cli import runs as stored
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.cli.events import events
+from checkpoint_plugin.cli.fork import fork
 from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.suspended import suspended
 from tests.cli.command import environment, workflow, write_graph
@@ -38,6 +40,7 @@ COMMANDS: dict[str, click.Command] = {
     "prune": pruning.prune,
     "savepoint": pruning.savepoint,
     **{f"db {name}": command for name, command in db.commands.items()},
+    "fork": fork,
     "events": events,
 }
 
@@ -62,6 +65,12 @@ def codes_of_help(name: str) -> set[str]:
     """The exit codes that the help of a command tells: each stands behind two spaces or more, before its meaning."""
     _, _, told = (COMMANDS[name].help or "").partition("Exit codes:")
     return set(re.findall(r"\d+", " ".join(re.findall(r"\s{2,}(\d+(?:, \d+)*) ", told))))
+
+
+def test_no_command_is_left_out() -> None:
+    project = tomllib.loads((ROOT / "checkpoint_plugin" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ours = {"run", "resume", "validate", "plugins"}
+    assert {name.partition(" ")[0] for name in COMMANDS} == ours | set(project["entry-points"]["workflow_runner.commands"])
 
 
 def test_the_exit_codes_are_documented() -> None:
@@ -112,10 +121,9 @@ def test_the_json_of_every_command_is_documented(tmp_path: Path) -> None:
     del rows["db check"]
     key = environment(WORKFLOW_CHECKPOINT_KEY="00" * 32)
     graph = write_graph(tmp_path, "value")
+    enable = 'checkpoint={"events": true, "every_firing": true}'
     begun = workflow(
-        *("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--enable", 'checkpoint={"events": true, "every_firing": true}'),
-        cwd=tmp_path,
-        env=key,
+        *("run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--enable", enable), cwd=tmp_path, env=key
     )
     assert begun.returncode == 0, begun.stderr
     more = {
