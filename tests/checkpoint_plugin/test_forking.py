@@ -235,9 +235,10 @@ async def test_a_fork_has_files_of_its_own(store_url: str, tmp_path: Path) -> No
     BROKEN.clear()
     blobs = Blobs(locate(store_url), place, 10_000)
     async with opened(store_url, blobs=blobs) as store:
+        before = set(Path(tmp_path / "kept").rglob("*"))
         with pytest.raises(RunExists):
             await fork_run("r", "r", store=store)
-        before = set(Path(tmp_path / "kept").rglob("*"))
+        assert set(Path(tmp_path / "kept").rglob("*")) == before
         await fork_run("r", "s", store=store)
         assert set(Path(tmp_path / "kept").rglob("*")) > before
         await runner(store_url).resume("r", graph=graph, enable={"checkpoint": kept})
