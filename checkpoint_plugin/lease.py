@@ -69,9 +69,10 @@ class Lease:
 
 
 def first_epoch() -> int:
-    """An epoch for a run that is made: the milliseconds since 1970.
+    """The least epoch for a run that is made, or taken: the milliseconds since 1970.
 
-    One that had its id before, and was deleted, had others, so that a worker of that one which wakes now writes nothing.
+    One that had its id before, and was deleted, had others, so that a worker of that one which wakes now writes nothing; nor
+    does one that took the run in a part of the history that the database has forgotten, as an older copy in its place has.
     """
     return time.time_ns() // 1_000_000
 
@@ -130,9 +131,9 @@ def take_lease(
     held = is_held(row, now)
     if held and not steal:
         raise RunHeld(run_id, str(before), row.expires_at)
-    columns = _columns(holder, now, seconds)
-    connection.execute(UPDATE_LEASE, {"of_run": run_id, "epoch": row.epoch + 1, **columns})
-    return Lease(run_id, holder, row.epoch + 1, row.generation, columns["expires_at"], str(before) if held else None)
+    columns, epoch = _columns(holder, now, seconds), max(row.epoch + 1, first_epoch())
+    connection.execute(UPDATE_LEASE, {"of_run": run_id, "epoch": epoch, **columns})
+    return Lease(run_id, holder, epoch, row.generation, columns["expires_at"], str(before) if held else None)
 
 
 def lock_lease(connection: Connection, run_id: str, epoch: int) -> int:

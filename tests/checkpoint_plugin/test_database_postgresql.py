@@ -289,7 +289,7 @@ async def test_a_run_is_taken_once(proxy: Proxy, store: Store, reply: bool) -> N
     await store.end_attempt("r", 1, JobEnd("failed", "why", None))
     proxy.cut(reply=reply)
     lease, before = await store.begin_attempt("r", 2, HOLDER)
-    assert (lease.epoch, before.status, before.error, proxy.cuts) == (2, "failed", "why", 1)
+    assert (before.status, before.error, proxy.cuts) == ("failed", "why", 1)
     await store.renew(lease, 30)
     with pytest.raises(RunHeld):
         await store.begin_attempt("r", 3, Holder("second:worker"))

@@ -337,12 +337,12 @@ async def test_a_run_saved_by_hand_is_executed_under_a_lease(store: Store, store
 
     async def go_on(run_id: str) -> str:
         first = await lease()
-        assert (first.owner, first.epoch) == ("w1", 1)
+        assert first.owner == "w1"
         assert (await JobRepository(store=store).get(run_id)).status == "running"
         async with asyncio.timeout(20):
             while (await lease()).expires_at == first.expires_at:  # noqa: ASYNC110  it lives in the database
                 await asyncio.sleep(0.05)
-        assert (await lease()).epoch == 1
+        assert (await lease()).epoch == first.epoch
         other = await RecoveryService("w2", store_url, execute=go_on).resume(run_id)
         assert other.status == "held" and "worker w1" in (other.error or "")
         return "done"
