@@ -141,7 +141,9 @@ class CutWriter(CutEncoder):
     # What comes of it.
 
     def refused(self, connection: Connection) -> bool:
-        """Find out why nothing was written.
+        """Find out why nothing was written, in a transaction that writes: what it finds is as durable as its own commit.
+
+        A server that waits for standbys shows what it has committed to nobody before they have it, unless the wait was ended.
 
         Returns:
             Whether it must be encoded again, because rows of the run were pruned, or the save before was written although
@@ -152,7 +154,7 @@ class CutWriter(CutEncoder):
             StoreError: the history is not that of the newest checkpoint.
         """
         history = self.history
-        row = connection.execute(select(LEASE).where(LEASE.c.run_id == history.run_id)).first()
+        row = connection.execute(select(LEASE).where(LEASE.c.run_id == history.run_id).with_for_update()).first()
         if row is None or row.epoch != history.epoch:
             raise lease_lost(history.run_id, history.epoch, row)
         if row.newest_number == self.number:

@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from checkpoint_plugin import CheckpointManager, EventLogger
+from checkpoint_plugin import CheckpointManager, EventLogger, postgresql
 from checkpoint_plugin.errors import StoreUnreachable
 from checkpoint_plugin.location import locate
-from checkpoint_plugin.store import Store
+from checkpoint_plugin.store import RunHistory, Store
+from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.proxy import Proxy
 from tests.checkpoint_plugin.test_plugin import CALLS, runner
-from tests.postgres import Server, start_server
+from tests.checkpoint_plugin.test_store import cut, definition
+from tests.postgres import Server, execute, start_server
 from workflow_runner import Context, Graph, Stream, WorkflowRunner, node
 
 GUARD_SECONDS = 120
@@ -199,3 +201,27 @@ async def test_a_run_that_is_cancelled_while_it_begins_waits_for_no_server_that_
             task.cancel()
         await asyncio.wait((run,), timeout=5)
         assert run.cancelled()
+
+
+async def test_a_save_that_no_standby_has_heard_of_is_not_acknowledged(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives up waiting for a synchronous standby leaves a commit that this server alone has: to find it says nothing."""
+    monkeypatch.setattr(postgresql, "CLIENT_GRACE", 0.1)
+    store = Store(locate(f"{server.dsn()}&statement_seconds=0.2&reconnect_seconds=0.5"), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    await store.save(history, cut(NodeSnapshot("a", "running", state=1)), "1")
+
+    async def wait_for_standbys(names: str) -> None:
+        await execute(server.dsn(), f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        await execute(server.dsn(), "SELECT pg_reload_conf()")
+
+    await wait_for_standbys("away")
+    async with asyncio.timeout(GUARD_SECONDS):
+        with pytest.raises(StoreUnreachable):
+            await store.save(history, cut(NodeSnapshot("a", "running", state=2)), "2")
+        await wait_for_standbys("")
+        await store.save(history, cut(NodeSnapshot("a", "running", state=2)), "2")
+        found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None
+    assert found.nodes[0].state == 2
+    await store.close()
