@@ -62,7 +62,12 @@ CLIENT_GRACE: Final = 5.0
 CLOSE_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
-POOLED_CHECK: Final = "SELECT pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_schema()"
+ISOLATION: Final = "read committed"
+"""Who has waited for a lock must see what the holder wrote; other levels refuse then, or show what was there before."""
+POOLED_CHECK: Final = (
+    "SELECT pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('default_transaction_isolation'), "
+    "pg_catalog.current_schema()"
+)
 UNHURRIED: Final = Limits(statement_seconds=86_400.0, lock_seconds=86_400.0)
 
 
@@ -122,7 +127,7 @@ class PostgresDatabase:
         if self._location.schema is not None:
             settings["search_path"] = f'"{self._location.schema}"'
         # Where a server has it off, a crash of the server loses what was acknowledged.
-        return {**settings, **name, "synchronous_commit": "on"}
+        return {**settings, **name, "synchronous_commit": "on", "default_transaction_isolation": ISOLATION}
 
     async def _connect(self) -> Any:
         # asyncpg reads the url itself, as every tool of PostgreSQL writes it: sslmode, a socket's folder, several hosts.
@@ -152,12 +157,17 @@ class PostgresDatabase:
 
     async def _check_pooled(self, connection: Any) -> None:
         """Read back what cannot be asked for through a pooler."""
-        commit, schema = await connection.fetchrow(POOLED_CHECK)
+        commit, isolation, schema = await connection.fetchrow(POOLED_CHECK)
         wanted = self._location.schema
         if commit == "off":
             raise StoreUnreadable(
                 f"the store at {self._location.shown} has synchronous_commit off, so a crash of the server loses saves. "
                 "Set it for the role: ALTER ROLE … SET synchronous_commit = on."
+            )
+        if isolation != ISOLATION:
+            raise StoreUnreadable(
+                f"the store at {self._location.shown} has default_transaction_isolation {isolation}, in which writers refuse "
+                f"each other. Set it for the role: ALTER ROLE … SET default_transaction_isolation = '{ISOLATION}'."
             )
         if wanted is not None and schema != wanted:
             raise StoreUnreadable(

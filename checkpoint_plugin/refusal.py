@@ -22,6 +22,8 @@ MOVED: Final = 1032
 DISK_FULL: Final = "53100"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
+GAVE_WAY: Final = ("40001", "40P01")
+"""To a concurrent update, to what a standby replays, or in a circle of locks: all of it was undone."""
 FORBIDDEN_STATES: Final = ("25006", "42501")
 OF_A_VALUE: Final = ("22000", "22003", "22021")
 """What asyncpg gives to a value that it cannot send, a number out of range, and NUL in a text."""
@@ -151,6 +153,8 @@ def _postgresql(what: str, text: str, state: str) -> StoreUnreadable | None:
         return StoreBusy(
             f"{what} did not answer in time ({text}). See what its server does, or wait longer with ?statement_seconds=."
         )
+    if state in GAVE_WAY:
+        return StoreBusy(f"{what} was used by others at the same time, again and again ({text}). Try again when they are done.")
     if state in FORBIDDEN_STATES and text.startswith(MAY_NOT_MAKE):
         return StoreReadOnly(
             f"{what} has no tables, and this role may not make them: {text}. Let a role that may run a workflow there once, or "

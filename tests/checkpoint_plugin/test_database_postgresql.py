@@ -599,6 +599,42 @@ async def test_a_lock_that_is_given_back_meanwhile_is_waited_for(postgres_url: s
     await store.close()
 
 
+async def test_who_is_chosen_to_give_way_in_a_circle_of_locks_tries_again(postgres_url: str) -> None:
+    store = Store(locate(f"{postgres_url}&deadlock_timeout=10ms"), create=True)  # it is the first to look for a circle
+    for run_id in "rs":
+        await store.insert_job(run_id, definition(run_id))
+    other = await asyncpg.connect(postgres_url)
+    theirs, locked, tries = other.transaction(), asyncio.Event(), 0
+    await theirs.start()
+    lock = "SELECT epoch FROM lease WHERE run_id = '{}' FOR UPDATE"
+    await other.execute(lock.format("s"))
+    waits = text(f"SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {other.get_server_pid()}")
+
+    async def close_circle() -> None:
+        await locked.wait()
+        await other.execute(lock.format("r"))
+        await theirs.rollback()
+
+    def work(connection: Connection) -> int:
+        nonlocal tries
+        tries += 1
+        connection.execute(text(lock.format("r")))
+        locked.set()
+        while tries == 1 and not connection.execute(waits).scalar_one():
+            pass
+        return int(connection.execute(text(lock.format("s"))).scalar_one())
+
+    try:
+        async with asyncio.timeout(GUARD_SECONDS):
+            circle = asyncio.create_task(close_circle())
+            assert await store.transact(work) == 1
+            await circle
+        assert tries > 1
+    finally:
+        await other.close()
+        await store.close()
+
+
 async def test_a_process_that_sleeps_in_a_transaction_is_thrown_out(postgres_url: str) -> None:
     import time
 
@@ -639,6 +675,36 @@ async def test_a_pooler_that_would_lose_saves_is_refused(postgres_url: str) -> N
     await execute(postgres_url, f"ALTER DATABASE {name} SET synchronous_commit = off")
     store = Store(locate(f"{postgres_url}&pgbouncer=1"), create=True)
     with pytest.raises(StoreUnreadable, match=r"synchronous_commit off.*ALTER ROLE"):
+        await store.jobs()
+    await store.close()
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_transactions_are_read_committed_whatever_is_set_for_the_database(postgres_url: str, level: str) -> None:
+    """With another level PostgreSQL refuses a save beside a sign of life of its run."""
+    name = postgres_url.partition("?")[0].rpartition("/")[2]
+    await execute(postgres_url, f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
+    store = Store(locate(postgres_url), create=True)
+    lease = await store.insert_job("r", definition(), HOLDER)
+    assert lease is not None
+    history = RunHistory("r", 1, 1)
+
+    async def save() -> None:
+        for number in range(20):
+            await store.save(history, a(number), "1")
+
+    async def renew() -> None:
+        for _ in range(20):
+            await store.renew(lease, 30)
+
+    try:
+        await asyncio.gather(save(), renew())
+        shown = select(func.current_setting("transaction_isolation"))
+        assert await store.transact(lambda connection: connection.execute(shown).scalar_one()) == "read committed"
+    finally:
+        await store.close()
+    store = Store(locate(f"{postgres_url}&pgbouncer=1"), create=True)
+    with pytest.raises(StoreUnreadable, match=rf"default_transaction_isolation {level}.*ALTER ROLE"):
         await store.jobs()
     await store.close()
 
