@@ -10,7 +10,7 @@ from zlib import crc32
 from sqlalchemy import Connection, func, insert, inspect, select, text
 from sqlalchemy.schema import CreateSchema
 
-from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
+from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.lease import database_now, is_held
 from checkpoint_plugin.migrations import FIRST_VERSION, upgrade_tables
 from checkpoint_plugin.models import LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, SCHEMA, Base
@@ -25,6 +25,11 @@ HELD: Final = select(*(LEASE.c[name] for name in ("run_id", "owner", "host", "pi
     LEASE.c.owner.is_not(None)
 )
 """Who executes what; every layout that can be upgraded has these columns."""
+NOT_ENTERED: Final = text(
+    "SELECT nspname FROM pg_catalog.pg_namespace WHERE current_schema() IS NULL AND nspname IN "
+    "(SELECT btrim(name, ' \"') FROM unnest(string_to_array(current_setting('search_path'), ',')) AS name)"
+)
+"""The schemas where tables would be looked for, of a role that may enter none of them: to it they look empty."""
 
 
 def create_schema(connection: Connection, shown: str, schema: str | None = None) -> None:
@@ -135,6 +140,7 @@ def read_version(connection: Connection, shown: str) -> int | None:
     """The version of the tables; `None` where there are none.
 
     Raises:
+        StoreReadOnly: the role may not look where they would be.
         StoreUnreadable: tables of these names are not ours.
     """
     found = inspect(connection)
@@ -145,6 +151,7 @@ def read_version(connection: Connection, shown: str) -> int | None:
     if not found.has_table(SCHEMA.name):
         if taken := sorted(ours.intersection(found.get_table_names())):
             raise StoreUnreadable(f"the database {shown} has a table {taken[0]!r} that is not ours. Use a database of its own.")
+        _check_entered(connection, shown)
         return None
     version = connection.execute(select(SCHEMA.c.version)).scalar_one_or_none()
     if not isinstance(version, int):
@@ -152,6 +159,15 @@ def read_version(connection: Connection, shown: str) -> int | None:
             f"the store at {shown} does not say of which version it is; it was not touched. Restore a copy of it."
         )
     return version
+
+
+def _check_entered(connection: Connection, shown: str) -> None:
+    """Refuse to say that there are no tables where this role could not see them."""
+    if connection.dialect.name == "postgresql" and (schema := connection.execute(NOT_ENTERED).scalars().first()) is not None:
+        raise StoreReadOnly(
+            f"the store at {shown} cannot be used: this role may not enter the schema {schema!r}. Let a role that may grant it "
+            f"do so: GRANT USAGE ON SCHEMA {schema} TO …, or name another one with ?schema=."
+        )
 
 
 def _lock(connection: Connection, schema: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import inspect
 
 from checkpoint_plugin.cli.db import db
-from checkpoint_plugin.errors import StoreMissing, StoreUnreadable
+from checkpoint_plugin.errors import StoreMissing, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import Base
 from checkpoint_plugin.schema import SCHEMA_VERSION
@@ -118,6 +119,23 @@ async def test_a_role_needs_no_right_to_make_what_is_there(postgres_url: str) ->
     )
     worker = Store(locate(url.replace("postgres@", "worker@", 1)), create=True)
     await worker.insert_job("another", definition())
+    await worker.close()
+
+
+@pytest.mark.parametrize("schema", ["public", "runs"])
+async def test_a_store_in_a_schema_that_a_role_may_not_enter_is_not_told_as_none(postgres_url: str, schema: str) -> None:
+    url = postgres_url if schema == "public" else f"{postgres_url}&schema={schema}"
+    await make(url, "x")
+    owner = Store(locate(url), create=False)
+    rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
+    await close_with_rights(owner, f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC", f"{rights} {schema} TO worker")
+    worker = Store(locate(url.replace("postgres@", "worker@", 1)), create=True)
+    calls = (worker.jobs, worker.layout, worker.upgrade, partial(worker.insert_job, "another", definition()))
+    for call in calls:
+        with pytest.raises(StoreReadOnly, match=f"may not enter the schema '{schema}'.*GRANT USAGE"):
+            await call()
+    await execute(postgres_url, f"GRANT USAGE ON SCHEMA {schema} TO worker")
+    assert [job.id for job in await worker.jobs()] == ["r"]
     await worker.close()
 
 
