@@ -25,6 +25,8 @@ HELD: Final = select(*(LEASE.c[name] for name in ("run_id", "owner", "host", "pi
     LEASE.c.owner.is_not(None)
 )
 """Who executes what; every layout that can be upgraded has these columns."""
+ANY_CHARACTER: Final = ("UTF8", "SQL_ASCII")
+"""Encodings of PostgreSQL that keep every text as it is; the second knows of bytes only."""
 NOT_ENTERED: Final = text(
     "SELECT nspname FROM pg_catalog.pg_namespace WHERE current_schema() IS NULL AND nspname IN "
     "(SELECT btrim(name, ' \"') FROM unnest(string_to_array(current_setting('search_path'), ',')) AS name)"
@@ -41,8 +43,9 @@ def create_schema(connection: Connection, shown: str, schema: str | None = None)
         schema: of PostgreSQL, in which the connection looks for tables; made where there is none.
 
     Raises:
-        StoreUnreadable: tables of these names are not ours.
+        StoreUnreadable: tables of these names are not ours, or the database does not keep every character.
     """
+    _check_encoding(connection, shown)
     _lock(connection, schema)
     if schema is not None and not inspect(connection).has_schema(schema):
         connection.execute(CreateSchema(schema))
@@ -159,6 +162,17 @@ def read_version(connection: Connection, shown: str) -> int | None:
             f"the store at {shown} does not say of which version it is; it was not touched. Restore a copy of it."
         )
     return version
+
+
+def _check_encoding(connection: Connection, shown: str) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.execute(select(func.current_setting("server_encoding"))).scalar_one()
+    if encoding not in ANY_CHARACTER:
+        raise StoreUnreadable(
+            f"the database {shown} keeps the characters of {encoding} only, and ids and messages may hold any; nothing was made. "
+            "Use a database of encoding UTF8."
+        )
 
 
 def _check_entered(connection: Connection, shown: str) -> None:

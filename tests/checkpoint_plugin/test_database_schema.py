@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from functools import partial
 from typing import Any
 
@@ -168,3 +169,18 @@ async def test_a_run_of_another_schema_is_not_there(postgres_url: str) -> None:
     with pytest.raises(RunNotFound, match=r"schema=two"):
         await store.load_job("r")
     await store.close()
+
+
+async def test_a_database_that_lacks_characters_is_refused_before_a_run_needs_one(postgres_url: str) -> None:
+    """What a node says when it fails may hold any: to refuse that would lose what the run has done."""
+    name = f"l{uuid.uuid4().hex}"
+    latin = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    await execute(postgres_url, f"CREATE DATABASE {name} {latin}")
+    try:
+        head, _, query = postgres_url.partition("?")
+        url = f"{head.rpartition('/')[0]}/{name}?{query}"
+        with pytest.raises(StoreUnreadable, match=r"LATIN1.*encoding UTF8"):
+            await make(url, "x")
+        assert await tables(url, "public") == set()
+    finally:
+        await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
