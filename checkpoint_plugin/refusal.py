@@ -25,8 +25,8 @@ QUERY_CANCELED: Final = "57014"
 GAVE_WAY: Final = ("40001", "40P01")
 """To a concurrent update, to what a standby replays, or in a circle of locks: all of it was undone."""
 FORBIDDEN_STATES: Final = ("25006", "42501")
-OF_A_VALUE: Final = ("22000", "22003", "22021")
-"""What asyncpg gives to a value that it cannot send, a number out of range, and NUL in a text."""
+OF_A_VALUE: Final = ("22000", "22003", "22021", "54000")
+"""What asyncpg gives to a value that it cannot send, a number out of range, NUL in a text, and one too long for an index."""
 NOT_BOUND: Final = "Error binding parameter"
 MAY_NOT_MAKE: Final = ("permission denied for database", "permission denied for schema")
 

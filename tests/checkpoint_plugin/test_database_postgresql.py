@@ -28,10 +28,11 @@ from checkpoint_plugin import (
     update_suspended_state,
     writing,
 )
-from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.location import locate
+from checkpoint_plugin.models import Job
 from checkpoint_plugin.node_rows import lock_epoch
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot, Suspension
@@ -677,6 +678,19 @@ async def test_a_pooler_that_would_lose_saves_is_refused(postgres_url: str) -> N
     with pytest.raises(StoreUnreadable, match=r"synchronous_commit off.*ALTER ROLE"):
         await store.jobs()
     await store.close()
+
+
+async def test_what_is_too_long_for_an_index_is_a_value_that_cannot_be_stored(postgres_url: str) -> None:
+    long = "".join(f"{number:x}" for number in range(4_000))  # an index compresses what repeats
+    with pytest.raises(ValueNotStorable, match="index row"):
+        await JobRepository(postgres_url).add(Job(id="r", workflow_id=long))
+    log = EventLogger(long, postgres_url)
+    await log.start()
+    async with asyncio.timeout(GUARD_SECONDS):
+        with pytest.raises(ValueNotStorable, match="index row"):  # at once, as no second try would mend it
+            await log.log("created")
+    with pytest.raises(WriterStopped):
+        await log.stop()
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
