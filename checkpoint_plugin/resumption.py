@@ -33,6 +33,7 @@ CODES: Final[Mapping[int, Ended | Literal["held", "refused"]]] = {
     4: "held",
     5: "refused",
     6: "completed",
+    129: "paused",
     130: "paused",
     143: "paused",
 }

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["recover"]
 
 UNWELL: Final = frozenset({"failed", "refused", "died", "set_aside"})
-TERMINATED: Final = 128 + signal.SIGTERM
+STOPPING: Final = (signal.SIGTERM, signal.SIGHUP)
+"""Besides SIGINT, which asyncio hears."""
 
 
 @click.command()
@@ -87,7 +88,7 @@ def recover(
     \b
     Exit codes:
       0 nothing was left, or all were resumed    1 some failed, could not be resumed, or were set aside
-      5 the store cannot be used    130, 143 stopped by a signal: what was executed was saved
+      5 the store cannot be used    129, 130, 143 stopped by a signal: what was executed was saved
     """
     from checkpoint_plugin.recovery import RecoveryService
 
@@ -101,14 +102,16 @@ def recover(
             click.echo(f"Warning: {error}", err=True)
 
     async def main() -> int:
-        task, loop, stopped = asyncio.current_task(), asyncio.get_running_loop(), asyncio.Event()
+        task, loop, stopped = asyncio.current_task(), asyncio.get_running_loop(), list[int]()
         assert task is not None
 
-        def stop() -> None:
-            stopped.set()
+        def stop(number: int) -> None:
+            stopped.append(number)
             task.cancel()
 
-        loop.add_signal_handler(signal.SIGTERM, stop)
+        heard_signals = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]  # as under `nohup`
+        for number in heard_signals:
+            loop.add_signal_handler(number, stop, number)
         seconds = interval if watch else None
         heard = trouble if watch else None
         outcomes = service.recover(max_age, at_once=at_once, paused=paused, watch_seconds=seconds, trouble=heard)
@@ -120,11 +123,12 @@ def recover(
                     if not watch:
                         found.append(_document(outcome))
         except asyncio.CancelledError:
-            if not stopped.is_set():
+            if not stopped:
                 raise
-            return TERMINATED
+            return 128 + stopped[0]
         finally:
-            loop.remove_signal_handler(signal.SIGTERM)
+            for number in heard_signals:
+                loop.remove_signal_handler(number)
         return 1 if any(row["status"] in UNWELL for row in found) else 0
 
     code = asyncio.run(main())

@@ -240,13 +240,16 @@ def test_several_recoveries_at_once_resume_each_run_once(folder: Folder) -> None
     assert {folder.job(name).attempt for name in names} == {2}
 
 
-def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(folder: Folder) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["SIGTERM", "SIGHUP"])
+def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(
+    folder: Folder, number: signal.Signals, code: int
+) -> None:
     watch = folder.watch()
     folder.kill_runs("one")
     folder.wait(lambda: folder.journal().count("begun one") == 2)
-    watch.send_signal(signal.SIGTERM)
+    watch.send_signal(number)
     out, err = watch.communicate(timeout=PATIENCE_SECONDS)
-    assert (watch.returncode, out) == (143, ""), err
+    assert (watch.returncode, out) == (code, ""), err
     job = folder.job("one")
     assert (job.status, job.attempt, job.retry_count) == ("recovering", 2, 0), "saved, and left for the next recovery"
     folder.go_on()

@@ -55,7 +55,9 @@ def until_it_waits(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGINT", "SIGKILL"]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+    ids=["SIGTERM", "SIGINT", "SIGHUP", "SIGKILL"],
 )
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signals, code: int) -> None:
     graph = write_stream(tmp_path)

@@ -13,7 +13,8 @@ import pytest
 
 from tests.cli.command import NODES, environment, start, write_graph
 
-SIGNALS = [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="SIGINT")]
+LEAVING_SIGNALS = [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="SIGINT")]
+SIGNALS = [*LEAVING_SIGNALS, pytest.param(signal.SIGHUP, 129, id="SIGHUP")]
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def test_a_signal_while_the_run_begins_stops_it_too(tmp_path: Path, number: sign
     assert "as it began" in err
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(("number", "code"), LEAVING_SIGNALS)
 def test_the_second_signal_leaves_at_once_even_from_a_busy_loop(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with waiting(tmp_path, "spins") as process:
         process.send_signal(number)
@@ -67,6 +68,46 @@ def test_the_second_signal_leaves_at_once_even_from_a_busy_loop(tmp_path: Path, 
         process.send_signal(number)
         process.communicate(timeout=30)
     assert process.returncode == code
+
+
+CLEANING = (
+    NODES
+    + """
+@node
+async def cleans_up(a: Any) -> Any:
+    try:
+        Path("waiting").touch()
+        await asyncio.sleep(600)
+    finally:
+        Path("cleaning").touch()
+        while not Path("sent").exists():
+            await asyncio.sleep(0.01)
+"""
+)
+
+
+def test_a_terminal_that_is_told_twice_to_be_gone_lets_the_run_save(tmp_path: Path) -> None:
+    with waiting(tmp_path, "cleans_up", CLEANING) as process:
+        process.send_signal(signal.SIGHUP)
+        while not (tmp_path / "cleaning").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        (tmp_path / "sent").touch()
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 129
+    assert json.loads(out)["status"] == "paused"
+
+
+def test_a_command_under_nohup_goes_on_without_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with waiting(tmp_path, "waits") as process:
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.returncode == 143
 
 
 @pytest.mark.parametrize(("node", "told"), [("sleeps", "grace"), ("spins", "kept the event loop busy")])

@@ -101,7 +101,7 @@ def resume(
       3 suspended: nodes wait for answers or for a time
       4 another worker holds it    5 unknown run, missing or damaged store
       6 completed, but not everything was saved
-      130, 143 stopped by a signal
+      129, 130, 143 stopped by a signal
     """
     if checkpoint is not None and latest_intact:
         raise click.UsageError("--checkpoint and --latest-intact exclude each other. Leave out one of the two.")

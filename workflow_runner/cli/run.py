@@ -66,7 +66,7 @@ def run(
       3 suspended: nodes wait for answers or for a time
       4 another worker took the run over
       5 the store cannot save    6 completed, but not everything was saved
-      130, 143 stopped by a signal (resume it)
+      129, 130, 143 stopped by a signal (resume it)
     """
     execution = Execution(run_id if run_id is not None else new_run_id(), as_json=as_json, quiet=quiet)
     wanted = read_enabling(enable, disable)

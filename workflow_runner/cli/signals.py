@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first stops the run in an orderly way, the second leaves at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first stops the run in an orderly way, a second leaves at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["StopSignals"]
+
+HANGUP: Final = getattr(signal, "SIGHUP", None)
+"""The terminal is gone; Windows has no such signal."""
+STOPPING: Final = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
 
 
 class StopSignals:
@@ -28,12 +32,13 @@ class StopSignals:
 
     @property
     def exit_code(self) -> int | None:
-        """130 or 143 after a signal, else `None`."""
+        """129, 130 or 143 after a signal, else `None`."""
         return None if self.received is None else 128 + self.received
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        for number in STOPPING:
+            if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup`: it goes on without its terminal
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -42,6 +47,8 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if number == HANGUP:  # a shell that ends and the system may both tell of it: nobody is in a hurry
+                return
             os._exit(128 + number)
         self.received = number
         self._stop()
