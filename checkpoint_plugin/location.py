@@ -62,6 +62,8 @@ def locate(url: str | None) -> Location:
     Raises:
         StoreUrlInvalid: it is of another form.
     """
+    if url == "":
+        raise StoreUrlInvalid(f"the url of a store is empty. Give one like {DEFAULT_URL}, or none for the default.")
     url = url or os.environ.get(ENVIRONMENT) or DEFAULT_URL
     if not isinstance(url, str):
         raise StoreUrlInvalid(f"the url of a store is text, not {type(url).__name__}. Give one like {DEFAULT_URL}.")

@@ -30,6 +30,14 @@ def test_the_default_lies_below_the_current_folder(tmp_path: Path, monkeypatch: 
     assert locate("sqlite:////x/y.db").path == Path("/x/y.db")
 
 
+def test_an_empty_url_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", "sqlite:///other.db")
+    with pytest.raises(StoreUrlInvalid, match="the url of a store is empty"):
+        locate("")
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", "")  # as unset, which is how shells switch a variable off
+    assert locate(None).url == "sqlite:///.workflow/checkpoints.db"
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
 def test_a_password_is_never_shown(scheme: str) -> None:
     found = locate(f"{scheme}://me:geheim@localhost:1/db")
