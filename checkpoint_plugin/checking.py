@@ -48,7 +48,7 @@ async def check_store(
         if not is_storable_text(run_id):
             raise RunNotFound(run_id, store.location.shown)
     findings: list[Finding] = []
-    wanted = run_ids
+    wanted: Sequence[str] = list(dict.fromkeys(run_ids))
     try:
         findings += await store.transact(_faults, write=False)
         if not run_ids:

@@ -114,6 +114,7 @@ async def prune_runs(
         for error in damaged:
             tell(error)
     else:
+        run_ids = list(dict.fromkeys(run_ids))
         for run_id in run_ids:
             await store.job(run_id)
     now = datetime.now(UTC)

@@ -137,6 +137,7 @@ async def test_pruning_is_one_call(store: Store, store_url: str) -> None:
     told = await prune({"keep_last": 2}, url=store_url, dry_run=True)
     assert [run.checkpoints for run in told.runs] == [tuple(range(1, 11))]
     assert len(await store.checkpoints("r")) == 12
+    assert await prune({"keep_last": 2}, ["r", "r"], url=store_url, dry_run=True) == told, "a run named twice counts once"
     done = await prune(Retention(keep_last=2), ["r"], store=store)
     assert done == told
     assert done.freed == done.runs[0].freed > 10_000

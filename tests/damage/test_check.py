@@ -73,6 +73,7 @@ async def test_a_whole_store_has_nothing_to_tell(stored: str) -> None:
     assert list(report.unverified) == []
     assert [list(run.checkpoints) for run in report.runs] == [list(NUMBERS), [1]]
     assert report.runs[0].newest_intact == CHECKPOINTS
+    assert (await check(stored, RUN_ID, RUN_ID)).runs == report.runs[:1], "a run named twice is looked at once"
     with pytest.raises(RunNotFound):
         await check(stored, "nobody")
 
