@@ -217,6 +217,26 @@ def test_a_node_may_close_standard_streams_or_put_its_own_there(tmp_path: Path, 
     assert json.loads(done.stdout)["outputs"] == {"out": [1]} if more else done.stdout.endswith("out: 1\n")
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+def test_a_node_that_switches_standard_streams_off_hides_no_end(tmp_path: Path, more: tuple[str, ...]) -> None:
+    graph = write_graph(tmp_path, "value")
+    (tmp_path / "nodes.py").write_text(
+        "import sys\n"
+        "from workflow_runner import node\n"
+        "@node\n"
+        "async def value(a: int) -> int:\n"
+        "    sys.stdout = sys.stderr = None\n"
+        "    print('said by nobody')\n"
+        "    return 1 // a\n"
+    )
+    done = workflow("run", graph, *NODES, *more, cwd=tmp_path)
+    assert (done.returncode, "Error" in done.stderr, "said" in done.stdout) == (0, False, False)
+    assert json.loads(done.stdout)["outputs"] == {"out": [1]} if more else done.stdout == "out: 1\n"
+    failed = workflow("run", graph, "--nodes", "nodes.py", "--input", "a=0", *more, cwd=tmp_path)
+    assert (failed.returncode, "ZeroDivisionError" in failed.stderr, "Traceback" in failed.stderr) == (1, True, False)
+    assert json.loads(failed.stdout)["status"] == "failed" if more else failed.stdout == ""
+
+
 def test_streams_of_who_called_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     own = io.StringIO()
     monkeypatch.setattr(sys, "stdout", own)

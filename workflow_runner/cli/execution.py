@@ -47,6 +47,7 @@ class Execution:
         self._as_json = as_json
         self._quiet = quiet
         self._aside = ExitStack()
+        self._streams = sys.stdout, sys.stderr
 
     def drive(self, runner: WorkflowRunner, start: Start) -> int:
         """Run to the end, and report.
@@ -91,6 +92,7 @@ class Execution:
 
     def _ended(self, result: Result) -> tuple[RunReport, int]:
         """The run came to its end, or waits."""
+        self._switch_on()
         code = 0
         if result.suspensions:
             code = SUSPENDED
@@ -142,7 +144,15 @@ class Execution:
         self._print(RunReport(self.run_id, "paused", error=error))
         leave(code)
 
+    def _switch_on(self) -> None:
+        """Have streams again that a node has switched off, as `sys.stderr = None` does, for what is told now."""
+        if sys.stdout is None:
+            sys.stdout = self._streams[0]
+        if sys.stderr is None:
+            sys.stderr = self._streams[1]
+
     def _print(self, report: RunReport) -> None:
+        self._switch_on()
         if report.error is not None:
             explain(report.error)
         if self._as_json:
