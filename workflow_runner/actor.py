@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hookspecs import NodeStatus, Suspension, Taken
 from workflow_runner.checker import Checker, Mismatch
 from workflow_runner.edge import Edge
-from workflow_runner.errors import Cancelled, ItemTypeError, NodeProtocolError, ReplayDiverged, StateNotCopyable
+from workflow_runner.errors import Cancelled, ItemTypeError, NodeProtocolError, ReplayDiverged, RunStopped, StateNotCopyable
 from workflow_runner.outbox import Outbox
 from workflow_runner.suspension import Resumption
 from workflow_runner.task import start_task
@@ -101,6 +101,8 @@ class Actor(Outbox):
     resumption: Resumption | None = None
     given: tuple[Any] | None = None
     """What the interrupted firing is taken to have returned."""
+    unbegun = False
+    """Whether it has the arguments of a step that must not be repeated unasked, and its body has not begun."""
     open = False
     task: asyncio.Task[None] | None = None
     reads = 0
@@ -212,6 +214,12 @@ class Actor(Outbox):
         self.in_edges = ()
         self.edges = []
         del self.publish
+
+    def tell_unbegun(self) -> None:
+        """Let the last cut tell that its step had not begun, where that is so: else nobody knew whether it had happened."""
+        if self.unbegun and self.error is None:
+            self.error = f"{RunStopped.__name__}: the run ended before this step began"
+            self.touched()
 
     def freeze(self) -> None:
         """From now on nothing that it does counts: reading, emitting and committing raise `Cancelled`."""

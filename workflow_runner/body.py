@@ -99,6 +99,7 @@ class BodyActor(Actor):
             self.arguments = arguments  # from here on they are part of every cut
             self.firing += 1
             self.attempt = self.first_attempt = 1
+            self.unbegun = not self.planned.failure.replayable
             if self.run.listeners:
                 self.run.node_changed(self)
         hooks = self.run.hooks
@@ -173,6 +174,8 @@ class BodyActor(Actor):
                     f"node {self.node_id!r} is not replayable, and could not be started: that it begins is not saved. "
                     "Resume the run when the store can be written."
                 )
+        if self.type.kind != "function":  # that waits for a thread, perhaps
+            self.unbegun = False
 
     async def _call(self) -> tuple[Any, bool]:
         """Emit what the body returns; it, and whether the actor must settle."""
@@ -180,6 +183,7 @@ class BodyActor(Actor):
             value = await self.type.call(self.body_values(), self.context if self.type.wants_context else None)
         else:
             async with self._slot():
+                self._begin()
                 value = await ThreadBody(self).result(self.body_values())
         return value, self._publish_returned(value)
 
@@ -195,9 +199,15 @@ class BodyActor(Actor):
         """The right to run a plain `def` body; those that read streams have none to wait for, for others wait for them."""
         return self.run.thread_slots if self.type.kind == "function" and not self.type.streams else nullcontext()
 
+    def _begin(self) -> None:
+        """A body that waited for a thread begins now, unless its run has ended: the last cut says that it has not begun."""
+        self.check_alive()
+        self.unbegun = False
+
     async def _call_in_time(self, seconds: float) -> tuple[Any, bool, bool]:
         """Call the body, which is interrupted when it takes longer."""
         async with self._slot():  # a try that waits for others to end has not begun
+            self._begin()
             self._deadline = asyncio.timeout(seconds)
             try:
                 async with self._deadline:
@@ -315,6 +325,7 @@ class BodyActor(Actor):
             raise Interrupted from error
         self.error = None
         self.frozen = False
+        self.unbegun = not self.planned.failure.replayable
         self.attempt += 1
         self.rewind()
         if self.resumption is not None:

@@ -15,7 +15,7 @@ from workflow_runner.suspension import is_overdue
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
 
-__all__ = ["NO_DECISIONS", "Decisions"]
+__all__ = ["NO_DECISIONS", "Decisions", "is_unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Decisions:
             SuspensionChanged: one waits for something else than what is answered.
             OutcomeUnknown: a decision is missing.
         """
-        unknown = [node_id for node_id, node in nodes.items() if _is_unknown(node, plan[node_id])]
+        unknown = [node_id for node_id, node in nodes.items() if is_unknown(node, plan[node_id])]
         if both := sorted(self.replay & self.updates.keys()):
             raise InputInvalid(f"node {both[0]!r} is decided twice, by --replay and by --set. Leave out one of the two.")
         for node_id in sorted(self.replay.difference(unknown)):
@@ -102,7 +102,7 @@ class Decisions:
 NO_DECISIONS = Decisions()
 
 
-def _is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
+def is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     """Whether the cut has a firing of it in progress that must not be repeated unasked.
 
     One that failed is known: it raised, unless it was cut short by its timeout. One that is suspended stands at a commit point.

@@ -463,6 +463,8 @@ class Run:
             told = None if error is None else text_of(error)
             text = told if actor is None or actor.error is None else actor.error
             failed = actor.node_id if actor is not None else None
+            for other in self.actors.values():
+                other.tell_unbegun()
             self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)
         for other in self.actors.values():
             other.freeze()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from hookspecs import NodeSnapshot, Suspension
 from workflow_runner.actor import Actor
 from workflow_runner.arrivals import ArrivalOrder
+from workflow_runner.decisions import is_unknown
 from workflow_runner.edge import Edge
 from workflow_runner.errors import InputChanged, SourceChanged
 from workflow_runner.firing import FiringActor
@@ -174,6 +175,8 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
     actor.started_at = node.started_at
     if node.status == "failed":  # a person resumed it: its retries begin anew
         actor.first_attempt = actor.attempt
+    if not actor.planned.failure.replayable and node.arguments is not None and not actor.asleep:
+        actor.unbegun = not is_unknown(node, actor.planned)
     match actor:
         case StreamingActor():
             actor.taken = list(node.taken)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from checkpoint_plugin.store import Store
 from hookspecs import StoreError
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
 from tests.checkpoint_plugin.test_policy import look_at
 from workflow_runner import (
+    CheckpointSaved,
     Context,
+    Event,
     Graph,
     InputInvalid,
     NodeFailed,
@@ -27,6 +31,7 @@ from workflow_runner import (
 CALLS: list[Any] = []
 HANG: set[str] = set()
 HANGING: list[asyncio.Event] = []
+FREE = threading.Event()
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +39,7 @@ def _fresh() -> None:
     CALLS.clear()
     HANG.clear()
     HANGING[:] = [asyncio.Event()]
+    FREE.clear()
 
 
 async def act(name: str, context: Context) -> None:
@@ -225,6 +231,19 @@ async def breaks(x: int) -> int:
     raise ValueError("broken")
 
 
+@node(replayable=False)
+def charge_in_a_thread(x: int, context: Context) -> int:
+    CALLS.append(("charge_in_a_thread", context.idempotency_key))
+    return 10 * x
+
+
+@node
+def occupies(x: int) -> int:
+    """The only thread there is, until it is let go."""
+    assert FREE.wait(30)
+    return 1 // x
+
+
 @node(replayable=False, retries=3, backoff=60)
 async def refused(x: int) -> int:
     CALLS.append("refused")
@@ -308,3 +327,54 @@ async def test_a_replay_after_an_answer_has_the_answer(store_url: str) -> None:
         await task
     HANG.clear()
     assert (await runner(store_url).resume("r", graph=made, replay=["it"])).outputs == {"out": [6]}
+
+
+@pytest.mark.parametrize("target", [charge, pump, charge_in_a_thread])
+async def test_a_step_that_was_stopped_before_its_body_began_is_known(
+    store_url: str, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is stopped while it is made durable that the step begins."""
+    runs, save = runner(store_url), Store.save
+
+    async def stop_and_save(store: Store, history: Any, snapshot: Any, reason: str) -> Any:
+        if reason == "not replayable":
+            runs.stop("signal")
+        return await save(store, history, snapshot, reason)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", stop_and_save)
+        with pytest.raises(RunStopped):
+            await runs.run(graph(target), enable={"checkpoint": True}, run_id="r")
+        with pytest.raises(RunStopped):
+            await runs.resume("r", graph=graph(target))
+    assert (await checkpoints(store_url))[-2:] == ["not replayable", "signal"]
+    CALLS.clear()
+    assert (await runner(store_url).resume("r", graph=graph(target))).status == "completed"
+    assert [call[0] for call in CALLS if isinstance(call, tuple)] == [target.__name__]
+
+
+@pytest.mark.parametrize("x", [1, 0], ids=["stopped", "failed"])
+async def test_a_step_that_waited_for_a_thread_when_its_run_ended_has_not_begun(store_url: str, x: int) -> None:
+    """Also where the one before it lets go of its thread in the very step in which it fails."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            HANGING[0].set()
+
+    made, runs = Graph(), WorkflowRunner(plugins=Host(store_url), max_threads=1, on_event=hear)
+    made.add(occupies, x=x)
+    made.output("out", made.add(charge_in_a_thread, node_id="it", x=1))
+    task = asyncio.ensure_future(runs.run(made, enable={"checkpoint": True}, run_id="r"))
+    await HANGING[0].wait()
+    if x:
+        runs.stop("signal")
+        await asyncio.sleep(0)
+    FREE.set()
+    with pytest.raises(RunStopped if x else NodeFailed):
+        await task
+    assert CALLS == []
+    if x:
+        assert (await runner(store_url).resume("r", graph=made)).outputs == {"out": [10]}
+    else:
+        with pytest.raises(NodeFailed, match="occupies"):
+            await runner(store_url).resume("r", graph=made)
