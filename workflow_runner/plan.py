@@ -152,7 +152,8 @@ def make_plan(
         graph: the graph; it is not changed.
         registry: where types are looked up that the graph does not bring itself.
         validate: how items are checked against annotations.
-        over: nodes that are over, whose own inputs may be missing (`rest.rest_of`).
+        over: nodes that are over, whose own inputs may be missing (`rest.rest_of`); of code that fits them nothing is asked
+            any more, as nothing runs it.
 
     Raises:
         GraphInvalid: with every problem found, each naming node, edge or handle, and the first ones the nearest right name.
@@ -214,6 +215,8 @@ class _Planner:
         found = self.types.get(spec.type)
         if found is None:
             found = self.types[spec.type] = self.registry.find(spec.type)
+        if found is None and spec.id in self.over:
+            found = _gone(spec.type)
         if found is None:
             near = self.registry.nearest(spec.type)
             module = spec.type.rpartition(".")[0]
@@ -246,8 +249,8 @@ class _Planner:
             if (
                 source is None
                 or target is None
-                or spec.source_handle not in source.type.outputs
-                or spec.target_handle not in target.type.connectable
+                or (spec.source_handle not in source.type.outputs and spec.source not in self.over)
+                or (spec.target_handle not in target.type.connectable and spec.target not in self.over)
             ):
                 self.explain_edge(place, spec, source, target)
                 self.attempted.add((spec.target, spec.target_handle))
@@ -296,9 +299,10 @@ class _Planner:
         if node_type.role == "comment":
             return
         connected = [edge.target_handle for edge in node.in_edges]
-        if spec.data:
+        is_over = spec.id in self.over
+        if spec.data and not (is_over and node_type.role == "body"):
             self.set_properties(node, spec, connected)
-        if spec.id in self.over:
+        if is_over:
             return
         for name in node_type.required:
             if name in connected or name in spec.data or node_type.role == "input" or (spec.id, name) in self.attempted:
@@ -390,6 +394,11 @@ class _Planner:
             path.append(current)
             current = next(edge.source.node_id for edge in self.nodes[current].in_edges if edge.source.node_id in waiting)
         return [current, *reversed(path[seen[current] :])]
+
+
+def _gone(name: str) -> NodeType:
+    """Stands for the type of a node that is over, where no module has that any more."""
+    return NodeType(name, {}, (), "coroutine", lambda arguments, context: None, stateless=False, definition=None)
 
 
 def _drive(node: PlannedNode) -> Drive:

@@ -322,7 +322,7 @@ class Run:
         for planned in self.plan.nodes.values():
             actor = self.actors.get(planned.node_id)
             if actor is None:
-                if (planned.in_edges and not planned.reads_at_once) or planned.node_id in completed:
+                if planned.node_id in completed or (planned.in_edges and not planned.reads_at_once):
                     continue
                 actor = self.wiring.bear(planned)
             elif not actor.has_work:

@@ -684,3 +684,70 @@ async def test_a_run_that_is_saved_is_not_failed_by_a_lease_that_cannot_be_let_g
     assert result.status == "suspended"
     assert "run r: it is saved as it ended" in caplog.text and "database is locked" in caplog.text
     assert await status(url) == "suspended"
+
+
+NODES_BEFORE = """
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from workflow_runner import Stream, node
+
+@node(outputs=("number",))
+async def first(x: int) -> dict[str, int]:
+    return {"number": x}
+
+@node
+async def glance(item: Stream[int]) -> int:
+    return await anext(item)
+
+@node
+async def second(y: int) -> AsyncIterator[int]:
+    yield y
+    for _ in range(20):  # the others come to their end
+        await asyncio.sleep(0)
+    if not Path(__file__).with_name("go").exists():
+        raise ValueError("not yet")
+    yield y + 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("async def first(x: int)", "async def first(z: int)"),
+        ("number", "count"),
+        ("async def first", "async def beginning"),
+        ("item", "value"),
+        ("async def glance", "async def peep"),
+    ],
+)
+async def test_code_of_nodes_that_are_over_need_not_fit_any_more(tmp_path: Path, store_url: str, old: str, new: str) -> None:
+    """Not even that of those next to a node that goes on; that of others is not looked at either."""
+    graph = Graph.from_document(
+        {
+            "nodes": [
+                {"id": "first", "type": "nodes.first", "data": {"x": 1}},
+                {"id": "second", "type": "nodes.second"},
+                {"id": "glance", "type": "nodes.glance"},
+                {"id": "out", "type": "workflow.Output"},
+                {"id": "seen", "type": "workflow.Output"},
+            ],
+            "edges": [
+                {"source": "first", "sourceHandle": "number", "target": "second", "targetHandle": "y"},
+                {"source": "second", "target": "glance", "targetHandle": "item"},
+                {"source": "second", "target": "out", "targetHandle": "value"},
+                {"source": "glance", "target": "seen", "targetHandle": "value"},
+            ],
+        }
+    )
+    for folder, text in (("before", NODES_BEFORE), ("after", NODES_BEFORE.replace(old, new))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "nodes.py").write_text(text)
+    (tmp_path / "after" / "go").touch()
+    with pytest.raises(NodeFailed, match="not yet"):
+        await WorkflowRunner(plugins=Host(store_url), nodes=[tmp_path / "before" / "nodes.py"]).run(
+            graph, enable={"checkpoint": True}, run_id="r"
+        )
+    result = await WorkflowRunner(plugins=Host(store_url), nodes=[tmp_path / "after" / "nodes.py"]).resume("r")
+    assert result.outputs == {"out": [1, 2], "seen": [1]}
