@@ -98,6 +98,11 @@ class EnumShape:
         if not isinstance(value, enum.Flag):  # _missing_ may make others, of which the class knows nothing later
             raise TypeError(f"{name!r} is none of the members of {type_name(self._kind)}. Store its value instead.")
         names = [name for name, member in self._members.items() if _is_bit(member) and member.value & value.value]
+        left = value.value & ~self._joined(names).value
+        for name, member in self._members.items():  # bits that have a name only together
+            if member.value & left and member.value & ~value.value == 0:
+                names.append(name)
+                left &= ~member.value
         if self._joined(names) is not value:
             raise TypeError(f"its flags {value.value:#x} are not all members of {type_name(self._kind)}. Clear the others.")
         return [part("", names)]

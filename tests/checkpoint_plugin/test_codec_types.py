@@ -58,6 +58,15 @@ class Loose(enum.IntFlag):
     B = 2
 
 
+class Mode(enum.IntFlag):
+    """Bits of which some have a name only together."""
+
+    READ = 1
+    GROUP = 0b1100
+    ALL = 0b1101
+    OTHERS = 0b110000
+
+
 @dataclass
 class Price:
     amount: int
@@ -131,7 +140,7 @@ class Money:
 
 def make_registry() -> TypeRegistry:
     registry = TypeRegistry()
-    for kind in (Colour, Level, Word, Right, Loose, Open, Price, Row, Area, Point, Pair, Order, Numbers, Box[int], Checked):
+    for kind in (Colour, Level, Word, Right, Loose, Mode, Open, Price, Row, Area, Point, Pair, Order, Numbers, Box[int], Checked):
         registry.register(kind)
     registry.register(Money, encode=lambda money: money.cents, decode=Money)
     return registry
@@ -168,6 +177,9 @@ VALUES: list[Any] = [
     Right(0),
     ~Right.READ,
     Loose.A | Loose.B,
+    Mode.READ | Mode.GROUP,
+    Mode.GROUP | Mode.OTHERS,
+    Mode.READ | Mode.OTHERS,
     Price(1),
     Price(-1, Price(2, None)),
     Row(Price(1), ["a"]),
@@ -288,6 +300,7 @@ def without_private() -> Any:
         (Sub(1), "Sub is not one that can be stored. Register it"),
         (with_attribute(Price(1), "note", 1), "its attribute 'note' is no field"),
         (unset(), "its field 'amount' is not set"),
+        (Mode(0b101), "its flags 0x5 are not all members"),
         (Loose(8), "its flags 0x8 are not all members"),
         (Open(8), "'other 8' is none of the members of"),
         (Order.model_construct(), "cannot be stored"),
