@@ -79,8 +79,10 @@ class BatchWriter(Generic[T]):
         give_up_seconds: float = 60.0,
         merge: Callable[[T, T], T] | None = None,
     ) -> None:
-        if size < 1 or limit < 1 or not interval >= 0:
+        if not (size >= 1 and limit >= 1 and interval >= 0):
             raise ValueError(f"size {size}, interval {interval}: give a size of 1 or more and an interval of 0 or more seconds.")
+        if not wait_seconds >= 0:
+            raise ValueError(f"who adds a value waits for room for 0 or more seconds, not {wait_seconds}.")
         self.stats = BatchStats()
         self._write = write
         self._name = name

@@ -78,7 +78,7 @@ class RecoveryService:
         for path in nodes:
             if not isinstance(path, (str, Path)):
                 raise TypeError(f"nodes are named to the command by path or dotted name, not as {path!r}. Or give `execute`.")
-        if max_attempts < 1:
+        if not max_attempts >= 1:
             raise ValueError(f"max_attempts is at least 1, not {max_attempts}: runs would be set aside before any recovery.")
         if not lease_seconds > 0:
             raise ValueError(f"lease_seconds is above 0, not {lease_seconds}: others would take a run while it is executed.")

@@ -37,6 +37,9 @@ class Settings:
     on_failure: OnFailure | None = None
 
     def __post_init__(self) -> None:
+        for name in ("edge_capacity", "max_edge_capacity", "max_log", "max_threads"):
+            if type(value := getattr(self, name)) is not int:  # a semaphore that counts down from 1.5 never comes to 0
+                raise ValueError(f"{name} is a whole number, not {value!r}.")
         if self.edge_capacity < 1 or self.max_edge_capacity < self.edge_capacity:
             raise ValueError(
                 "edge_capacity is at least 1 and at most max_edge_capacity, not "
@@ -46,7 +49,7 @@ class Settings:
             raise ValueError(f"max_log is at least 1, not {self.max_log}: a body could not take a single item.")
         if self.max_threads < 1:
             raise ValueError(f"max_threads is at least 1, not {self.max_threads}: a body written with `def` would never start.")
-        if not self.grace_seconds >= 0:
-            raise ValueError(f"grace_seconds is a number of at least 0, not {self.grace_seconds}.")
+        if type(self.grace_seconds) not in (int, float) or not self.grace_seconds >= 0:
+            raise ValueError(f"grace_seconds is a number of at least 0, not {self.grace_seconds!r}.")
         if self.on_failure is not None and self.on_failure not in ON_FAILURE:
             raise ValueError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {self.on_failure!r}.")

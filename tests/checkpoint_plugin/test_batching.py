@@ -446,6 +446,8 @@ def test_a_writer_may_start_again_on_another_event_loop() -> None:
 
 
 def test_sizes_are_checked() -> None:
-    for size, interval in ((0, 1.0), (1, -1.0), (1, float("nan"))):
+    for size, interval in ((0, 1.0), (float("nan"), 1.0), (1, -1.0), (1, float("nan"))):
         with pytest.raises(ValueError, match="size of 1 or more"):
-            BatchWriter(Target().write, name="test", size=size, interval=interval)
+            BatchWriter(Target().write, name="test", size=size, interval=interval)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="waits for room for 0 or more seconds, not nan"):
+        BatchWriter(Target().write, name="test", size=1, interval=1.0, wait_seconds=float("nan"))

@@ -369,8 +369,9 @@ def test_a_module_is_no_path_for_the_command() -> None:
 
 async def test_numbers_by_which_nothing_is_ever_resumed_are_refused(store: Store) -> None:
     await saved(store)
-    with pytest.raises(ValueError, match="max_attempts is at least 1, not 0"):
-        RecoveryService(store=store, max_attempts=0)
+    for attempts in (0, float("nan")):
+        with pytest.raises(ValueError, match=f"max_attempts is at least 1, not {attempts}"):
+            RecoveryService(store=store, max_attempts=attempts)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="lease_seconds is above 0, not -1"):
         RecoveryService(store=store, lease_seconds=-1)
     service = RecoveryService(store=store)
