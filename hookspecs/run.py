@@ -113,6 +113,8 @@ class RunControl(Protocol):
     def fail(self, error: WorkflowError) -> None:
         """Stop the run at once, with this error: no last cut is taken, and nothing more leaves a node.
 
+        Where plugins still open the run it ends when they have, or after the grace period that bodies have.
+
         Args:
             error: what the run ends with; nothing happens when it is already over.
         """

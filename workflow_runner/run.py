@@ -95,7 +95,7 @@ class Run:
         self._opening = True
         """Whether plugins are still asked to open the run."""
         self._limit: asyncio.TimerHandle | None = None
-        """Of a run that is stopped meanwhile: how long it waits for them."""
+        """Of a run that is stopped or failed meanwhile: how long it waits for them."""
         self._begun = False
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
@@ -142,6 +142,7 @@ class Run:
         """Stop at once and save nothing more; see `RunControl`."""
         if self._opening and asyncio.current_task() is self._task:  # a plugin refuses it: who is told of that is not cut short
             self._opened()
+        self._limit_opening()
         self._stop(error, "lost", "failed")
 
     def save_at(self, *moments: str) -> None:
@@ -222,10 +223,13 @@ class Run:
 
         A plugin that is still opening the run has as long as a body, and is cancelled then.
         """
-        if self._opening and self._limit is None:  # a plugin may have failed it before
-            self._limit = self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
+        self._limit_opening()
         moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)
+
+    def _limit_opening(self) -> None:
+        if self._opening and self._limit is None:
+            self._limit = self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
 
     def _opened(self) -> None:
         self._opening = False

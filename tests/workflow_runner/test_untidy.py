@@ -1237,7 +1237,8 @@ async def test_nobody_waits_for_a_checkpoint_that_is_asked_for_when_the_run_was_
     assert plugin.waiting.cancelled()
 
 
-async def test_a_run_that_was_failed_while_a_plugin_opens_it_can_be_stopped() -> None:
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_run_that_was_failed_while_a_plugin_opens_it_ends(stopped: bool) -> None:
     class Failing:
         @hookimpl
         async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -1257,7 +1258,8 @@ async def test_a_run_that_was_failed_while_a_plugin_opens_it_can_be_stopped() ->
     runner = WorkflowRunner(plugins=host, grace_seconds=0.05)
     running = asyncio.ensure_future(runner.run(graph))
     await hangs.wait()
-    runner.stop("signal")
+    if stopped:
+        runner.stop("signal")
     await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
     assert running.done(), "it waits for the plugin for ever"
     with pytest.raises(RunExists):
