@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import LeaseLost, NodeSnapshot, Refusal, RunHeld, RunNotFound, RunStatus, Snapshot
 from tests.checkpoint_plugin.test_store import definition
-from workflow_runner import Graph, WorkflowRunner, node
+from workflow_runner import Context, Graph, NodeFailed, WorkflowRunner, node
 
 
 @pytest.fixture
@@ -267,6 +266,31 @@ async def test_who_still_has_its_epoch_when_the_machine_has_slept_goes_on(store:
     assert failed == []
 
 
+async def test_a_renewal_that_fails_when_the_lease_has_ended_stops_the_run_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, failed = list[int](), list[Refusal]()
+    stopped = asyncio.Event()
+
+    async def refuse(*arguments: Any) -> datetime:
+        asked.append(len(asked))
+        raise StoreUnreachable("it is away", undone=True)
+
+    def fail(error: Refusal) -> None:
+        failed.append(error)
+        stopped.set()
+
+    monkeypatch.setattr(Store, "renew", refuse)
+    lease = await store.insert_job("r", definition(), Holder.here(), 300.0)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 300.0, fail, time.monotonic() - 301)
+    async with asyncio.timeout(20):
+        await stopped.wait()
+    await heartbeat.stop()
+    assert asked == [0]
+    assert isinstance(failed[0], LeaseLost) and "could not be renewed for 300 seconds" in str(failed[0])
+
+
 async def test_a_renewal_that_fails_is_tried_again_for_as_long_as_the_one_before_it_counts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,34 +332,37 @@ async def test_a_fault_of_a_heartbeat_is_told_when_it_stops(store: Store, monkey
 
 
 @node
-async def forever(ends: str) -> None:
-    """Lasts until it is cancelled, and writes when that was."""
-    try:
-        await asyncio.sleep(60)
-    finally:
-        Path(ends).write_text(datetime.now(UTC).isoformat())
+async def fails_once(x: int, context: Context) -> int:
+    if context.attempt == 1:
+        raise ValueError("not yet")
+    return x
 
 
-async def test_a_run_that_hears_late_of_its_lease_stops_before_that_ends(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_lease_of_a_run_is_counted_from_before_it_was_asked_for(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer to its first rows was lost, and the server away; what counts is when the lease was written."""
-    insert, leases = Store.insert_job, list[Lease]()
+    """The answer may come late: lost, and the server away. What counts is when the lease was written."""
+    made, asked, counted = Heartbeat.__init__, list[float](), list[float]()
+    insert, begin = Store.insert_job, Store.begin_attempt
 
-    async def insert_late(*arguments: Any, **more: Any) -> Lease:
-        lease = await insert(*arguments, **more)
-        assert lease is not None
-        leases.append(lease)
-        await asyncio.sleep(2)
-        return lease
+    async def insert_job(*arguments: Any, **more: Any) -> Any:
+        asked.append(time.monotonic())
+        return await insert(*arguments, **more)
 
-    async def refuse(*arguments: Any) -> datetime:
-        raise StoreUnreachable("it is away again", undone=True)
+    async def begin_attempt(*arguments: Any, **more: Any) -> Any:
+        asked.append(time.monotonic())
+        return await begin(*arguments, **more)
 
-    monkeypatch.setattr(Store, "insert_job", insert_late)
-    monkeypatch.setattr(Store, "renew", refuse)
-    graph, ends = Graph(), tmp_path / "ends"
-    graph.output("out", graph.add(forever, ends=str(ends)))
-    with pytest.raises(LeaseLost, match="could not be renewed for 3 seconds"):
-        await WorkflowRunner().run(graph, enable={"checkpoint": {"url": store_url, "lease_seconds": 3}}, run_id="r")
-    assert datetime.fromisoformat(ends.read_text()) < leases[0].expires_at + timedelta(seconds=1)
+    def count_from(self: Heartbeat, store: Store, lease: Lease, seconds: float, fail: Any, began: float) -> None:
+        counted.append(began)
+        made(self, store, lease, seconds, fail, began)
+
+    monkeypatch.setattr(Store, "insert_job", insert_job)
+    monkeypatch.setattr(Store, "begin_attempt", begin_attempt)
+    monkeypatch.setattr(Heartbeat, "__init__", count_from)
+    graph, runner = Graph(), WorkflowRunner()
+    graph.output("out", graph.add(fails_once, x=1))
+    with pytest.raises(NodeFailed):
+        await runner.run(graph, enable={"checkpoint": {"url": store_url}}, run_id="r")
+    assert (await runner.resume("r", graph=graph, url=store_url)).outputs == {"out": [1]}
+    assert [began <= moment for began, moment in zip(counted, asked, strict=True)] == [True, True]
