@@ -43,6 +43,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLO
 from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.size import measure_store
+from checkpoint_plugin.standing import moment_of
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
 from hookspecs import LeaseLost, StoreError
@@ -352,6 +353,18 @@ async def test_what_a_manager_is_told_is_held_against_what_others_wrote_since(st
         await first.save_checkpoint(outputs={"d": {"out": 1}})
     with pytest.raises(GraphMismatch):
         await first.save_checkpoint({"nodes": GRAPH["nodes"][:1], "edges": []}, {"a"})
+
+
+async def test_a_moment_of_another_connection_is_another_one(tmp_path: Path) -> None:
+    """Each counts from its own beginning, so that two may have counted the same, and somebody have written in between."""
+    store, moments = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True), list[Any]()
+    await CheckpointManager("r", enabled=True, store=store).save_checkpoint(completed_nodes={"a"})
+    for _ in range(2):
+        await store.close()
+        moments.append(await store.transact(moment_of, write=False))
+    await store.close()
+    assert moments[0] != moments[1]
+    assert moments[0][1:] == moments[1][1:]
 
 
 async def test_two_managers_of_one_run_take_turns(store_url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workflow_runner import Graph, Stream, WorkflowRunner, node
+from workflow_runner import Context, Graph, Stream, WorkflowRunner, node
 from workflow_runner.arrivals import ArrivalOrder
 from workflow_runner.edge import Edge
 
@@ -73,3 +73,26 @@ async def test_what_is_far_behind_is_not_looked_for(monkeypatch: pytest.MonkeyPa
     outputs = (await WorkflowRunner().run(graph)).outputs
     assert len(outputs["pairs"]) == 334 and outputs["both"] == [n + 334]
     assert looks < n
+
+
+@node(outputs=("first", "second"))
+async def pairs(n: int) -> AsyncIterator[dict[str, int]]:
+    for number in range(n):
+        yield {"second": number, "first": number}
+
+
+@node
+async def told(a: Stream[int], b: Stream[int], context: Context) -> AsyncIterator[str]:
+    async for handle, item in context.arrivals(a, b):
+        yield f"{handle}{item}"
+
+
+@pytest.mark.parametrize("handles", [("a", "b"), ("b", "a")])
+async def test_what_is_emitted_together_arrives_in_the_order_of_the_outputs(handles: tuple[str, str]) -> None:
+    """Whatever the order of the edges in the graph, and of the keys in the mapping."""
+    graph = Graph()
+    emitted = graph.add(pairs, n=2)
+    sources: dict[str, Any] = {"a": emitted["first"], "b": emitted["second"]}
+    graph.output("out", graph.add(told, **{handle: sources[handle] for handle in handles}))
+    assert [edge.target_handle for edge in graph.edges][:2] == list(handles)
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": ["a0", "b0", "a1", "b1"]}

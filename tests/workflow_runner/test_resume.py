@@ -867,3 +867,41 @@ async def test_a_stream_that_its_body_left_keeps_no_producer_of_its_plain_input_
             await hosted(memory, edge_capacity=2, max_edge_capacity=8).run(graph, run_id="r")
         result = await hosted(memory, edge_capacity=2, max_edge_capacity=8).resume("r", graph=graph)
     assert result.outputs == {"out": [[0, 1, 2]]}
+
+
+class Early(Memory):
+    """Stores the cut before the first step of any node, and no other before the end."""
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        self.info = run
+        if not run.resumed:
+            control.request("early")
+
+
+async def test_a_body_that_only_reads_streams_begins_before_anything_arrives_in_a_resume_too() -> None:
+    begun = asyncio.Event()
+
+    @node
+    async def listens(items: Stream[int]) -> AsyncIterator[int]:
+        begun.set()
+        async for item in items:
+            yield item
+
+    @node
+    async def waits_for_its_consumer() -> AsyncIterator[int]:
+        await begun.wait()
+        if "source" in BROKEN:
+            raise RuntimeError("broken")
+        yield 1
+
+    graph, memory = Graph(), Early()
+    graph.output("out", graph.add(listens, "listens", items=graph.add(waits_for_its_consumer)))
+    BROKEN.add("source")
+    with pytest.raises(NodeFailed):
+        await hosted(memory).run(graph, run_id="r")
+    assert memory.nodes["listens"].status == "idle"
+    BROKEN.clear()
+    begun.clear()
+    async with asyncio.timeout(20):
+        assert (await hosted(memory).resume("r", graph=graph)).outputs == {"out": [1]}

@@ -290,6 +290,95 @@ async def test_what_nobody_waits_for_is_saved_at_most_half_of_the_time(monkeypat
     assert [reason for reason, _ in saving.cuts] == [*asked, "end"]
 
 
+class LosingBehind(FarBehind):
+    """Its first save is lost, and the run goes on."""
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:  # type: ignore[override]
+        ref = await super().save_checkpoint(run, snapshot, reason)
+        return None if ref.number == 1 else ref
+
+
+async def test_what_was_lost_behind_the_run_is_not_saved_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next save holds it: that is the one of the next emission."""
+    saving = LosingBehind()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: saving.now)
+    saved: list[int] = []
+
+    async def look() -> None:
+        saving.now += LONGEST_REST
+        for _ in range(50):
+            await asyncio.sleep(0)
+        saved.append(len(saving.cuts))
+
+    @node
+    async def emits() -> AsyncIterator[int]:
+        for number in range(2):
+            yield number
+            await look()
+            await look()
+
+    graph = Graph()
+    graph.output("out", graph.add(emits, "emits"))
+    await hosted(saving).run(graph)
+    assert saved == [1, 1, 2, 2]
+    assert [node.emitted for node in saving.cuts[1][1].nodes if node.node_id == "emits"] == [2]
+
+
+async def test_a_node_that_waits_when_its_call_of_on_durable_raises_has_failed_in_the_last_cut() -> None:
+    def refuse() -> None:
+        raise OSError("the queue is away")
+
+    @node
+    async def acknowledges(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for item in items:
+            context.on_durable(refuse)
+            yield item
+            context.commit(item)
+
+    @node
+    async def relays(items: Stream[int]) -> AsyncIterator[int]:
+        async for item in items:
+            yield item
+
+    @node
+    async def one_and_a_checkpoint(context: Context) -> AsyncIterator[int]:
+        yield 1
+        for _ in range(20):  # those below it wait for the next
+            await asyncio.sleep(0)
+        await context.checkpoint("taken")
+        await asyncio.sleep(3600)
+
+    graph, saving = Graph(), Saving()
+    graph.output("out", graph.add(acknowledges, "it", items=graph.add(relays, items=graph.add(one_and_a_checkpoint))))
+    with pytest.raises(NodeFailed, match="the queue is away"):
+        await hosted(saving).run(graph)
+    reasons = [reason for reason, _ in saving.cuts]
+    assert reasons == ["taken", "error"]
+    (last,) = [found for found in saving.cuts[-1][1].nodes if found.node_id == "it"]
+    assert (last.status, last.error) == ("failed", "OSError: the queue is away")
+
+
+async def test_a_body_that_only_reads_streams_begins_before_anything_arrives() -> None:
+    begun = asyncio.Event()
+
+    @node
+    async def listens(items: Stream[int]) -> AsyncIterator[int]:
+        begun.set()
+        async for item in items:
+            yield item
+
+    @node
+    async def waits_for_its_consumer() -> AsyncIterator[int]:
+        await begun.wait()
+        yield 1
+
+    graph = Graph()
+    graph.output("out", graph.add(listens, items=graph.add(waits_for_its_consumer)))
+    async with asyncio.timeout(20):
+        assert (await WorkflowRunner().run(graph)).outputs == {"out": [1]}
+
+
 async def test_what_is_saved_behind_the_run_is_saved_too_where_somebody_hears_of_firings() -> None:
     saving = Following()
     durable: list[int] = []
