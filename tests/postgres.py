@@ -23,6 +23,13 @@ import asyncpg
 import pytest
 
 START_SECONDS = 30
+WATCH = """
+read -r told && exit
+kill -QUIT "$1"
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do kill -0 "$1" || break; sleep 0.5; done
+rm -rf "$2"
+"""
+"""Ends a server and removes its folder when its pipe is closed without a word: when the tests that started it were killed."""
 T = TypeVar("T", bound="Server")
 
 
@@ -57,6 +64,7 @@ class Server:
             entry = pwd.getpwnam(self._user)
             os.chown(self.folder, entry.pw_uid, entry.pw_gid)
         data = self.folder / "data"
+        self._watcher: subprocess.Popen[bytes] | None = None
         try:
             self._call(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
             arguments = ["-D", str(data), "-k", str(self.folder), "-c", "listen_addresses=", "-c", "max_connections=50"]
@@ -71,7 +79,18 @@ class Server:
             raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, user=self._user, stdout=self._log, stderr=self._log, cwd=self.folder)
+        self._let_go()
+        process = subprocess.Popen(self._command, user=self._user, stdout=self._log, stderr=self._log, cwd=self.folder)
+        command = ["sh", "-c", WATCH, "sh", str(process.pid), str(self.folder)]
+        quiet = subprocess.DEVNULL
+        self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+        return process
+
+    def _let_go(self) -> None:
+        """Let nobody end the server that was started last."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.communicate(b"over\n")
 
     def _call(self, *command: object) -> None:
         subprocess.run(
@@ -114,6 +133,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._let_go()
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
