@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hookspecs import Taken
 from workflow_runner.body import BodyActor
 from workflow_runner.edge import Edge
-from workflow_runner.errors import LogOverflow, NodeProtocolError
+from workflow_runner.errors import LogOverflow, NodeProtocolError, ReplayDiverged
 from workflow_runner.handle import MADE
 from workflow_runner.stream import Stream, open_stream
 
@@ -49,6 +49,8 @@ class StreamingActor(BodyActor):
     """
 
     script_left = 0
+    other_code = False
+    """Whether its step was begun by other code, which the user has accepted where it must be repeated."""
 
     def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
         super().__init__(run, planned, in_edges)
@@ -177,6 +179,7 @@ class StreamingActor(BodyActor):
 
     def pass_commit(self) -> None:
         self.reads = 0
+        self.other_code = False
         if self.taken:
             # A new list: cuts hold a prefix of the old one. What the body has not read again yet stays its script.
             self.taken = self.taken[len(self.taken) - self.script_left :]
@@ -254,6 +257,9 @@ class StreamingActor(BodyActor):
             names = {edge.edge_id for edge in edges}
             if all(edge.drained for edge in edges) and not any(script[at][0] in names for at in range(-self.script_left, 0)):
                 break
+            if self.other_code and self.stateless:
+                # It reads in another order, and cannot take this item before that one: its next read is a commit point.
+                raise ReplayDiverged(self.run.run_id, self.node_id, self.emitted, self.emitted - self.swallow_left)
             # Its head is for a read of another edge, which another task of the body must make. That one may be busy with
             # anything, so this does not count as a wait at an edge: the run has not come to a standstill.
             waiter: asyncio.Future[None] = self.run.loop.create_future()

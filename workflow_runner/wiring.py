@@ -191,8 +191,10 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
         edge.ended = edge_snapshot.ended
     if actor.order is not None:
         actor.order.extend(edges[edge_id] for edge_id in node.order)
-    if isinstance(actor, StreamingActor) and node.source != actor.type.fingerprint and not (node.emitted and actor.stateless):
-        actor.give_back()  # but for one that commits at its next read, which must repeat its emissions before
+    if isinstance(actor, StreamingActor) and node.source != actor.type.fingerprint:
+        actor.other_code = True
+        if not (node.emitted and actor.stateless):
+            actor.give_back()  # but for one that commits at its next read, which must repeat its emissions before
     if isinstance(actor, StreamingActor) and actor.firing and actor.arguments is None:
         actor.close_streams()
     actor.rewind()

@@ -342,6 +342,32 @@ async def test_changed_source_that_is_accepted_may_read_its_streams_in_another_o
     assert result.outputs == {"out": [0, 1, 0, 1, 2]}
 
 
+async def test_stateless_code_that_is_accepted_and_reads_another_stream_first_does_not_repeat_its_step() -> None:
+    """Each of its reads is a commit point: that of the other stream comes before what it must repeat."""
+
+    @node(stateless=True)
+    async def both(a: Stream[int], b: Stream[int]) -> AsyncIterator[int]:
+        for stream in (a, b) if BROKEN else (b, a):
+            async for x in stream:
+                yield x
+                if BROKEN:
+                    raise RuntimeError("broken")
+
+    made = Graph()
+    made.output("out", made.add(both, "s", a=made.add(source, "a", n=2), b=made.add(source, "b", n=2)))
+    BROKEN.add("both")
+    memory = Memory()
+    await interrupted(memory, made)
+    BROKEN.clear()
+    memory.nodes["s"] = replace(memory.nodes["s"], source="another")
+    async with asyncio.timeout(10):
+        with pytest.raises(NodeFailed) as caught:
+            await hosted(memory).resume("r", graph=made, accept_changed=["s"])
+    cause = caught.value.__cause__
+    assert isinstance(cause, ReplayDiverged)
+    assert (cause.expected, cause.got) == (1, 0)
+
+
 @node
 async def halting(n: int) -> AsyncIterator[int]:
     for i in range(n):
