@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ async def prune(
     url: str | None = None,
     store: Store | None = None,
     dry_run: bool = False,
+    tell: Callable[[int, int], object] | None = None,
 ) -> PruneReport:
     """Delete old checkpoints, and give back the space; as `workflow prune`. It is safe while runs execute.
 
@@ -52,6 +53,7 @@ async def prune(
         url: of the store; `None` for the default.
         store: an open one instead; its owner closes it.
         dry_run: delete nothing, and only tell.
+        tell: called after every run with how many are done, and how many there are.
 
     Raises:
         ValueError: there is no rule, so that everything is kept.
@@ -69,5 +71,5 @@ async def prune(
         raise ValueError("no rule says what is deleted, and nothing would be. Give one, like {'keep_last': 10}.")
     damaged: list[StoreDamaged] = []
     async with StoreAccess(url, store).open(create=False) as opened:
-        pruned = await prune_runs(opened, rules, run_ids, dry_run=dry_run, damage=damaged.append)
+        pruned = await prune_runs(opened, rules, run_ids, dry_run=dry_run, damage=damaged.append, tell=tell)
         return PruneReport(pruned, await sweep_blobs(opened, run_ids, dry_run=dry_run), damaged)

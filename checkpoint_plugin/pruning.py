@@ -88,6 +88,7 @@ async def prune_runs(
     *,
     dry_run: bool = False,
     damage: Callable[[StoreDamaged], object] | None = None,
+    tell: Callable[[int, int], object] | None = None,
 ) -> Sequence[Pruned]:
     """Delete what the rules do not keep, one transaction a run, and give back the space.
 
@@ -97,6 +98,7 @@ async def prune_runs(
         run_ids: of these runs; of all without.
         dry_run: undo it, and only tell.
         damage: told of each run whose rows are damaged, which stays as it is; without, the first of them ends it.
+        tell: called after every run with how many are done, and how many there are.
 
     Returns:
         What was deleted, of runs of which something was.
@@ -107,12 +109,12 @@ async def prune_runs(
         BlobsUnusable: values lie in files whose place is not known; nothing of that run was deleted.
         StoreError: the store cannot be used.
     """
-    tell = damage if damage is not None else _refuse
+    note = damage if damage is not None else _refuse
     if run_ids is None:
         rows, damaged = await store.readable_jobs()
         run_ids = [row.id for row in rows]
         for error in damaged:
-            tell(error)
+            note(error)
     else:
         run_ids = list(dict.fromkeys(run_ids))
         for run_id in run_ids:
@@ -128,7 +130,7 @@ async def prune_runs(
         return found
 
     pruned: list[Pruned] = []
-    for run_id in run_ids:
+    for done, run_id in enumerate(run_ids, 1):
         try:
             found = await store.transact(partial(work, run_id=run_id))
             await store.remove_files(found.blobs)
@@ -136,7 +138,9 @@ async def prune_runs(
         except _Undo as undone:
             pruned.append(undone.pruned)
         except StoreDamaged as error:
-            tell(error)
+            note(error)
+        if tell is not None:
+            tell(done, len(run_ids))
     if not dry_run and any(found.freed for found in pruned):
         await store.give_back()
     return [found for found in pruned if found.checkpoints or found.dropped]

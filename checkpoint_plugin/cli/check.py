@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing
 from checkpoint_plugin.cli.options import DAMAGED, read_store, store_options
+from checkpoint_plugin.cli.progress import telling
 
 if TYPE_CHECKING:
     from checkpoint_plugin.finding import Finding, StoreReport
     from checkpoint_plugin.store import Store
 
 __all__ = ["check"]
-
-SILENT_SECONDS: Final = 2.0
 
 
 @click.command()
@@ -48,7 +46,7 @@ def check(run_ids: Sequence[str], witness: Path | None, url: str | None, as_json
     from checkpoint_plugin.checking import check_store
 
     async def work(store: Store) -> StoreReport:
-        return await check_store(store, run_ids, witness, _progress(quiet))
+        return await check_store(store, run_ids, witness, telling("checked", quiet))
 
     report = read_store(url, work)
     findings = report.all_findings
@@ -97,16 +95,3 @@ def _document(report: StoreReport) -> dict[str, Any]:
         ],
         "unverified": [{"run_id": each.run_id, "what": each.what} for each in report.unverified],
     }
-
-
-def _progress(quiet: bool) -> Callable[[int, int], None]:
-    """Tells on standard error how far it is, now and then."""
-    told = time.monotonic()
-
-    def tell(done: int, count: int) -> None:
-        nonlocal told
-        if not quiet and time.monotonic() - told >= SILENT_SECONDS:
-            told = time.monotonic()
-            click.echo(f"{done} of {count} runs are checked", err=True)
-
-    return tell

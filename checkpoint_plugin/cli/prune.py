@@ -10,6 +10,7 @@ import click
 from checkpoint_plugin.cli.damaged import damage_document, end_with_damage
 from checkpoint_plugin.cli.listing import print_listing
 from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.cli.progress import telling
 from checkpoint_plugin.retention import Retention, Thinning, read_duration
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def prune(
     async def work(store: Store) -> PruneReport:
         from checkpoint_plugin.housekeeping import prune
 
-        return await prune(rules, run_ids or None, store=store, dry_run=dry_run)
+        tell = telling("looked at" if dry_run else "pruned", quiet)
+        return await prune(rules, run_ids or None, store=store, dry_run=dry_run, tell=tell)
 
     report = read_store(url, work, blobs)
     listed = [

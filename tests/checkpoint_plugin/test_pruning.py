@@ -35,6 +35,7 @@ from checkpoint_plugin.writing import LARGE_SAVE
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
 from tests.cli.command import workflow
 from workflow_runner import Graph, WorkflowRunner, node
+from workflow_runner.cli.main import main
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = 86_400.0
@@ -138,8 +139,10 @@ async def test_pruning_is_one_call(store: Store, store_url: str) -> None:
     assert [run.checkpoints for run in told.runs] == [tuple(range(1, 11))]
     assert len(await store.checkpoints("r")) == 12
     assert await prune({"keep_last": 2}, ["r", "r"], url=store_url, dry_run=True) == told, "a run named twice counts once"
-    done = await prune(Retention(keep_last=2), ["r"], store=store)
+    heard: list[tuple[int, int]] = []
+    done = await prune(Retention(keep_last=2), ["r"], store=store, tell=lambda *counted: heard.append(counted))
     assert done == told
+    assert heard == [(1, 1)]
     assert done.freed == done.runs[0].freed > 10_000
     assert (done.damaged, done.orphans) == ([], Swept())
     assert [row.number for row in await store.checkpoints("r")] == [11, 12]
@@ -593,6 +596,27 @@ def test_the_commands(tmp_path: Path) -> None:
     assert workflow("prune", "unknown", "--keep-last", "1", cwd=tmp_path).returncode == 5
     resumed = told("resume", "r", "--nodes", "nodes.py", "--checkpoint", "3")
     assert len(resumed["outputs"]["o"]) == 8
+
+
+@pytest.mark.parametrize(("command", "word"), [("prune --keep-last 1", "pruned"), ("db check", "checked")])
+def test_a_command_that_takes_long_tells_how_far_it_is(
+    tmp_path: Path, command: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    graph = Graph()
+    graph.output("out", graph.add(nothing))
+    for run_id in "ab":
+        asyncio.run(WorkflowRunner().run(graph, enable={"checkpoint": {"url": url}}, run_id=run_id))
+    monkeypatch.setattr("checkpoint_plugin.cli.progress.SILENT_SECONDS", 0.0)
+    assert main([*command.split(), "--url", url]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"1 of 2 runs are {word}", f"2 of 2 runs are {word}"]
+    assert main([*command.split(), "--url", url, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@node
+async def nothing() -> None:
+    return None
 
 
 async def test_a_run_prunes_itself(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
