@@ -78,12 +78,13 @@ class StateStats(Mapping[str, int]):
         return len(fields(self))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Update:
-    """Columns of one node that change."""
+    """Columns of one node that change; `found` is its row before they were first written, which may have to be done again."""
 
     node_id: str
     columns: Mapping[str, Any]
+    found: Mapping[str, Any] | None = None
 
 
 class StateManager:
@@ -306,7 +307,7 @@ class StateManager:
 
 
 class _Batch:
-    """Updates of several nodes, as the group writer takes them; absolute values, so it is harmless twice."""
+    """Updates of several nodes, as the group writer takes them; written again, it leaves alone what was written since."""
 
     def __init__(self, run_id: str, epoch: int, updates: Sequence[_Update], keys: RunKeys) -> None:
         self.run_id = run_id
@@ -334,5 +335,8 @@ class _Batch:
         rows = []
         for update in self._updates:
             old = known.get(update.node_id) or RunNodeState(run_id=self.run_id, node_id=update.node_id).model_dump()
-            rows.append(seal_texts({**old, **update.columns}, NODE_TEXTS, seal))
+            if update.found is None:
+                update.found = old
+            ours = {name: value for name, value in update.columns.items() if old[name] == update.found[name]}
+            rows.append(seal_texts({**old, **ours}, NODE_TEXTS, seal))
         upsert_node_rows(connection, rows)

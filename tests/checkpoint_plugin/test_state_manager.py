@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,41 @@ async def test_a_stop_says_what_it_could_not_write(store: Counted) -> None:
     assert [node_id for node_id, _ in raised.value.unwritten] == ["a", "b", "c"]
     assert raised.value.unwritten[0][1]["status"] == "running"
     assert manager.stats.errors > 0
+
+
+class Interrupted(Counted):
+    """Of its first write the answer is lost, and somebody else writes before it is written again."""
+
+    landed = True
+
+    async def write(self, write):  # type: ignore[no-untyped-def]
+        if not self.written:
+            self.written = 1
+            if self.landed:
+                await Store.write(self, write)
+            else:
+                with suppress(ZeroDivisionError):
+                    await self.transact(lambda connection: (write.write(connection), 1 / 0))
+            other = StateManager("r", store=self)
+            async with other:
+                await other.update_node_state("a", status="completed", error="theirs")
+            raise StoreUnreachable("the answer was lost")
+        return await Store.write(self, write)
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_what_is_written_again_leaves_what_others_wrote_since(store_url: str, landed: bool) -> None:
+    store = Interrupted(locate(store_url), create=True)
+    store.landed = landed
+    async with StateManager("r", store=store) as manager:
+        await manager.update_node_state("a", status="running", attempt=3, error="ours", outputs={"out": 1})
+        await manager.update_node_state("b", status="running")
+    found, other = await state(store, "a"), await state(store, "b")
+    await store.close()
+    assert found is not None and other is not None
+    assert (found.status, found.attempt, found.last_error, found.outputs) == ("completed", 3, "theirs", {"out": 1})
+    assert found.started_at is not None and found.completed_at is not None
+    assert other.status == "running"
 
 
 async def test_who_lost_the_run_writes_nothing_and_hears_of_it(store: Counted) -> None:
