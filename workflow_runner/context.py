@@ -86,6 +86,8 @@ class Context:
         else:
             actor.check_alive()
             self._staged = (actor.private(state),)
+            if actor.resumption is not None:
+                actor.resumption.forget()
 
     async def checkpoint(self, reason: str = "explicit") -> CheckpointRef | None:
         """Ask for a checkpoint and wait until it is durable. The present step is in it at its last commit point.

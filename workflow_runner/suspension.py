@@ -93,6 +93,15 @@ class Resumption:
         """The question whose answer is dropped where the body asks another one now."""
         return None if self.is_heard else self._answers[self._given][0]
 
+    def forget(self) -> None:
+        """The body keeps a state: the answers that it was given so far are in it, or of no more use.
+
+        A call of `suspend` after it must not be given one of them when the body is run again.
+        """
+        self._dropped += self._given
+        del self._answers[: self._given]
+        self._given = 0
+
     def ask(self) -> Suspension:
         """The body asks what it was suspended for."""
         self._asked = True

@@ -197,6 +197,41 @@ async def test_a_body_written_straight_on_is_given_its_answers_in_order(store_ur
     assert (len(BEGUN), len(ENDED)) == (3, 1)
 
 
+@node
+async def asks_again_and_again(x: int, context: Context) -> list[Any]:
+    told: list[Any] = context.state or []
+    BEGUN.append(context.idempotency_key)
+    while len(told) < x:
+        told.append(await context.suspend("and then?"))
+        context.commit(told)
+    return told
+
+
+@node
+def asks_again_and_again_in_a_thread(x: int, context: ThreadContext) -> list[Any]:
+    told: list[Any] = context.state or []
+    BEGUN.append(context.idempotency_key)
+    while len(told) < x:
+        if len(told) % 2:
+            told.append(context.suspend("and then?"))
+        else:
+            told.append(context.suspend("first?"))
+        context.commit(told)
+    return told
+
+
+@pytest.mark.parametrize("definition", [asks_again_and_again, asks_again_and_again_in_a_thread])
+async def test_a_plain_body_that_keeps_what_it_was_told_is_not_told_it_again(store_url: str, definition: Any) -> None:
+    graph = one(definition, x=4)
+    result = await runner(store_url).run(graph, enable=ON, run_id="r")
+    for answer in "ABCD":
+        assert result.status == "suspended"
+        result = await runner(store_url).resume("r", graph=graph, updates={"n": answer})
+    assert result.outputs == {"out": [["A", "B", "C", "D"]]}
+    assert len(BEGUN) == 5
+    assert len(set(BEGUN)) == 1  # all of it is one step
+
+
 async def test_an_answer_from_another_process_is_found(store_url: str) -> None:
     await runner(store_url).run(one(straight_on, x=1), enable=ON, run_id="r")
     for answer in ("a", "b"):
