@@ -46,6 +46,14 @@ async def test_the_document_and_the_python_are_the_same_graph() -> None:
         assert (await runner.run(graph, {"text": "three"})).outputs == {"line": ["three: 1"]}
 
 
+@pytest.mark.parametrize(("order", "line"), [(1, "1"), (1000, "1000, checked")])
+async def test_ways_that_part_meet_again_whichever_is_taken(order: int, line: str) -> None:
+    module = ModuleType("ways")
+    [program] = [text for _, text in BLOCKS if "arrivals" in text]
+    exec(compile(program, "graphs.md", "exec"), module.__dict__)
+    assert (await WorkflowRunner().run(module.graph, {"order": order})).outputs == {"orders": [line]}
+
+
 @pytest.mark.plugin
 async def test_a_run_that_a_node_begins_is_found_again(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKFLOW_CHECKPOINT_URL", store_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,10 +10,19 @@ from typing import Any
 
 import pytest
 
-from workflow_runner import Context, Graph, NodeFailed, WorkflowRunner, node
+from workflow_runner import Context, Graph, NodeFailed, Stream, WorkflowRunner, node
 
 pytestmark = pytest.mark.plugin
 PAGE = (Path(__file__).parents[2] / "docs" / "nodes.md").read_text(encoding="utf-8")
+
+
+def defined(word: str, **more: Any) -> dict[str, Any]:
+    """What the block of the page that holds this word defines."""
+    [block] = [text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if word in text]
+    names: dict[str, Any] = {"node": node, "Context": Context, "Stream": Stream, "AsyncIterator": AsyncIterator, **more}
+    names["__name__"] = __name__
+    exec(block, names)
+    return names
 
 
 async def test_a_body_of_many_steps_repeats_none_that_was_saved(store_url: str) -> None:
@@ -25,12 +35,8 @@ async def test_a_body_of_many_steps_repeats_none_that_was_saved(store_url: str) 
             raise OSError(broken.pop())
         return f"answer {len(messages)}"
 
-    [block] = [text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def agent" in text]
-    names: dict[str, Any] = {"node": node, "Context": Context, "AsyncIterator": AsyncIterator, "answer": answer}
-    names["__name__"] = __name__
-    exec(block, names)
     graph = Graph()
-    graph.output("messages", graph.add(names["agent"], node_id="a", task="go", turns=4))
+    graph.output("messages", graph.add(defined("def agent", answer=answer)["agent"], node_id="a", task="go", turns=4))
     enable = {"checkpoint": {"url": store_url, "explicit": True}}
     with pytest.raises(NodeFailed):
         await WorkflowRunner().run(graph, enable=enable, run_id="r")
@@ -39,3 +45,53 @@ async def test_a_body_of_many_steps_repeats_none_that_was_saved(store_url: str) 
     assert [turn for turn, _ in calls] == [1, 2, 3, 3, 4]
     assert calls[2] == calls[3], "the step that failed has the same key"
     assert len({key for _, key in calls}) == 4
+
+
+@node
+async def counts(n: int) -> AsyncIterator[str]:
+    for i in range(n):
+        yield f"item {i}"
+
+
+async def test_a_body_of_many_steps_begins_each_task_anew(store_url: str) -> None:
+    async def answer(messages: list[str], key: str) -> str:
+        return f"{len(messages)} of {messages[0]}"
+
+    graph = Graph()
+    agent = defined("def agent", answer=answer)["agent"]
+    graph.output("messages", graph.add(agent, task=graph.add(counts, n=2), turns=2))
+    done = await WorkflowRunner().run(graph, enable={"checkpoint": {"url": store_url, "explicit": True}})
+    assert done.outputs == {"messages": [[f"item {i}", f"1 of item {i}", f"2 of item {i}"] for i in range(2)]}
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 3, 6])
+async def test_several_calls_at_once_repeat_those_of_one_batch(items: int, store_url: str) -> None:
+    calls: list[tuple[str, str]] = []
+    at_once, most = 0, 0
+    broken = [True]
+
+    async def fetch(url: str, key: str) -> bytes:
+        nonlocal at_once, most
+        calls.append((url, key))
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+        if url == "item 5" and broken:
+            raise OSError(broken.pop())
+        return url.encode()
+
+    graph = Graph()
+    node_type = defined("def fetch_all", asyncio=asyncio, fetch=fetch)["fetch_all"]
+    graph.output("pages", graph.add(node_type, urls=graph.add(counts, n=items), at_once=2))
+    enable = {"checkpoint": {"url": store_url, "explicit": True, "on_error": True}}
+    if items > 5:
+        with pytest.raises(NodeFailed):
+            await WorkflowRunner().run(graph, enable=enable, run_id="r")
+        done = await WorkflowRunner().resume("r", graph=graph, enable=enable)
+    else:
+        done = await WorkflowRunner().run(graph, enable=enable, run_id="r")
+    assert done.outputs == {"pages": [f"item {i}".encode() for i in range(items)]}
+    assert most == min(items, 2)
+    assert len(calls) == items + 2 * (items > 5)
+    assert len(set(calls)) == len({key for _, key in calls}) == items
