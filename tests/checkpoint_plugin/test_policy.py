@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, PluginOptionsInvalid
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints
-from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
+from workflow_runner import Context, Graph, NodeFailed, Stream, WorkflowRunner, node
 
 DURABLE: dict[str, dict[str, NodeSnapshot]] = {}
 """What the store held when a body looked, by node id; emptied before each test."""
@@ -198,3 +200,48 @@ async def test_options_of_the_document_are_read(tmp_path: Path) -> None:
     graph.types = chain().types
     await WorkflowRunner(plugins=Host(STORE[0])).run(graph, run_id="r")
     assert await checkpoints(STORE[0]) == ["every_nodes"] * 3 + ["end"]
+
+
+LATE: dict[str, int] = {}
+"""Turns of the event loop after which a node says its name."""
+ACTED: list[tuple[str, str]] = []
+"""The key and the item of each body that acted."""
+
+
+@node
+async def says(name: str) -> str:
+    for _ in range(LATE[name]):
+        await asyncio.sleep(0)
+    return name
+
+
+@node(stateless=True)
+async def as_they_come(a: Stream[str], b: Stream[str], context: Context) -> AsyncIterator[str]:
+    async for _, item in context.arrivals(a, b):
+        yield item
+
+
+@node
+async def acts(item: str, context: Context) -> str:
+    ACTED.append((context.idempotency_key, item))
+    if len(ACTED) == 1:
+        raise OSError("it has acted, and its process is gone")
+    return item
+
+
+@pytest.mark.parametrize("options", [{"before": ["acts"]}, {"every_firing": True}])
+async def test_a_key_stands_for_one_item_where_that_is_durable_before_the_body_starts(options: dict[str, Any]) -> None:
+    ACTED.clear()
+    graph = Graph()
+    came = graph.add(as_they_come, a=graph.add(says, name="a"), b=graph.add(says, "says_b", name="b"))
+    graph.output("out", graph.add(acts, item=came))
+    enable = {"checkpoint": {"url": STORE[0], "on_error": False, **options}}
+    LATE.update(a=0, b=50)
+    with pytest.raises(NodeFailed, match="it has acted"):
+        await WorkflowRunner().run(graph, enable=enable, run_id="r")
+    LATE.update(a=50, b=0)
+    result = await WorkflowRunner().resume("r", graph=graph, enable=enable)
+    assert result.outputs == {"out": ["a", "b"]}
+    assert [item for _, item in ACTED] == ["a", "a", "b"]
+    assert ACTED[0] == ACTED[1]
+    assert ACTED[1][0] != ACTED[2][0]
