@@ -30,11 +30,13 @@ class LoadedRun:
         plugin: the name of the one that stores runs.
         loader: reads them.
         stored: the run.
+        url: of the store; `None` for the default place.
     """
 
     plugin: str
     loader: RunLoader
     stored: StoredRun
+    url: str | None
 
     async def read_outputs(self) -> None:
         """Read it again, with the outputs that a completed run collected."""
@@ -43,7 +45,14 @@ class LoadedRun:
 
 @asynccontextmanager
 async def open_run(
-    host: PluginHost, run_id: str, enable: Mapping[str, Any], url: str | None, pool: ResourcePool | None, *, outputs: bool
+    host: PluginHost,
+    run_id: str,
+    enable: Mapping[str, Any],
+    url: str | None,
+    pool: ResourcePool | None,
+    *,
+    outputs: bool,
+    enabled_by_graph: Mapping[str, Any],
 ) -> AsyncIterator[LoadedRun]:
     """Read a run; its loader is closed after the body of the statement.
 
@@ -51,9 +60,10 @@ async def open_run(
         host: knows the plugins.
         run_id: which.
         enable: what the caller switches on, by plugin name: of several with a store the one that is named is asked.
-        url: where the store is; `None` for where the options in `enable` say, or the default place.
+        url: where the store is; `None` for where the options in `enable` say, then those of the graph, or the default place.
         pool: of an open runner.
         outputs: read those of a completed run, too.
+        enabled_by_graph: what the caller's graph enables, which is where its runs were stored.
 
     Raises:
         RunNotFound, StoreError: the store has no such run, is missing or damaged.
@@ -62,8 +72,9 @@ async def open_run(
     """
     name, factory = host.store_factory(host.store_named(enable))
     options = enable.get(name)
-    if url is None and isinstance(options, Mapping):
-        url = options.get("url")
+    for places in (options, enabled_by_graph.get(name)):
+        if url is None and isinstance(places, Mapping):
+            url = places.get("url")
     with _named(name, "load"):
         loader = factory(url)
         if not all(callable(getattr(loader, method, None)) for method in ("load", "close")):
@@ -75,7 +86,7 @@ async def open_run(
         if isinstance(loader, PoolLoader) and pool is not None:
             loader.share(pool)
     try:
-        yield LoadedRun(name, loader, await _load(name, loader, run_id, outputs=outputs))
+        yield LoadedRun(name, loader, await _load(name, loader, run_id, outputs=outputs), url)
     except BaseException as error:
         await _close(name, loader, error)
         raise

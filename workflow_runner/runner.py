@@ -257,7 +257,7 @@ class WorkflowRunner:
             run_id: the run.
             enable: as in `run`, over the options stored with the run.
             graph: must be the stored graph. One that was built in Python brings its node types; else `nodes` has to name them.
-            url: of the store; default the plugin's own default.
+            url: of the store; default what `enable` names, then what `graph` enables, then the plugin's own default.
             accept_changed: ids of nodes that may go on with changed source in the middle of a step.
             checkpoint: the number of the checkpoint to go on from, `"latest-intact"` for the newest that is not damaged,
                 `None` for the newest, which must not be. A completed run, too, goes on from a checkpoint that is named.
@@ -298,18 +298,27 @@ class WorkflowRunner:
         changed = frozenset(accept_changed)
         stopped = self._stopped
         self._registry.load()  # modules of nodes register the types of their values when they are imported
-        async with open_run(self._host, run_id, by_name(enable), url, self._pool, outputs=checkpoint is None) as loaded:
+        own = None if graph is None else _graph_of(graph)
+        opened = open_run(
+            self._host,
+            run_id,
+            by_name(enable),
+            url,
+            self._pool,
+            outputs=checkpoint is None,
+            enabled_by_graph=by_name(None if own is None else own.enable),
+        )
+        async with opened as loaded:
             if checkpoint == "latest-intact" and loaded.stored.status == "completed":
                 with suppress(StoreError):  # where its newest checkpoint is damaged, it goes on from another one
                     await loaded.read_outputs()
             name, stored = loaded.plugin, loaded.stored
             types: dict[str, NodeType] = {}
-            if graph is not None:
-                other = _graph_of(graph)
-                differences = Graph.from_document(stored.graph).differences(other)
+            if own is not None:
+                differences = Graph.from_document(stored.graph).differences(own)
                 if differences:
                     raise GraphChanged(run_id, differences)
-                types = other.types
+                types = own.types
             is_over = stored.status == "completed" and (checkpoint is None or stored.outputs is not None)
             for node_id in (*answers, *replay):
                 if is_over or all(node_id != node["id"] for node in stored.graph["nodes"]):
@@ -327,8 +336,8 @@ class WorkflowRunner:
             plan = plan_stored(stored.over if checkpoint is None else frozenset())
             chosen = merge_enable(stored.enable, by_name(enable))
             options = chosen.get(name)
-            if url is not None and options is not None and options is not False and name not in self._host.registered():
-                chosen[name] = {**options, "url": url}
+            if loaded.url is not None and options is not None and options is not False and name not in self._host.registered():
+                chosen[name] = {**options, "url": loaded.url}
             hooks = self._host.bind(chosen)
             if hooks.restore_checkpoint is None:
                 raise StoreUnknown(

@@ -151,6 +151,28 @@ async def test_a_flag_is_enough(store_url: str) -> None:
     assert again.outputs == WHOLE
 
 
+async def test_a_graph_that_is_given_again_says_where_its_runs_are(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORKFLOW_CHECKPOINT_URL", raising=False)
+    graph = pipeline(3)
+    graph.enable = {"checkpoint": {"url": store_url, "every_nodes": 1}}
+    STOP_AT.append(1)
+    with pytest.raises(NodeFailed):
+        await WorkflowRunner().run(graph, run_id="r")
+    STOP_AT.clear()
+    elsewhere = "sqlite:///elsewhere.db"
+    with pytest.raises(StoreMissing, match=r"elsewhere\.db"):
+        await WorkflowRunner().resume("r", graph=graph, url=elsewhere)
+    with pytest.raises(StoreMissing, match=r"elsewhere\.db"):
+        await WorkflowRunner().resume("r", graph=graph, enable={"checkpoint": {"url": elsewhere}})
+    seen = len(await checkpoints(store_url))
+    done = await WorkflowRunner().resume("r", graph=graph)
+    assert done.outputs == {"doubled": [0, 2, 4], "totals": [0, 2, 6]}
+    assert "every_nodes" in (await checkpoints(store_url))[seen:]
+
+
 async def test_a_run_id_is_used_once(store_url: str) -> None:
     await runner(store_url).run(pipeline(), enable={"checkpoint": True}, run_id="r")
     CALLS.clear()
