@@ -311,7 +311,8 @@ class Actor(Outbox):
 
     def misfit(self, handle: str, item: Any) -> ItemTypeError:
         """What is wrong with an item that does not fit the handle."""
-        return ItemTypeError(self.node_id, handle, self.type.handles[handle].expected, item)
+        receiver = self.type.handles[handle]
+        return ItemTypeError(self.node_id, handle, receiver.expected, item, receiver.mend(item))
 
     async def settle(self) -> None:
         """Wait for a durable cut where outputs are held for one, send what is held, wait until nothing is too far behind."""

@@ -263,12 +263,19 @@ class ItemTypeError(RunnerError, TypeError):
         handle: its input.
         expected: what the annotation asks for.
         item: what was sent.
+        mend: what to do about it.
     """
 
-    def __init__(self, node_id: str, handle: str, expected: str, item: object) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        handle: str,
+        expected: str,
+        item: object,
+        mend: str = "Change what is sent there, or the annotation.",
+    ) -> None:
         super().__init__(
-            f"node {node_id!r}, handle {handle!r}: expected {expected}, got {type(item).__name__} ({shorten(item)}). "
-            "Change what is sent there, or the annotation."
+            f"node {node_id!r}, handle {handle!r}: expected {expected}, got {type(item).__name__} ({shorten(item)}). {mend}"
         )
         self.node_id = node_id
         self.handle = handle

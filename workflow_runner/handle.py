@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from workflow_runner.checker import Checker, describe, is_list, make_adapter, make_checker, make_deep_checker, only_class
 
@@ -22,6 +23,7 @@ class _Made:
 
 REQUIRED: Final = _Required()
 MADE: Final = _Made()
+ITERATED: Final = (AsyncIterable, AsyncIterator, AsyncGenerator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,14 @@ class Handle:
     def expected(self) -> str:
         """The annotation, for people."""
         return describe(self.annotation)
+
+    def mend(self, item: object) -> str:
+        """What to do where an item does not fit."""
+        if self.collects and not isinstance(item, list):
+            return "One edge brings the list itself, only several make one of a value each. Send one, or change the annotation."
+        if get_origin(self.annotation) in ITERATED:
+            return "A body that reads the items of an edge takes a Stream[...]. Change the annotation."
+        return "Change what is sent there, or the annotation."
 
     @property
     def converter(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -272,6 +273,25 @@ async def test_an_item_of_another_type_fails_the_receiver(wants: Any, value: Any
     node_id, cause = await failure(graph)
     assert (node_id, type(cause)) == ("n", ItemTypeError)
     assert "handle 'x': expected" in str(cause)
+
+
+@node
+async def want_them_one_by_one(x: AsyncIterator[int]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wants", "advice"),
+    [
+        (want_ints, "One edge brings the list itself, only several make one of a value each."),
+        (want_them_one_by_one, r"A body that reads the items of an edge takes a Stream\[...\]."),
+        (want_float, "Change what is sent there, or the annotation."),
+    ],
+)
+async def test_an_item_where_several_were_meant_is_told_how_to_ask_for_them(wants: Any, advice: str) -> None:
+    graph = Graph()
+    graph.add(wants, node_id="n", x=[graph.add(each, values=["a", "b"])])
+    _, cause = await failure(graph)
+    assert re.search(rf"got str \('a'\). {advice}", str(cause))
 
 
 async def test_deep_validation_looks_inside() -> None:
