@@ -58,6 +58,11 @@ class Context:
         return step_key(actor.run.run_id, actor.node_id, actor.firing, commits, actor.reads)
 
     @property
+    def firing(self) -> int:
+        """Which firing of the node this is, from 1; the same when it is run again. It tells a state of an earlier one."""
+        return self._actor.firing
+
+    @property
     def attempt(self) -> int:
         """Which try of the firing this is, from 1: retries, and resumes of one that was not over, count on."""
         return self._actor.attempt

@@ -304,6 +304,11 @@ class ThreadContext(Context):
         return key
 
     @property
+    def firing(self) -> int:
+        number: int = self._body.ask(lambda: self._actor.firing)
+        return number
+
+    @property
     def attempt(self) -> int:
         number: int = self._body.ask(lambda: self._actor.attempt)
         return number

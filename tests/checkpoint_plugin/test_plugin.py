@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from workflow_runner import (
     NodeNotWaiting,
     RunStopped,
     Stream,
+    ThreadContext,
     WorkflowRunner,
     node,
 )
@@ -171,6 +172,59 @@ async def test_a_graph_that_is_given_again_says_where_its_runs_are(
     done = await WorkflowRunner().resume("r", graph=graph)
     assert done.outputs == {"doubled": [0, 2, 4], "totals": [0, 2, 6]}
     assert "every_nodes" in (await checkpoints(store_url))[seen:]
+
+
+def steps_of(seen: Any, context: Context, x: int) -> tuple[int, list[str]]:
+    """The number of the firing, and the steps of it that are final; a state of the firing before tells none."""
+    firing, steps = seen or (0, [])
+    CALLS.append(f"firing {context.firing} of {x}, {len(steps) if firing == context.firing else 0} steps are final")
+    return context.firing, steps if firing == context.firing else []
+
+
+@node
+async def many_steps(x: int, context: Context) -> AsyncIterator[str]:
+    firing, steps = steps_of(context.state, context, x)
+    while len(steps) < 2:
+        yield f"{x}, step {len(steps)}"
+        context.commit((firing, [*steps, "done"]))
+        firing, steps = context.state
+    if x in STOP_AT:
+        raise RuntimeError(f"stop at {x}")
+
+
+@node
+def many_steps_in_a_thread(x: int, context: ThreadContext) -> Iterator[str]:
+    firing, steps = steps_of(context.state, context, x)
+    while len(steps) < 2:
+        yield f"{x}, step {len(steps)}"
+        context.commit((firing, [*steps, "done"]))
+        firing, steps = context.state
+    if x in STOP_AT:
+        raise RuntimeError(f"stop at {x}")
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("definition", [many_steps, many_steps_in_a_thread])
+async def test_a_body_knows_by_its_firing_whether_its_state_is_of_an_earlier_one(
+    store_url: str, definition: Any, retries: int
+) -> None:
+    graph = Graph()
+    failure = {"retries": retries, "backoff": 0}
+    graph.output("out", graph.add(definition, failure=failure, x=graph.add(count, n=3)))
+    STOP_AT.append(1)
+    with pytest.raises(NodeFailed, match="stop at 1"):
+        await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    STOP_AT.clear()
+    done = await runner(store_url).resume("r", graph=graph)
+    assert done.outputs == {"out": [f"{x}, step {i}" for x in range(3) for i in range(2)]}
+    began = [call for call in CALLS if call.startswith("firing")]
+    again = ["firing 2 of 1, 2 steps are final"] * (retries + 1)
+    assert began == [
+        "firing 1 of 0, 0 steps are final",
+        "firing 2 of 1, 0 steps are final",
+        *again,
+        "firing 3 of 2, 0 steps are final",
+    ]
 
 
 async def test_a_run_id_is_used_once(store_url: str) -> None:
