@@ -241,6 +241,28 @@ async def test_a_stream_goes_on_at_its_last_commit() -> None:
     assert all(len(same) == 1 for same in keys.values())
 
 
+@pytest.mark.parametrize("fails_once_at", [{0, 1}, {0, 1, 2}])
+async def test_a_streaming_node_has_its_retries_for_all_of_its_items_together(fails_once_at: set[int]) -> None:
+    left = set(fails_once_at)
+
+    @node(retries=2, backoff=0)
+    async def commits_each(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for x in items:
+            if x in left:
+                left.remove(x)
+                raise OSError(x)
+            yield x
+            context.commit()
+
+    graph = Graph()
+    graph.output("out", graph.add(commits_each, items=graph.add(count, n=3)))
+    if len(fails_once_at) > 2:
+        with pytest.raises(NodeFailed, match="failed: OSError: 2"):
+            await WorkflowRunner().run(graph)
+    else:
+        assert (await WorkflowRunner().run(graph)).outputs == {"out": [0, 1, 2]}
+
+
 async def test_a_commit_is_not_undone() -> None:
     @node(retries=1, backoff=0)
     async def late(items: Stream[int], context: Context) -> AsyncIterator[int]:
