@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookspecs import NodeSnapshot, Suspension, SuspensionChanged
 from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
-from workflow_runner.suspension import is_overdue
+from workflow_runner.suspension import is_due
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
@@ -50,7 +50,7 @@ class Decisions:
     ) -> tuple[dict[str, NodeSnapshot], dict[str, Any]]:
         """See that every unknown outcome is decided, and that nothing is brought for a node that waits for nothing.
 
-        A node that was asked until a time which has passed is answered by `None`, for good: its body is about to act on it.
+        A node that waits until a time which has passed is answered by `None`, for good: its body is about to act on it.
 
         Args:
             run_id: the run.
@@ -86,7 +86,7 @@ class Decisions:
                 answered[node_id] = replace(nodes[node_id], suspension=replace(suspension, answered=True, answer=value))
         for node_id, node in nodes.items():
             asked = node.suspension
-            if asked is not None and node_id not in answered and node.status == "suspended" and is_overdue(asked):
+            if asked is not None and node_id not in answered and node.status == "suspended" and is_due(asked):
                 answered[node_id] = replace(node, suspension=replace(asked, answered=True))
         decided = [node_id for node_id in unknown if node_id in self.replay or node_id in given]
         if undecided := [node_id for node_id in unknown if node_id not in decided]:

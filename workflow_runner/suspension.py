@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hookspecs import Suspension
 
-__all__ = ["SLEEP", "Resumption", "WorkflowSuspended", "is_awake", "is_overdue", "only_suspends"]
+__all__ = ["SLEEP", "Resumption", "WorkflowSuspended", "is_due", "only_suspends"]
 
 SLEEP: Final = "sleep"
 """The reason of a suspension that waits for a time."""
@@ -119,18 +119,9 @@ class Resumption:
         return True, self._answers[self._given - 1][1]
 
 
-def is_awake(suspension: Suspension) -> bool:
-    """Whether a node need not wait any more."""
-    return suspension.answered or _is_due(suspension)
-
-
-def is_overdue(suspension: Suspension) -> bool:
-    """Whether a node was asked until a time that has passed, and not answered."""
-    return suspension.reason != SLEEP and not suspension.answered and _is_due(suspension)
-
-
-def _is_due(suspension: Suspension) -> bool:
-    return suspension.wake_at is not None and suspension.wake_at <= datetime.now(UTC)
+def is_due(suspension: Suspension) -> bool:
+    """Whether a node waits until a time that has passed, and was not answered."""
+    return not suspension.answered and suspension.wake_at is not None and suspension.wake_at <= datetime.now(UTC)
 
 
 def only_suspends(error: BaseException, quiet: tuple[type[BaseException], ...]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hookspecs import NodeSnapshot, Suspension
@@ -17,7 +16,7 @@ from workflow_runner.plain import PlainActor
 from workflow_runner.plan import Drive, PlannedEdge, PlannedNode
 from workflow_runner.sink import SinkActor
 from workflow_runner.streaming import StreamingActor
-from workflow_runner.suspension import Resumption, is_awake
+from workflow_runner.suspension import Resumption
 
 if TYPE_CHECKING:
     from workflow_runner.run import Run
@@ -151,10 +150,10 @@ def _number_arrivals(edges: Sequence[Edge]) -> None:
 
 def _restore_suspension(actor: Actor, suspension: Suspension) -> None:
     actor.status = "suspended"
-    actor.asleep = not is_awake(suspension)
-    actor.suspension = suspension if actor.asleep else replace(suspension, answered=True)
+    actor.asleep = not suspension.answered
+    actor.suspension = suspension
     if not actor.asleep:
-        actor.resumption = Resumption(actor.suspension)
+        actor.resumption = Resumption(suspension)
 
 
 def _restore(actor: Actor, node: NodeSnapshot) -> None:

@@ -338,7 +338,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         6,
         "a node that waits is called again before it is answered",
-        (Edit("wiring", "actor.asleep = not is_awake(suspension)", "actor.asleep = False"),),
+        (Edit("wiring", "actor.asleep = not suspension.answered", "actor.asleep = False"),),
     ),
     Mutant(
         6,

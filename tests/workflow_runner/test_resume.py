@@ -618,6 +618,30 @@ async def test_an_answer_that_was_brought_before_is_not_replaced_by_a_resume() -
     assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [3]}
 
 
+class PassesMeanwhile(datetime):
+    """A time that lies ahead when it is first compared, and has passed from then on."""
+
+    looks = 0
+
+    def __le__(self, other: object) -> bool:
+        PassesMeanwhile.looks += 1
+        return PassesMeanwhile.looks > 1
+
+
+async def test_a_deadline_that_passes_while_the_run_is_read_is_one_of_the_next_resume() -> None:
+    """That it has passed is saved before the body acts on it, so it is asked once whether it has."""
+
+    @node
+    async def asks(x: int, context: Context) -> str:
+        return f"{x} {await context.suspend('in time?', until=PassesMeanwhile(2100, 1, 1, tzinfo=UTC))}"
+
+    memory, asking = Memory(), Graph()
+    asking.output("out", asking.add(asks, node_id="n", x=1))
+    await hosted(memory).run(asking, enable={"memory": True}, run_id="r")
+    assert (await hosted(memory).resume("r", graph=asking)).status == "suspended"
+    assert (await hosted(memory).resume("r", graph=asking)).outputs == {"out": ["1 None"]}
+
+
 async def test_a_body_that_passed_a_commit_after_its_answer_does_not_go_on_after_that_answer_again() -> None:
     @node
     async def gate(items: Stream[int], context: Context) -> AsyncIterator[int]:
