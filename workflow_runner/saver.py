@@ -172,6 +172,7 @@ class Saver:
                     await self._save_requested()
                     self._leave_alone(self._run.loop.time() - began)
             if self._last is not None:  # there are no new requests after it; where it fails, those there are are refused below
+                self._covered = self._steps  # it holds all that was counted
                 await self._save(*self._last, self._requests, self._calls)
                 self._over = self._ends
         except (Exception, asyncio.CancelledError) as error:  # what a save that was cancelled has left, nobody knows

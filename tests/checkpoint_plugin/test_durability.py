@@ -110,6 +110,20 @@ async def test_written_behind_every_emission_is_saved_and_nobody_waits(store_url
     assert len(saved) < 300
 
 
+async def test_written_behind_nothing_is_ahead_of_the_last_checkpoint(store_url: str) -> None:
+    behind: list[tuple[str, int, int]] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            behind.append((event.ref.reason, event.steps_behind, event.bytes_behind))
+
+    made = runner()
+    made.subscribe(hear)
+    options = {"checkpoint": {"url": store_url, "every_firing": True, "durability": "async"}}
+    await made.run(chain("count", "add", n=40), enable=options, run_id="r")
+    assert behind[-1] == ("end", 0, 0)
+
+
 async def test_written_behind_no_more_is_ahead_than_the_bound_allows(store_url: str) -> None:
     """With a bound of one emission, each waits for the one before it."""
     graph = chain("count", "add", n=40)
