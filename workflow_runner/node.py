@@ -17,7 +17,7 @@ from workflow_runner.errors import NodeDefinitionError
 from workflow_runner.failure import Backoff, BackoffLike, FailurePolicy, PolicyValueInvalid
 from workflow_runner.handle import MADE, REQUIRED, Handle
 from workflow_runner.nodetype import BodyKind, NodeType
-from workflow_runner.source import sources_of
+from workflow_runner.source import keep_source, sources_of
 from workflow_runner.stream import Stream
 from workflow_runner.threads import ThreadContext
 
@@ -118,6 +118,7 @@ class Node:
     ) -> None:
         super().__init_subclass__(**keywords)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        keep_source(cls)
         process = getattr(cls, "process", None)
         if process is None:
             return  # a common base of nodes; its subclasses have the body

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from tokenize import TokenError
 from typing import Any, Final
 
-__all__ = ["Source", "sources_of"]
+__all__ = ["Source", "keep_source", "sources_of"]
 
 LIBRARIES: Final = sys.stdlib_module_names | {__name__.partition(".")[0]}
 """Packages whose classes are nobody's node code."""
+KEPT: Final = "__node_source__"
+"""Where a class of nodes has its own: one that inherits from it may be defined later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,32 @@ def sources_of(definition: Any) -> tuple[Source, ...]:
         written = inspect.unwrap(definition)
         return (Source(written, _lines_of(written)),)
     bases = [base for base in definition.__mro__[1:] if base.__module__.partition(".")[0] not in LIBRARIES]
-    return tuple(Source(each, _lines_of(each)) for each in (definition, *bases))
+    return tuple(vars(each).get(KEPT) or Source(each, _lines_of(each)) for each in (definition, *bases))
+
+
+def keep_source(definition: type) -> None:
+    """Let a class that has just been defined keep the lines of its file for those that inherit from it.
+
+    Args:
+        definition: the class.
+    """
+    setattr(definition, KEPT, Source(definition, _lines_of(definition)))
 
 
 def _lines_of(definition: Any) -> Sequence[str]:
-    try:
-        file = inspect.getsourcefile(definition) or inspect.getfile(definition)
-    except (OSError, TypeError):
+    file = _file_of(definition)
+    if file is None:
         return ()
     linecache.checkcache(file)  # it may have been loaded before, and edited since
     module = sys.modules.get(definition.__module__)
     return linecache.getlines(file, None if module is None else vars(module))
+
+
+def _file_of(definition: Any) -> str | None:
+    try:
+        return inspect.getsourcefile(definition) or inspect.getfile(definition)
+    except (OSError, TypeError):
+        return None
 
 
 def _first_line(definition: Any, lines: Sequence[str]) -> int | None:
@@ -70,17 +87,25 @@ def _first_line(definition: Any, lines: Sequence[str]) -> int | None:
     known: int | None = vars(definition).get("__firstlineno__")  # from Python 3.13 on
     if known is not None:
         return known
-    return next((line for name, line in _classes(ast.parse("".join(lines))) if name == definition.__qualname__), None)
+    spans = sorted(span for name, *span in _classes(ast.parse("".join(lines))) if name == definition.__qualname__)
+    file, codes = _file_of(definition), [each.__code__ for each in vars(definition).values() if inspect.isfunction(each)]
+    own = [code.co_firstlineno for code in codes if code.co_filename == file]  # the others a decorator has made
+    made = (first for first, last in spans if any(first <= line <= last for line in own))
+    return next(made, spans[0][0] if spans else None)
 
 
-def _classes(tree: ast.AST, within: str = "") -> Iterator[tuple[str, int]]:
-    """The classes below a part of a file, each by its qualified name and with its first line."""
-    for part in ast.iter_child_nodes(tree):
-        inside = within
-        if isinstance(part, ast.ClassDef):
-            yield f"{within}{part.name}", part.decorator_list[0].lineno if part.decorator_list else part.lineno
-            inside = f"{within}{part.name}."
-        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
-            inside = f"{within}{part.name}.<locals>."
-        if not isinstance(part, ast.expr):
-            yield from _classes(part, inside)
+def _classes(tree: ast.AST) -> Iterator[tuple[str, int, int]]:
+    """The classes of a file in any order, each by its qualified name, with its first line and its last."""
+    left = [(tree, "")]
+    while left:  # each `elif` lies within the one before, deeper than calls may
+        part, within = left.pop()
+        for inner in ast.iter_child_nodes(part):
+            inside = within
+            if isinstance(inner, ast.ClassDef):
+                first = inner.decorator_list[0] if inner.decorator_list else inner
+                yield f"{within}{inner.name}", first.lineno, inner.end_lineno or inner.lineno
+                inside = f"{within}{inner.name}."
+            elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = f"{within}{inner.name}.<locals>."
+            if not isinstance(inner, ast.expr):
+                left.append((inner, inside))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -79,6 +80,70 @@ def test_what_counts_as_the_code_of_a_node(tmp_path: Path, name: str, before: st
     one = written(tmp_path / "one", MODULE)
     other = written(tmp_path / "other", MODULE.replace(before, after))
     assert (fingerprint(one, name) != fingerprint(other, name)) is counts
+
+
+TWO = dedent("""
+    from workflow_runner import Node
+
+    if {first}:
+        class Chosen(Node):
+            x: int
+
+            async def process(self) -> int:
+                return self.x + 1
+    else:
+        class Chosen(Node):
+            x: int
+
+            async def process(self) -> int:
+                return self.x + 2
+""")
+
+
+@pytest.mark.parametrize(("first", "body"), [("True", "self.x + 1"), ("False", "self.x + 2")])
+def test_of_two_classes_of_one_name_the_text_is_that_of_the_one_that_was_made(tmp_path: Path, first: str, body: str) -> None:
+    found = NodeRegistry([written(tmp_path / "two", TWO.replace("{first}", first))]).find("nodes.Chosen")
+    assert found is not None
+    (source,) = found.sources
+    assert source.text.rstrip().endswith(body)
+
+
+def test_a_class_is_found_in_a_file_that_is_nested_as_deeply_as_python_reads(tmp_path: Path) -> None:
+    """To Python each `elif` lies within the one before."""
+    choice = "".join(f"elif {number} < 0:\n    pass\n" for number in range(1_500))
+    path = written(tmp_path / "deep", f"if False:\n    pass\n{choice}{MODULE}")
+    assert fingerprint(path, "nodes.Kept") == fingerprint(written(tmp_path / "flat", MODULE), "nodes.Kept") != ""
+
+
+BASE = dedent("""
+    from workflow_runner import Node
+
+    class Doubled(Node):
+        x: int
+
+        def twice(self) -> int:
+            return self.x * 2
+""")
+LATER = dedent("""
+    from bases_of_nodes import Doubled
+
+    class Later(Doubled):
+        async def process(self) -> int:
+            return self.twice()
+""")
+
+
+def test_what_a_node_inherits_is_what_was_loaded_though_its_file_was_edited_before_the_node_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bases_of_nodes", raising=False)
+    (tmp_path / "bases_of_nodes.py").write_text(BASE, encoding="utf-8")
+    importlib.import_module("bases_of_nodes")
+    (tmp_path / "bases_of_nodes.py").write_text(BASE.replace("x * 2", "x + 22"), encoding="utf-8")
+    found = NodeRegistry([written(tmp_path / "later", LATER)]).find("nodes.Later")
+    assert found is not None
+    assert "self.x * 2" in found.sources[1].text
 
 
 def kept(function: Callable[..., object]) -> Callable[..., object]:
