@@ -251,7 +251,9 @@ class CutEncoder:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether the run's row stays as the checkpoint before left it."""
+        """Whether the run's row stays as the checkpoint before left it, or as who has claimed the run since."""
+        if self._snapshot.status == "recovering":
+            return self.history.number > 0
         return self.history.status == self._snapshot.status == "running"
 
     @property

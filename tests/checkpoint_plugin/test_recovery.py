@@ -875,6 +875,32 @@ async def test_an_answer_that_is_cancelled_as_it_takes_the_run_holds_nothing(
     assert row.owner is None
 
 
+@node(type="m.gated")
+async def gated(context: Context) -> int:
+    answer: int = await context.suspend("gate")
+    return answer
+
+
+async def test_an_answer_that_comes_while_a_recovery_has_claimed_the_run_leaves_it_as_it_stood(
+    store: Store, store_url: str
+) -> None:
+    """A recovery that then cannot go on gives it back: it told of no node any more that waits."""
+    graph = Graph()
+    for name in ("one", "two"):
+        graph.output(f"out of {name}", graph.add(gated, node_id=name))
+    await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    await answer_nodes(store, "r", {"one": 1})
+    before = await JobRepository(store=store).get("r")
+    claim = await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5))
+    assert claim is not None
+    await answer_nodes(store, "r", {"two": 2})
+    assert (await JobRepository(store=store).get("r")).status == "recovering"
+    await store.transact(lambda connection: end_claim(connection, claim, counts=False))
+    after = await JobRepository(store=store).get("r")
+    assert (after.status, after.suspended_node_id) == (before.status, before.suspended_node_id) == ("suspended", "one")
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"out of one": [1], "out of two": [2]}
+
+
 async def test_a_run_of_the_runner_is_resumed_by_a_function(store: Store, store_url: str) -> None:
     await killed_run(store_url, store, "r")
     service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
