@@ -51,6 +51,7 @@ def _weigh(node: NodeSnapshot, saved: int) -> int:
         values += [item for _, item in node.taken]
     if node.suspension is not None:
         values += (node.suspension.state, dict(node.suspension.metadata), node.suspension.answer)
+        values += [answer for _, answer in node.suspension.earlier]
     for edge in node.inbox:
         if len(edge.items) > LIGHT_ITEMS:
             return HEAVY

@@ -31,6 +31,7 @@ from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable
 from checkpoint_plugin.holder import Holder
 from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.jobs import JobRepository
+from checkpoint_plugin.light import is_light
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
@@ -669,6 +670,11 @@ async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(
     assert all(thread != threading.get_ident() and before == 0 for thread, before in seen)
 
 
+def test_a_large_answer_that_a_later_question_takes_along_is_encoded_off_the_loop() -> None:
+    asked = Suspension("second?", datetime.now(UTC), earlier=(("first?", "x" * 100_000),))
+    assert not is_light([NodeSnapshot("n", "suspended", suspension=asked)], {})
+
+
 async def test_another_version_is_refused_untouched(store: Store, store_url: str) -> None:
     await store.insert_job("r", definition())
     await store.transact(lambda c: c.execute(update(SCHEMA).values(version=99)))
@@ -748,6 +754,7 @@ import asyncio, sys
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.definition import Definition
 from checkpoint_plugin.jobs import JobRepository
+from checkpoint_plugin.light import is_light
 from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
 
