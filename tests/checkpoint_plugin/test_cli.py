@@ -315,6 +315,14 @@ def test_a_run_that_was_set_aside_says_why(filled: str) -> None:
     assert [run["set_aside"] for run in document(runs, "--url", filled)["runs"]] == [None, "it was resumed 5 times"]
 
 
+def test_a_question_that_is_called_as_a_timer_is_told_as_one_that_waits_for_an_answer(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "asks_for_sleep")
+    done = workflow(
+        "run", graph, "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint", "--run-id", "r", cwd=tmp_path
+    )
+    assert "  body waits: sleep. Answer: workflow resume r --set 'body=JSON'" in done.stderr
+
+
 def test_a_suspended_run_says_what_it_waits_for_unless_it_is_quiet(tmp_path: Path) -> None:
     start = ("run", write_graph(tmp_path, "asks"), "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint")
     done = workflow(*start, "--run-id", "r", cwd=tmp_path)

@@ -69,6 +69,11 @@ async def leaves(a: Any) -> Any:
 async def asks(a: Any, context: Context) -> Any:
     return await context.suspend("may it go on?")
 
+
+@node
+async def asks_for_sleep(a: Any, context: Context) -> Any:
+    return await context.suspend("sleep")
+
 @node
 async def waits(a: Any) -> Any:
     Path("waiting").touch()

@@ -249,7 +249,7 @@ def _waiting(result: Result) -> str:
         shown = one_line(node_id)
         go_on = f"workflow resume {quote(result.run_id)}"
         until = "" if found.wake_at is None else f" until {found.wake_at.isoformat()}"
-        if found.reason == SLEEP:
+        if found.reason == SLEEP and found.wake_at is not None:
             lines.append(f"  {shown}{until}: then `{go_on}`")
         else:
             answer = quote(f"{node_id}=JSON").strip("'")
