@@ -18,7 +18,7 @@ from checkpoint_plugin.definition import is_storable_text
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.first_rows import FirstRows, make_run
 from checkpoint_plugin.keys import RunKeys
-from checkpoint_plugin.lease import lock_lease
+from checkpoint_plugin.lease import first_epoch, lock_lease
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.row_values import check_moment, check_text, checked_row
@@ -77,7 +77,7 @@ class JobRepository:
         values, body = checked_row(f"run {job.id!r}", JOB, _columns(job)), bare_definition(job)
 
         def work(connection: Connection) -> None:
-            if not insert_bare_job(connection, values, body, store.keys):
+            if not insert_bare_job(connection, values, body, store.keys, first_epoch()):
                 raise RunExists(job.id)
 
         async with self._access.open(create=True) as store:
@@ -312,7 +312,7 @@ class JobRepository:
         return state
 
 
-def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: bytes, keys: RunKeys) -> bool:
+def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: bytes, keys: RunKeys, epoch: int) -> bool:
     """Write a run's row and its lease, which nobody holds; whether there was none.
 
     Args:
@@ -320,11 +320,12 @@ def insert_bare_job(connection: Connection, values: Mapping[str, Any], body: byt
         values: of every column.
         body: what it is started with, as `bare_definition` gives it.
         keys: of the store; with a master key the run is encrypted.
+        epoch: of its lease, as `first_epoch` gives it.
     """
     seal, wrapped = keys.make(values["id"])
     row = {**seal_texts(values, JOB_TEXTS, seal), **seal_texts(short_texts(values), TEXTS, seal)}
     definition = definition_columns(values["id"], body, values, seal)
-    return make_run(connection, FirstRows(row, definition, wrapped)).is_new
+    return make_run(connection, FirstRows(row, definition, wrapped, epoch)).is_new
 
 
 def _columns(row: Job | RunNodeState) -> dict[str, Any]:

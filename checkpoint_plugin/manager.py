@@ -145,6 +145,7 @@ class CheckpointManager:
 
     async def _try(self, store: Store, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str) -> bool:
         from checkpoint_plugin.history import RunHistory
+        from checkpoint_plugin.lease import first_epoch
         from checkpoint_plugin.run_record import RunRecord, RunSave, make_record
 
         # What it knows is checked by the write itself, which changes nothing where somebody else wrote: then it looks.
@@ -159,7 +160,7 @@ class CheckpointManager:
             # What is encrypted, or becomes a file, is that first: the run needs its key, and the row that guards its files.
             record = await make_record(store, self.run_id)
         if record is None:
-            record = RunRecord(RunHistory(self.run_id, 1))
+            record = RunRecord(RunHistory(self.run_id, 1, first_epoch()))
         elif record.by_runner:
             raise StoreError(
                 f"run {self.run_id!r} is executed by a runner, which takes its checkpoints; nothing was written. "

@@ -146,8 +146,8 @@ class Lease(Base, table=True):
     """The right to execute a run, and where it stands. Every save moves this row on, and only under the current epoch.
 
     `newest_number` is that of the newest checkpoint, 0 before the first: one that is gone is seen, and no older one taken.
-    `epoch` grows at every taking and never shrinks: the fencing token; that of a runner's run begins with the milliseconds
-    since 1970. `owner` is empty where nobody holds it.
+    `epoch` grows at every taking and never shrinks: the fencing token; it begins with the milliseconds since 1970. `owner`
+    is empty where nobody holds it.
     `generation` grows when rows of the run are pruned: what a writer remembers of them counts no more.
     Times are those of the database's clock.
     """

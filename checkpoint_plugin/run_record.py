@@ -23,6 +23,7 @@ from checkpoint_plugin.history import RunHistory
 from checkpoint_plugin.job import FINAL
 from checkpoint_plugin.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
+from checkpoint_plugin.lease import first_epoch
 from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job
 from checkpoint_plugin.node_record import NodeRecord, pack_values, read_record, shown_values
 from checkpoint_plugin.reading import fetch_cut, read_whole
@@ -170,7 +171,7 @@ async def make_record(store: Store, run_id: str) -> RunRecord | None:
     job = Job(id=run_id, status="running", execution_strategy=BARE)
     job.started_at = job.created_at
     values, body = job.model_dump(), bare_definition(job)
-    await store.transact(lambda connection: insert_bare_job(connection, values, body, store.keys))
+    await store.transact(lambda connection: insert_bare_job(connection, values, body, store.keys, first_epoch()))
     return await load_record(store, run_id)
 
 
@@ -292,7 +293,8 @@ class RunSave:
         standing = self._record.standing
         if standing is None:
             job = self._new_job()
-            if not insert_bare_job(connection, job.model_dump(), bare_definition(job), self._keys):
+            epoch = self._record.history.epoch
+            if not insert_bare_job(connection, job.model_dump(), bare_definition(job), self._keys, epoch):
                 return False
         elif not self._stands_still(connection) and has_changed(connection, self.run_id, standing):
             return False
@@ -333,7 +335,7 @@ class RunSave:
         record.context, record.taken_at = self._context, self._at
         if self._shape is not None and self._graph is not None:
             record.shape = self._shape
-        old = record.standing or Standing.of_new(1, "running", BARE)
+        old = record.standing or Standing.of_new(1, "running", BARE, history.epoch)
         marks = {n: (history.number, node.status, node.attempt, self._marked_at) for n, node in self._changed.items()}
         record.standing, record.moment = old.moved(history.number, marks), self._moment
 

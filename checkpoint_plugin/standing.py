@@ -56,9 +56,9 @@ class Standing:
     marks: Mapping[str, Mark]
 
     @classmethod
-    def of_new(cls, attempt: int, status: str, strategy: str) -> Standing:
+    def of_new(cls, attempt: int, status: str, strategy: str, epoch: int) -> Standing:
         """That of a run whose row was made just now."""
-        return cls((attempt, status, strategy, *(None,) * (len(PARTS) - 3)), 0, 0, 0, {})
+        return cls((attempt, status, strategy, *(None,) * (len(PARTS) - 3)), epoch, 0, 0, {})
 
     def job(self, name: str) -> Any:
         """A column of `PARTS`; a time is as the driver gives it."""

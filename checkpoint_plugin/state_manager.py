@@ -18,6 +18,7 @@ from checkpoint_plugin.definition import check_node_id, is_storable_text
 from checkpoint_plugin.errors import FieldInvalid, StoreMissing, WriterStopped
 from checkpoint_plugin.jobs import JobRepository, bare_definition, insert_bare_job
 from checkpoint_plugin.keys import RunKeys
+from checkpoint_plugin.lease import first_epoch
 from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.row_values import checked_row
@@ -296,7 +297,7 @@ class StateManager:
         epoch = lock_epoch(connection, self.run_id)
         if epoch is None:
             job = Job(id=self.run_id, execution_strategy=BARE)
-            insert_bare_job(connection, job.model_dump(), bare_definition(job), keys)
+            insert_bare_job(connection, job.model_dump(), bare_definition(job), keys, first_epoch())
             epoch = lock_epoch(connection, self.run_id)
         return epoch or 0
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from checkpoint_plugin import CheckpointManager, Job, JobRepository
 from checkpoint_plugin.errors import StoreUnreachable
 from checkpoint_plugin.heartbeat import Heartbeat
 from checkpoint_plugin.holder import Holder
@@ -134,6 +135,26 @@ async def test_of_two_workers_only_one_holds_a_run_though_the_database_forgot_th
         await store.renew(forgotten, 30.0)
     await store.end_attempt("r", forgotten.epoch, None)
     assert await store.holder("r") == (elsewhere("b"), lease.expires_at)
+
+
+async def test_a_worker_of_a_deleted_run_that_was_saved_by_hand_holds_none_that_has_its_id(store: Store) -> None:
+    async def saved() -> None:
+        manager = CheckpointManager("r", enabled=True, store=store)
+        assert await manager.save_checkpoint({"nodes": [{"id": "a"}], "edges": []}, {"a"})
+        assert await manager.save_checkpoint({"nodes": [{"id": "a"}], "edges": []}, {"a"})
+
+    await saved()
+    stale = await take(store, elsewhere("a"))
+    await let_expire(store)
+    await JobRepository(store=store).change("r", Job.mark_completed)
+    await prune_runs(store, Retention(drop_finished=0))
+    with pytest.raises(RunNotFound):
+        await store.job("r")
+    await saved()
+    newer = await take(store, elsewhere("b"))
+    assert newer.epoch > stale.epoch
+    with pytest.raises(LeaseLost):
+        await store.renew(stale, 30.0)
 
 
 async def test_who_lost_it_lets_nothing_go(store: Store) -> None:
