@@ -137,13 +137,16 @@ async def test_of_two_workers_only_one_holds_a_run_though_the_database_forgot_th
     assert await store.holder("r") == (elsewhere("b"), lease.expires_at)
 
 
-async def test_a_worker_of_a_deleted_run_that_was_saved_by_hand_holds_none_that_has_its_id(store: Store) -> None:
-    async def saved() -> None:
-        manager = CheckpointManager("r", enabled=True, store=store)
-        assert await manager.save_checkpoint({"nodes": [{"id": "a"}], "edges": []}, {"a"})
-        assert await manager.save_checkpoint({"nodes": [{"id": "a"}], "edges": []}, {"a"})
+async def test_who_had_a_deleted_run_that_was_saved_by_hand_has_none_that_has_its_id(store: Store) -> None:
+    graph = {"nodes": [{"id": "a"}], "edges": []}
 
-    await saved()
+    async def saved() -> CheckpointManager:
+        manager = CheckpointManager("r", enabled=True, store=store)
+        assert await manager.save_checkpoint(graph, {"a"})
+        assert await manager.save_checkpoint(graph, {"a"})
+        return manager
+
+    manager = await saved()
     stale = await take(store, elsewhere("a"))
     await let_expire(store)
     await JobRepository(store=store).change("r", Job.mark_completed)
@@ -151,8 +154,9 @@ async def test_a_worker_of_a_deleted_run_that_was_saved_by_hand_holds_none_that_
     with pytest.raises(RunNotFound):
         await store.job("r")
     await saved()
-    newer = await take(store, elsewhere("b"))
-    assert newer.epoch > stale.epoch
+    with pytest.raises(LeaseLost):
+        await manager.save_checkpoint(graph, {"a"})
+    assert (await take(store, elsewhere("b"))).epoch > stale.epoch
     with pytest.raises(LeaseLost):
         await store.renew(stale, 30.0)
 
