@@ -50,7 +50,7 @@ def sources_of(definition: Any) -> tuple[Source, ...]:
     if not inspect.isclass(definition):
         written = inspect.unwrap(definition)
         return (Source(written, _lines_of(written)),)
-    bases = [base for base in definition.__mro__[1:] if base.__module__.partition(".")[0] not in LIBRARIES]
+    bases = [base for base in definition.__mro__[1:] if _is_code(base)]
     return tuple(vars(each).get(KEPT) or Source(each, _lines_of(each)) for each in (definition, *bases))
 
 
@@ -60,7 +60,12 @@ def keep_source(definition: type) -> None:
     Args:
         definition: the class.
     """
-    setattr(definition, KEPT, Source(definition, _lines_of(definition)))
+    if _is_code(definition):
+        setattr(definition, KEPT, Source(definition, _lines_of(definition)))
+
+
+def _is_code(definition: type) -> bool:
+    return definition.__module__.partition(".")[0] not in LIBRARIES
 
 
 def _lines_of(definition: Any) -> Sequence[str]:
