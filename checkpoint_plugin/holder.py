@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,10 +50,16 @@ class Holder:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is surely no more: a process of this host, in the same boot, that does not exist."""
+        """Whether it is surely no more: a process of this host, in the same boot, that does not exist.
+
+        Without the `/proc` of Linux nobody is surely gone, and a lease is over when it ends.
+        """
         if self.host is None or self.pid is None or self.host != _host() or "#" not in self.host:
             return False
-        started = _started(self.pid)
+        try:
+            started = _started(self.pid)
+        except OSError:  # or `/proc` hides it from this user, see `hidepid` in proc(5)
+            return not _exists(self.pid)
         return started is None or (self.started is not None and started != self.started)
 
     def __str__(self) -> str:
@@ -64,22 +71,42 @@ class Holder:
 @cache
 def _this_process(pid: int) -> tuple[str, float | None]:
     """Its host and its start, which stay as they are; each run asks. By its number, as a fork has another one."""
-    return _host(), _started(pid)
+    try:
+        return _host(), _started(pid)
+    except OSError:
+        return _host(), None
 
 
 def _host() -> str:
-    """The host, and the boot and the space of process numbers within which two processes can be compared."""
+    """The host; and where they can be told, what two processes must share to be compared: boot, numbers and clock."""
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        if os.readlink(PROC / "self") != str(os.getpid()):  # mounted in another space of process numbers
+            return platform.node()
         space = f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
     except OSError:
-        return platform.node()  # without `/proc` a process that is gone is known by its lease alone
+        return platform.node()
+    with suppress(OSError):  # Linux before 5.6 has one clock; since then each space of time counts starts by its own
+        space = f"{space} {os.readlink(PROC / 'self/ns/time')}"
     return f"{platform.node()}#{hashlib.sha256(space.encode()).hexdigest()[:12]}"
 
 
 def _started(pid: int) -> float | None:
-    try:
-        fields = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
+    """When a process started; `None` of one that has ended and is still listed.
+
+    Raises:
+        OSError: it is not listed.
+    """
+    fields = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return None if fields[0] in DEAD_STATES else float(fields[START_FIELD])
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is a process of this number, of whatever user."""
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
