@@ -15,6 +15,7 @@ from checkpoint_plugin.blob_place import BlobFile
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.errors import BlobsUnusable
 from checkpoint_plugin.folders import make_folder, sync_folder
+from checkpoint_plugin.syncing import sync
 
 __all__ = ["FolderPlace"]
 
@@ -40,7 +41,7 @@ class FolderPlace:
                 left = memoryview(data)
                 while left:
                     left = left[os.write(handle, left) :]
-                os.fsync(handle)
+                sync(handle)
             except BaseException:
                 with suppress(OSError):
                     path.unlink()

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Final
 
+from checkpoint_plugin.syncing import sync
+
 __all__ = ["make_folder", "sync_folder"]
 
-NOT_SYNCABLE: Final = (errno.EBADF, errno.EINVAL)
+NOT_SYNCABLE: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 """How file systems say that they know no sync of folders."""
 
 
@@ -37,7 +39,7 @@ def sync_folder(path: Path) -> None:
     except PermissionError:
         return  # one may write into a folder that one may not read, and then this cannot be had: SQLite goes on, too
     try:
-        os.fsync(handle)
+        sync(handle)
     except OSError as error:
         if error.errno not in NOT_SYNCABLE:
             raise

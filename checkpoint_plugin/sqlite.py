@@ -40,7 +40,8 @@ PAGES_TO_CHECKPOINT = 1_000
 LOG_BYTES: Final = 16 << 20
 """To so many bytes the log is cut when it begins anew: a reader that stays keeps all that is written meanwhile in it."""
 PAGES_TO_GIVE_BACK: Final = 1_000
-SAFE: Final = {"synchronous": 2, "foreign_keys": 1, "mmap_size": 0}
+SAFE: Final = {"synchronous": 2, "fullfsync": 1, "checkpoint_fullfsync": 1, "foreign_keys": 1, "mmap_size": 0}
+"""On macOS `synchronous` alone leaves a commit in the cache of the disk; elsewhere the two after it change nothing."""
 OPTIONAL: Final = {"mmap_size": 0}
 """What a library may be built without, which is as good."""
 

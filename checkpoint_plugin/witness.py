@@ -15,6 +15,7 @@ from typing import Final
 from checkpoint_plugin.digests import text_bytes
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable
 from checkpoint_plugin.folders import make_folder, sync_folder
+from checkpoint_plugin.syncing import sync
 
 __all__ = ["Witness"]
 
@@ -109,7 +110,7 @@ def _replace(path: Path, data: bytes) -> None:
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(handle, data)
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
     fresh.replace(path)

@@ -48,7 +48,7 @@ def test_a_new_store_is_on_the_disk_with_its_folder(tmp_path: Path, synced: list
     assert len(synced) == 2
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.ENOTSUP])
 def test_a_disk_that_knows_no_sync_of_folders_is_used(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(number, monkeypatch)
     create_file(tmp_path / "a" / "s.db")

@@ -198,10 +198,10 @@ async def test_a_commit_to_a_file_is_on_the_disk(tmp_path: Path) -> None:
     store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
 
     def pragmas(connection: Connection) -> list[Any]:
-        names = ("journal_mode", "synchronous", "foreign_keys", "mmap_size")
+        names = ("journal_mode", "synchronous", "fullfsync", "checkpoint_fullfsync", "foreign_keys", "mmap_size")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
-    assert await store.transact(pragmas) == ["wal", 2, 1, 0]
+    assert await store.transact(pragmas) == ["wal", 2, 1, 1, 1, 0]
     await store.close()
 
 

@@ -1,7 +1,8 @@
 """The SQLite library that the standard library's sqlite3 uses, by its C interface: its default file system, recorded.
 
 A copy of the default VFS becomes the default. It differs in the two functions that open and delete files; a file that it opens
-keeps its own methods but for those that write, truncate and sync, which tell the trace when they have succeeded.
+keeps its own methods but for those that write, truncate and sync, which tell the trace when they have succeeded. A sync that
+is not a full one is none, as on macOS.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = ["LibraryHidden", "find_library", "recorded_library"]
 OK: Final = 0
 VERSION: Final = 3
 """Of the two structures below; newer ones only have more at their ends, which a copy would lack."""
+SYNC_FULL: Final = 0x3
+"""How a sync is asked for that macOS, too, brings to the disk itself, and not only to its cache."""
 OPEN_CREATE: Final = 0x4
 JOURNALS: Final = 0x800 | 0x4000 | 0x80000
 """A main journal, a super-journal, a log: of these a first sync also syncs the folder, if they were opened to be created."""
@@ -183,7 +186,7 @@ class Recorder:
             def on_sync(file: int, flags: int) -> int:
                 before = self._trace.position
                 code: int = sync(file, flags)
-                if code == OK:
+                if code == OK and flags & SYNC_FULL == SYNC_FULL:
                     number, path, with_folder = self._files[file]
                     self._trace.synced(number, before)
                     if with_folder:
