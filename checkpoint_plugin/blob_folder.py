@@ -19,7 +19,10 @@ from checkpoint_plugin.syncing import sync
 
 __all__ = ["FolderPlace"]
 
-PLAIN_FILE: Final = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+PLAIN_FILE: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""No link; and as Windows is told that it must not change line ends."""
+NOT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)
+"""For who writes to a pipe that stands in the place of a file."""
 TRIES: Final = 5
 
 
@@ -60,7 +63,7 @@ class FolderPlace:
         path = self.root / folder / file
         with _telling(path, "read"):
             try:
-                handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | PLAIN_FILE)
+                handle = os.open(path, os.O_RDONLY | NOT_WAITING | PLAIN_FILE)
             except FileNotFoundError:
                 return None
             try:

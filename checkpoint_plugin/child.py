@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Final, Self
 
+from checkpoint_plugin.errors import NotResumable
 from checkpoint_plugin.location import ENVIRONMENT
 from checkpoint_plugin.policy import NAME
 from hookspecs import DISABLE_VARIABLE
@@ -23,6 +26,7 @@ TOLD_BYTES: Final = 8_192
 """So much of what a process says at the end is kept; its nodes may print any amount."""
 PIPE_BYTES: Final = 1 << 20
 """More than a pipe holds."""
+MARK_BYTES: Final = 16
 ERROR: Final = "Error: "
 """How the command begins the line that tells its error."""
 GRACE_SECONDS: Final = 30.0
@@ -50,7 +54,12 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
         url: of the store; handed over where other users of the host do not see it.
         nodes: files or dotted names of modules of node types.
         blocked: names of plugins that it does not import, besides those that the environment keeps out.
+
+    Raises:
+        NotResumable: this process is none of an interpreter that could be started once more.
+        OSError: no process can be started.
     """
+    _check_interpreter(run_id)
     kept_out = ",".join((os.environ.get(DISABLE_VARIABLE, ""), *sorted(blocked)))
     options = [part for path in nodes for part in ("--nodes", path)]
     with _Told() as told:
@@ -78,6 +87,12 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
         return ChildEnd(code, told.last())
 
 
+def _check_interpreter(run_id: str) -> None:
+    if not sys.executable or getattr(sys, "frozen", False):  # a program that brings Python along would start itself
+        why = "that needs a process of its own, and this program is no Python interpreter that could be started for it"
+        raise NotResumable(run_id, f"{why} (give the recovery `execute`, or let `workflow recover` do it)")
+
+
 def _folder_options() -> Sequence[str]:
     """What keeps `-m` from looking for modules in the current folder, where this process does not look either.
 
@@ -93,30 +108,45 @@ class _Told:
     """The last of what a process says, read while it runs.
 
     Through a pipe of our own: asyncio takes a process for running until its pipe is closed at the other end, too, and a program
-    that a node leaves behind, a server for example, keeps that open for as long as it lives.
+    that a node leaves behind, a server for example, keeps that open for as long as it lives. In a thread: on Windows no event
+    loop watches a pipe.
     """
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
         self._pipe, self.end = os.pipe()
         self._kept = b""
-        os.set_blocking(self._pipe, False)
-        self._loop.add_reader(self._pipe, self._read)
+        self._mark = os.urandom(MARK_BYTES)
+        self._reader = Thread(target=self._read, name="workflow-recovery-reader", daemon=True)
+        try:
+            self._reader.start()
+        except RuntimeError as error:  # as a process that cannot be started
+            self._close()
+            raise OSError(errno.EAGAIN, "no thread could be started") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._loop.remove_reader(self._pipe)
+        self._finish()
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._pipe)
         os.close(self.end)
 
     def _read(self) -> None:
-        with suppress(BlockingIOError):
-            self._kept = (self._kept + os.read(self._pipe, PIPE_BYTES))[-TOLD_BYTES:]
+        mark = b""
+        while not mark:
+            self._kept, mark, _ = (self._kept[-TOLD_BYTES:] + os.read(self._pipe, PIPE_BYTES)).partition(self._mark)
+
+    def _finish(self) -> None:
+        """Have all read that is in the pipe: what stands behind the mark was written later."""
+        if self._reader.is_alive():
+            os.write(self.end, self._mark)
+            self._reader.join()
 
     def last(self) -> str | None:
         """The error of a process that has ended, or else the last line that it said."""
-        self._read()  # all that is in the pipe
-        lines = self._kept.decode(errors="replace").strip().splitlines()
+        self._finish()
+        lines = self._kept[-TOLD_BYTES:].decode(errors="replace").strip().splitlines()
         told = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
         last = told or lines
         return last[-1] if last else None

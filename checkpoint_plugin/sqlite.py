@@ -317,7 +317,8 @@ def _note_fork() -> None:
     _INHERITED.update(database._place for database in _KNOWN if database._place is not None)
 
 
-os.register_at_fork(after_in_child=_note_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:

@@ -109,9 +109,12 @@ def recover(
             stopped.append(number)
             task.cancel()
 
-        heard_signals = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]  # as under `nohup`
-        for number in heard_signals:
-            loop.add_signal_handler(number, stop, number)
+        # No handlers of the event loop: on Windows it has none.
+        before = {
+            number: signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(stop, number))
+            for number in STOPPING
+            if signal.getsignal(number) != signal.SIG_IGN  # as under `nohup`
+        }
         seconds = interval if watch else None
         heard = trouble if watch else None
         outcomes = service.recover(max_age, at_once=at_once, paused=paused, watch_seconds=seconds, trouble=heard)
@@ -127,8 +130,8 @@ def recover(
                 raise
             return 128 + stopped[0]
         finally:
-            for number in heard_signals:
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         return 1 if any(row["status"] in UNWELL for row in found) else 0
 
     code = asyncio.run(main())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from checkpoint_plugin.child import ChildEnd, resume_in_child
+from checkpoint_plugin.child import ChildEnd, _Told, resume_in_child
+from checkpoint_plugin.errors import NotResumable
 from workflow_runner import Graph, RunStopped, WorkflowRunner
 
 NODES = """
@@ -77,3 +80,28 @@ async def test_what_a_run_leaves_behind_keeps_no_recovery_waiting_that_is_stoppe
         child.cancel()
         await asyncio.wait((child,))
     assert child.cancelled()
+
+
+def test_what_is_left_behind_and_goes_on_printing_keeps_nobody_waiting() -> None:
+    with _Told() as told:
+        os.write(told.end, b"Error: the reason\n")
+        with subprocess.Popen(["yes", "Error: of another"], stdout=told.end) as left:
+            assert told.last() is not None
+            left.kill()
+
+
+def test_the_last_of_what_is_told_is_kept_however_much_it_is() -> None:
+    with _Told() as told:
+        os.write(told.end, b"Error: the first\n")
+        for _ in range(100):
+            os.write(told.end, b"a line\n" * 1_000)
+        os.write(told.end, b"Error: the reason\nand more\n")
+        assert told.last() == told.last() == "the reason"
+
+
+@pytest.mark.parametrize(("name", "value"), [("frozen", True), ("executable", "")])
+async def test_a_program_that_is_no_interpreter_starts_none(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of PyInstaller would start itself, with arguments that are not its own."""
+    monkeypatch.setattr(sys, name, value, raising=False)
+    with pytest.raises(NotResumable, match="give the recovery `execute`"):
+        await resume_in_child("r", "sqlite:///none.db", [])
