@@ -42,6 +42,10 @@ LOG_BYTES: Final = 16 << 20
 PAGES_TO_GIVE_BACK: Final = 1_000
 SAFE: Final = {"synchronous": 2, "fullfsync": 1, "checkpoint_fullfsync": 1, "foreign_keys": 1, "mmap_size": 0}
 """On macOS `synchronous` alone leaves a commit in the cache of the disk; elsewhere the two after it change nothing."""
+MEMORY: Final = 2
+"""Of `temp_store`."""
+TEMPORARY_FOLDERS: Final = ("/var/tmp", "/usr/tmp", "/tmp", ".")
+"""Where SQLite looks for a place for temporary files, behind two variables of the environment."""
 OPTIONAL: Final = {"mmap_size": 0}
 """What a library may be built without, which is as good."""
 
@@ -247,6 +251,8 @@ class SqliteDatabase:
         try:
             pages = PAGES_TO_CHECKPOINT if write and self._checkpoints else 0
             self._set(connection, {**SAFE, "wal_autocheckpoint": pages, "journal_size_limit": LOG_BYTES})
+            if not _has_temporary_folder():
+                self._set(connection, {"temp_store": MEMORY})
         except BaseException:
             connection.close()
             raise
@@ -319,6 +325,12 @@ def _note_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
     os.register_at_fork(after_in_child=_note_fork)
+
+
+def _has_temporary_folder() -> bool:
+    """Whether SQLite finds a place for what a large statement needs to be undone, or sorted. A container may have none."""
+    folders = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), *TEMPORARY_FOLDERS)
+    return os.name == "nt" or any(folder and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK) for folder in folders)
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:

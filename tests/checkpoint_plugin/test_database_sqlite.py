@@ -74,6 +74,18 @@ async def restored(url: str, run_id: str = "r") -> Any:
         await store.close()
 
 
+@pytest.mark.parametrize(("may", "temp_store"), [(True, 0), (False, 2)])
+async def test_without_a_place_for_temporary_files_they_are_kept_in_memory(
+    may: bool, temp_store: int, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container whose root may only be read: large saves failed there with "disk I/O error"."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: may and access(path, mode))
+    store = Store(locate(url), create=True)
+    assert await store.transact(partial(pragma, what="temp_store")) == temp_store
+    await store.close()
+
+
 # Readers.
 
 
