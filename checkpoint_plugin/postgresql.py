@@ -60,6 +60,7 @@ CACHE: Final = "statement_cache_size"
 CLIENT_GRACE: Final = 5.0
 """The server ends a statement that takes too long, and says so; so much later the client gives up on one that is silent."""
 CLOSE_SECONDS: Final = 5.0
+CERTIFICATE: Final = "root certificate file"
 PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 ISOLATION: Final = "read committed"
@@ -140,7 +141,18 @@ class PostgresDatabase:
                 connection_class=KnowingConnection,
                 **self._arguments,
             )
-        except ValueError:  # its text may hold a part of the password
+        except (KeyError, ImportError):  # of `getpass`
+            raise StoreUrlInvalid(
+                f"the url of the store at {self._location.shown} names no user, and the system knows none for this process. "
+                "Write postgresql://user:password@host/name, or set PGUSER."
+            ) from None
+        except ValueError as error:
+            if (told := told_by(error)).startswith(CERTIFICATE):
+                raise StoreUrlInvalid(
+                    f"the store at {self._location.shown} cannot be used: {told}. Name it with sslrootcert=, or choose another "
+                    "sslmode."
+                ) from None
+            # The text of others may hold a part of the password.
             raise StoreUrlInvalid(
                 f"the url of the store at {self._location.shown} cannot be read. Write postgresql://user:password@host/name, "
                 "with other characters than letters and digits percent-encoded."

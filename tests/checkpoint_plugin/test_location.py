@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import stat
 import threading
@@ -179,6 +180,33 @@ def test_anything_else_is_refused(url: str) -> None:
 async def test_an_unreachable_server_is_named_without_its_password() -> None:
     store = Store(locate("postgresql://me:geheim@127.0.0.1:1/db"), create=False)
     with pytest.raises(StoreUnreadable, match=r"127\.0\.0\.1") as caught:
+        await store.jobs()
+    assert "geheim" not in str(caught.value)
+    await store.close()
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4321"), ImportError("No module named 'pwd'")])
+async def test_a_process_of_a_number_that_no_account_has_must_name_a_user(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is started under any number."""
+
+    def refuse() -> str:
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", refuse)
+    monkeypatch.delenv("PGUSER", raising=False)
+    store = Store(locate("postgresql://localhost:1/name"), create=False)
+    with pytest.raises(StoreUrlInvalid, match="names no user, and the system knows none for this process"):
+        await store.jobs()
+    await store.close()
+
+
+async def test_a_root_certificate_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container without a home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = Store(locate("postgresql://ann:geheim@localhost:1/name?sslmode=verify-full"), create=False)
+    with pytest.raises(StoreUrlInvalid, match=r"root certificate file .*root\.crt\" does not exist") as caught:
         await store.jobs()
     assert "geheim" not in str(caught.value)
     await store.close()
