@@ -175,7 +175,9 @@ def _is_scheme(text: str) -> bool:
 
 def _local_path(url: str) -> Path:
     parts = urlsplit(url)
-    return Path(unquote(parts.path) if parts.netloc in ("", "localhost") else unquote(parts.netloc + parts.path))
+    text = unquote(parts.path if parts.netloc in ("", "localhost") else parts.netloc + parts.path)
+    below = Path(text.removeprefix("/"))
+    return below if below.drive else Path(text)  # of Windows: file:///C:/folder
 
 
 def _invalid(url: str, what: str) -> PolicyInvalid:

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
 
+from checkpoint_plugin import blob_url
 from checkpoint_plugin.blob_name import folder_of, make_name, read_name
 from checkpoint_plugin.blob_url import check_url, shown_url
 from checkpoint_plugin.blobs import ENVIRONMENT, Blobs
@@ -470,6 +471,14 @@ async def test_names_are_never_used_twice() -> None:
 def test_a_server_has_nothing_beside_it() -> None:
     with pytest.raises(PolicyInvalid, match=r"this store is PostgreSQL\. Give a url"):
         Blobs(locate("postgresql://host/name"), True)
+
+
+def test_a_folder_of_a_drive_of_windows_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blob_url, "Path", PureWindowsPath)
+    check_url("file:///C:/large%20values")
+    assert str(blob_url._local_path("file:///C:/large%20values")) == "C:\\large values"
+    with pytest.raises(PolicyInvalid, match="no path from the root of this machine"):
+        check_url("file:///srv/blobs")
 
 
 @pytest.mark.parametrize(
