@@ -56,29 +56,33 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
         blocked: names of plugins that it does not import, besides those that the environment keeps out.
 
     Raises:
-        NotResumable: this process is none of an interpreter that could be started once more.
+        NotResumable: this program is no interpreter that could be started once more, or its event loop starts no processes.
         OSError: no process can be started.
     """
     _check_interpreter(run_id)
     kept_out = ",".join((os.environ.get(DISABLE_VARIABLE, ""), *sorted(blocked)))
     options = [part for path in nodes for part in ("--nodes", path)]
     with _Told() as told:
-        process = await asyncio.create_subprocess_exec(
-            COMMAND[0],
-            *_folder_options(),
-            *COMMAND[1:],
-            *options,
-            "--quiet",
-            "--enable",
-            NAME,  # with the options stored with the run; of several plugins with a store it is the one that is asked
-            "--",
-            run_id,
-            env={**os.environ, ENVIRONMENT: url, DISABLE_VARIABLE: kept_out},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=told.end,
-            start_new_session=True,  # a key on the terminal would reach it besides, and a second signal lets nothing be saved
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                COMMAND[0],
+                *_folder_options(),
+                *COMMAND[1:],
+                *options,
+                "--quiet",
+                "--enable",
+                NAME,  # with the options stored with the run; of several plugins with a store it is the one that is asked
+                "--",
+                run_id,
+                env={**os.environ, ENVIRONMENT: url, DISABLE_VARIABLE: kept_out},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=told.end,
+                start_new_session=True,  # a key on the terminal would reach it besides, and a second signal lets nothing be saved
+            )
+        except NotImplementedError:
+            why = "that needs a process of its own, and this event loop starts none (on Windows only ProactorEventLoop does)"
+            raise NotResumable(run_id, why) from None
         try:
             code = await process.wait()
         except asyncio.CancelledError:

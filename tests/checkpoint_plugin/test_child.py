@@ -105,3 +105,14 @@ async def test_a_program_that_is_no_interpreter_starts_none(name: str, value: ob
     monkeypatch.setattr(sys, name, value, raising=False)
     with pytest.raises(NotResumable, match="give the recovery `execute`"):
         await resume_in_child("r", "sqlite:///none.db", [])
+
+
+async def test_an_event_loop_that_starts_no_processes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `SelectorEventLoop` on Windows."""
+
+    async def refuse(*arguments: object, **more: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "subprocess_exec", refuse)
+    with pytest.raises(NotResumable, match="this event loop starts none"):
+        await resume_in_child("r", "sqlite:///none.db", [])
