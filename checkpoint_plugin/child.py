@@ -70,6 +70,7 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
                 *COMMAND[1:],
                 *options,
                 "--quiet",
+                "--supervised",  # a service manager may tell it to stop besides: a second signal lets nothing be saved
                 "--enable",
                 NAME,  # with the options stored with the run; of several plugins with a store it is the one that is asked
                 "--",
@@ -78,7 +79,7 @@ async def resume_in_child(run_id: str, url: str, nodes: Sequence[str | Path], bl
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=told.end,
-                start_new_session=True,  # a key on the terminal would reach it besides, and a second signal lets nothing be saved
+                start_new_session=True,  # nor does a key on the terminal reach it
             )
         except NotImplementedError:
             why = "that needs a process of its own, and this event loop starts none (on Windows only ProactorEventLoop does)"

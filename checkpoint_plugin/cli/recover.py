@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["recover"]
 
 UNWELL: Final = frozenset({"failed", "refused", "died", "set_aside"})
-STOPPING: Final = (signal.SIGTERM, signal.SIGHUP)
-"""Besides SIGINT, which asyncio hears."""
+STOPPING: Final = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
+"""Besides SIGINT, which asyncio hears. Windows has no terminals that hang up."""
 
 
 @click.command()

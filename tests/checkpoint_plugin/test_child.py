@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_plugin import JobRepository
 from checkpoint_plugin.child import ChildEnd, _Told, resume_in_child
 from checkpoint_plugin.errors import NotResumable
 from workflow_runner import Graph, RunStopped, WorkflowRunner
@@ -31,6 +32,15 @@ async def leaves_behind(then: str) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if then == "fails":
         raise ValueError("the reason")
+    if then == "tidies up":
+        open("waiting", "w").write(str(os.getpid()))
+        try:
+            await asyncio.sleep(60)
+        finally:
+            open("stopping", "w").close()
+            while not os.path.exists("told twice"):
+                await asyncio.sleep(0.01)
+            open("tidy", "w").close()
     if then == "waits":
         open("waiting", "w").close()
         await asyncio.sleep(60)
@@ -80,6 +90,26 @@ async def test_what_a_run_leaves_behind_keeps_no_recovery_waiting_that_is_stoppe
         child.cancel()
         await asyncio.wait((child,))
     assert child.cancelled()
+
+
+async def test_a_process_that_is_told_to_stop_by_others_too_saves_all_the_same(folder: Path) -> None:
+    """A service manager tells all processes of a service at once: the recovery, which tells its own, and these."""
+    url = await stopped_run(folder, "tidies up")
+    child: asyncio.Task[ChildEnd] = asyncio.create_task(resume_in_child("r", url, ["nodes.py"]))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (Path("waiting").exists() and Path("waiting").read_text()):  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.01)
+        os.kill(int(Path("waiting").read_text()), signal.SIGTERM)
+        while not Path("stopping").exists():  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.01)
+        child.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        Path("told twice").touch()
+        await asyncio.wait((child,))
+    assert child.cancelled()
+    assert Path("tidy").exists()
+    assert (await JobRepository(url).get("r")).status == "paused"
 
 
 def test_what_is_left_behind_and_goes_on_printing_keeps_nobody_waiting() -> None:

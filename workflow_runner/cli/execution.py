@@ -40,10 +40,12 @@ class Execution:
         run_id: of the run, known before it starts, so that every report names it.
         as_json: print the report as JSON; what nodes print goes to standard error.
         quiet: show no progress.
+        supervised: as `StopSignals`.
     """
 
-    def __init__(self, run_id: str, *, as_json: bool, quiet: bool) -> None:
+    def __init__(self, run_id: str, *, as_json: bool, quiet: bool, supervised: bool = False) -> None:
         self.run_id = run_id
+        self._supervised = supervised
         self._as_json = as_json
         self._quiet = quiet
         self._aside = ExitStack()
@@ -61,7 +63,7 @@ class Execution:
         """
         loops = asyncio.Runner()
         stopper = Stopper(runner, loops, give_up=lambda: self._give_up(signals))
-        signals = StopSignals(stopper.stop)
+        signals = StopSignals(stopper.stop, supervised=self._supervised)
         if self._as_json:
             self._aside.enter_context(printing_aside())
         with self._aside, open_progress(self._quiet) as show, signals:

@@ -57,6 +57,7 @@ __all__ = ["resume"]
     multiple=True,
     help="Run this node again though nobody knows whether it did its work; may be repeated.",
 )
+@click.option("--supervised", is_flag=True, hidden=True)  # by `workflow recover`, which ends the process if it must
 @on_failure_option
 @enabling_options
 @common_options
@@ -74,6 +75,7 @@ def resume(
     since: tuple[str, ...],
     steal: bool,
     replay: tuple[str, ...],
+    supervised: bool,
     on_failure: OnFailure | None,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
@@ -106,7 +108,7 @@ def resume(
     if checkpoint is not None and latest_intact:
         raise click.UsageError("--checkpoint and --latest-intact exclude each other. Leave out one of the two.")
     chosen: CheckpointChoice = "latest-intact" if latest_intact else checkpoint
-    execution = Execution(run_id, as_json=as_json, quiet=quiet)
+    execution = Execution(run_id, as_json=as_json, quiet=quiet, supervised=supervised)
     wanted = read_enabling(enable, disable)
     try:
         updates = read_answers(answers)

@@ -23,10 +23,12 @@ class StopSignals:
 
     Args:
         stop: called once, at the first signal, between any two steps of the main thread.
+        supervised: SIGTERM is sent by several who do not know of each other, and ends nothing at once.
     """
 
-    def __init__(self, stop: Callable[[], object]) -> None:
+    def __init__(self, stop: Callable[[], object], *, supervised: bool = False) -> None:
         self._stop = stop
+        self._supervised = supervised
         self._before: dict[int, Any] = {}
         self.received: int | None = None
 
@@ -47,7 +49,8 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            if number == HANGUP:  # a shell that ends and the system may both tell of it: nobody is in a hurry
+            # A shell that ends and the system may both tell of it; so may those who supervise: nobody is in a hurry.
+            if number == HANGUP or (self._supervised and number == signal.SIGTERM):
                 return
             os._exit(128 + number)
         self.received = number
