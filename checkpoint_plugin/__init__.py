@@ -42,23 +42,23 @@ from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.answers import update_suspended_state
-    from checkpoint_plugin.blob_sweep import Swept
-    from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
+    from checkpoint_plugin.by_hand.checkpoint_data import CheckpointData, NodeStateSnapshot
+    from checkpoint_plugin.by_hand.state_manager import UNSET, StateManager, StateStats
     from checkpoint_plugin.codec import Codec, MalformedValue, TypeRefused, TypeRegistry, register
-    from checkpoint_plugin.events import EventLogger, EventRecord
-    from checkpoint_plugin.forking import fork_run
-    from checkpoint_plugin.housekeeping import PruneReport, prune
-    from checkpoint_plugin.jobs import JobRepository, Page
-    from checkpoint_plugin.location import locate
+    from checkpoint_plugin.database.location import locate
+    from checkpoint_plugin.events.log import EventLogger, EventRecord
     from checkpoint_plugin.manager import CheckpointManager, create_checkpoint_hook, restore_checkpoint_hook
     from checkpoint_plugin.models import Job, RunNodeState
-    from checkpoint_plugin.pruning import Pruned
-    from checkpoint_plugin.recovery import RecoveryService
-    from checkpoint_plugin.recovery_plan import PlanEntry, RecoveryPlan
-    from checkpoint_plugin.resumption import RecoveryOutcome
+    from checkpoint_plugin.recovery.plan import PlanEntry, RecoveryPlan
+    from checkpoint_plugin.recovery.resumption import RecoveryOutcome
+    from checkpoint_plugin.recovery.service import RecoveryService
     from checkpoint_plugin.retention import Retention, Thinning
-    from checkpoint_plugin.state_manager import UNSET, StateManager, StateStats
+    from checkpoint_plugin.runs.answers import update_suspended_state
+    from checkpoint_plugin.runs.forking import fork_run
+    from checkpoint_plugin.runs.jobs import JobRepository, Page
+    from checkpoint_plugin.space.housekeeping import PruneReport, prune
+    from checkpoint_plugin.space.pruning import Pruned
+    from checkpoint_plugin.space.sweep import Swept
     from checkpoint_plugin.store import Store
 
 __all__ = [
@@ -129,39 +129,39 @@ __all__ = [
 ]
 
 _LAZY = {
-    "CheckpointData": "checkpoint_data",
+    "CheckpointData": "by_hand.checkpoint_data",
     "CheckpointManager": "manager",
     "Codec": "codec",
-    "EventLogger": "events",
-    "EventRecord": "events",
+    "EventLogger": "events.log",
+    "EventRecord": "events.log",
     "Job": "models",
-    "JobRepository": "jobs",
+    "JobRepository": "runs.jobs",
     "MalformedValue": "codec",
-    "NodeStateSnapshot": "checkpoint_data",
-    "Page": "jobs",
-    "PlanEntry": "recovery_plan",
-    "PruneReport": "housekeeping",
-    "Pruned": "pruning",
-    "RecoveryOutcome": "resumption",
-    "RecoveryPlan": "recovery_plan",
-    "RecoveryService": "recovery",
+    "NodeStateSnapshot": "by_hand.checkpoint_data",
+    "Page": "runs.jobs",
+    "PlanEntry": "recovery.plan",
+    "PruneReport": "space.housekeeping",
+    "Pruned": "space.pruning",
+    "RecoveryOutcome": "recovery.resumption",
+    "RecoveryPlan": "recovery.plan",
+    "RecoveryService": "recovery.service",
     "Retention": "retention",
     "RunNodeState": "models",
-    "StateManager": "state_manager",
-    "StateStats": "state_manager",
+    "StateManager": "by_hand.state_manager",
+    "StateStats": "by_hand.state_manager",
     "Store": "store",
-    "Swept": "blob_sweep",
+    "Swept": "space.sweep",
     "Thinning": "retention",
     "TypeRefused": "codec",
     "TypeRegistry": "codec",
-    "UNSET": "state_manager",
+    "UNSET": "by_hand.state_manager",
     "create_checkpoint_hook": "manager",
-    "fork_run": "forking",
-    "locate": "location",
-    "prune": "housekeeping",
+    "fork_run": "runs.forking",
+    "locate": "database.location",
+    "prune": "space.housekeeping",
     "register": "codec",
     "restore_checkpoint_hook": "manager",
-    "update_suspended_state": "answers",
+    "update_suspended_state": "runs.answers",
 }
 """Where the names live whose modules import more than a run needs that saves nothing: imported when one is asked for."""
 

@@ -10,9 +10,9 @@ from checkpoint_plugin.policy import Policy
 from hookspecs import ResourcePool, RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.connections import Connections
-    from checkpoint_plugin.location import Location
-    from checkpoint_plugin.reading import Seen
+    from checkpoint_plugin.database.location import Location
+    from checkpoint_plugin.opening.connections import Connections
+    from checkpoint_plugin.restoring.reading import Seen
     from checkpoint_plugin.store import Store
 
 __all__ = ["CheckpointLoader", "Taken", "open_loader"]
@@ -81,13 +81,13 @@ class CheckpointLoader:
             NotResumable: the run was saved by hand.
             StoreDamaged: the run's row, or the outputs of a completed run, are not what was written.
         """
-        from checkpoint_plugin.blobs import Blobs
+        from checkpoint_plugin.blobs.files import Blobs
         from checkpoint_plugin.codec import Codec
-        from checkpoint_plugin.connections import Connections
-        from checkpoint_plugin.encryption import KeyRing
+        from checkpoint_plugin.database.location import locate
         from checkpoint_plugin.errors import NotResumable, StoreDamaged
-        from checkpoint_plugin.location import locate
+        from checkpoint_plugin.opening.connections import Connections
         from checkpoint_plugin.store import RunHistory, Store
+        from checkpoint_plugin.stored_bytes.encryption import KeyRing
 
         if self._store is None:
             policy, location = self._policy, locate(self._url)

@@ -26,7 +26,7 @@ from hookspecs import (
 )
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.events import EventLogger
+    from checkpoint_plugin.events.log import EventLogger
 
 __all__ = ["LoggingCheckpointPlugin"]
 
@@ -42,7 +42,7 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
         """As without a log, then log that the run began."""
-        from checkpoint_plugin.events import EventLogger
+        from checkpoint_plugin.events.log import EventLogger
 
         await super().before_run(run, control)
         store, _ = self._opened()

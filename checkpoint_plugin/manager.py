@@ -10,16 +10,16 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from checkpoint_plugin.access import StoreAccess
-from checkpoint_plugin.checkpoint_data import CheckpointData, NodeStateSnapshot
+from checkpoint_plugin.by_hand.checkpoint_data import CheckpointData, NodeStateSnapshot
+from checkpoint_plugin.by_hand.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing
-from checkpoint_plugin.graph_shape import GraphShape, read_shape
+from checkpoint_plugin.runs.access import StoreAccess
 from hookspecs import LeaseLost, StoreError
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.by_hand.node_change import NodeChanges
+    from checkpoint_plugin.by_hand.run_record import RunRecord
     from checkpoint_plugin.codec import Codec
-    from checkpoint_plugin.node_change import NodeChanges
-    from checkpoint_plugin.run_record import RunRecord
     from checkpoint_plugin.store import Store
 
 __all__ = ["CheckpointManager", "create_checkpoint_hook", "restore_checkpoint_hook"]
@@ -50,7 +50,7 @@ class CheckpointManager:
         self.checkpoint_count = 0
         self.last_checkpoint_time: datetime | None = None
         if enabled:
-            from checkpoint_plugin.definition import is_storable_text
+            from checkpoint_plugin.tables.definition import is_storable_text
 
             if not isinstance(run_id, str) or not run_id or not is_storable_text(run_id):
                 raise ValueError(
@@ -120,7 +120,7 @@ class CheckpointManager:
         if not self.enabled:
             return False
         # Encoded here and now: the caller may change its values while the store is written.
-        from checkpoint_plugin.node_change import NodeChanges
+        from checkpoint_plugin.by_hand.node_change import NodeChanges
 
         codec = self._access.codec
         for name, given in (("context_data", context_data), ("outputs", outputs), ("node_states", node_states)):
@@ -144,9 +144,9 @@ class CheckpointManager:
         raise StoreError(f"run {self.run_id!r} is written by others all the time; nothing was written. Save it from one place.")
 
     async def _try(self, store: Store, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str) -> bool:
-        from checkpoint_plugin.history import RunHistory
-        from checkpoint_plugin.lease import first_epoch
-        from checkpoint_plugin.run_record import RunRecord, RunSave, make_record
+        from checkpoint_plugin.by_hand.run_record import RunRecord, RunSave, make_record
+        from checkpoint_plugin.saving.history import RunHistory
+        from checkpoint_plugin.tables.lease import first_epoch
 
         # What it knows is checked by the write itself, which changes nothing where somebody else wrote: then it looks.
         is_remembered, self._saved_last = self._saved_last, False
@@ -193,7 +193,7 @@ class CheckpointManager:
         return True
 
     async def _look(self, store: Store) -> RunRecord | None:
-        from checkpoint_plugin.run_record import catch_up, load_record
+        from checkpoint_plugin.by_hand.run_record import catch_up, load_record
 
         old = self._record
         found = await load_record(store, self.run_id) if old is None else await catch_up(store, old)
@@ -210,7 +210,7 @@ class CheckpointManager:
         """
         if not self.enabled:
             return False
-        from checkpoint_plugin.resumable import fetch_resumable
+        from checkpoint_plugin.runs.resumable import fetch_resumable
 
         try:
             async with self._access.open(create=False) as store:
@@ -237,7 +237,7 @@ class CheckpointManager:
         if not self.enabled:
             return None
         shape = self._read_shape(graph)
-        from checkpoint_plugin.run_record import load_record
+        from checkpoint_plugin.by_hand.run_record import load_record
 
         try:
             async with self._access.open(create=False) as store:
@@ -264,7 +264,7 @@ class CheckpointManager:
         """
         if not self.enabled:
             return False
-        from checkpoint_plugin.resumable import delete_history
+        from checkpoint_plugin.runs.resumable import delete_history
 
         try:
             async with self._turn(), self._access.open(create=False) as store:
@@ -311,9 +311,9 @@ class CheckpointManager:
 
 def _load(kind: str) -> None:
     """Load what saves need, so that the first takes no longer than others of its size."""
-    from checkpoint_plugin.run_record import make_ready
+    from checkpoint_plugin.by_hand.run_record import make_ready
 
-    import_module("checkpoint_plugin.node_change")
+    import_module("checkpoint_plugin.by_hand.node_change")
     make_ready(kind)
 
 

@@ -32,11 +32,11 @@ from hookspecs import (
 )
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.heartbeat import Heartbeat
-    from checkpoint_plugin.job import JobEnd
-    from checkpoint_plugin.reading import Seen
+    from checkpoint_plugin.restoring.reading import Seen
     from checkpoint_plugin.retention import Retention
+    from checkpoint_plugin.runs.heartbeat import Heartbeat
     from checkpoint_plugin.store import RunHistory, Store
+    from checkpoint_plugin.tables.job import JobEnd
 
 __all__ = ["CheckpointPlugin", "checkpoint"]
 
@@ -97,20 +97,20 @@ class CheckpointPlugin:
             from checkpoint_plugin.node_policy import check_names
 
             check_names(self._policy, run.graph)
-        from checkpoint_plugin.blobs import Blobs
+        from checkpoint_plugin.blobs.files import Blobs
         from checkpoint_plugin.codec import Codec
-        from checkpoint_plugin.completed import Tally
-        from checkpoint_plugin.connections import Connections
-        from checkpoint_plugin.definition import define
-        from checkpoint_plugin.encryption import KeyRing
-        from checkpoint_plugin.heartbeat import Heartbeat
-        from checkpoint_plugin.holder import Holder
-        from checkpoint_plugin.lease import first_epoch
-        from checkpoint_plugin.light import is_light_start
-        from checkpoint_plugin.location import locate
-        from checkpoint_plugin.rows import GraphPlaces
+        from checkpoint_plugin.database.location import locate
+        from checkpoint_plugin.opening.connections import Connections
+        from checkpoint_plugin.opening.witness import Witness
+        from checkpoint_plugin.runs.heartbeat import Heartbeat
+        from checkpoint_plugin.saving.completed import Tally
+        from checkpoint_plugin.saving.light import is_light_start
+        from checkpoint_plugin.saving.rows import GraphPlaces
         from checkpoint_plugin.store import RunHistory, Store
-        from checkpoint_plugin.witness import Witness
+        from checkpoint_plugin.stored_bytes.encryption import KeyRing
+        from checkpoint_plugin.tables.definition import define
+        from checkpoint_plugin.tables.holder import Holder
+        from checkpoint_plugin.tables.lease import first_epoch
 
         codec = Codec.taught(run.teach, self._policy.max_value_bytes)
         definition = None
@@ -225,11 +225,11 @@ class CheckpointPlugin:
         return ref
 
     async def _prune(self, store: Store, rules: Retention, run_id: str) -> None:
-        from checkpoint_plugin.pruning import prune_runs
+        from checkpoint_plugin.space.pruning import prune_runs
 
         await prune_runs(store, rules, (run_id,))
         if store.blobs.writes:
-            from checkpoint_plugin.blob_sweep import sweep_blobs
+            from checkpoint_plugin.space.sweep import sweep_blobs
 
             await sweep_blobs(store, (run_id,))
 
@@ -322,7 +322,7 @@ class CheckpointPlugin:
 
 
 def _ending(outcome: Outcome) -> JobEnd:
-    from checkpoint_plugin.job import JobEnd
+    from checkpoint_plugin.tables.job import JobEnd
 
     now = datetime.now(UTC)
     match outcome:

@@ -14,12 +14,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from checkpoint_plugin.blob_name import BlobName
+from checkpoint_plugin.blobs.name import BlobName
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.completed import Tally
-from checkpoint_plugin.damage import column_bytes, telling_damage
-from checkpoint_plugin.damaged_history import fetch_node_ids, fetch_numbers
-from checkpoint_plugin.definition import Definition, graph_of, is_storable_text, storable_text
+from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.database.unbroken import Unbroken
 from checkpoint_plugin.errors import (
     BlobsUnusable,
     NotResumable,
@@ -29,11 +27,20 @@ from checkpoint_plugin.errors import (
     StoreUnreadable,
     ValueNotReadable,
 )
-from checkpoint_plugin.first_rows import FirstRows, Made, make_run
-from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.job import JobEnd, lock_job, update_job
-from checkpoint_plugin.lease import (
+from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
+from checkpoint_plugin.opening.listed_runs import STATUSES, ListedRuns
+from checkpoint_plugin.opening.open_store import RECONNECT_PAUSE
+from checkpoint_plugin.restoring.damaged_history import fetch_node_ids, fetch_numbers
+from checkpoint_plugin.restoring.reading import Seen, StoredCut, fetch_cut, fetch_seen, read_whole
+from checkpoint_plugin.saving.completed import Tally
+from checkpoint_plugin.saving.history import RunHistory
+from checkpoint_plugin.saving.writing import CutWriter
+from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
+from checkpoint_plugin.tables.definition import Definition, graph_of, is_storable_text, storable_text
+from checkpoint_plugin.tables.first_rows import FirstRows, Made, make_run
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.job import JobEnd, lock_job, update_job
+from checkpoint_plugin.tables.lease import (
     Lease,
     Release,
     database_now,
@@ -44,15 +51,8 @@ from checkpoint_plugin.lease import (
     renew_lease,
     take_lease,
 )
-from checkpoint_plugin.listed_runs import STATUSES, ListedRuns
-from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
-from checkpoint_plugin.open_store import RECONNECT_PAUSE
-from checkpoint_plugin.reading import Seen, StoredCut, fetch_cut, fetch_seen, read_whole
-from checkpoint_plugin.run_definition import definition_columns, opened_definition, short_texts
-from checkpoint_plugin.sealing import PLAIN, Seal
-from checkpoint_plugin.suspensions import NO_SUSPENSION
-from checkpoint_plugin.unbroken import Unbroken
-from checkpoint_plugin.writing import CutWriter
+from checkpoint_plugin.tables.run_definition import definition_columns, opened_definition, short_texts
+from checkpoint_plugin.tables.suspensions import NO_SUSPENSION
 from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
 
 __all__ = ["LEASE_SECONDS", "RUNNER", "RunHistory", "Store", "StoredJob"]

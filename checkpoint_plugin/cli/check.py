@@ -13,7 +13,7 @@ from checkpoint_plugin.cli.options import DAMAGED, read_store, store_options
 from checkpoint_plugin.cli.progress import telling
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.finding import Finding, StoreReport
+    from checkpoint_plugin.checking.finding import Finding, StoreReport
     from checkpoint_plugin.store import Store
 
 __all__ = ["check"]
@@ -43,7 +43,7 @@ def check(run_ids: Sequence[str], witness: Path | None, url: str | None, as_json
     Exit codes:
       0 nothing is damaged    5 something is, or the store is missing
     """
-    from checkpoint_plugin.checking import check_store
+    from checkpoint_plugin.checking.store_check import check_store
 
     async def work(store: Store) -> StoreReport:
         return await check_store(store, run_ids, witness, telling("checked", quiet))

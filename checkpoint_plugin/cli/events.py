@@ -16,7 +16,7 @@ from checkpoint_plugin.cli.options import read_store, store_options
 from checkpoint_plugin.cli.unread import is_unread
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.events import EventRecord
+    from checkpoint_plugin.events.log import EventRecord
     from checkpoint_plugin.store import Store
 
 __all__ = ["events"]
@@ -81,14 +81,14 @@ def events(
 async def _events(
     store: Store, run_id: str, kinds: Sequence[str], node_id: str | None, after: int | None
 ) -> Sequence[EventRecord]:
-    from checkpoint_plugin.events import EventLogger
+    from checkpoint_plugin.events.log import EventLogger
 
     return await EventLogger(run_id, store=store).events(kinds or None, node_id, after)
 
 
 async def _is_over(store: Store, run_id: str) -> bool:
     """Whether nothing more happens; a run without a row may have a log all the same."""
-    from checkpoint_plugin.events import EventLogger
+    from checkpoint_plugin.events.log import EventLogger
     from hookspecs import RunNotFound
 
     try:

@@ -50,7 +50,7 @@ def fork(run_id: str, new_id: str, number: int | None, blobs: str | None, url: s
         raise click.UsageError(problem)
 
     async def work(store: Store) -> int:
-        from checkpoint_plugin.forking import fork_run
+        from checkpoint_plugin.runs.forking import fork_run
 
         return await fork_run(run_id, new_id, number, store=store)
 

@@ -51,8 +51,8 @@ def store_options(command: F) -> F:
 
 def read_store(url: str | None, work: Callable[[Store], Awaitable[T]], blobs: str | None = None) -> T:
     """Open the store, never creating it, and read; `blobs` is the url under which large values lie, where they do."""
-    from checkpoint_plugin.blobs import Blobs
-    from checkpoint_plugin.location import locate
+    from checkpoint_plugin.blobs.files import Blobs
+    from checkpoint_plugin.database.location import locate
     from checkpoint_plugin.store import Store
 
     async def main() -> T:

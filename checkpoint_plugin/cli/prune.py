@@ -14,7 +14,7 @@ from checkpoint_plugin.cli.progress import telling
 from checkpoint_plugin.retention import Retention, Thinning, read_duration
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.housekeeping import PruneReport
+    from checkpoint_plugin.space.housekeeping import PruneReport
     from checkpoint_plugin.store import Store
 
 __all__ = ["prune", "savepoint"]
@@ -100,7 +100,7 @@ def prune(
         raise click.UsageError("say what is kept: --keep-last, --keep-for, --thin, --terminal-only or --drop-finished.")
 
     async def work(store: Store) -> PruneReport:
-        from checkpoint_plugin.housekeeping import prune
+        from checkpoint_plugin.space.housekeeping import prune
 
         tell = telling("looked at" if dry_run else "pruned", quiet)
         return await prune(rules, run_ids or None, store=store, dry_run=dry_run, tell=tell)
@@ -146,7 +146,7 @@ def savepoint(run_id: str, name: str, number: int | None, remove: bool, url: str
         raise click.UsageError("--remove takes the name away from the checkpoint that has it. Leave out --checkpoint.")
 
     async def work(store: Store) -> int:
-        from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
+        from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 
         return await unname_checkpoint(store, run_id, name) if remove else await name_checkpoint(store, run_id, name, number)
 

@@ -17,7 +17,7 @@ from checkpoint_plugin.retention import LONGEST
 from hookspecs import PluginHost
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.resumption import RecoveryOutcome
+    from checkpoint_plugin.recovery.resumption import RecoveryOutcome
     from hookspecs import StoreError
 
 __all__ = ["recover"]
@@ -90,7 +90,7 @@ def recover(
       0 nothing was left, or all were resumed    1 some failed, could not be resumed, or were set aside
       5 the store cannot be used    129, 130, 143 stopped by a signal: what was executed was saved
     """
-    from checkpoint_plugin.recovery import RecoveryService
+    from checkpoint_plugin.recovery.service import RecoveryService
 
     service = RecoveryService(url=url, nodes=nodes, max_attempts=max_attempts, blocked=host.blocked)
     told: list[str] = []

@@ -10,7 +10,7 @@ from checkpoint_plugin.cli.listing import print_listing
 from checkpoint_plugin.cli.options import read_store, store_options
 
 if TYPE_CHECKING:
-    from checkpoint_plugin.size import RunSize
+    from checkpoint_plugin.space.size import RunSize
     from checkpoint_plugin.store import Store
 
 __all__ = ["size"]
@@ -32,7 +32,7 @@ def size(run_id: str | None, url: str | None, as_json: bool, quiet: bool) -> Non
       workflow db size
       workflow db size --run nightly
     """
-    from checkpoint_plugin.size import PARTS, measure_store
+    from checkpoint_plugin.space.size import PARTS, measure_store
 
     async def work(store: Store) -> dict[str, Any]:
         found = await measure_store(store, run_id)

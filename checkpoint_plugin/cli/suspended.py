@@ -13,8 +13,8 @@ from checkpoint_plugin.cli.options import read_store, store_options
 from hookspecs import to_tagged
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.runs.suspended_nodes import SuspendedNode
     from checkpoint_plugin.store import Store
-    from checkpoint_plugin.suspended_nodes import SuspendedNode
 
 __all__ = ["suspended"]
 
@@ -32,7 +32,7 @@ def suspended(url: str | None, as_json: bool, quiet: bool) -> None:
     from checkpoint_plugin.errors import StoreMissing
 
     async def read(store: Store) -> Sequence[SuspendedNode]:
-        from checkpoint_plugin.suspended_nodes import fetch_suspended_nodes
+        from checkpoint_plugin.runs.suspended_nodes import fetch_suspended_nodes
 
         return await fetch_suspended_nodes(store)
 

@@ -12,7 +12,7 @@ import traceback
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import Store
 from tests.checkpoint_plugin.test_store import definition
 

@@ -24,11 +24,11 @@ import ormsgpack
 
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.codec.tags import Tag
-from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
-from checkpoint_plugin.history import RunHistory
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, Snapshot
 from tests.checkpoint_plugin.values import EXTRAS, PLAIN, Values, make_registry
 

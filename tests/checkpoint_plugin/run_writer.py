@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_store import cut, definition

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from checkpoint_plugin import batching
-from checkpoint_plugin.batching import BatchWriter
+from checkpoint_plugin.database.unbroken import finish
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable, WriterStopped
-from checkpoint_plugin.unbroken import finish
+from checkpoint_plugin.runs import batching
+from checkpoint_plugin.runs.batching import BatchWriter
 
 
 class Target:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin.blobs import ENVIRONMENT
-from checkpoint_plugin.location import ENVIRONMENT as STORE
+from checkpoint_plugin.blobs.files import ENVIRONMENT
+from checkpoint_plugin.database.location import ENVIRONMENT as STORE
 from tests.cli.command import environment, start, workflow, write_graph
 
 SECONDS = 30

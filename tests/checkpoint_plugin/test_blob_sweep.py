@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 
-from checkpoint_plugin.blob_folder import FolderPlace
-from checkpoint_plugin.blob_sweep import Swept, sweep_blobs
-from checkpoint_plugin.blobs import ENVIRONMENT, Blobs
+from checkpoint_plugin.blobs.files import ENVIRONMENT, Blobs
+from checkpoint_plugin.blobs.folder import FolderPlace
 from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged
-from checkpoint_plugin.job import JobEnd
 from checkpoint_plugin.models import CHECKPOINT, PAYLOAD
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.space.pruning import prune_runs
+from checkpoint_plugin.space.sweep import Swept, sweep_blobs
+from checkpoint_plugin.tables.job import JobEnd
 from hookspecs import StoreError
 from tests.checkpoint_plugin.test_blobs import FOLDERS, LIMIT, Shelf, history, make_shelf, names, save, states
 from tests.checkpoint_plugin.test_store import definition

@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 
-from checkpoint_plugin import blob_url
-from checkpoint_plugin.blob_name import folder_of, make_name, read_name
-from checkpoint_plugin.blob_url import check_url, shown_url
-from checkpoint_plugin.blobs import ENVIRONMENT, Blobs
+from checkpoint_plugin.blobs import url as blob_url
+from checkpoint_plugin.blobs.files import ENVIRONMENT, Blobs
+from checkpoint_plugin.blobs.name import folder_of, make_name, read_name
+from checkpoint_plugin.blobs.url import check_url, shown_url
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.encryption import KeyRing
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import BlobsUnusable, PolicyInvalid, StoreDamaged, StoreUnreachable
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.manager import CheckpointManager
 from checkpoint_plugin.models import PAYLOAD, SCHEMA
+from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.writing import CutWriter
+from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Snapshot
 from tests.checkpoint_plugin.test_store import cut, definition
 
@@ -329,10 +329,10 @@ async def test_a_hostile_row_reads_no_other_file(store_url: str, tmp_path: Path)
 HOSTILE = """
 import asyncio, random, sys
 from sqlalchemy import update
-from checkpoint_plugin.blob_name import folder_of, make_name
-from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.blobs.name import folder_of, make_name
+from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import PAYLOAD
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
@@ -665,8 +665,8 @@ def test_options_that_make_no_sense() -> None:
 def test_nothing_is_imported_that_is_not_used(tmp_path: Path) -> None:
     code = f"""
 import asyncio, sys
-from checkpoint_plugin.blobs import Blobs
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.blobs.files import Blobs
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from tests.checkpoint_plugin.test_store import cut, definition
 from hookspecs import NodeSnapshot
@@ -677,7 +677,7 @@ async def main(url, option):
     await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("n", "running", state=b"x" * 1000)), "test")
     await store.close()
 asyncio.run(main("sqlite:///{tmp_path}/a.db", None))
-assert not any(name.startswith("checkpoint_plugin.blob_url") for name in sys.modules)
+assert not any(name.startswith("checkpoint_plugin.blobs.url") for name in sys.modules)
 for number, option in enumerate((True, "file://{tmp_path}/kept")):
     asyncio.run(main(f"sqlite:///{tmp_path}/b{{number}}.db", option))
 assert "fsspec" not in sys.modules

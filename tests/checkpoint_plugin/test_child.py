@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from checkpoint_plugin import JobRepository
-from checkpoint_plugin.child import ChildEnd, _Told, resume_in_child
 from checkpoint_plugin.errors import NotResumable
+from checkpoint_plugin.recovery.child import ChildEnd, _Told, resume_in_child
 from workflow_runner import Graph, RunStopped, WorkflowRunner
 
 NODES = """

@@ -21,10 +21,10 @@ from checkpoint_plugin.cli.recover import recover
 from checkpoint_plugin.cli.runs import checkpoints, runs, show
 from checkpoint_plugin.cli.suspended import suspended
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, StoreUrlInvalid
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, RunNotFound, Snapshot
 from tests.cli.command import workflow, write_graph
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import bindparam, insert
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from checkpoint_plugin.compiled import Compiled, Inserts
+from checkpoint_plugin.database.compiled import Compiled, Inserts
 from checkpoint_plugin.models import RUN_NODE_STATE
 
 COLUMNS = ("run_id", "updated_at", "node_id", "status", "started_at", "retryable")

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, select
 
-from checkpoint_plugin.checking import check_store
-from checkpoint_plugin.completed import MOST_OPEN, Tally, is_block, is_over
+from checkpoint_plugin.checking.store_check import check_store
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import COMPLETED_NODES, NODE_VERSION
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.saving.completed import MOST_OPEN, Tally, is_block, is_over
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, Snapshot
 from tests.checkpoint_plugin.test_store import definition

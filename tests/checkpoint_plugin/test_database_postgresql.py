@@ -17,24 +17,16 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, func, select, text
 
-from checkpoint_plugin import (
-    CheckpointManager,
-    EventLogger,
-    JobRepository,
-    RecoveryService,
-    StateManager,
-    postgresql_connection,
-    statements,
-    update_suspended_state,
-    writing,
-)
+from checkpoint_plugin import CheckpointManager, EventLogger, JobRepository, RecoveryService, StateManager, update_suspended_state
+from checkpoint_plugin.database import postgresql_connection
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.job import JobEnd
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import Job
-from checkpoint_plugin.node_rows import lock_epoch
+from checkpoint_plugin.saving import statements, writing
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.job import JobEnd
+from checkpoint_plugin.tables.node_rows import lock_epoch
 from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot, Suspension
 from tests.checkpoint_plugin.proxy import COMMIT, Proxy
 from tests.checkpoint_plugin.test_store import cut, definition
@@ -87,7 +79,7 @@ async def test_saves_and_transactions_share_a_connection(store: Store, monkeypat
         made.append(1)
         return await connect(*arguments, **more)
 
-    monkeypatch.setattr("checkpoint_plugin.postgresql.asyncpg.connect", counted)
+    monkeypatch.setattr("checkpoint_plugin.database.postgresql.asyncpg.connect", counted)
     await store.insert_job("r", definition())
     history = RunHistory("r", 1, 1)
     for number in range(1, 5):
@@ -457,7 +449,7 @@ async def test_a_server_that_says_nothing_is_given_up(proxy: Proxy) -> None:
 
 
 async def test_a_store_is_closed_though_the_server_says_nothing(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoint_plugin.postgresql.CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("checkpoint_plugin.database.postgresql.CLOSE_SECONDS", 0.2)
     store = Store(locate(proxy.url), create=True)
     lease = await store.insert_job("r", definition(), HOLDER)
     assert lease is not None

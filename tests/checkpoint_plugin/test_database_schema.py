@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from sqlalchemy import inspect
 
 from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreMissing, StoreReadOnly, StoreUnreadable
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import Base
-from checkpoint_plugin.schema import SCHEMA_VERSION
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.schema import SCHEMA_VERSION
 from hookspecs import NodeSnapshot, RunNotFound
 from tests.checkpoint_plugin.roles import MAKE_WORKER, close_with_rights
 from tests.checkpoint_plugin.test_migrations import make_older

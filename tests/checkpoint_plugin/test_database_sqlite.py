@@ -21,12 +21,12 @@ import pytest
 from sqlalchemy import Connection
 
 from checkpoint_plugin import CheckpointManager, JobRepository
-from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.checking.store_check import check_store
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.database.sqlite import create_file
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
-from checkpoint_plugin.location import locate
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
-from checkpoint_plugin.sqlite import create_file
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_store import cut, definition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from checkpoint_plugin.digests import row_digest, row_digester
+from checkpoint_plugin.stored_bytes.digests import row_digest, row_digester
 
 
 def test_many_rows_have_the_digests_that_each_has() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, select
 
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, NODE_VERSION
 from checkpoint_plugin.store import Store
 from hookspecs import PluginOptionsInvalid, StoreError

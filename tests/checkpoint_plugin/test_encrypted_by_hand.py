@@ -21,11 +21,11 @@ from checkpoint_plugin import (
     StateManager,
     update_suspended_state,
 )
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import KeyMissing, StoreDamaged, WriterStopped
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_NODE_STATE
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import Store
 from tests.checkpoint_plugin.test_encryption import everything
 

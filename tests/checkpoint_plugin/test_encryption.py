@@ -13,19 +13,19 @@ import pytest
 from sqlalchemy import Connection, delete, select, update
 
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.cut_encoder import head_digest
-from checkpoint_plugin.digests import MODULUS, sum_digests
-from checkpoint_plugin.encryption import EARLIER, Cipher, KeyRing, WrappedKeys
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable
-from checkpoint_plugin.job import JobEnd
-from checkpoint_plugin.keys import rotate_keys
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base
-from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.retention import Retention
-from checkpoint_plugin.sealing import PLAIN
+from checkpoint_plugin.saving.cut_encoder import head_digest
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.witness import Witness
+from checkpoint_plugin.stored_bytes.digests import MODULUS, sum_digests
+from checkpoint_plugin.stored_bytes.encryption import EARLIER, Cipher, KeyRing, WrappedKeys
+from checkpoint_plugin.stored_bytes.sealing import PLAIN
+from checkpoint_plugin.tables.job import JobEnd
+from checkpoint_plugin.tables.keys import rotate_keys
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, RunExists
 from tests.checkpoint_plugin.test_durability import BROKEN, chain, run, runner
 from tests.checkpoint_plugin.test_pruning import cut, definition
@@ -52,7 +52,7 @@ def opened(url: str, *keys: bytes, **more: Any) -> Store:
 
 async def secret_run(store: Store) -> RunHistory:
     """A run with the secret in its inputs, a value that grows, an output and an error."""
-    from checkpoint_plugin.definition import Definition
+    from checkpoint_plugin.tables.definition import Definition
 
     known = definition()
     await store.insert_job("r", Definition(known.body + b"", json.dumps({"x": SECRET}), json.dumps({"y": SECRET})))

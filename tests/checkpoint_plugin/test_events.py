@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, update
 
-from checkpoint_plugin import EventLogger, batching, events
+from checkpoint_plugin import EventLogger
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable, WriterStopped
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.events import log as events
 from checkpoint_plugin.models import EVENT, EVENT_HEAD
+from checkpoint_plugin.runs import batching
 from checkpoint_plugin.store import Store
 from hookspecs import TaggedValueError
 from tests.checkpoint_plugin.event_writer import write

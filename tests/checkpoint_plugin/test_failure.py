@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import open_loader
+from checkpoint_plugin.runs.jobs import JobRepository
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
 from tests.checkpoint_plugin.test_policy import look_at

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_plugin.database.folders import make_folder, sync_folder
+from checkpoint_plugin.database.sqlite import create_file
 from checkpoint_plugin.errors import StoreUnreadable
-from checkpoint_plugin.folders import make_folder, sync_folder
-from checkpoint_plugin.sqlite import create_file
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ from click.testing import CliRunner
 from sqlalchemy import select
 
 from checkpoint_plugin import CheckpointManager, NotForkable, fork_run, update_suspended_state
-from checkpoint_plugin.blobs import Blobs
-from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.blobs.files import Blobs
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.fork import fork
-from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import Base
-from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.saving.writing import CutWriter
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import Store
-from checkpoint_plugin.witness import Witness
-from checkpoint_plugin.writing import CutWriter
+from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from hookspecs import RunExists, RunNotFound, StoreError
 from tests.checkpoint_plugin.test_encryption import OLD, text
 from tests.checkpoint_plugin.test_plugin import checkpoints, runner, status

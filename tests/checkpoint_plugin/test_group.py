@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import Connection, select, update
 
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.tables.holder import Holder
 from tests.checkpoint_plugin.test_store import definition
 
 

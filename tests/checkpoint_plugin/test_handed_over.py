@@ -19,15 +19,15 @@ from sqlalchemy import Connection, Executable, update
 from sqlalchemy.schema import DropTable
 
 from checkpoint_plugin import CheckpointManager
-from checkpoint_plugin.connections import Connections
-from checkpoint_plugin.database import open_database
-from checkpoint_plugin.jobs import JobRepository
+from checkpoint_plugin.database.location import Location, locate
+from checkpoint_plugin.database.opening import open_database
+from checkpoint_plugin.database.transaction import Database, Step
 from checkpoint_plugin.loader import CheckpointLoader
-from checkpoint_plugin.location import Location, locate
 from checkpoint_plugin.models import SCHEMA, Base
-from checkpoint_plugin.schema import SCHEMA_VERSION
+from checkpoint_plugin.opening.connections import Connections
+from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.store import Store
-from checkpoint_plugin.transaction import Database, Step
+from checkpoint_plugin.tables.schema import SCHEMA_VERSION
 from hookspecs import ResourcePool, RunExists, RunHeld, RunNotFound, StoreError
 from hookspecs.pool import MOST_KEPT
 from tests.checkpoint_plugin.test_database_postgresql import THROW_OUT
@@ -69,7 +69,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
     found = Counted()
-    monkeypatch.setattr("checkpoint_plugin.connections.open_database", found.open)
+    monkeypatch.setattr("checkpoint_plugin.opening.connections.open_database", found.open)
     yield found
     assert len(found.closed) == len(set(found.closed)) == len(found.opened), "each is closed, and by one owner"
 

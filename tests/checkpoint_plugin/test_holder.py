@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint_plugin import holder
-from checkpoint_plugin.holder import Holder
+from checkpoint_plugin.tables import holder
+from checkpoint_plugin.tables.holder import Holder
 
 STAT = "({name}) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {started} 1 1"
 

@@ -9,16 +9,16 @@ import ormsgpack
 import pytest
 from sqlalchemy import Connection, update
 
-from checkpoint_plugin.blob_name import BESIDE, make_name, read_name
+from checkpoint_plugin.blobs.name import BESIDE, make_name, read_name
 from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.codec import MalformedValue
-from checkpoint_plugin.compression import RAW, ZSTD, Compressor
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import PAYLOAD
-from checkpoint_plugin.payloads import PIECES, PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.policy import MAX_BYTES
+from checkpoint_plugin.saving.payloads import PIECES, PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.stored_bytes.compression import RAW, ZSTD, Compressor
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_pruning import cut, definition
 

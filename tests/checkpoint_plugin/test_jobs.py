@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin import Job, JobRepository, RunNodeState
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, IllegalTransition, StaleVersion
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.status import NODE_STATUSES, NODE_STEPS, RESUMABLE, RUN_STATUSES, RUN_STEPS, can_be_resumed
 from checkpoint_plugin.store import Store

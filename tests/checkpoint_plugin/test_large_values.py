@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.location import locate
-from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_pruning import cut, definition

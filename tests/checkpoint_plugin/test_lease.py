@@ -16,15 +16,15 @@ import pytest
 from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreUnreachable
-from checkpoint_plugin.heartbeat import Heartbeat
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.lease import Lease, database_now, first_epoch, take_lease
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.heartbeat import Heartbeat
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import Lease, database_now, first_epoch, take_lease
 from hookspecs import LeaseLost, NodeSnapshot, Refusal, RunHeld, RunNotFound, RunStatus, Snapshot
 from tests.checkpoint_plugin.test_store import definition
 from workflow_runner import Context, Graph, NodeFailed, WorkflowRunner, node

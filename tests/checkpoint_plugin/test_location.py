@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select
 
-from checkpoint_plugin.database import open_database
+from checkpoint_plugin.database.limits import Limits
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.database.opening import open_database
 from checkpoint_plugin.errors import StoreMissing, StoreUnreadable, StoreUrlInvalid
-from checkpoint_plugin.limits import Limits
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import Store
 from tests.postgres import execute
 

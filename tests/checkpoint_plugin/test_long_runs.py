@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.loader import CheckpointLoader
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import StoredRun
 from workflow_runner import Event, NodeFailed, WorkflowRunner, node

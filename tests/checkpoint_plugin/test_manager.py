@@ -32,20 +32,20 @@ from checkpoint_plugin import (
     RecoveryService,
     create_checkpoint_hook,
     restore_checkpoint_hook,
-    worker,
 )
 from checkpoint_plugin import manager as manager_module
-from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.by_hand.standing import moment_of
+from checkpoint_plugin.checking.store_check import check_store
+from checkpoint_plugin.database import worker
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE, Base
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
-from checkpoint_plugin.size import measure_store
-from checkpoint_plugin.standing import moment_of
+from checkpoint_plugin.space.pruning import prune_runs
+from checkpoint_plugin.space.size import measure_store
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.tables.holder import Holder
 from hookspecs import LeaseLost, StoreError
 from tests.checkpoint_plugin.newest import newest_number
 from tests.checkpoint_plugin.test_plugin import Host, pipeline
@@ -858,7 +858,7 @@ async def test_writers_of_one_store_whose_event_loop_ends(store_url: str) -> Non
 MANY_WRITERS = """
 import asyncio, json, sys
 from checkpoint_plugin import CheckpointManager
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import Store
 
 SAVED = {}
@@ -988,7 +988,7 @@ from checkpoint_plugin import CheckpointManager
 async def main():
     async with CheckpointManager("r", enabled=True, url=sys.argv[1]) as manager:
         await manager.can_resume()
-        from checkpoint_plugin.compiled import Compiled
+        from checkpoint_plugin.database.compiled import Compiled
         made, loaded = [], set(sys.modules)
         original = Compiled.__init__
         Compiled.__init__ = lambda self, *given, **more: (made.append(given[2]), original(self, *given, **more))[0]

@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, inspect, text, update
 
 from checkpoint_plugin import CheckpointManager
-from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import (
     SchemaChanged,
     SchemaInUse,
@@ -29,12 +30,11 @@ from checkpoint_plugin.errors import (
     StoreReadOnly,
     StoreUnreadable,
 )
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.jobs import JobRepository
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import SCHEMA, Base, Job
-from checkpoint_plugin.schema import AUTO_MIGRATE, SCHEMA_VERSION
+from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.schema import AUTO_MIGRATE, SCHEMA_VERSION
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.roles import close_with_rights
 from tests.checkpoint_plugin.test_store import cut, definition
@@ -310,7 +310,7 @@ async def test_nothing_to_upgrade(tmp_path: Path) -> None:
 
 UPGRADE = """
 import asyncio, sys
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import Store
 import alembic.migration, alembic.operations
 async def main():
@@ -342,7 +342,7 @@ SLOW = """
 import asyncio, sys, time
 from sqlalchemy import event
 from checkpoint_plugin import migrations
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.migrations import layout_3
 from checkpoint_plugin.store import Store
 done = layout_3.upgrade

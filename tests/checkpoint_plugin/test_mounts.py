@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.database.mounts import find_mount, refuse_network
 from checkpoint_plugin.errors import StoreOnNetwork
-from checkpoint_plugin.location import locate
-from checkpoint_plugin.mounts import find_mount, refuse_network
 from checkpoint_plugin.store import Store
 
 TABLE = r"""
@@ -93,7 +93,7 @@ def test_a_store_there_is_not_touched(tmp_path: Path, monkeypatch: pytest.Monkey
     share = tmp_path / "share"
     share.mkdir()
     table = write_table(tmp_path, "nfs", share)
-    monkeypatch.setattr("checkpoint_plugin.database.refuse_network", functools.partial(refuse_network, mounts=table))
+    monkeypatch.setattr("checkpoint_plugin.database.opening.refuse_network", functools.partial(refuse_network, mounts=table))
     with pytest.raises(StoreOnNetwork, match=r"share.* \(nfs\)"):
         Store(locate(f"sqlite:///{share / 'c.db'}"), create=create)
     assert list(share.iterdir()) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from checkpoint_plugin.node_record import NodeRecord
+from checkpoint_plugin.by_hand.node_record import NodeRecord
 from hookspecs import NodeSnapshot
 
 

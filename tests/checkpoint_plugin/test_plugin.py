@@ -15,15 +15,15 @@ import pytest
 from sqlalchemy import update
 
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.definition import NODE_ID_BYTES, Definition, define
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import NotResumable, StoreDamaged, StoreMissing, ValueNotStorable
-from checkpoint_plugin.jobs import JobRepository
 from checkpoint_plugin.loader import open_loader
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB
 from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
+from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.definition import NODE_ID_BYTES, Definition, define
 from hookspecs import (
     Cancelled,
     CheckpointRef,
@@ -507,7 +507,7 @@ async def test_what_a_run_is_started_with_is_encoded_off_the_loop_where_it_is_la
         threads.append(threading.current_thread())
         return define(run, codec)
 
-    monkeypatch.setattr("checkpoint_plugin.definition.define", defining)
+    monkeypatch.setattr("checkpoint_plugin.tables.definition.define", defining)
     graph = Graph()
     for number in range(nodes - 1):
         graph.output(f"out{number}", graph.input("x"))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import PolicyInvalid
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.plugin import checkpoint
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.store import RunHistory, Store

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreUnreadable
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_plugin import WHOLE, pipeline, runner

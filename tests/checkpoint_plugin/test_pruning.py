@@ -21,17 +21,17 @@ from sqlalchemy import Connection, func, select
 
 from checkpoint_plugin import Swept, prune
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.database.limits import Limits
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
-from checkpoint_plugin.job import JobEnd
-from checkpoint_plugin.limits import Limits
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import CheckpointRow, Retention, Thinning, read_duration
-from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
+from checkpoint_plugin.saving.writing import LARGE_SAVE
+from checkpoint_plugin.space.pruning import prune_runs
+from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.writing import LARGE_SAVE
+from checkpoint_plugin.tables.definition import Definition
+from checkpoint_plugin.tables.job import JobEnd
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Prefix, RunNotFound, Snapshot, StoreError
 from tests.cli.command import workflow
 from workflow_runner import Graph, WorkflowRunner, node

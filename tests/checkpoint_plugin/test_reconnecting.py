@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from checkpoint_plugin import CheckpointManager, EventLogger, postgresql
+from checkpoint_plugin import CheckpointManager, EventLogger
+from checkpoint_plugin.database import postgresql
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreUnreachable
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.proxy import Proxy

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from checkpoint_plugin import Job, JobRepository
-from checkpoint_plugin.child import resume_in_child
+from checkpoint_plugin.recovery.child import resume_in_child
 from tests.cli.command import environment, start, workflow
 from tests.distribution import install_distribution
 from tests.postgres import Server, start_server

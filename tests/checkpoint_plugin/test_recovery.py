@@ -17,19 +17,19 @@ import pytest
 from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
-from checkpoint_plugin.answers import answer_nodes
-from checkpoint_plugin.checking import check_store
-from checkpoint_plugin.claims import Claim, Search, claim_run, end_claim, fetch_waiting
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing, StoreUnreachable
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.lease import release_lease, take_lease
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
-from checkpoint_plugin.savepoints import name_checkpoint, unname_checkpoint
-from checkpoint_plugin.size import measure_store
+from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting
+from checkpoint_plugin.runs.answers import answer_nodes
+from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
+from checkpoint_plugin.space.size import measure_store
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.definition import Definition
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import release_lease, take_lease
 from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, SuspensionChanged, TaggedValueError
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
 from workflow_runner import Context, EdgeSpec, Graph, NodeFailed, WorkflowRunner, node
@@ -677,7 +677,7 @@ async def test_a_row_that_was_written_since_it_was_looked_at_is_left_alone(store
             connection.execute(update(JOB).where(JOB.c.id == row.run_id).values(version=JOB.c.version + 1))
             return False
 
-        monkeypatch.setattr("checkpoint_plugin.claims.is_held", look)
+        monkeypatch.setattr("checkpoint_plugin.recovery.claims.is_held", look)
         try:
             return claim_run(connection, "w", Search(timedelta()), 5)
         finally:
@@ -777,7 +777,7 @@ async def test_a_recovery_that_is_stopped_as_it_claims_a_run_claims_nothing(
 
 async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ended meanwhile cannot be written; its claim ends by itself, and the watch goes on."""
-    monkeypatch.setattr("checkpoint_plugin.recovery_pass.RECONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("checkpoint_plugin.recovery.passes.RECONNECT_SECONDS", 0.1)
     for run_id in ("one", "two"):
         await saved(store, run_id)
     await make_stuck(store, "one")
@@ -819,7 +819,7 @@ async def test_a_process_that_cannot_be_started_stops_no_other_run(store: Store,
     async def none_left(*arguments: Any) -> Any:
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr("checkpoint_plugin.resumption.resume_in_child", none_left)
+    monkeypatch.setattr("checkpoint_plugin.recovery.resumption.resume_in_child", none_left)
     for run_id in ("one", "two"):
         await saved(store, run_id)
         await make_stuck(store, run_id)
@@ -1020,7 +1020,7 @@ async def start(folder: Path, url: str, value: str) -> int:
 
 
 def child_command() -> tuple[str, ...]:
-    from checkpoint_plugin.child import COMMAND
+    from checkpoint_plugin.recovery.child import COMMAND
 
     return COMMAND[:-1]
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.cli.db import db
-from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.location import locate
-from checkpoint_plugin.size import PARTS, RunSize, StoreSize, measure_store
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.space.size import PARTS, RunSize, StoreSize, measure_store
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, RunNotFound, Snapshot
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from checkpoint_plugin.splice import Piece, splice
+from checkpoint_plugin.stored_bytes.splice import Piece, splice
 
 
 def joined(base: bytes, pieces: list[Piece]) -> bytes:

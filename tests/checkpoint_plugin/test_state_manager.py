@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from checkpoint_plugin import UNSET, CheckpointManager, JobRepository, RunNodeState, StateManager, batching
+from checkpoint_plugin import UNSET, CheckpointManager, JobRepository, RunNodeState, StateManager
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_NODE_STATE
+from checkpoint_plugin.runs import batching
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.tables.holder import Holder
 from hookspecs import LeaseLost, RunNotFound, TaggedValueError
 
 LONG = 1000.0

@@ -20,19 +20,12 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, event, func, insert, inspect, select, update
 from sqlalchemy.util import await_only
 
-from checkpoint_plugin import history as history_module
 from checkpoint_plugin import store as store_module
-from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import Codec, encode
-from checkpoint_plugin.database import open_database
-from checkpoint_plugin.definition import NODE_ID_BYTES, Definition
-from checkpoint_plugin.digests import row_digest
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.database.opening import open_database
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.job import JobEnd
-from checkpoint_plugin.jobs import JobRepository
-from checkpoint_plugin.light import is_light
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
     JOB,
@@ -45,10 +38,17 @@ from checkpoint_plugin.models import (
     RUN_NODE_STATE,
     SCHEMA,
 )
-from checkpoint_plugin.payloads import GROWING
-from checkpoint_plugin.rows import ROOM, GraphPlaces
+from checkpoint_plugin.runs.jobs import JobRepository
+from checkpoint_plugin.saving import history as history_module
+from checkpoint_plugin.saving.light import is_light
+from checkpoint_plugin.saving.payloads import GROWING
+from checkpoint_plugin.saving.rows import ROOM, GraphPlaces
+from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.writing import CutWriter
+from checkpoint_plugin.stored_bytes.digests import row_digest
+from checkpoint_plugin.tables.definition import NODE_ID_BYTES, Definition
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.job import JobEnd
 from hookspecs import (
     EdgeSnapshot,
     LeaseLost,
@@ -752,10 +752,10 @@ async def test_a_database_without_tables_is_no_store(postgres_url: str) -> None:
 CREATE = """
 import asyncio, sys
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.jobs import JobRepository
-from checkpoint_plugin.light import is_light
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.tables.definition import Definition
+from checkpoint_plugin.runs.jobs import JobRepository
+from checkpoint_plugin.saving.light import is_light
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import Store
 
 async def main():

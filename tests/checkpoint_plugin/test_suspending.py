@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from checkpoint_plugin import JobRepository, RecoveryService, update_suspended_state
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import ValueNotStorable
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.runs.suspended_nodes import SuspendedNode, fetch_suspended_nodes
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.suspended_nodes import SuspendedNode, fetch_suspended_nodes
 from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, Suspended, SuspensionChanged, hookimpl
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, runner, status
 from workflow_runner import (

@@ -27,17 +27,17 @@ from checkpoint_plugin import (
 )
 from checkpoint_plugin.cli.suspended import suspended
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import NodeNotSuspended, ValueNotStorable
-from checkpoint_plugin.holder import Holder
-from checkpoint_plugin.lease import take_lease
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE
-from checkpoint_plugin.pruning import prune_runs
-from checkpoint_plugin.restored import RowReader
+from checkpoint_plugin.restoring.restored import RowReader
 from checkpoint_plugin.retention import Retention
-from checkpoint_plugin.rows import FIELDS, RowWriter
+from checkpoint_plugin.saving.rows import FIELDS, RowWriter
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.definition import Definition
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import take_lease
 from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension
 from tests.checkpoint_plugin.newest import newest_number
 from tests.checkpoint_plugin.test_encryption import everything
@@ -280,7 +280,7 @@ async def test_an_answer_to_nobody_is_an_error_and_changes_nothing(store: Store)
 
 
 async def test_a_run_that_is_executed_takes_no_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoint_plugin.answers.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("checkpoint_plugin.runs.answers.PATIENCE_SECONDS", 0.1)
     await suspend(store, a=Suspension("approval", SINCE))
     await store.transact(lambda connection: take_lease(connection, "r", Holder("w", "elsewhere", 1, None), 60))
     with pytest.raises(RunHeld, match="worker w"):

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from checkpoint_plugin import syncing
-from checkpoint_plugin.blob_folder import FolderPlace
-from checkpoint_plugin.folders import sync_folder
-from checkpoint_plugin.sqlite import create_file
-from checkpoint_plugin.witness import Witness
+from checkpoint_plugin.blobs.folder import FolderPlace
+from checkpoint_plugin.database import syncing
+from checkpoint_plugin.database.folders import sync_folder
+from checkpoint_plugin.database.sqlite import create_file
+from checkpoint_plugin.opening.witness import Witness
 
 FULL = 51
 """`F_FULLFSYNC`."""

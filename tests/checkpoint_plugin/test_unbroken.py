@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin.unbroken import Outcome, Unbroken, finish
-from checkpoint_plugin.worker import Worker
+from checkpoint_plugin.database.unbroken import Outcome, Unbroken, finish
+from checkpoint_plugin.database.worker import Worker
 
 Way = Callable[[Any], Any]
 

@@ -22,15 +22,15 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, insert, select, update
 
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.cut_encoder import head_digest
-from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.digests import row_digest, segment_digest
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_DEFINITION
-from checkpoint_plugin.payloads import PIECES
-from checkpoint_plugin.reading import cut_hash_of
-from checkpoint_plugin.sealing import PLAIN
+from checkpoint_plugin.restoring.reading import cut_hash_of
+from checkpoint_plugin.saving.cut_encoder import head_digest
+from checkpoint_plugin.saving.payloads import PIECES
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.stored_bytes.digests import row_digest, segment_digest
+from checkpoint_plugin.stored_bytes.sealing import PLAIN
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, Snapshot, StoreError, WorkflowError
 from tests.checkpoint_plugin.hostile import QUIET, WATCHED, WATCHED_TOO, crafted, damaged
 from workflow_runner import Context, NodeFailed, WorkflowRunner, node

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_plugin.codec import Codec, encode
-from checkpoint_plugin.completed import Tally
-from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.opening.witness import Witness
+from checkpoint_plugin.saving.completed import Tally
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.witness import Witness
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, RunStatus, Snapshot, StoreError, Suspension
 
 __all__ = ["RUN_ID", "Seen", "look", "plain", "save_cut", "store_run"]

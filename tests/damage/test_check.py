@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Table, and_, delete, insert, update
 
-from checkpoint_plugin.checking import check_store
+from checkpoint_plugin.checking.finding import RunReport, StoreReport
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
-from checkpoint_plugin.digests import row_digest
-from checkpoint_plugin.finding import RunReport, StoreReport
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.stored_bytes.digests import row_digest
 from hookspecs import RunNotFound
 from tests.damage.stored import CHECKPOINTS, RUN_ID, Refused, compare, look, store_run
 from tests.damage.test_rows import NEEDED, bent, change, is_row, read_rows, wrong_numbers

@@ -10,8 +10,7 @@ import ormsgpack
 import pytest
 from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 
-from checkpoint_plugin.digests import row_digest
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -23,8 +22,9 @@ from checkpoint_plugin.models import (
     PAYLOAD_SEGMENT,
     RUN_DEFINITION,
 )
-from checkpoint_plugin.rows import FIELDS
+from checkpoint_plugin.saving.rows import FIELDS
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.stored_bytes.digests import row_digest
 from tests.damage.stored import RUN_ID, Refused, Seen, compare, look, store_run
 
 NEEDED: dict[str, tuple[Table, tuple[str, ...]]] = {

@@ -87,7 +87,7 @@ def _take_files() -> None:
 
 def run_commands(arguments: list[str]) -> list[int]:
     """Run the commands that stand between commas, one after the other."""
-    from checkpoint_plugin import holder
+    from checkpoint_plugin.tables import holder
     from workflow_runner.cli.main import main
 
     holder.PROC = Path("/none")  # type: ignore[misc]

@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from checkpoint_plugin.checking import check_store
-from checkpoint_plugin.encryption import KeyRing
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.store import RunHistory
+from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from hookspecs import RunExists
 from tests.checkpoint_plugin.test_store import definition
 from tests.power.disk import Disk

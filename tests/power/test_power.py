@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from checkpoint_plugin import sqlite
-from checkpoint_plugin.blob_folder import FolderPlace
+from checkpoint_plugin.blobs.folder import FolderPlace
+from checkpoint_plugin.database import sqlite
 from hookspecs import StoreError
 from tests.power.by_hand import saving_by_hand
 from tests.power.check import cut_power

@@ -11,13 +11,13 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from checkpoint_plugin.encryption import KeyRing
-from checkpoint_plugin.keys import rotate_keys
-from checkpoint_plugin.location import locate
-from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.witness import Witness
+from checkpoint_plugin.stored_bytes.encryption import KeyRing
+from checkpoint_plugin.tables.keys import rotate_keys
 from hookspecs import CheckpointRef, PluginHost, RunInfo, Snapshot, hookimpl
 from tests.checkpoint_plugin.test_migrations import make_older
 from tests.power import nodes

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import RunHistory, Store
 
 WAIT_SECONDS = 60

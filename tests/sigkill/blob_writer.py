@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from checkpoint_plugin.blob_folder import FolderPlace
-from checkpoint_plugin.blobs import Blobs
+from checkpoint_plugin.blobs.files import Blobs
+from checkpoint_plugin.blobs.folder import FolderPlace
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.location import locate
-from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, RunExists, Snapshot
 
 __all__ = ["KEEPS", "RUN", "states_at", "store_with_files"]

@@ -22,14 +22,14 @@ from workflow_runner.cli.main import main
 __all__ = ["Commander"]
 
 READY = (
-    "checkpoint_plugin.blob_sweep",
+    "checkpoint_plugin.space.sweep",
     "checkpoint_plugin.cli.keys",
     "checkpoint_plugin.cli.prune",
-    "checkpoint_plugin.encryption",
-    "checkpoint_plugin.keys",
-    "checkpoint_plugin.postgresql",
-    "checkpoint_plugin.pruning",
-    "checkpoint_plugin.sqlite",
+    "checkpoint_plugin.stored_bytes.encryption",
+    "checkpoint_plugin.tables.keys",
+    "checkpoint_plugin.database.postgresql",
+    "checkpoint_plugin.space.pruning",
+    "checkpoint_plugin.database.sqlite",
     "checkpoint_plugin.store",
     "cryptography.hazmat.primitives.ciphers.aead",
     "sqlalchemy.dialects.postgresql.asyncpg",

@@ -21,9 +21,9 @@ from random import Random
 from types import ModuleType, TracebackType
 from typing import Any
 
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreMissing
-from checkpoint_plugin.events import EventLogger
-from checkpoint_plugin.location import locate
+from checkpoint_plugin.events.log import EventLogger
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import CheckpointRef, PluginHost, RunExists, RunHeld, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
 from tests.sigkill.witness import WitnessLab, open_journal

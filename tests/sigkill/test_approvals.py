@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_plugin.location import ENVIRONMENT
+from checkpoint_plugin.database.location import ENVIRONMENT
 
 NODES = Path(__file__).with_name("approval_nodes.py")
 ROOT = Path(__file__).parents[2]

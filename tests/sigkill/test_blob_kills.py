@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from checkpoint_plugin.blob_sweep import sweep_blobs
 from checkpoint_plugin.models import PAYLOAD
-from checkpoint_plugin.pruning import prune_runs
+from checkpoint_plugin.space.pruning import prune_runs
+from checkpoint_plugin.space.sweep import sweep_blobs
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import Snapshot
 from tests.sigkill.blob_writer import KEEPS, RUN, states_at, store_with_files

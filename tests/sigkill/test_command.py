@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from checkpoint_plugin.location import ENVIRONMENT
+from checkpoint_plugin.database.location import ENVIRONMENT
 
 NUMBERS = 60
 KILLS = 3

@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 from sqlalchemy import select
 
-from checkpoint_plugin.checking import check_store
-from checkpoint_plugin.keys import rotate_keys
+from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.models import RUN_KEY
-from checkpoint_plugin.pruning import prune_runs
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.keys import rotate_keys
 from tests.sigkill.keeper import KEYS, RUN, make_run, open_store, ring, save_steps, states_at
 
 LIMIT_SECONDS = 120

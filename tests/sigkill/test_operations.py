@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import select
 
 from checkpoint_plugin.codec import encode
-from checkpoint_plugin.definition import Definition
-from checkpoint_plugin.encryption import KeyRing
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import KeyMissing
-from checkpoint_plugin.location import locate
 from checkpoint_plugin.models import RUN_KEY
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.stored_bytes.encryption import KeyRing
+from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, Snapshot
 from tests.sigkill.commander import Commander
 from tests.sigkill.nursery import KILLED
@@ -114,7 +114,7 @@ class Reaper:
 
 
 async def test_prune_killed_anywhere(store_url: str, commander: Commander, turns: int) -> None:
-    steps = [f"checkpoint_plugin.pruning:{name}" for name in ("prune_run", "_delete_rows", "_delete_payloads", "_pruned")]
+    steps = [f"checkpoint_plugin.space.pruning:{name}" for name in ("prune_run", "_delete_rows", "_delete_payloads", "_pruned")]
     reaper = Reaper(commander, ("prune", "--keep-last", str(KEPT), "--url", store_url, "--quiet"), steps)
     store = Store(locate(store_url), create=True)
     histories = await new_runs(store)
@@ -137,8 +137,8 @@ async def test_prune_killed_anywhere(store_url: str, commander: Commander, turns
 
 
 async def test_rotate_key_killed_anywhere(store_url: str, commander: Commander, turns: int) -> None:
-    steps = ["checkpoint_plugin.encryption:KeyRing.rewrap"]
-    each = {"checkpoint_plugin.keys:BATCH": 1}
+    steps = ["checkpoint_plugin.stored_bytes.encryption:KeyRing.rewrap"]
+    each = {"checkpoint_plugin.tables.keys:BATCH": 1}
     reaper = Reaper(commander, ("db", "rotate-key", "--url", store_url, "--quiet"), steps, patches=each)
     old, new = bytes(32), bytes(range(32))
     store = Store(locate(store_url), create=True, ring=KeyRing((old,)))

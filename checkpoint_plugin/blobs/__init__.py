@@ -1,0 +1,1 @@
+"""Large values as files beside the database."""

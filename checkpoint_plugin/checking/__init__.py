@@ -1,0 +1,1 @@
+"""A store looked at as a whole, for `workflow db check`."""

@@ -1,0 +1,132 @@
+"""The connections to one database, and the writer that goes with them: of one store after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+from weakref import finalize
+
+from checkpoint_plugin.database.location import Location
+from checkpoint_plugin.database.opening import open_database
+from checkpoint_plugin.database.transaction import Database
+from checkpoint_plugin.saving.group import GroupWriter
+from hookspecs import ResourcePool, StoreError
+
+__all__ = ["Connections"]
+
+_USED: Final[set[tuple[Path | None, int]]] = set()
+"""Files that somebody uses now, and by which connections of this process; a set, as event loops of several threads change it."""
+_KEPT: Final[set[tuple[Path | None, int]]] = set()
+"""Likewise those that an open runner keeps while nobody uses them."""
+
+
+class Connections:
+    """Connections, made when they are first needed.
+
+    Args:
+        location: of the database.
+        create: make the SQLite file and its folder where there is none.
+
+    Raises:
+        StoreMissing: there is none, and `create` is off.
+        StoreUnreadable: the file cannot be made.
+    """
+
+    def __init__(self, location: Location, *, create: bool) -> None:
+        self.location = location
+        self._name = location.path, id(self)
+        self.process_id = os.getpid()
+        self.database = open_database(location, create=create)
+        self._groups: dict[asyncio.AbstractEventLoop, GroupWriter] = {}
+        self.is_current = False
+        """Whether the tables were found up to date."""
+        self.was_current = False
+        """Whether they were for an earlier run, so that nearly always they still are."""
+        self._pulse: Database | None = None
+        finalize(self, _forget, self._name).atexit = False  # who drops them without closing them uses the file no more
+        self._use()
+
+    @classmethod
+    async def take(cls, pool: ResourcePool, location: Location) -> Self | None:
+        """Those that an earlier run of an open runner left; `None` where there are none that still lead there."""
+        while isinstance(kept := pool.take(("checkpoint", location)), cls):
+            if kept.database.stands():
+                kept._use()
+                return kept
+            await kept.close()
+        return None
+
+    async def give(self, pool: ResourcePool) -> None:
+        """Leave them to the next run, which looks at the tables anew: another program may have changed them."""
+        self.is_current, self.was_current = False, self.was_current or self.is_current
+        try:
+            await self._stop_pulse()
+            if self._leave():
+                await self.database.rest()
+        except StoreError:
+            await self.close()
+        except BaseException:
+            await self.close()
+            raise
+        else:
+            _KEPT.add(self._name)
+            await pool.give(("checkpoint", self.location), self)
+
+    @property
+    def group(self) -> GroupWriter:
+        """The writer of the event loop that runs: what waits for another one is woken by nobody, and one that was closed in the
+        middle of a write is busy for ever."""
+        loop = asyncio.get_running_loop()
+        group = self._groups.get(loop)
+        if group is None:
+            for other in tuple(self._groups):
+                if other.is_closed():
+                    self._groups.pop(other, None)
+            group = self._groups[loop] = GroupWriter(self.database)
+        return group
+
+    @property
+    def pulse(self) -> Database:
+        """For signs of life, which wait for no save."""
+        if self._pulse is None:
+            self._pulse = self.database.beside()
+        return self._pulse
+
+    async def close(self) -> None:
+        """Write what was handed over, and close all; nothing in a process that was forked meanwhile."""
+        if self.process_id != os.getpid():
+            return
+        _KEPT.discard(self._name)
+        await self.group.finish()
+        try:
+            if self._leave() and self._is_among(_KEPT):  # else to close it does the same
+                with suppress(StoreError):
+                    await self.database.rest()
+            await self._stop_pulse()
+        finally:
+            await self.database.close()
+
+    def _use(self) -> None:
+        _KEPT.discard(self._name)
+        _USED.add(self._name)
+
+    def _leave(self) -> bool:
+        """Whether nobody in this process uses the file any more: of several that move the log at once, SQLite may damage it."""
+        _USED.discard(self._name)
+        return not self._is_among(_USED)
+
+    def _is_among(self, names: set[tuple[Path | None, int]]) -> bool:
+        return any(path == self.location.path for path, _ in tuple(names))
+
+    async def _stop_pulse(self) -> None:
+        pulse, self._pulse = self._pulse, None
+        if pulse is not None:
+            await pulse.close()
+
+
+def _forget(name: tuple[Path | None, int]) -> None:
+    _USED.discard(name)
+    _KEPT.discard(name)

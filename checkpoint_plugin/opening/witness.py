@@ -1,0 +1,117 @@
+"""The witness: a small file that remembers the newest checkpoint of a run outside the database.
+
+A disk that loses the tail of what it acknowledged leaves an older database that is valid in itself: only what is kept
+elsewhere can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from checkpoint_plugin.database.folders import make_folder, sync_folder
+from checkpoint_plugin.database.syncing import sync
+from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable
+from checkpoint_plugin.stored_bytes.digests import text_bytes
+
+__all__ = ["Witness"]
+
+NAME_SIZE: Final = 16
+
+
+class Witness:
+    """One file a run in a folder, best on another disk than the store.
+
+    Args:
+        folder: where; made when the first checkpoint is noted.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+
+    def path(self, run_id: str) -> Path:
+        """The file of a run: an id may hold anything, a digest of it is a name."""
+        return self._folder / f"{hashlib.blake2b(text_bytes(run_id), digest_size=NAME_SIZE).hexdigest()}.json"
+
+    def knows(self, run_id: str) -> bool:
+        """Whether there is something to compare a run with; where nobody can look, `check` tells why."""
+        try:
+            return self.path(run_id).exists()
+        except OSError:
+            return True
+
+    def note(self, run_id: str, number: int, cut_hash: bytes) -> None:
+        """Remember a checkpoint that is durable in the store.
+
+        Raises:
+            StoreUnreadable: the file cannot be written.
+        """
+        path = self.path(run_id)
+        data = json.dumps({"run_id": run_id, "number": number, "hash": cut_hash.hex()}).encode()
+        try:
+            make_folder(self._folder)
+            _replace(path, data)
+        except OSError as error:
+            raise StoreUnreadable(
+                f"the witness {path} cannot be written: {error.strerror}. Choose another folder with the option witness."
+            ) from error
+
+    def forget(self, run_id: str) -> None:
+        """A run was made: what was noted is of another one, which had this id before and was deleted.
+
+        Raises:
+            StoreUnreadable: the file cannot be deleted.
+        """
+        path = self.path(run_id)
+        try:
+            path.unlink()
+            sync_folder(path.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise StoreUnreadable(
+                f"the witness {path} of an earlier run of this id cannot be deleted: {error.strerror}. Delete it by hand."
+            ) from error
+
+    def check(self, run_id: str, number: int, cut_hash: bytes | None) -> None:
+        """Compare what the store has with what was noted.
+
+        Args:
+            run_id: the run.
+            number: of its newest checkpoint, 0 without one.
+            cut_hash: of that one.
+
+        Raises:
+            StoreDamaged: the store has lost checkpoints, or has another one of the same number.
+            StoreUnreadable: the file cannot be read.
+        """
+        path = self.path(run_id)
+        try:
+            noted = json.loads(path.read_bytes())
+            known, known_hash = int(noted["number"]), bytes.fromhex(noted["hash"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreUnreadable(
+                f"the witness {path} cannot be read. Restore it, or resume without the option witness."
+            ) from error
+        if known > number:
+            raise StoreDamaged(run_id, f"checkpoint {known} was durable, and the newest that is there is {number}")
+        if known == number and cut_hash is not None and known_hash != cut_hash:
+            raise StoreDamaged(run_id, "it is not the checkpoint that was written", number)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Replace a file by one that is whole on the disk, so that a crash leaves the old or the new."""
+    fresh = path.with_suffix(".new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, data)
+        sync(handle)
+    finally:
+        os.close(handle)
+    fresh.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,1 @@
+"""Runs whose process is gone, and who goes on with them."""

@@ -1,0 +1,222 @@
+"""Runs that nobody executes though there is something to do: found, and claimed by one recovery each.
+
+A claim is a mark in the run's row, and no right to write: that is the lease, which the process that goes on with the run takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, exists, func, or_, select, update
+
+from checkpoint_plugin.database.damage import telling_damage
+from checkpoint_plugin.errors import StoreDamaged
+from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import database_now, is_held
+
+__all__ = ["CLAIM_SECONDS", "Claim", "Search", "claim_run", "end_claim", "fetch_waiting", "is_claimed", "keep_claim", "may_wait"]
+
+CLAIM_SECONDS: Final = 30.0
+"""How long a claim counts after its last sign of life: who claimed the run was killed, and another recovery may."""
+LOOKED_AT: Final = 4
+"""Rows that a claim locks at a time: others pass over all of them."""
+STUCK: Final = ("running", "recovering")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that one recovery goes on with.
+
+    Args:
+        run_id: the run.
+        worker_id: of the recovery.
+        status: how the run stood.
+        attempt: the newest of the run when it was claimed.
+        tries: recoveries that came to no end, without this one.
+        strategy: `execution_strategy` of the run.
+        set_aside: why it is left alone from now on; nothing else is to be done with it then.
+        damaged: what is wrong with its rows, which were not changed; nothing else is to be done with it then.
+    """
+
+    run_id: str
+    worker_id: str
+    status: str
+    attempt: int
+    tries: int
+    strategy: str | None
+    set_aside: str | None = None
+    damaged: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which runs to go on with, of those that nobody executes though there is something to do.
+
+    Args:
+        max_age: for how long a stuck run must have given no sign of life.
+        paused: also runs that were stopped, by a signal for example.
+        due: also suspended runs of which a node's wake time has come; a node that was answered counts as one.
+        strategies: only runs of these; `None` for all.
+        before: only runs that gave no sign of life since, by the clock of the database.
+        without: runs to leave alone.
+    """
+
+    max_age: timedelta
+    paused: bool = False
+    due: bool = True
+    strategies: Collection[str] | None = None
+    before: datetime | None = None
+    without: Collection[str] = ()
+
+
+def fetch_waiting(connection: Connection, search: Search) -> Sequence[Any]:
+    """The rows of runs that wait, the oldest first."""
+    now = database_now(connection)
+    return [row for row in connection.execute(_waiting(now, search)).all() if not _is_held(connection, row.id, now)]
+
+
+def may_wait(connection: Connection, search: Search) -> bool:
+    """Whether a claim is worth while: it locks, a look does not."""
+    return connection.execute(_waiting(database_now(connection), search).limit(1)).first() is not None
+
+
+def claim_run(connection: Connection, worker_id: str, search: Search, max_attempts: int) -> Claim | None:
+    """Claim a run. Of several recoveries one claims it: the others pass over rows that are locked, and a row that was written
+    since it was looked at is left alone.
+
+    Args:
+        connection: in a transaction that writes.
+        worker_id: who claims.
+        search: for which runs.
+        max_attempts: a run of which so many recoveries came to no end is set aside.
+
+    Returns:
+        The claim; `None` when there is nothing to do.
+    """
+    now, seen = database_now(connection), list(search.without)
+    while True:
+        query = _waiting(now, replace(search, without=seen)).limit(LOOKED_AT)
+        rows = connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all()
+        for row in rows:
+            seen.append(row.id)
+            try:
+                with telling_damage(str(row.id), "its row"):
+                    held = _is_held(connection, row.id, now)
+                    claim = None if held else _mark(connection, row, worker_id, now, max_attempts)
+            except StoreDamaged as error:  # the other runs are recovered all the same
+                return Claim(error.run_id, worker_id, "", 0, 0, None, damaged=str(error))
+            if claim is not None:
+                return claim
+        if not rows:
+            return None
+
+
+def _is_held(connection: Connection, run_id: str, now: datetime) -> bool:
+    """Whether somebody holds a run; its lease is read apart, so that one that is damaged is told as that of this run."""
+    with telling_damage(str(run_id), "the row of its lease"):
+        row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
+        return row is not None and is_held(row, now)
+
+
+def _mark(connection: Connection, row: Any, worker_id: str, now: datetime, max_attempts: int) -> Claim | None:
+    aside = _set_aside(row, max_attempts)
+    values: dict[str, Any] = {"updated_at": now, "version": JOB.c.version + 1}
+    if aside is None:
+        values.update(status="recovering", worker_id=worker_id, heartbeat_at=now, retry_count=row.retry_count + 1)
+    else:
+        values.update(status="failed", set_aside=aside, failed_at=now, finished_at=now)
+    mine = update(JOB).where(JOB.c.id == row.id, JOB.c.version == row.version)
+    if connection.execute(mine.values(**values)).rowcount != 1:
+        return None
+    return Claim(row.id, worker_id, row.status, row.attempt, row.retry_count, row.execution_strategy, aside)
+
+
+def is_claimed(connection: Connection, claim: Claim) -> bool:
+    """Whether a claim of which nobody heard was made all the same; nobody else writes the run until the transaction ends."""
+    connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == claim.run_id).with_for_update())
+    row = connection.execute(select(JOB).where(JOB.c.id == claim.run_id)).first()
+    if row is None or claim.damaged is not None:
+        return False
+    if claim.set_aside is not None:
+        return bool(row.set_aside == claim.set_aside)
+    return bool((row.status, row.worker_id, row.retry_count) == ("recovering", claim.worker_id, claim.tries + 1))
+
+
+def keep_claim(connection: Connection, claim: Claim) -> None:
+    """Give a sign of life, as long as nobody executes the run."""
+    now = database_now(connection)
+    mine = (JOB.c.id == claim.run_id, JOB.c.status == "recovering", JOB.c.worker_id == claim.worker_id)
+    connection.execute(update(JOB).where(*mine).values(heartbeat_at=now))
+
+
+def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stopped: bool = False) -> None:
+    """Let a run go. One that was not gone on with stands again as it did.
+
+    Args:
+        connection: in a transaction that writes.
+        claim: of the run.
+        counts: False when the recovery did not begin, None when it came to an end of whatever kind, True when it died.
+        stopped: the recovery was told to stop: what was paused by that is left for the next one.
+    """
+    lease = connection.execute(select(LEASE).where(LEASE.c.run_id == claim.run_id).with_for_update()).first()
+    if lease is None:
+        return
+    now = database_now(connection)
+    # Who began an attempt and was refused has put the status back that it found, which is that of a claim, under its own name.
+    # Whoever has claimed the run since, because that attempt died, has counted one more.
+    refused = and_(JOB.c.attempt == claim.attempt + 1, JOB.c.retry_count == claim.tries + 1)
+    ours = or_(JOB.c.worker_id == claim.worker_id, refused)
+    back = "running" if claim.status == "recovering" else claim.status
+    # By the database's clock: an attempt has written that of its host, which may be an hour behind.
+    values = {"status": back, "worker_id": None, "heartbeat_at": None, "updated_at": now, "version": JOB.c.version + 1}
+    connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "recovering", ours).values(**values))
+    # So is the sign of life of a run that is saved by hand; one that sleeps again would be found by the same pass for ever.
+    connection.execute(update(JOB).where(JOB.c.id == claim.run_id, JOB.c.status == "suspended").values(heartbeat_at=now))
+    if stopped and not is_held(lease, now):
+        paused = (JOB.c.id == claim.run_id, JOB.c.status == "paused")
+        left = {"status": "recovering", "worker_id": None, "finished_at": None, "version": JOB.c.version + 1}
+        connection.execute(update(JOB).where(*paused).values(**left))
+    if not counts:
+        tries = 0 if counts is None else claim.tries
+        counted = (JOB.c.id == claim.run_id, JOB.c.retry_count == claim.tries + 1)
+        connection.execute(update(JOB).where(*counted).values(retry_count=tries, version=JOB.c.version + 1))
+
+
+def _waiting(now: datetime, search: Search) -> Any:
+    seen = func.coalesce(JOB.c.heartbeat_at, JOB.c.updated_at)
+    old = now - timedelta(seconds=CLAIM_SECONDS)
+    stuck = and_(
+        JOB.c.status.in_((*STUCK, "paused") if search.paused else STUCK),
+        seen <= now - search.max_age,
+        or_(JOB.c.status != "recovering", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
+    )
+    woken = exists().where(
+        RUN_NODE_STATE.c.run_id == JOB.c.id, RUN_NODE_STATE.c.status == "suspended", RUN_NODE_STATE.c.wake_at <= now
+    )
+    asleep = and_(JOB.c.status == "suspended", woken)
+    # Whether a holder of this host still exists, no database knows.
+    free = or_(
+        LEASE.c.owner.is_(None), LEASE.c.expires_at.is_(None), LEASE.c.expires_at <= now, LEASE.c.host == Holder.here().host
+    )
+    columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.retry_count, JOB.c.execution_strategy, JOB.c.version)
+    query = select(*columns).join(LEASE, LEASE.c.run_id == JOB.c.id)
+    query = query.where(or_(stuck, asleep) if search.due else stuck, JOB.c.set_aside.is_(None), free)
+    if search.strategies is not None:
+        query = query.where(JOB.c.execution_strategy.in_(sorted(search.strategies)))
+    if search.before is not None:
+        query = query.where(seen < search.before)
+    if search.without:
+        query = query.where(JOB.c.id.not_in(list(search.without)))
+    return query.order_by(JOB.c.updated_at, JOB.c.id)
+
+
+def _set_aside(row: Any, max_attempts: int) -> str | None:
+    if not row.id:
+        return "its id is empty, so it cannot be resumed"
+    if row.retry_count >= max_attempts:
+        return f"it was resumed {row.retry_count} times and came to no end"
+    return None

@@ -1,0 +1,189 @@
+"""Rows as cuts: each field as the node had it, values from their payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import ormsgpack
+
+from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
+from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_row
+from checkpoint_plugin.saving.completed import is_block
+from checkpoint_plugin.saving.payloads import PayloadReader
+from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES
+from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal, completed_place, items_place, node_place
+from checkpoint_plugin.tables.suspensions import mentioned_in, read_suspension
+from hookspecs import EdgeSnapshot, NodeDraft, NodeSnapshot
+
+__all__ = ["RowReader", "mentioned_in_refs"]
+
+COLLECTED: Final = FIELDS.index("collected")
+COMPLETED: Final = ormsgpack.packb([None] * 16)[:-16] + ormsgpack.packb("completed")
+"""How the row of a node begins that has completed, and does not wait."""
+SUSPENSION: Final = FIELDS.index("suspension")
+LAYOUT_1: Final = frozenset(FIELDS[:16])
+"""The fields of a row in layout 1, which named them."""
+
+
+@dataclass(slots=True)
+class RowReader:
+    """Decodes the rows of one cut.
+
+    Args:
+        run_id: the run, for errors.
+        number: of the checkpoint.
+        codec: decodes values.
+        seal: opens what is sealed.
+        payloads: the values that the rows mention.
+    """
+
+    run_id: str
+    number: int
+    codec: Codec = field(default_factory=Codec)
+    seal: Seal = PLAIN
+    payloads: PayloadReader = field(default_factory=lambda: PayloadReader({}, ()))
+
+    def opened(self, data: bytes, what: str, *place: bytes) -> bytes:
+        """Sealed bytes, opened."""
+        try:
+            return self.seal.open(data, *place)
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"{what}: {error}", self.number) from error
+
+    def text(self, text: str) -> str:
+        """A sealed text, opened."""
+        try:
+            return self.seal.open_text(text)
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"its error: {error}", self.number) from error
+
+    def unpack(self, node_id: str, body: bytes, number: int) -> list[Any]:
+        """A node row's fields in the order of `FIELDS`, values still as references."""
+        if self.seal is not PLAIN:
+            body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
+        try:
+            row = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
+        if isinstance(row, dict) and row.keys() == LAYOUT_1:
+            row = [row[name] for name in FIELDS[:16]]
+        if not is_row(row):
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
+        return row  # type: ignore[no-any-return]  # a list, as was just seen
+
+    def is_over(self, node_id: str, body: bytes, number: int) -> bool:
+        """Whether a row says no more than that its node has completed."""
+        if self.seal is not PLAIN:
+            body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
+        if not body.startswith(COMPLETED):
+            return False
+        row = ormsgpack.unpackb(body)
+        return not row[COLLECTED] and is_bare(row)
+
+    def unpack_block(self, body: bytes, number: int) -> list[Any]:
+        """A block of completed nodes."""
+        body = self.opened(body, "the list of its completed nodes", *completed_place(number))
+        try:
+            block = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, "the list of its completed nodes cannot be read", number) from error
+        if not is_block(block):
+            raise StoreDamaged(self.run_id, "the list of its completed nodes cannot be read", number)
+        return list(block)
+
+    def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
+        """An output segment's references."""
+        body = self.opened(body, f"the items of output {node_id!r}", *items_place(node_id, log, first))
+        try:
+            refs = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number) from error
+        if not are_refs(refs):
+            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number)
+        return list(refs)
+
+    def mentioned(self, row: Sequence[Any]) -> Iterable[bytes]:
+        """The digests of the payloads that a row mentions."""
+        if is_bare(row):
+            return ()
+        _, _, _, _, state, arguments, taken, _, latest, inbox, *_ = row
+        refs = [state]
+        for named in (arguments, taken, latest):
+            refs += [ref for _, ref in named or ()]
+        for _, items, _ in inbox:
+            refs += items
+        if len(row) > SUSPENSION and row[SUSPENSION] is not None:
+            refs += mentioned_in(row[SUSPENSION])
+        return mentioned_in_refs(refs)
+
+    def value(self, ref: Any, where: str) -> Any:
+        """The value of a reference."""
+        if type(ref) in THEMSELVES:
+            return ref
+        try:
+            return self.codec.decode(ref if type(ref) is bytes else self._data(ref, where))
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"a value of {where}: {error}", self.number) from error
+        except ValueNotReadable as error:
+            raise error.within(f"checkpoint {self.number} of run {self.run_id!r}, {where}") from error
+
+    def _data(self, ref: Any, where: str) -> bytes:
+        if len(ref) == 2:  # as layout 1 wrote it: the kind first
+            kind, found = ref
+            if kind == 0:
+                return bytes(found)
+            ref = [found]
+        (digest,) = ref
+        data = self.payloads.data(digest)
+        if data is None:
+            raise StoreDamaged(self.run_id, f"a payload of {where} is missing", self.number)
+        if self.seal.address(data) != digest:
+            raise StoreDamaged(self.run_id, f"a payload of {where} was changed", self.number)
+        return data
+
+    def node(self, node_id: str, row: Sequence[Any], items: Sequence[Any]) -> NodeSnapshot:
+        """The node of a row."""
+        where = f"node {node_id!r}"
+        if len(items) != row[COLLECTED]:
+            what = f"output {node_id!r} has {len(items)} of {row[COLLECTED]} items"
+            raise StoreDamaged(self.run_id, what, self.number)
+        status, attempt, firing, commits, state, arguments, taken, emitted, latest, inbox, order, _, source, error, *rest = row
+        started_at, ended_at, *more = rest
+        draft = NodeDraft()
+        draft.node_id, draft.status, draft.attempt, draft.firing, draft.commits = node_id, status, attempt, firing, commits
+        draft.emitted, draft.collected, draft.source = emitted, items, source
+        draft.error = None if error is None else error.decode("utf-8", "surrogatepass")
+        draft.started_at, draft.ended_at = _read_time(started_at), _read_time(ended_at)
+        if is_bare(row):
+            draft.state = draft.arguments = draft.latest = draft.suspension = None
+            draft.taken = draft.inbox = draft.order = ()
+            return draft.frozen()
+        waits = more[0] if more else None
+        draft.state = self.value(state, where)
+        draft.arguments = None if arguments is None else {name: self.value(ref, where) for name, ref in arguments}
+        draft.taken = [(edge, self.value(ref, where)) for edge, ref in taken]
+        draft.latest = None if latest is None else {edge: self.value(ref, where) for edge, ref in latest}
+        draft.inbox = tuple(
+            EdgeSnapshot(edge, tuple([self.value(ref, where) for ref in refs]), ended) for edge, refs, ended in inbox
+        )
+        draft.order = tuple(order)
+        draft.suspension = None if waits is None else read_suspension(waits, lambda ref: self.value(ref, where))
+        return draft.frozen()
+
+
+def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:
+    """The digests of the payloads among references."""
+    for ref in refs:
+        if type(ref) is list:
+            if len(ref) == 1:
+                yield ref[0]
+            elif ref[0] == 1:
+                yield ref[1]
+
+
+def _read_time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

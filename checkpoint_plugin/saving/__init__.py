@@ -1,0 +1,1 @@
+"""A cut on its way into the database."""

@@ -1,0 +1,286 @@
+"""Cuts as rows: values are encoded once, large ones become payloads that the rows mention by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final
+
+import ormsgpack
+
+from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.saving.completed import is_over
+from checkpoint_plugin.stored_bytes.digests import text_bytes
+from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
+from checkpoint_plugin.tables.suspensions import pack_suspension
+from hookspecs import NodeSnapshot, name_edges
+
+__all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Ref", "RowWriter"]
+
+SMALL: Final = 128
+"""Bytes up to which an encoded value stands in every row that mentions it."""
+ROOM: Final = 1_536
+"""Bytes of larger ones that a row holds itself, as long as no other mentions them: such a row is written sooner than two, and
+PostgreSQL keeps it in one piece. It is written again whole when its node changes, so the others are payloads."""
+LARGE: Final = 65_536
+"""Characters or bytes from which on a value is known again in the next save, instead of being encoded once more."""
+IMMUTABLE: Final = frozenset({str, bytes})
+FIELDS: Final = tuple(field.name for field in fields(NodeSnapshot) if field.name != "node_id")
+"""What a row lists, in this order. Stored: new fields come last."""
+Ref = bytes | tuple[bytes] | bool | int | float | str | None
+"""A value in a row: its encoding, a list of the digest of its payload, or itself where all of a list are small and plain."""
+THEMSELVES: Final = frozenset({bool, int, float, str, type(None)})
+"""Types of values that are their own references."""
+Place = tuple[str, ...]
+Refer = Callable[[Any, Callable[[], str], Place], Ref]
+"""Gives a value's reference; the second argument tells its place to people, the third to `PayloadWriter`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSegment:
+    """Items of an output, from the `first` on."""
+
+    node_id: str
+    first: int
+    count: int
+    body: bytes
+    mentions: bytes
+
+
+@dataclass(slots=True)
+class EncodedCut:
+    """What a cut adds to the store, as bytes. An object a node would bring the garbage collector in, which stops every thread.
+
+    Args:
+        rows: of the nodes, by node id.
+        mentions: digests of the payloads that a row mentions, one after the other, by node id where there are any.
+        over: nodes of which there is no more to say than that they have completed.
+        segments: of output items.
+        payloads: values that are not yet stored, by digest, each with the place where it stands.
+        mentioned: digests of all payloads that the cut mentions, in order.
+        large: its large texts and bytes by id, with their references.
+    """
+
+    rows: dict[str, bytes] = field(default_factory=dict)
+    mentions: dict[str, bytes] = field(default_factory=dict)
+    over: list[str] = field(default_factory=list)
+    segments: list[EncodedSegment] = field(default_factory=list)
+    payloads: dict[bytes, tuple[bytes, Place]] = field(default_factory=dict)
+    mentioned: dict[bytes, None] = field(default_factory=dict)
+    large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict)
+
+
+class RowWriter:
+    """Encodes the cuts of one run.
+
+    Args:
+        run_id: the run, for errors.
+        saved_items: how many items of each output node are durable.
+        known: digests of payloads that are stored.
+        codec: encodes values; default: without types of plugins.
+        seal: gives the addresses of payloads.
+        large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
+        places: of the graph, for errors: a value that cannot be stored is told as that of the node that gave it.
+        file_bytes: from which on a value becomes a file; `None` for none.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        saved_items: Mapping[str, int],
+        known: Container[bytes] = (),
+        codec: Codec | None = None,
+        seal: Seal = PLAIN,
+        large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
+        places: GraphPlaces | None = None,
+        file_bytes: int | None = None,
+    ) -> None:
+        self._places = places
+        self._most_room = ROOM if file_bytes is None else min(ROOM, file_bytes - 1)
+        self._seal = seal
+        self._large = large or {}
+        self._run_id = run_id
+        self._codec = codec or Codec()
+        self._saved_items = saved_items
+        self._known = known
+        self._room = 0
+
+    def encode(self, nodes: Iterable[NodeSnapshot]) -> EncodedCut:
+        """Encode what changed.
+
+        Raises:
+            ValueNotStorable: naming run, node, place and path.
+        """
+        cut = EncodedCut()
+        refs: dict[int, Ref] = {}
+        named: list[Any] = []  # the values of `refs`: one that is made for this save alone would leave its id to the next
+
+        def refer(value: Any, words: Callable[[], str], place: Place) -> Ref:
+            if value is None:
+                return None
+            # The same object stands in many places: an output in every inbox.
+            ref = refs.get(id(value))
+            if ref is None and type(value) in IMMUTABLE and len(value) > LARGE:
+                ref = self._again(value)
+                if ref is not None:
+                    refs[id(value)] = ref
+                    cut.large[id(value)] = value, ref
+            if type(ref) is bytes and len(ref) > SMALL:  # another row holds it
+                ref = refs[id(value)] = self._address(ref, cut, place)
+            if ref is None:
+                data = self._codec.encode(value, words)
+                if len(data) <= SMALL:
+                    ref = data
+                elif len(data) <= self._room:
+                    self._room -= len(data)
+                    ref = data
+                else:
+                    ref = self._address(data, cut, place)
+                refs[id(value)] = ref
+                named.append(value)
+                if type(value) in IMMUTABLE and len(value) > LARGE:
+                    cut.large[id(value)] = value, ref
+            return ref
+
+        for node in nodes:
+            self._encode_node(node, cut, refer)
+        return cut
+
+    def _address(self, data: bytes, cut: EncodedCut, place: Place) -> Ref:
+        """The reference of a value that is a payload, or becomes one."""
+        digest = self._seal.address(data)
+        if digest not in self._known and digest not in cut.payloads:
+            cut.payloads[digest] = data, place
+        return (digest,)
+
+    def _told(self, node_id: str, what: str, place: Place) -> str:
+        """Where a value stands, for people: at the output that gave it, or where the cut has it."""
+        made = None if self._places is None else self._places.producer(place)
+        if made is not None:
+            node_id, what = made[0], f"outputs[{made[1]!r}]"
+        return f"run {self._run_id!r}, node {node_id!r}, {what}"
+
+    def _again(self, value: str | bytes) -> Ref:
+        """The reference of a value that was encoded for the save before and is stored; else `None`."""
+        before, ref = self._large.get(id(value), (None, None))
+        return ref if before is value and type(ref) is tuple and ref[0] in self._known else None
+
+    def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
+        node_id = node.node_id
+        if is_over(node):  # as below: most nodes of a large cut, and there is nothing to refer to
+            ends = _error(node), _time(node.started_at), _time(node.ended_at)
+            steps = node.status, node.attempt, node.firing, node.commits
+            cut.rows[node_id] = ormsgpack.packb([*steps, None, None, (), node.emitted, None, (), (), 0, node.source, *ends])
+            cut.over.append(node_id)
+            return
+        saved = self._saved_items.get(node_id, 0)
+        mentioned: dict[bytes, None] = {}
+
+        def one(value: Any, place: Place, what: str, *names: object) -> Ref:
+            ref = refer(value, lambda: self._told(node_id, what.format(*names), place), place)
+            if type(ref) is tuple:
+                mentioned[ref[0]] = None
+            return ref
+
+        def several(values: Sequence[Any], place: Place, what: str, first: int, *names: object) -> Sequence[Ref]:
+            if self._codec.are_scalars(values):
+                return values
+            return [one(value, place, what, number, *names) for number, value in enumerate(values, first)]
+
+        if len(node.collected) > saved:
+            self._room = self._most_room
+            items = several(node.collected[saved:], ("output", node_id), "outputs[{}]", saved)
+            segment = EncodedSegment(node_id, saved, len(items), ormsgpack.packb(items), b"".join(mentioned))
+            cut.segments.append(segment)
+            cut.mentioned.update(mentioned)
+            mentioned = {}
+        self._room = self._most_room
+        row: list[Any] = [
+            node.status,
+            node.attempt,
+            node.firing,
+            node.commits,
+            None if node.state is None else one(node.state, ("state", node_id), "state"),
+            None
+            if node.arguments is None
+            else [[n, one(v, ("argument", node_id, n), "arguments[{!r}]", n)] for n, v in node.arguments.items()],
+            [[e, one(v, ("edge", e), "taken from edge[{!r}]", e)] for e, v in node.taken],
+            node.emitted,
+            None
+            if node.latest is None
+            else [[e, one(v, ("edge", e), "latest of edge[{!r}]", e)] for e, v in node.latest.items()],
+            [
+                [
+                    edge.edge_id,
+                    several(edge.items, ("edge", edge.edge_id), "inbox of edge {1!r}[{0}]", 0, edge.edge_id)
+                    if edge.items
+                    else (),
+                    edge.ended,
+                ]
+                for edge in node.inbox
+            ],
+            list(node.order),
+            len(node.collected),
+            node.source,
+            _error(node),
+            _time(node.started_at),
+            _time(node.ended_at),
+        ]
+        if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were
+            waits = node.suspension
+            row.append(pack_suspension(waits, lambda value, what: one(value, ("suspension", node_id, what), "{}", what)))
+        cut.rows[node_id] = ormsgpack.packb(row)
+        if mentioned:
+            cut.mentions[node_id] = b"".join(mentioned)
+            cut.mentioned.update(mentioned)
+
+
+class GraphPlaces:
+    """Where the values that stand in rows come from, as the graph tells.
+
+    Args:
+        graph: the workflow's document.
+    """
+
+    def __init__(self, graph: Mapping[str, Any]) -> None:
+        self._graph = graph
+        self._sources: dict[str, tuple[str, str]] = {}
+        self._incoming: dict[str, list[tuple[str, str]]] = {}
+
+    def _look(self) -> None:
+        """When it is first needed: many a run has no value that is large enough, and none that cannot be stored."""
+        edges = () if self._sources else self._graph.get("edges", ())
+        for edge_id, edge in zip(name_edges(edges), edges, strict=True):
+            self._sources[edge_id] = edge["source"], edge.get("sourceHandle", "output")
+            self._incoming.setdefault(edge["target"], []).append((edge_id, edge.get("targetHandle", "")))
+
+    def related(self, place: Place) -> Sequence[Place]:
+        """Where the value that stands at a place may have grown: what its node got, or kept."""
+        self._look()
+        kind, name = place[0], place[1]
+        node_id = self._sources.get(name, ("", ""))[0] if kind == "edge" else name
+        came: list[Place] = [("edge", edge_id) for edge_id, _ in self._incoming.get(node_id, ())[:4]]
+        return came if kind == "state" else [("state", node_id), *came]
+
+    def producer(self, place: Place) -> tuple[str, str] | None:
+        """The node and the output that gave the value that stands at a place; `None` where it is not one, or not known."""
+        self._look()
+        kind, name, *more = place
+        if kind == "edge":
+            return self._sources.get(name)
+        if kind not in ("argument", "output"):
+            return None
+        edges = [edge_id for edge_id, handle in self._incoming.get(name, ()) if kind == "output" or [handle] == more]
+        return self._sources[edges[0]] if len(edges) == 1 else None
+
+
+NO_PLACES: Final = GraphPlaces({})
+
+
+def _error(node: NodeSnapshot) -> bytes | None:
+    return None if node.error is None else text_bytes(node.error)
+
+
+def _time(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()

@@ -1,0 +1,204 @@
+"""A save: encoded first, then written, on SQLite by one statement a table, on PostgreSQL by a single one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from checkpoint_plugin.database.transaction import write_step
+from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
+from checkpoint_plugin.saving.cut_encoder import CutEncoder
+from checkpoint_plugin.saving.light import is_light
+from checkpoint_plugin.saving.series import fetch_series_ends
+from checkpoint_plugin.saving.statements import MANY, ONE, SAVES, TIMED, Kind, rows_statement, save_statement, sqlite_statements
+from checkpoint_plugin.tables.lease import Release, lease_lost
+from hookspecs import CheckpointRef, StoreError
+
+__all__ = ["CutWriter"]
+
+LARGE_SAVE: Final = 1 << 20
+"""Bytes of payloads beyond which a save is sent in parts."""
+MANY_ROWS: Final = 1_000
+"""Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
+IN_ORDER: Final = itemgetter(*ONE)
+"""The values of a checkpoint's row, as its statement takes them."""
+
+
+class CutWriter(CutEncoder):
+    """One save: what it adds is encoded first, then written, then noted in the history. One that completes the run lets it go.
+
+    It is frozen once it is encoded, so it can be tried again; a try that was done all the same is recognised.
+    """
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self.history.run_id
+
+    def write(self, connection: Connection) -> bool:
+        """Write it in a transaction.
+
+        Returns:
+            Whether the run's lease was held under the history's epoch, and the history is up to date; else nothing was
+            written.
+        """
+        return write_step(connection, self)
+
+    def outcome(self, row: Any) -> bool:
+        """Whether it was written."""
+        return bool(row[0])
+
+    def write_sqlite(self, connection: Any) -> bool:
+        """As `write`, on a connection of the standard library, in whose transaction nobody else can write."""
+        history, rows, statements = self.history, self.rows, sqlite_statements()
+        if connection.execute(statements.advance.sql, statements.advance.parameters(self._fence())).rowcount != 1:
+            return False
+        shared = self._shared()
+        for name in rows.names:
+            many, of_all = getattr(rows, name), shared[: len(MANY[name].shared)]
+            statements.many[name].execute(connection, of_all, many, self._size)
+        connection.execute(statements.checkpoint.sql, statements.checkpoint.parameters(IN_ORDER(rows.head)))
+        if not self._goes_on:
+            connection.execute(statements.job.sql, statements.job.parameters((history.run_id, *rows.job)))
+            if self._snapshot.status == "completed":
+                Release(history.run_id, history.epoch).write_sqlite(connection)
+        return True
+
+    def statement(self, *, whole: bool = True) -> tuple[str, tuple[Any, ...]]:
+        """The whole save as one statement for PostgreSQL, which gives 1 when it was written, else 0.
+
+        Args:
+            whole: off when `payload_statements` went before, and `more_statements` follow, in the same transaction.
+        """
+        rows, kind = self.rows, self._kind(whole)
+        save = save_statement(*kind)
+        values: list[Any] = [*self._fence()]
+        if not TIMED.isdisjoint(kind[0]):
+            values.append(self._snapshot.taken_at)
+        values += IN_ORDER(rows.head)
+        for name in kind[0]:
+            many: Sequence[Any] = getattr(rows, name)
+            values += zip(*(many if whole else many[:MANY_ROWS]), strict=True)
+        return save.sql, save.parameters((*values, *rows.job))
+
+    def is_compiled(self, *, whole: bool = True) -> bool:
+        """Whether `statement` only has to fill in values."""
+        return self._kind(whole) in SAVES
+
+    def compile(self, *, whole: bool = True) -> None:
+        """Make what `statement` fills in, for all saves of this kind in this process."""
+        save_statement(*self._kind(whole))
+
+    def _kind(self, whole: bool) -> Kind:
+        names = self.rows.names
+        return names if whole else tuple(name for name in names if name != "payloads"), not self._goes_on
+
+    def _fence(self) -> tuple[Any, ...]:
+        """The values of `statements.FENCE`."""
+        history = self.history
+        return history.run_id, self.number, history.epoch, history.generation, history.number
+
+    def _shared(self) -> tuple[Any, ...]:
+        """The values of `statements.SHARED`."""
+        return self.history.run_id, self.number, self._snapshot.taken_at
+
+    @property
+    def is_light(self) -> bool:
+        """Whether encoding takes so little time that handing it to a thread takes longer."""
+        return self._files is None and is_light(self._snapshot.nodes, self.history.saved_items)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too large for one message."""
+        many = 0 if self._payloads is None else self._payloads.row_bytes
+        return many > LARGE_SAVE or len(self.rows.nodes) > MANY_ROWS
+
+    def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """The payloads in parts, for PostgreSQL, none much larger than a single value."""
+        statement = rows_statement("payloads")
+        part: list[tuple[Any, ...]] = []
+        size = 0
+        for place, row in enumerate(self.rows.payloads, 1):
+            part.append(row)
+            size += len(row[3])
+            if size >= LARGE_SAVE or len(part) >= MANY_ROWS or place == len(self.rows.payloads):
+                yield statement.sql, statement.parameters((self.history.run_id, *zip(*part, strict=True)))
+                part, size = [], 0
+
+    def more_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What `statement` leaves out when it is not the whole save; to be written only where that was, for it is the fence."""
+        shared = self._shared()
+        for name, kind in MANY.items():
+            many = () if name == "payloads" else getattr(self.rows, name)
+            for first in range(MANY_ROWS, len(many), MANY_ROWS):
+                statement = rows_statement(name)
+                columns = zip(*many[first : first + MANY_ROWS], strict=True)
+                yield statement.sql, statement.parameters((*shared[: len(kind.shared)], *columns))
+
+    # What comes of it.
+
+    def refused(self, connection: Connection) -> bool:
+        """Find out why nothing was written, in a transaction that writes: what it finds is as durable as its own commit.
+
+        A server that waits for standbys shows what it has committed to nobody before they have it, unless the wait was ended.
+
+        Returns:
+            Whether it must be encoded again, because rows of the run were pruned, or the save before was written although
+            nobody heard so; without, it was written all the same, by a try whose outcome was not heard of.
+
+        Raises:
+            LeaseLost: another worker took the run.
+            StoreError: the history is not that of the newest checkpoint.
+        """
+        history = self.history
+        row = connection.execute(select(LEASE).where(LEASE.c.run_id == history.run_id).with_for_update()).first()
+        if row is None or row.epoch != history.epoch:
+            raise lease_lost(history.run_id, history.epoch, row)
+        if row.newest_number == self.number:
+            found = select(CHECKPOINT.c.digest).where(CHECKPOINT.c.run_id == history.run_id, CHECKPOINT.c.number == self.number)
+            digest = connection.execute(found).scalar_one_or_none()
+            if digest == self.rows.head["digest"]:
+                return False
+            written = next((each for each in history.unheard if each.rows.head.get("digest", b"") == digest), None)
+            if written is not None:
+                written.note()
+                history.unheard.clear()
+                return True
+        if row.newest_number != history.number:
+            raise StoreError(
+                f"run {history.run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "
+                f"{history.number}; nothing was written. Resume the run from its newest checkpoint."
+            )
+        history.forget(row.generation, fetch_series_ends(connection, history.run_id))
+        if self._files is not None:  # what is there already is not written once more, only to find that it is
+            filed = select(PAYLOAD.c.digest).where(PAYLOAD.c.run_id == history.run_id, PAYLOAD.c.blob.is_not(None))
+            history.remember(map(bytes, connection.execute(filed).scalars()))
+        return True
+
+    def discard(self) -> None:
+        """Delete the files of a save that was refused for good."""
+        if self._files is not None:
+            self._files.undo()
+
+    def note(self) -> CheckpointRef:
+        """Bring the history up to the checkpoint, which is durable now."""
+        history = self.history
+        history.number = self.number
+        history.total = self._cut_hash
+        history.status = self._snapshot.status
+        for node_id in self._digests if history.suspended else ():
+            history.suspended.pop(node_id, None)
+        history.suspended.update(self._suspended)
+        history.digests.update(self._digests)
+        if history.tally is not None:
+            history.tally.note(self._over, self._others, self.number, told=bool(self.rows.completed))
+        history.remember(self._mentioned)
+        history.large = self._large
+        history.saved_items.update(self._saved_items)
+        if self._payloads is not None:
+            self._payloads.note()
+        details = {"nodes": len(self._digests), "bytes": self._size}
+        return CheckpointRef(history.run_id, self.number, self._reason, self._snapshot.taken_at, details)

@@ -1,0 +1,136 @@
+"""The keys of a store's runs: each run is encrypted from its first row to its last, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.errors import CheckpointError, KeyMissing
+from checkpoint_plugin.models import JOB, LEASE, RUN_KEY
+from checkpoint_plugin.stored_bytes.encryption import KeyRing, WrappedKeys
+from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
+
+if TYPE_CHECKING:
+    from checkpoint_plugin.store import Store
+
+__all__ = ["RunKeys", "rotate_keys"]
+
+BATCH: Final = 500
+KNOWN: Final = 1_000
+KEY: Final = select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == bindparam("of_run"))
+
+
+class RunKeys:
+    """What opens and seals the bytes of the runs of one store.
+
+    Args:
+        ring: the master keys; `None` for a store whose runs are not encrypted.
+    """
+
+    def __init__(self, ring: KeyRing | None) -> None:
+        self.ring = ring
+        self._seals: dict[str, Seal] = {}
+        self._found: WeakKeyDictionary[Connection, dict[str, Seal]] = WeakKeyDictionary()
+        """By transaction: a run that is deleted may be made anew, with other keys, and all that was written by then is gone."""
+
+    def make(self, run_id: str) -> tuple[Seal, WrappedKeys | None]:
+        """The seal of a new run, and its keys, where it is encrypted, to be written with its first rows."""
+        return (PLAIN, None) if self.ring is None else self.ring.make(run_id)
+
+    def known(self, run_id: str) -> Seal | None:
+        """The seal of a run that was used before."""
+        return self._seals.get(run_id)
+
+    def find(self, connection: Connection, run_id: str) -> Seal:
+        """The seal of a stored run; that of a run that is not there does nothing.
+
+        Raises:
+            KeyMissing: the run is encrypted and its key is not given, or it is not and one is given.
+        """
+        found = self._seals if self.ring is None else self._found.setdefault(connection, {})
+        seal = found.get(run_id)
+        if seal is None:
+            seal = self._open(connection, run_id)
+            if seal is PLAIN and self.ring is not None:
+                return seal  # the run is not there, and may be made, encrypted, at any moment
+            found[run_id] = seal
+            self.remember(run_id, seal)
+        return seal
+
+    def remember(self, run_id: str, seal: Seal) -> None:
+        """This is the seal of a run that is stored: what `make` gave, once that is durable, need not be looked up."""
+        self._seals[run_id] = seal
+        while len(self._seals) > KNOWN:
+            del self._seals[next(iter(self._seals))]
+
+    def _open(self, connection: Connection, run_id: str) -> Seal:
+        row = connection.execute(KEY, {"of_run": run_id}).first()
+        if row is not None and self.ring is None:
+            raise KeyMissing(
+                f"run {run_id!r} is encrypted with the master key {row.key_id}. Set WORKFLOW_CHECKPOINT_KEY to that key, or "
+                "WORKFLOW_CHECKPOINT_KEY_PROVIDER to the name of what provides it."
+            )
+        if row is None or self.ring is None:
+            if self.ring is not None and connection.execute(select(JOB.c.id).where(JOB.c.id == run_id)).first() is not None:
+                raise KeyMissing(
+                    f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
+                )
+            return PLAIN
+        return self.ring.open(run_id, _wrapped_keys(run_id, row))
+
+
+def _wrapped_keys(run_id: str, row: Any) -> WrappedKeys:
+    with telling_damage(run_id, "the row of its keys"):
+        return WrappedKeys(row.key_id, column_bytes(row.wrapped))
+
+
+async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
+    """Wrap the keys of every run with the first master key of the ring; what is stored under them stays as it is.
+
+    Stopped anywhere, every run can be opened with the ring, and what is left is done by the next call.
+
+    Args:
+        store: an open one.
+        ring: the new key, then the old ones.
+
+    Returns:
+        How many runs' keys were rewrapped, and how many were already.
+
+    Raises:
+        KeyMissing: a run's keys are wrapped by none of them; those of all others are done.
+        KeyUnusable, StoreDamaged: a run's keys are not what was written; as above.
+    """
+    # Sorted as a group of writes is, not by the collation of a database: so it waits for none of them in a circle.
+    query = select(RUN_KEY.c.run_id)
+    found = sorted(await store.transact(lambda connection: connection.execute(query).scalars().all(), write=False))
+    changed = 0
+    refused: list[CheckpointError] = []
+    for first in range(0, len(found), BATCH):
+        part = found[first : first + BATCH]
+
+        def work(connection: Connection, part: Sequence[str] = part) -> tuple[int, list[CheckpointError]]:
+            done, left = 0, []
+            for run_id in part:
+                connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
+                row = connection.execute(KEY, {"of_run": run_id}).first()
+                try:
+                    wrapped = None if row is None else ring.rewrap(run_id, _wrapped_keys(run_id, row))
+                except CheckpointError as error:
+                    left.append(error)
+                    continue
+                if wrapped is not None:
+                    values = {"key_id": wrapped.key_id, "wrapped": wrapped.wrapped}
+                    connection.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == run_id).values(**values))
+                    done += 1
+            return done, left
+
+        done, left = await store.transact(work)
+        changed += done
+        refused += left
+    if refused:
+        raise refused[0]
+    return changed, len(found) - changed

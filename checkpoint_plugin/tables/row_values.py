@@ -1,0 +1,128 @@
+"""What callers give for columns of the rows that people read: taken as it is, escaped, or refused before the store sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from math import isfinite
+from reprlib import repr as shortened
+from typing import Any, Final
+
+from sqlalchemy import Boolean, DateTime, Float, Integer, String, Table
+from sqlalchemy.types import TypeDecorator
+
+from checkpoint_plugin.bounds import LARGEST_INTEGER
+from checkpoint_plugin.errors import FieldInvalid
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE
+from checkpoint_plugin.status import NODE_STATUSES, RUN_STATUSES
+from checkpoint_plugin.tables.definition import is_storable_text, storable_text
+
+__all__ = ["check_moment", "check_text", "checked_row"]
+
+ESCAPED: Final = frozenset({"error", "error_message", "last_error", "suspension_reason", "degraded"})
+"""Texts that only people read: what no database keeps is escaped in them, as in the errors of nodes."""
+STATUSES: Final = {JOB.name: ("run", RUN_STATUSES), RUN_NODE_STATE.name: ("node", NODE_STATUSES)}
+"""Of what a table's rows are, and their statuses."""
+Check = Callable[[str, str, Any], object]
+"""Raises for a value that its column cannot hold; takes what the row is of, the column's name, and the value."""
+
+
+def checked_row(where: str, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of columns as every database takes them.
+
+    Args:
+        where: what the row is of, for errors.
+        table: of the row.
+        values: by column.
+
+    Raises:
+        FieldInvalid: a column cannot hold its value.
+    """
+    found = dict(values)
+    for name, value in values.items():
+        check, nullable = _checks(table)[name]
+        if value is None:
+            if not nullable:
+                raise FieldInvalid(where, f"{name} cannot be cleared. Give it a value.")
+            continue
+        if name == "status":
+            _check_status(where, table, value)
+        elif name in ESCAPED and isinstance(value, str):
+            found[name] = storable_text(value)
+        else:
+            check(where, name, value)
+    return found
+
+
+def check_text(where: str, name: str, value: object) -> None:
+    """Refuse what is no text that every database keeps.
+
+    Args:
+        where: what it is said of.
+        name: of the field.
+        value: that was given.
+
+    Raises:
+        FieldInvalid: it is none.
+    """
+    if not isinstance(value, str):
+        raise FieldInvalid(where, f"{name} is text, not {shortened(value)}. Give it as text.")
+    if not is_storable_text(value):
+        raise FieldInvalid(
+            where, f"{name} {shortened(value)} holds NUL or a lone surrogate, which databases do not keep. Replace it."
+        )
+
+
+def check_moment(where: str, name: str, value: object) -> None:
+    """As `check_text`, for a time."""
+    if not isinstance(value, datetime) or value != value:  # the "not a time" of pandas is a datetime that equals nothing
+        raise FieldInvalid(where, f"{name} is a datetime, not {shortened(value)}. Use datetime.now(UTC), or another one like it.")
+    if value.utcoffset() is None:
+        raise FieldInvalid(where, f"{name} {value} has no time zone, and could be any moment. Use datetime.now(UTC).")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise FieldInvalid(where, f"{name} {value} is no moment of the years 1 to 9999 in UTC. Give one.") from None
+
+
+def _check_status(where: str, table: Table, value: object) -> None:
+    what, known = STATUSES[table.name]
+    if not isinstance(value, str) or value not in known:
+        raise FieldInvalid(where, f"{shortened(value)} is no status of a {what}. Use one of {', '.join(sorted(known))}.")
+
+
+def _check_number(where: str, name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        raise FieldInvalid(
+            where, f"{name} is a whole number of up to {LARGEST_INTEGER}, not {shortened(value)}. Give such a one."
+        )
+
+
+def _check_float(where: str, name: str, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
+        raise FieldInvalid(where, f"{name} is a finite number, not {shortened(value)}. Give such a one, or None.")
+
+
+def _check_flag(where: str, name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise FieldInvalid(where, f"{name} is True or False, not {shortened(value)}. Give one of them.")
+
+
+BY_TYPE: Final[Mapping[type, Check]] = {
+    String: check_text,
+    DateTime: check_moment,
+    Boolean: _check_flag,
+    Integer: _check_number,
+    Float: _check_float,
+}
+
+
+@cache
+def _checks(table: Table) -> Mapping[str, tuple[Check, bool]]:
+    """The check of each column, and whether it may be empty."""
+    found = {}
+    for column in table.columns:
+        kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
+        found[column.name] = next(check for base, check in BY_TYPE.items() if isinstance(kind, base)), bool(column.nullable)
+    return found

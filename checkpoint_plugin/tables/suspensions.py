@@ -1,0 +1,139 @@
+"""What a suspended node waits for, as rows: for a resume in the node's version, for people and questions in plain columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from checkpoint_plugin.stored_bytes.digests import text_bytes
+from checkpoint_plugin.stored_bytes.sealing import Seal
+from checkpoint_plugin.tables.definition import storable_text
+from hookspecs import Suspension, TaggedValueError, dumps_tagged, to_tagged
+
+__all__ = [
+    "JOB_COLUMNS",
+    "NODE_COLUMNS",
+    "NO_SUSPENSION",
+    "job_columns",
+    "mentioned_in",
+    "node_columns",
+    "pack_suspension",
+    "read_suspension",
+]
+
+JOB_COLUMNS: Final = ("suspended_node_id", "suspension_reason", "suspension_state_json", "suspension_metadata_json")
+NO_SUSPENSION: Final[Mapping[str, None]] = dict.fromkeys(JOB_COLUMNS)
+NODE_COLUMNS: Final = ("suspended_at", "wake_at", "suspension_reason", "suspension_metadata_json", "resume_state_json")
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
+"""The last time there is; as the seconds that a row keeps it is rounded to one that no time has."""
+REPR_LENGTH: Final = 1_000
+"""Of a value that has no JSON form, so much is told at most."""
+
+Pack = Callable[[Any, str], Any]
+Read = Callable[[Any], Any]
+
+
+def pack_suspension(suspension: Suspension, pack: Pack) -> list[Any]:
+    """A suspension as a row lists it.
+
+    Args:
+        suspension: of a node.
+        pack: gives a value's reference; takes its name for people.
+    """
+    return [
+        text_bytes(suspension.reason),
+        suspension.since.timestamp(),
+        pack(suspension.state, "state of the suspension"),
+        pack(dict(suspension.metadata) or None, "metadata of the suspension"),
+        None if suspension.wake_at is None else suspension.wake_at.timestamp(),
+        suspension.answered,
+        pack(suspension.answer, "answer"),
+        pack(list(suspension.earlier) or None, "earlier answers"),
+    ]
+
+
+def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
+    """A suspension from a row.
+
+    Args:
+        row: as `pack_suspension` made it.
+        read: gives the value of a reference.
+    """
+    reason, since, state, metadata, wake_at, answered, answer, earlier = row
+    return Suspension(
+        reason.decode("utf-8", "surrogatepass"),
+        datetime.fromtimestamp(since, UTC),
+        read(state),
+        read(metadata) or {},
+        None if wake_at is None else _read_time(wake_at),
+        answered,
+        read(answer),
+        tuple(read(earlier) or ()),
+    )
+
+
+def _read_time(seconds: float) -> datetime:
+    return LATEST if seconds == LATEST.timestamp() else datetime.fromtimestamp(seconds, UTC)
+
+
+def mentioned_in(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The references of a row."""
+    return row[2], row[3], row[6], row[7]
+
+
+def node_columns(suspension: Suspension | None, at: datetime, seal: Seal) -> tuple[Any, ...]:
+    """The columns `NODE_COLUMNS`; a node that was answered need not wait from then on.
+
+    Args:
+        suspension: of the node; `None` for one that waits for nothing.
+        at: when the cut was taken.
+        seal: how texts are stored.
+    """
+    if suspension is None:
+        return (None,) * len(NODE_COLUMNS)
+    wake_at = at if suspension.answered else suspension.wake_at
+    reason = seal.seal_text(storable_text(suspension.reason))
+    return suspension.since, wake_at, reason, _told(suspension.metadata, seal), _shown(suspension.state, seal)
+
+
+def job_columns(suspended: Mapping[str, Suspension], seal: Seal) -> dict[str, Any]:
+    """The columns `JOB_COLUMNS` of the run's row, which tell of the node that has waited longest."""
+    if not suspended:
+        return dict(NO_SUSPENSION)
+    node_id = min(suspended, key=lambda node_id: (suspended[node_id].since, node_id))
+    found = suspended[node_id]
+    reason = seal.seal_text(storable_text(found.reason))
+    told = (node_id, reason, _shown(found.state, seal), _told(found.metadata, seal))
+    return dict(zip(JOB_COLUMNS, told, strict=True))
+
+
+def _told(metadata: Mapping[str, Any], seal: Seal) -> str | None:
+    """What whoever answers is told; a value that has no JSON form as its repr, for the rest matters all the same."""
+    return _shown({key: _with_json_form(value) for key, value in metadata.items()} or None, seal)
+
+
+def _with_json_form(value: Any) -> Any:
+    try:
+        to_tagged(value)
+    except TaggedValueError:
+        return storable_text(_repr(value))
+    return value
+
+
+def _repr(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, whose repr fails: {type(error).__name__}>"
+    return text if len(text) <= REPR_LENGTH else f"{text[: REPR_LENGTH - 1]}…"
+
+
+def _shown(value: Any, seal: Seal) -> str | None:
+    """A value as people read it; nothing for one that has no JSON form."""
+    if value is None:
+        return None
+    try:
+        return seal.seal_text(dumps_tagged(value))
+    except TaggedValueError:
+        return None
