@@ -27,8 +27,8 @@ def rotate_key(url: str | None, as_json: bool, quiet: bool) -> None:
       WORKFLOW_CHECKPOINT_KEY="$NEW,$OLD" workflow db rotate-key
     """
     from checkpoint_plugin.errors import KeyMissing
+    from checkpoint_plugin.runs.key_rotation import rotate_keys
     from checkpoint_plugin.stored_bytes.encryption import KeyRing
-    from checkpoint_plugin.tables.keys import rotate_keys
 
     ring = KeyRing.from_environment()
     if ring is None:

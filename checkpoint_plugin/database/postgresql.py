@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 from weakref import WeakSet
@@ -22,13 +22,10 @@ from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.database.postgresql_connection import KnowingConnection
 from checkpoint_plugin.database.postgresql_engine import make_postgres_engine, was_reached
 from checkpoint_plugin.database.refusal import driver_error, told_by, unreadable
-from checkpoint_plugin.database.transaction import Step
+from checkpoint_plugin.database.transaction import Save, Step
 from checkpoint_plugin.database.unbroken import finish
 from checkpoint_plugin.database.worker import Worker
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, StoreUrlInvalid, ValueNotStorable
-
-if TYPE_CHECKING:
-    from checkpoint_plugin.saving.writing import CutWriter
 
 __all__ = ["PostgresDatabase"]
 
@@ -206,26 +203,26 @@ class PostgresDatabase:
         self._check_loop()
         return await finish(self._run(work, before, {} if write else READ_ONLY))
 
-    async def save(self, writer: CutWriter) -> bool:
+    async def save(self, save: Save) -> bool:
         self._check_loop()
-        if writer.is_light:
-            writer.encode()
+        if save.is_light:
+            save.encode()
         else:
-            await self._call(writer.encode)
-        if not writer.is_large:
-            return await self.take(writer)
-        await self._compiled(writer.is_compiled(whole=False), partial(writer.compile, whole=False))
+            await self._call(save.encode)
+        if not save.is_large:
+            return await self.take(save)
+        await self._compiled(save.is_compiled(whole=False), partial(save.compile, whole=False))
 
         async def write(raw: Any) -> bool:
             # One message holds it all in memory twice and stops the event loop while it is made: better several.
             try:
                 async with raw.transaction():
-                    for sql, arguments in writer.payload_statements():
+                    for sql, arguments in save.payload_statements():
                         await raw.execute(sql, *arguments)
-                    sql, arguments = writer.statement(whole=False)
-                    if not writer.outcome(await raw.fetchrow(sql, *arguments)):
+                    sql, arguments = save.statement(whole=False)
+                    if not save.outcome(await raw.fetchrow(sql, *arguments)):
                         raise _NotHeld  # or a value would stay without what it is made of, and be taken for a whole one
-                    for sql, arguments in writer.more_statements():
+                    for sql, arguments in save.more_statements():
                         await raw.execute(sql, *arguments)
             except _NotHeld:
                 return False

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
@@ -18,13 +18,10 @@ from checkpoint_plugin.database.folders import make_folder, sync_folder
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.database.refusal import driver_error, is_of_a_row, is_of_an_argument, not_reached, unreadable
 from checkpoint_plugin.database.sqlite_engine import make_sqlite_engine
-from checkpoint_plugin.database.transaction import Step
+from checkpoint_plugin.database.transaction import Save, Step
 from checkpoint_plugin.database.unbroken import Unbroken
 from checkpoint_plugin.database.worker import Worker
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
-
-if TYPE_CHECKING:
-    from checkpoint_plugin.saving.writing import CutWriter
 
 __all__ = ["SqliteDatabase", "create_file", "is_there"]
 
@@ -81,15 +78,15 @@ class SqliteDatabase:
     ) -> T:
         return await self.compute(lambda: self._run(work, write, before))
 
-    async def save(self, writer: CutWriter) -> bool:
-        return await self._worker.call(partial(self._save, writer))
+    async def save(self, save: Save) -> bool:
+        return await self._worker.call(partial(self._save, save))
 
     async def take(self, step: Step[T]) -> T:
         return await self._worker.call(partial(self._take, step))
 
-    def _save(self, writer: CutWriter) -> bool:
-        writer.encode()
-        return self._take(writer)
+    def _save(self, save: Save) -> bool:
+        save.encode()
+        return self._take(save)
 
     def _take(self, step: Step[T]) -> T:
         try:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-if TYPE_CHECKING:
-    from checkpoint_plugin.saving.writing import CutWriter
-
-__all__ = ["Database", "Step", "write_step"]
+__all__ = ["Database", "Save", "Step", "write_step"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -33,6 +30,36 @@ class Step(Protocol[T_co]):
 
     def write_sqlite(self, connection: Any) -> T_co:
         """The same on a connection of the standard library, in whose transaction nobody else can write."""
+
+
+class Save(Step[bool], Protocol):
+    """A step that is made first, and may be so large that a server is sent it in parts; its outcome is whether it was written."""
+
+    @property
+    def is_light(self) -> bool:
+        """Whether encoding takes so little time that handing it to a thread takes longer."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too large for one message."""
+
+    def encode(self) -> None:
+        """Do what takes long and needs no connection."""
+
+    def is_compiled(self, *, whole: bool = True) -> bool:
+        """As of every step; not `whole` for a statement beside which parts are sent."""
+
+    def compile(self, *, whole: bool = True) -> None:
+        """As of every step; `whole` as in `is_compiled`."""
+
+    def statement(self, *, whole: bool = True) -> tuple[str, tuple[Any, ...]]:
+        """As of every step; `whole` as in `is_compiled`."""
+
+    def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """The parts that go before the statement."""
+
+    def more_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Those that follow it, where it was written."""
 
 
 def write_step(connection: Connection, step: Step[T]) -> T:
@@ -71,11 +98,11 @@ class Database(Protocol):
             StoreUnreachable, StoreUnreadable: as `transact`.
         """
 
-    async def save(self, writer: CutWriter) -> bool:
+    async def save(self, save: Save) -> bool:
         """Encode and write one cut, in as few steps as the database has. Unlike `transact` it must not be cancelled.
 
         Returns:
-            As `CutWriter.write`.
+            Whether it was written.
 
         Raises:
             StoreUnreachable: the connection was lost, and nobody knows whether it was written.

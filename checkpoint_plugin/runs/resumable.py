@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, select, update
 
 from checkpoint_plugin.blobs.files import Blobs
+from checkpoint_plugin.blobs.mentioned import fetch_names, named
 from checkpoint_plugin.blobs.name import BlobName
 from checkpoint_plugin.models import (
     CHECKPOINT,
@@ -20,7 +21,6 @@ from checkpoint_plugin.models import (
     PAYLOAD_SEGMENT,
     RUN_NODE_STATE,
 )
-from checkpoint_plugin.space.sweep import fetch_names, named
 from checkpoint_plugin.status import can_be_resumed
 from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.node_rows import lock_epoch

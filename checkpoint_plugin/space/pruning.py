@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
+from checkpoint_plugin.blobs.mentioned import fetch_names, named
 from checkpoint_plugin.blobs.name import BlobName
 from checkpoint_plugin.database.batches import batches
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
@@ -36,7 +37,6 @@ from checkpoint_plugin.models import (
 )
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.series import fetch_series_ends
-from checkpoint_plugin.space.sweep import fetch_names, named
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store

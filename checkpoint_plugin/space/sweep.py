@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import Connection, select, update
 
-from checkpoint_plugin.blobs.name import BlobName, folder_of, read_name
+from checkpoint_plugin.blobs.mentioned import fetch_names, named
+from checkpoint_plugin.blobs.name import BlobName, folder_of
 from checkpoint_plugin.blobs.place import BlobFile, BlobPlace
-from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.database.batches import batches
-from checkpoint_plugin.models import JOB, LEASE, PAYLOAD
+from checkpoint_plugin.models import JOB, LEASE
+from checkpoint_plugin.store import Store
 
-if TYPE_CHECKING:
-    from checkpoint_plugin.store import Store
-
-__all__ = ["ORPHAN_SECONDS", "Swept", "fetch_names", "named", "sweep_blobs"]
+__all__ = ["ORPHAN_SECONDS", "Swept", "sweep_blobs"]
 
 ORPHAN_SECONDS: Final = 3_600.0
 """The age from which on a file that no row mentions is deleted."""
@@ -114,20 +112,3 @@ def _is_old(age: float | None, limit: float) -> bool:
 def _unmentioned(connection: Connection, run_id: str, kind: str, found: Iterable[BlobFile]) -> Sequence[BlobFile]:
     mentioned = {str(name) for name in named(run_id, fetch_names(connection, run_id))}
     return [file for file in found if str(BlobName(kind, file.folder, file.file)) not in mentioned]
-
-
-def fetch_names(connection: Connection, run_id: str) -> Sequence[str]:
-    """The names of a run's files, as its rows keep them."""
-    query = select(PAYLOAD.c.blob).where(PAYLOAD.c.run_id == run_id, PAYLOAD.c.blob.is_not(None))
-    return list(connection.execute(query).scalars())
-
-
-def named(run_id: str, names: Iterable[str]) -> list[BlobName]:
-    """Names that rows keep; one that is none of ours names no file, and is left out."""
-    found = []
-    for name in names:
-        try:
-            found.append(read_name(name, run_id))
-        except MalformedValue:
-            continue
-    return found

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select
 
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
-from checkpoint_plugin.errors import CheckpointError, KeyMissing
-from checkpoint_plugin.models import JOB, LEASE, RUN_KEY
+from checkpoint_plugin.errors import KeyMissing
+from checkpoint_plugin.models import JOB, RUN_KEY
 from checkpoint_plugin.stored_bytes.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 
-if TYPE_CHECKING:
-    from checkpoint_plugin.store import Store
+__all__ = ["KEY", "RunKeys", "wrapped_keys"]
 
-__all__ = ["RunKeys", "rotate_keys"]
-
-BATCH: Final = 500
 KNOWN: Final = 1_000
 KEY: Final = select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == bindparam("of_run"))
+"""The row of a run's keys."""
 
 
 class RunKeys:
@@ -80,57 +76,14 @@ class RunKeys:
                     f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
                 )
             return PLAIN
-        return self.ring.open(run_id, _wrapped_keys(run_id, row))
+        return self.ring.open(run_id, wrapped_keys(run_id, row))
 
 
-def _wrapped_keys(run_id: str, row: Any) -> WrappedKeys:
-    with telling_damage(run_id, "the row of its keys"):
-        return WrappedKeys(row.key_id, column_bytes(row.wrapped))
-
-
-async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
-    """Wrap the keys of every run with the first master key of the ring; what is stored under them stays as it is.
-
-    Stopped anywhere, every run can be opened with the ring, and what is left is done by the next call.
-
-    Args:
-        store: an open one.
-        ring: the new key, then the old ones.
-
-    Returns:
-        How many runs' keys were rewrapped, and how many were already.
+def wrapped_keys(run_id: str, row: Any) -> WrappedKeys:
+    """The keys of a run, as their row has them.
 
     Raises:
-        KeyMissing: a run's keys are wrapped by none of them; those of all others are done.
-        KeyUnusable, StoreDamaged: a run's keys are not what was written; as above.
+        StoreDamaged: the row was changed.
     """
-    # Sorted as a group of writes is, not by the collation of a database: so it waits for none of them in a circle.
-    query = select(RUN_KEY.c.run_id)
-    found = sorted(await store.transact(lambda connection: connection.execute(query).scalars().all(), write=False))
-    changed = 0
-    refused: list[CheckpointError] = []
-    for first in range(0, len(found), BATCH):
-        part = found[first : first + BATCH]
-
-        def work(connection: Connection, part: Sequence[str] = part) -> tuple[int, list[CheckpointError]]:
-            done, left = 0, []
-            for run_id in part:
-                connection.execute(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update())
-                row = connection.execute(KEY, {"of_run": run_id}).first()
-                try:
-                    wrapped = None if row is None else ring.rewrap(run_id, _wrapped_keys(run_id, row))
-                except CheckpointError as error:
-                    left.append(error)
-                    continue
-                if wrapped is not None:
-                    values = {"key_id": wrapped.key_id, "wrapped": wrapped.wrapped}
-                    connection.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == run_id).values(**values))
-                    done += 1
-            return done, left
-
-        done, left = await store.transact(work)
-        changed += done
-        refused += left
-    if refused:
-        raise refused[0]
-    return changed, len(found) - changed
+    with telling_damage(run_id, "the row of its keys"):
+        return WrappedKeys(row.key_id, column_bytes(row.wrapped))

@@ -18,6 +18,7 @@ from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, Stor
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.key_rotation import rotate_keys
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
@@ -25,7 +26,6 @@ from checkpoint_plugin.stored_bytes.digests import MODULUS, sum_digests
 from checkpoint_plugin.stored_bytes.encryption import EARLIER, Cipher, KeyRing, WrappedKeys
 from checkpoint_plugin.stored_bytes.sealing import PLAIN
 from checkpoint_plugin.tables.job import JobEnd
-from checkpoint_plugin.tables.keys import rotate_keys
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, RunExists
 from tests.checkpoint_plugin.test_durability import BROKEN, chain, run, runner
 from tests.checkpoint_plugin.test_pruning import cut, definition

@@ -14,10 +14,10 @@ import pytest
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.key_rotation import rotate_keys
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
-from checkpoint_plugin.tables.keys import rotate_keys
 from hookspecs import CheckpointRef, PluginHost, RunInfo, Snapshot, hookimpl
 from tests.checkpoint_plugin.test_migrations import make_older
 from tests.power import nodes

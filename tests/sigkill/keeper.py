@@ -12,11 +12,11 @@ from typing import Any, Final
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.key_rotation import rotate_keys
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from checkpoint_plugin.tables.definition import Definition
-from checkpoint_plugin.tables.keys import rotate_keys
 from hookspecs import NodeSnapshot, Snapshot
 
 __all__ = ["KEYS", "RUN", "STEPS", "cut_at", "make_run", "open_store", "ring", "save_steps", "states_at"]

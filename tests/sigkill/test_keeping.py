@@ -18,9 +18,9 @@ from sqlalchemy import select
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.models import RUN_KEY
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.key_rotation import rotate_keys
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.tables.keys import rotate_keys
 from tests.sigkill.keeper import KEYS, RUN, make_run, open_store, ring, save_steps, states_at
 
 LIMIT_SECONDS = 120
