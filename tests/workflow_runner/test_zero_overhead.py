@@ -13,7 +13,7 @@ import pytest
 from tests.distribution import install_distribution
 
 PROGRAM = """
-    import asyncio, json, sys
+    import asyncio, gc, json, sys
     from collections.abc import AsyncIterator
     from workflow_runner import Context, Graph, Stream, WorkflowRunner, node
 
@@ -61,6 +61,8 @@ PROGRAM = """
             await runner.run(graph(), run_id="warm")
         made = graph()
         watching.append("begin")
+        gc.collect()
+        gc.disable()  # what it collects of earlier runs would be counted, too, or not
         sys.setprofile(count)
         result = await runner.run(made, run_id="counted")
         sys.setprofile(None)
