@@ -770,7 +770,7 @@ async def test_a_recovery_that_is_stopped_as_it_claims_a_run_claims_nothing(
     service = RecoveryService("w", store=store, execute=lambda run_id: asyncio.sleep(60))
     for turns in range(30):
         await make_stuck(store)
-        await stopped_as_it_takes(monkeypatch, "recovery_pass.claim_run", service.recover_all(0, at_once=1), turns)
+        await stopped_as_it_takes(monkeypatch, "recovery.passes.claim_run", service.recover_all(0, at_once=1), turns)
         job = await JobRepository(store=store).get("r")
         assert (job.status, job.worker_id if job.status == "recovering" else None, job.retry_count) == ("running", None, 0), turns
 

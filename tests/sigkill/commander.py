@@ -107,7 +107,9 @@ def _obey(order: Mapping[str, Any]) -> int:
         os.dup2(messages.fileno(), 2)
     os.environ.update(order["environment"])
     for name, value in order["patches"].items():
-        setattr(*_place(name), value)
+        owner, attribute = _place(name)
+        getattr(owner, attribute)  # else it would be patched where nobody looks
+        setattr(owner, attribute, value)
     if order["kill_at"] is not None:
         name, call = order["kill_at"]
         owner, attribute = _place(name)

@@ -138,7 +138,7 @@ async def test_prune_killed_anywhere(store_url: str, commander: Commander, turns
 
 async def test_rotate_key_killed_anywhere(store_url: str, commander: Commander, turns: int) -> None:
     steps = ["checkpoint_plugin.stored_bytes.encryption:KeyRing.rewrap"]
-    each = {"checkpoint_plugin.tables.keys:BATCH": 1}
+    each = {"checkpoint_plugin.runs.key_rotation:BATCH": 1}
     reaper = Reaper(commander, ("db", "rotate-key", "--url", store_url, "--quiet"), steps, patches=each)
     old, new = bytes(32), bytes(range(32))
     store = Store(locate(store_url), create=True, ring=KeyRing((old,)))
