@@ -20,6 +20,13 @@ def test_what_it_names_is_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_it_names_every_module_of_the_runner_once() -> None:
+    table = PAGE.partition("## The runner\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+(?:\.py)?)`[,| ]", "\n".join(line.split(" | ")[0] + " |" for line in table.splitlines()[3:]))
+    there = {found.name for found in (ROOT / "workflow_runner").glob("[!_]*.py")} | {"cli"}
+    assert sorted(named) == sorted(there)
+
+
 def test_it_tells_the_plugins_packages_in_the_order_of_their_layers() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["checkpoint_plugin"]]
