@@ -26,13 +26,24 @@ async def wait_first(journal: str, seconds: float) -> str:
 
 @node
 async def steps(journal: str, count: int, context: Context) -> AsyncIterator[int]:
-    """Counts, slowly, and notes each step."""
+    """Counts, slowly, and notes that it begins, and each step; no further than a file beside the journal says, if any."""
     first = context.state or 0
+    limit = Path(f"{journal}.limit")
+    _note(journal, f"{os.getpid()} begins")
     for step in range(first, count):
+        while _is_beyond(step, limit):  # noqa: ASYNC110  another process says so
+            await asyncio.sleep(0.02)
         _note(journal, f"{os.getpid()} {step}")
         yield step
         context.commit(step + 1)
         await asyncio.sleep(0.02)
+
+
+def _is_beyond(step: int, limit: Path) -> bool:
+    try:
+        return step >= int(limit.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
 
 
 def _note(journal: str, line: str) -> None:

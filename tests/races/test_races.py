@@ -84,11 +84,18 @@ def checkpoints(url: str, run_id: str) -> list[tuple[int, int]]:
     return asyncio.run(read())
 
 
-def wait_for_lines(path: Path, count: int) -> None:
+def wait_for_lines(path: Path, count: int, holding: str = "") -> None:
     deadline = time.monotonic() + WAIT_SECONDS
-    while not path.exists() or len(path.read_text(encoding="utf-8").splitlines()) < count:
+    while not path.exists() or sum(holding in line for line in path.read_text(encoding="utf-8").splitlines()) < count:
         assert time.monotonic() < deadline, f"{path} has no {count} lines"
         time.sleep(0.01)
+
+
+def limit_of(journal: Path, step: int) -> Path:
+    """Have the steps of a run wait at one of them until the file is gone: on a slow machine they are not over too soon."""
+    path = Path(f"{journal}.limit")
+    path.write_text(str(step), encoding="utf-8")
+    return path
 
 
 def stop_between_transactions(racer: Racer, url: str) -> None:
@@ -134,6 +141,7 @@ def test_one_of_several_processes_resumes_a_run(store_url: str, tmp_path: Path, 
 def test_an_owner_that_was_stopped_replaced_and_continued_writes_nothing(store_url: str, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     options = {"every_firing": True, "lease_seconds": LIVE_SECONDS}
+    limit = limit_of(journal, 20)
     with racers(2, tmp_path) as (old, new):
         old.order("run", kind="steps", url=store_url, run_id="r", journal=str(journal), options=options)
         wait_for_lines(journal, 10)
@@ -141,6 +149,7 @@ def test_an_owner_that_was_stopped_replaced_and_continued_writes_nothing(store_u
         assert new.answer()["error"] == "RunHeld"  # it lives
         stop_between_transactions(old, store_url)
         time.sleep(2 * LIVE_SECONDS)  # now nobody renews it, though the process is there
+        limit.unlink()
         new.order("resume", url=store_url, run_id="r")
         wait_for_lines(journal, len(journal.read_text(encoding="utf-8").splitlines()) + 5)
         old.signal(signal.SIGCONT)
@@ -169,9 +178,12 @@ def test_a_killed_owner_holds_nothing(store_url: str, tmp_path: Path) -> None:
 def test_a_living_owner_is_robbed_only_on_demand(store_url: str, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     options = {"every_seconds": 0.05}
+    limit = limit_of(journal, 20)
     with racers(2, tmp_path) as (old, new):
         old.order("run", kind="steps", url=store_url, run_id="r", journal=str(journal), options=options)
         wait_for_lines(journal, 10)
         new.order("resume", url=store_url, run_id="r", steal=True)
+        wait_for_lines(journal, 2, "begins")
+        limit.unlink()
         assert old.answer()["error"] == "LeaseLost"
         assert new.answer() == {"outputs": {"out": list(range(100))}}
