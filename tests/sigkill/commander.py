@@ -26,7 +26,7 @@ READY = (
     "checkpoint_plugin.cli.keys",
     "checkpoint_plugin.cli.prune",
     "checkpoint_plugin.stored_bytes.encryption",
-    "checkpoint_plugin.tables.keys",
+    "checkpoint_plugin.runs.key_rotation",
     "checkpoint_plugin.database.postgresql",
     "checkpoint_plugin.space.pruning",
     "checkpoint_plugin.database.sqlite",
@@ -127,7 +127,7 @@ def _obey(order: Mapping[str, Any]) -> int:
 def _place(name: str) -> tuple[Any, str]:
     module, _, path = name.partition(":")
     *owners, attribute = path.split(".")
-    return reduce(getattr, owners, sys.modules[module]), attribute
+    return reduce(getattr, owners, importlib.import_module(module)), attribute
 
 
 def _mortal(function: Callable[..., Any], call: int) -> Callable[..., Any]:
