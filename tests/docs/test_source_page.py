@@ -6,6 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.plugin  # of which the page tells, too
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "source.md").read_text(encoding="utf-8")
 
