@@ -41,8 +41,8 @@ def fork(run_id: str, new_id: str, number: int | None, blobs: str | None, url: s
 
     \b
     Exit codes:
-      0 done    2 there is no such run, or there is a run NEW, or RUN has no checkpoint to go on from
-      5 its rows are damaged, or the store cannot be used
+      0 done    2 there is a run NEW, or RUN has no checkpoint to go on from, or values of types of your own
+      5 there is no such run, its rows are damaged, or the store cannot be used
     """
     from hookspecs import run_id_problem
 
@@ -50,9 +50,16 @@ def fork(run_id: str, new_id: str, number: int | None, blobs: str | None, url: s
         raise click.UsageError(problem)
 
     async def work(store: Store) -> int:
+        from checkpoint_plugin.errors import NotForkable, ValueNotReadable
         from checkpoint_plugin.runs.forking import fork_run
 
-        return await fork_run(run_id, new_id, number, store=store)
+        try:
+            return await fork_run(run_id, new_id, number, store=store)
+        except ValueNotReadable as error:  # its advice is for commands that load nodes
+            why = f"{error.place or 'a value'} needs a type or library that is not there for this command"
+            raise NotForkable(
+                run_id, f"{why}. In Python import the module of the type, and call checkpoint_plugin.fork_run"
+            ) from error
 
     found = read_store(url, work, blobs)
     document = {"run_id": new_id, "of": run_id, "checkpoint": found}

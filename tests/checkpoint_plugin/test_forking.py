@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +30,7 @@ from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from hookspecs import RunExists, RunNotFound, StoreError
 from tests.checkpoint_plugin.test_encryption import OLD, text
 from tests.checkpoint_plugin.test_plugin import checkpoints, runner, status
+from tests.cli.command import environment, workflow, write_graph
 from workflow_runner import Context, Graph, NodeFailed, Stream, node
 
 BROKEN: list[int] = []
@@ -254,6 +257,40 @@ async def test_what_a_witness_knows_of_an_earlier_run_is_forgotten(store_url: st
     await broken(store_url, witness=str(tmp_path))
     await fork_run("r", "s", url=store_url)
     assert (await runner(store_url).resume("s", graph=stream())).outputs == {"sums": expected()}
+
+
+OWN_TYPES = """
+from dataclasses import dataclass
+from checkpoint_plugin import register
+from workflow_runner import Context, node
+
+@register
+@dataclass
+class Page:
+    number: int
+
+@node
+async def ask(a: int, context: Context) -> str:
+    context.commit(Page(a))
+    return f"{context.state} {await context.suspend('which page')}"
+"""
+
+
+def test_a_run_with_types_of_its_own_is_forked_where_they_are_imported(store_url: str, tmp_path: Path) -> None:
+    graph = write_graph(tmp_path, "ask")
+    (tmp_path / "nodes.py").write_text(OWN_TYPES, encoding="utf-8")
+    env = environment(WORKFLOW_CHECKPOINT_URL=store_url)
+    begun = workflow(
+        "run", graph, "--nodes", "nodes.py", "--input", "a=1", "--run-id", "r", "--enable", "checkpoint", cwd=tmp_path, env=env
+    )
+    assert begun.returncode == 3, begun.stderr
+    told = workflow("fork", "r", "s", cwd=tmp_path, env=env)
+    assert told.returncode == 2 and "call checkpoint_plugin.fork_run" in told.stderr and "body" in told.stderr
+    program = "import asyncio, nodes; from checkpoint_plugin import fork_run; print(asyncio.run(fork_run('r', 's')))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    again = workflow("resume", "s", "--nodes", "nodes.py", "--set", "body=2", "--json", cwd=tmp_path, env=env)
+    assert json.loads(again.stdout.splitlines()[-1])["outputs"] == {"out": ["Page(number=1) 2"]}
 
 
 async def test_the_command_says_how_to_go_on(store_url: str) -> None:
