@@ -1,4 +1,4 @@
-"""`workflow prune` and `workflow db rotate-key`, killed anywhere: what was kept restores, and the next does what is left."""
+"""`workflow prune`, `fork` and `db rotate-key`, killed anywhere: what was kept restores, and the next does what is left."""
 
 from __future__ import annotations
 
@@ -157,6 +157,33 @@ async def test_rotate_key_killed_anywhere(store_url: str, commander: Commander, 
         old, new = new, Random(turn).randbytes(32)
     assert reaper.kills >= turns // 2
     assert half
+
+
+async def test_fork_killed_anywhere(store_url: str, commander: Commander, turns: int) -> None:
+    """Either there is no other run, or it has its checkpoint."""
+    before = ["saving.cut_encoder:CutEncoder.encode", "runs.forking:make_run", "saving.writing:CutWriter.write"]
+    kills: list[dict[str, Any]] = [{"kill_at": (f"checkpoint_plugin.{step}", 1)} for step in (*before, "runs.forking:_witness")]
+    kills += [{"kill_after_seconds": None}] * (turns // 2)
+    store = Store(locate(store_url), create=True)
+    history, *_ = await new_runs(store)
+    await save_some(store, history, 3)
+    random, seconds = Random(0), 0.0
+    for number, kill in enumerate(kills):
+        new_id = f"fork {number}"
+        command = ("fork", history.run_id, new_id, "--checkpoint", "2", "--url", store_url, "--quiet")
+        timed = "kill_at" not in kill
+        code = commander.run(command, **({"kill_after_seconds": seconds * random.random()} if timed else kill))
+        assert code == KILLED or (timed and code == 0)
+        is_there = new_id in {row.id for row in await store.jobs()}
+        assert timed or is_there == (number >= len(before)), kill
+        if not is_there:
+            begun = time.monotonic()
+            assert commander.run(command) == 0
+            seconds = time.monotonic() - begun
+        found = await store.restore(RunHistory(new_id, 1), None)
+        assert found is not None
+        assert {node.node_id: node.state for node in found.nodes} == nodes_at(history.run_id, 2)
+    await store.close()
 
 
 async def key_ids(url: str, *keys: bytes) -> set[str]:
