@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
@@ -37,9 +37,8 @@ from checkpoint_plugin.models import (
 )
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.series import fetch_series_ends
-
-if TYPE_CHECKING:
-    from checkpoint_plugin.store import Store
+from checkpoint_plugin.space.candidates import find_candidates
+from checkpoint_plugin.store import Store
 
 __all__ = ["Pruned", "prune_run", "prune_runs", "stored_bytes"]
 
@@ -109,17 +108,18 @@ async def prune_runs(
         BlobsUnusable: values lie in files whose place is not known; nothing of that run was deleted.
         StoreError: the store cannot be used.
     """
-    note = damage if damage is not None else _refuse
+    note, now = damage if damage is not None else _refuse, datetime.now(UTC)
     if run_ids is None:
         rows, damaged = await store.readable_jobs()
         run_ids = [row.id for row in rows]
         for error in damaged:
             note(error)
+        chosen = await find_candidates(store, rules, rows, now)
     else:
         run_ids = list(dict.fromkeys(run_ids))
         for run_id in run_ids:
             await store.job(run_id)
-    now = datetime.now(UTC)
+        chosen = set(run_ids)
 
     def work(connection: Connection, run_id: str) -> Pruned:
         with telling_damage(run_id, "a row of it"):
@@ -132,9 +132,10 @@ async def prune_runs(
     pruned: list[Pruned] = []
     for done, run_id in enumerate(run_ids, 1):
         try:
-            found = await store.transact(partial(work, run_id=run_id))
-            await store.remove_files(found.blobs)
-            pruned.append(found)
+            if run_id in chosen:
+                found = await store.transact(partial(work, run_id=run_id))
+                await store.remove_files(found.blobs)
+                pruned.append(found)
         except _Undo as undone:
             pruned.append(undone.pruned)
         except StoreDamaged as error:

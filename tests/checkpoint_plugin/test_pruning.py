@@ -27,6 +27,7 @@ from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.retention import CheckpointRow, Retention, Thinning, read_duration
 from checkpoint_plugin.saving.writing import LARGE_SAVE
+from checkpoint_plugin.space import candidates
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
@@ -166,10 +167,10 @@ async def test_what_cannot_be_meant_prunes_nothing(rules: Any, runs: Any, error:
         await prune({"keep_last": 1}, url=f"sqlite:///{tmp_path}/none.db")
 
 
-async def grow(store: Store, steps: int) -> list[dict[str, Any]]:
+async def grow(store: Store, steps: int, run_id: str = "r") -> list[dict[str, Any]]:
     """A run with a value that grows, one that comes and goes, and collected outputs; what each checkpoint holds."""
-    await store.insert_job("r", definition())
-    history = RunHistory("r", 1, 1)
+    await store.insert_job(run_id, definition())
+    history = RunHistory(run_id, 1, 1)
     bits = random.Random(5)
     state: list[bytes] = []
     collected: list[Any] = []
@@ -456,7 +457,7 @@ async def test_a_savepoint_is_named_before_a_prune_looks_or_after_it_is_over(sto
         change = partial(name_checkpoint, number=1) if naming else unname_checkpoint
         met.append(elsewhere(store_url, lambda other: change(other, "r", "mine" if naming else "old")))
 
-    (pruned,) = await prune_runs(store, Looking(look, keep_last=1))
+    (pruned,) = await prune_runs(store, Looking(look, keep_last=1), ["r"])
     assert {type(found) for found in met} == {StoreBusy}
     assert pruned.checkpoints == (1,)
     assert [row.number for row in await store.checkpoints("r")] == [2, 3]
@@ -471,7 +472,7 @@ async def test_a_finished_run_is_not_named_while_it_is_dropped(store: Store, sto
     rules = Looking(
         lambda: met.append(elsewhere(store_url, lambda other: name_checkpoint(other, "r", "mine", 1))), drop_finished=DAY
     )
-    (pruned,) = await prune_runs(store, rules)
+    (pruned,) = await prune_runs(store, rules, ["r"])
     assert pruned.dropped
     assert [type(found) for found in met] == [StoreBusy]
     with pytest.raises(RunNotFound):
@@ -596,6 +597,26 @@ def test_the_commands(tmp_path: Path) -> None:
     assert workflow("prune", "unknown", "--keep-last", "1", cwd=tmp_path).returncode == 5
     resumed = told("resume", "r", "--nodes", "nodes.py", "--checkpoint", "3")
     assert len(resumed["outputs"]["o"]) == 8
+
+
+@pytest.mark.parametrize("together", [1, 3, 500])
+async def test_runs_of_which_nothing_goes_are_not_locked(store: Store, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "TOGETHER", together)
+    for number in range(10):
+        await grow(store, 3 if number in (2, 7) else 1, run_id=f"run {number}")
+    transact, writes = store.transact, []
+
+    async def counted(work: Any, *, write: bool = True, **more: Any) -> Any:
+        writes.append(write)
+        return await transact(work, write=write, **more)
+
+    monkeypatch.setattr(store, "transact", counted)
+    found = await prune_runs(store, Retention(keep_last=1))
+    assert sorted((run.run_id, run.checkpoints) for run in found) == [("run 2", (1, 2)), ("run 7", (1, 2))]
+    assert sum(writes) == 2
+    writes.clear()
+    assert await prune_runs(store, Retention(keep_last=1)) == []
+    assert sum(writes) == 0
 
 
 @pytest.mark.parametrize(("command", "word"), [("prune --keep-last 1", "pruned"), ("db check", "checked")])
