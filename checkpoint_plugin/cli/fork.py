@@ -41,13 +41,9 @@ def fork(run_id: str, new_id: str, number: int | None, blobs: str | None, url: s
 
     \b
     Exit codes:
-      0 done    2 there is a run NEW, or RUN has no checkpoint to go on from, or values of types of your own
+      0 done    2 NEW is taken, or no id; RUN has no checkpoint to go on from, or values of types of your own
       5 there is no such run, its rows are damaged, or the store cannot be used
     """
-    from hookspecs import run_id_problem
-
-    if (problem := run_id_problem(new_id)) is not None:
-        raise click.UsageError(problem)
 
     async def work(store: Store) -> int:
         from checkpoint_plugin.errors import NotForkable, ValueNotReadable

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from checkpoint_plugin.errors import NotForkable
+from checkpoint_plugin.errors import FieldInvalid, NotForkable
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.policy import NAME
 from checkpoint_plugin.runs.access import StoreAccess
@@ -49,14 +49,14 @@ async def fork_run(
     Raises:
         RunNotFound: there is no such run.
         RunExists: there is a run `new_id`.
-        ValueError: `new_id` cannot be the id of a run.
+        FieldInvalid: `new_id` cannot be the id of a run.
         NotForkable: it has no checkpoint, or was saved by hand; or the checkpoint is its end, after which there is nothing to do.
         ValueNotReadable: a value is of a type that nobody has registered here.
         StoreDamaged: what is stored is not what was written.
         StoreError: there is no such checkpoint, or the store cannot be used. Nothing was written, in all of these cases.
     """
     if (problem := run_id_problem(new_id)) is not None:
-        raise ValueError(problem)
+        raise FieldInvalid(f"fork of run {run_id!r}", problem)
     async with StoreAccess(url, store).open(create=False) as opened:
         return await _fork(opened, run_id, new_id, checkpoint)
 
