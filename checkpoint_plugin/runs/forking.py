@@ -65,7 +65,11 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
     job = await store.load_job(run_id)
     if not job.by_runner:
         raise NotForkable(run_id, "it was saved by hand, and a manager of another id can save what one of this id restores")
-    found = await store.restore(RunHistory(run_id, job.attempt), checkpoint)
+    old, witness = RunHistory(run_id, job.attempt), _witness(job.enable)
+    found = await store.restore(old, checkpoint)
+    if witness is not None and checkpoint is None:  # as a resume does
+        noted = (0, None) if found is None else (old.number, old.total.to_bytes(32, "big"))
+        await store.compute(partial(witness.check, run_id, *noted))
     if found is None:
         raise NotForkable(run_id, "it has no checkpoint yet")
     assert found.number is not None
@@ -84,7 +88,7 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
         await store.compute(cut.discard)
         raise RunExists(new_id)
     store.keys.remember(new_id, seal)
-    if (witness := _witness(job.enable)) is not None:
+    if witness is not None:
         await store.compute(partial(witness.forget, new_id))
     return found.number
 
@@ -96,7 +100,7 @@ def _beginning(found: Snapshot, new_id: str) -> Snapshot:
 
 
 def _witness(enable: Mapping[str, Any]) -> Witness | None:
-    """Where the run notes its checkpoints: what is noted there under the new id is of a run that was deleted."""
+    """Where the run notes its checkpoints; what is noted there under the new id is of a run that was deleted."""
     options = enable.get(NAME)
     folder = options.get("witness") if isinstance(options, Mapping) else None
     return None if folder is None else Witness(folder)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from checkpoint_plugin import CheckpointManager, FieldInvalid, NotForkable, fork_run, update_suspended_state
+from checkpoint_plugin import CheckpointManager, FieldInvalid, NotForkable, StoreDamaged, fork_run, update_suspended_state
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.fork import fork
@@ -313,6 +313,19 @@ def test_a_run_with_types_of_its_own_is_forked_where_they_are_imported(store_url
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     again = workflow("resume", "s", "--nodes", "nodes.py", "--set", "body=2", "--json", cwd=tmp_path, env=env)
     assert json.loads(again.stdout.splitlines()[-1])["outputs"] == {"out": ["Page(number=1) 2"]}
+
+
+async def test_a_run_that_lacks_what_its_witness_knows_is_forked_from_a_named_checkpoint_only(
+    store_url: str, tmp_path: Path
+) -> None:
+    await broken(store_url, witness=str(tmp_path))
+    await fork_run("r", "s", url=store_url)
+    Witness(tmp_path).note("r", 99, b"of a commit that the disk has lost")
+    with pytest.raises(StoreDamaged, match="checkpoint 99 was durable"):
+        await fork_run("r", "t", url=store_url)
+    async with opened(store_url) as store:
+        assert not any((await rows_of(store, "t")).values())
+    assert await fork_run("r", "t", 2, url=store_url) == 2
 
 
 async def test_the_command_says_how_to_go_on(store_url: str) -> None:
