@@ -103,7 +103,8 @@ class EnumShape:
             if member.value & left and member.value & ~value.value == 0:
                 names.append(name)
                 left &= ~member.value
-        if self._joined(names) is not value:
+        joined = self._joined(names)
+        if type(joined) is not self._kind or joined != value:  # Python 3.11.2 makes some of these anew each time
             raise TypeError(f"its flags {value.value:#x} are not all members of {type_name(self._kind)}. Clear the others.")
         return [part("", names)]
 
