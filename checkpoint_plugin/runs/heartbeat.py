@@ -10,7 +10,7 @@ from typing import Final
 
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.lease import Lease
-from hookspecs import LeaseLost, Refusal, StoreError
+from hookspecs import LeaseLost, Refusal, StoreError, text_of
 
 __all__ = ["Heartbeat"]
 
@@ -66,13 +66,18 @@ class Heartbeat:
                 ends, pause = began + self._seconds, self._seconds / BEATS
             elif isinstance(error, LeaseLost):
                 return self._fail(error)
-            elif not isinstance(error, (StoreError, TimeoutError)):
-                raise error
             elif time.monotonic() + PAUSE_SECONDS >= ends:
                 return self._fail(self._late(error))
             else:
                 pause = PAUSE_SECONDS
 
     def _late(self, error: BaseException) -> LeaseLost:
-        why = f"it could not be renewed for {self._seconds:g} seconds ({error})"
-        return LeaseLost(self._lease.run_id, self._lease.epoch, why=why)
+        why = f"it could not be renewed for {self._seconds:g} seconds ({_told(error)})"
+        lost = LeaseLost(self._lease.run_id, self._lease.epoch, why=why)
+        lost.__cause__ = error
+        return lost
+
+
+def _told(error: BaseException) -> str:
+    """What kept it from being renewed; that may be this process, which has no memory or no thread left, or a fault."""
+    return str(error) if isinstance(error, (StoreError, TimeoutError)) else f"{type(error).__name__}: {text_of(error)}"

@@ -338,22 +338,46 @@ async def test_a_renewal_that_fails_is_tried_again_for_as_long_as_the_one_before
     assert failed == []
 
 
-async def test_a_fault_of_a_heartbeat_is_told_when_it_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = asyncio.Event()
+async def test_a_renewal_that_breaks_is_tried_again_as_one_that_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    renew, asked, failed = Store.renew, list[int](), list[Refusal]()
+
+    async def break_once(self: Store, lease: Lease, seconds: float) -> datetime:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            raise RuntimeError("can't start new thread")
+        return await renew(self, lease, seconds)
+
+    monkeypatch.setattr(Store, "renew", break_once)
+    lease = await store.insert_job("r", definition(), Holder.here(), 300.0)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 300.0, failed.append, time.monotonic() - 200)
+    async with asyncio.timeout(20):
+        while (await row(store)).expires_at == lease.expires_at and not failed:  # noqa: ASYNC110  it lives in the database
+            await asyncio.sleep(0.02)
+    await heartbeat.stop()
+    assert (asked, failed) == ([0, 1], [])
+
+
+async def test_a_renewal_that_stays_broken_stops_the_run_with_its_cause(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, stopped = list[Refusal](), asyncio.Event()
 
     async def break_down(*arguments: Any) -> datetime:
-        asked.set()
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by zero")
+
+    def fail(error: Refusal) -> None:
+        failed.append(error)
+        stopped.set()
 
     monkeypatch.setattr(Store, "renew", break_down)
     lease = await store.insert_job("r", definition(), Holder.here(), 300.0)
     assert lease is not None
-    heartbeat = Heartbeat(store, lease, 300.0, lambda error: None, time.monotonic() - 200)
-    await asked.wait()
-    for _ in range(20):
-        await asyncio.sleep(0)
-    with pytest.raises(ZeroDivisionError):
-        await heartbeat.stop()
+    heartbeat = Heartbeat(store, lease, 300.0, fail, time.monotonic() - 301)
+    async with asyncio.timeout(20):
+        await stopped.wait()
+    await heartbeat.stop()
+    (error,) = failed
+    assert isinstance(error, LeaseLost) and isinstance(error.__cause__, ZeroDivisionError)
+    assert "could not be renewed for 300 seconds (ZeroDivisionError: by zero)" in str(error)
 
 
 @node
