@@ -65,7 +65,8 @@ class NodeHooks:
         """A firing has ended.
 
         When: exactly once for every `before_node` that returned, also on failure and cancellation. After a plain
-            body the outputs are already final (in any later cut) but not yet sent on.
+            body the outputs are already final (in any later cut) but not yet sent on. A run that is stopped waits for it
+            for the grace period, also after its last node.
         Receives: the run; the node and which firing; how it ended.
         Returns: nothing.
         Raises: nothing on purpose.

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from hookspecs import (
@@ -96,6 +97,10 @@ class Run:
         """Whether plugins are still asked to open the run."""
         self._limit: asyncio.TimerHandle | None = None
         """Of a run that is stopped or failed meanwhile: how long it waits for them."""
+        self._hurried = False
+        """Whether it was told to stop when its last node was over already."""
+        self._patience: asyncio.Timeout | None = None
+        """Of the wait for what still runs then."""
         self._begun = False
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
@@ -221,11 +226,19 @@ class Run:
     def stop(self, reason: str) -> None:
         """Stop from outside: take the cut now, let nothing more count, then cancel.
 
-        A plugin that is still opening the run has as long as a body, and is cancelled then.
+        A plugin that is still opening the run has as long as a body, and is cancelled then. One that is still told of a node,
+        after the last of them, has as long, and is left.
         """
         self._limit_opening()
+        self._hurry()
         moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)
+
+    def _hurry(self) -> None:
+        if self._over.done() and not self.stopping and not self._hurried:
+            self._hurried = True
+            if self._patience is not None:
+                self._patience.reschedule(self.loop.time() + self.settings.grace_seconds)
 
     def _limit_opening(self) -> None:
         if self._opening and self._limit is None:
@@ -282,18 +295,18 @@ class Run:
         left = [task for task in self.tasks if not task.done()]  # one cancelled before its first step is done, and stays
         if not left:
             return
-        try:
-            await asyncio.wait(left, timeout=self.settings.grace_seconds if self.stopping else None)
-        except asyncio.CancelledError:  # as in `until`
-            await asyncio.wait(left, timeout=self.settings.grace_seconds)
-        self.abandoned = tuple(a.node_id for a in self.actors.values() if a.task is not None and not a.task.done())
+        grace = self.settings.grace_seconds
+        with suppress(TimeoutError):
+            try:
+                async with asyncio.timeout(grace if self.stopping or self._hurried else None) as self._patience:
+                    await asyncio.wait(left)
+            except asyncio.CancelledError:  # as in `until`
+                await asyncio.wait(left, timeout=grace)
+            finally:
+                self._patience = None
+        self.abandoned = tuple(sorted(task.get_name() for task in left if not task.done()))  # each bears the id of its node
         if self.abandoned:
-            logger.warning(
-                "run %s: left after %s s of grace, still running: %s",
-                self.run_id,
-                self.settings.grace_seconds,
-                ", ".join(self.abandoned),
-            )
+            logger.warning("run %s: left after %s s of grace, still running: %s", self.run_id, grace, ", ".join(self.abandoned))
 
     def _build(self, snapshot: Snapshot | None) -> None:
         stored = snapshot.nodes if snapshot is not None else ()

@@ -802,6 +802,45 @@ async def test_a_body_that_does_not_end_is_left_after_the_grace_period(caplog: p
     await asyncio.sleep(0.01)
 
 
+async def test_a_hook_that_never_returns_after_the_last_node_is_left_after_the_grace_period(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    let_go, outcomes = asyncio.Event(), list[Outcome]()
+
+    class Stuck:
+        @hookimpl
+        async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+            if node.node_id == "upto":
+                await let_go.wait()
+
+        @hookimpl
+        async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+            outcomes.append(outcome)
+
+    graph = Graph()
+    graph.output("out", graph.add(upto, n=2))
+    runner = hosted(Stuck(), grace_seconds=0.05)
+    over = asyncio.Event()
+    runner.subscribe(lambda event: over.set() if event == NodeChanged(run_id, "out", "completed", 0) else None)
+    for run_id in ("stopped", "cancelled"):
+        over.clear()
+        task = asyncio.ensure_future(runner.run(graph, run_id=run_id))
+        await over.wait()
+        with caplog.at_level(logging.WARNING, "workflow_runner"):
+            if run_id == "stopped":
+                runner.stop("signal")
+            else:
+                task.cancel()
+            async with asyncio.timeout(10):
+                await asyncio.wait((task,))
+        assert task.cancelled() if run_id == "cancelled" else task.result().outputs == {"out": [0, 1]}
+        assert f"run {run_id}: left after 0.05 s of grace, still running: upto" in caplog.text
+    assert runner.abandoned
+    assert outcomes == [Completed({"out": [0, 1]})] * 2, "its nodes were over"
+    let_go.set()
+    await asyncio.sleep(0)
+
+
 async def test_a_thread_that_does_not_end_is_left_too() -> None:
     began, let_go, over = threading.Event(), threading.Event(), threading.Event()
 
