@@ -152,17 +152,22 @@ class ThreadBody:
             self._give(answer)
 
     async def _drain(self) -> None:
-        """Serve a closing body to its end."""
-        while True:
-            match await self._questions.get():
-                case Returned():
-                    return
-                case Raised(error):
-                    raise error
-                case Yielded():
-                    self._fail(RuntimeError("generator ignored GeneratorExit"))
-                case Asked(serve):
-                    await self._serve(serve)
+        """Serve a closing body to its end, or until its run ends."""
+        last: Returned | Raised | None = None
+        try:
+            while last is None:
+                match await self._questions.get():
+                    case Returned() | Raised() as ended:
+                        last = ended
+                    case Yielded():
+                        self._fail(RuntimeError("generator ignored GeneratorExit"))
+                    case Asked(serve):
+                        await self._serve(serve)
+        except asyncio.CancelledError:
+            await self._abandon()
+            raise
+        if isinstance(last, Raised):
+            raise last.error
 
     async def _abandon(self) -> None:
         """Refuse whatever the thread asks from now on.

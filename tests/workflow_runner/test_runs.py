@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+import workflow_runner
 from hookspecs import (
     Cancelled,
     CheckpointRef,
@@ -861,6 +862,46 @@ async def test_a_thread_that_does_not_end_is_left_too() -> None:
     assert not over.is_set()
     let_go.set()
     assert await asyncio.to_thread(over.wait, 20)
+
+
+async def test_a_thread_that_cleans_up_for_want_of_consumers_is_refused_when_the_run_stops() -> None:
+    cleaning, let_go, over = threading.Event(), threading.Event(), threading.Event()
+    heard: list[BaseException] = []
+
+    @node
+    def source(n: int, context: Context) -> Iterator[int]:
+        try:
+            yield from range(n)
+        finally:
+            cleaning.set()
+            let_go.wait(20)
+            try:
+                context.commit()
+            except BaseException as error:
+                heard.append(error)
+                raise
+            finally:
+                over.set()
+
+    @node
+    async def first(items: Stream[int]) -> int:
+        return await anext(items)
+
+    graph = Graph()
+    graph.add(first, items=graph.add(source, n=1_000))
+    graph.add(forever, x=1)
+    runner = WorkflowRunner(grace_seconds=10)
+    task = asyncio.ensure_future(runner.run(graph))
+    assert await asyncio.to_thread(cleaning.wait, 20)
+    runner.stop("signal")
+    for _ in range(20):  # who waits for the thread hears of it
+        await asyncio.sleep(0)
+    let_go.set()
+    with pytest.raises(RunStopped):
+        await task
+    assert over.is_set(), "the run waits for it as for any body"
+    assert not runner.abandoned
+    assert [type(error) for error in heard] == [workflow_runner.Cancelled]
 
 
 async def test_a_cleanup_after_the_cut_counts_for_nothing() -> None:
