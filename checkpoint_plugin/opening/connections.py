@@ -96,18 +96,21 @@ class Connections:
         return self._pulse
 
     async def close(self) -> None:
-        """Write what was handed over, and close all; nothing in a process that was forked meanwhile."""
+        """Write what was handed over, and close all, also when cancelled; nothing in a process that was forked meanwhile."""
         if self.process_id != os.getpid():
             return
         _KEPT.discard(self._name)
-        await self.group.finish()
         try:
+            await self.group.finish()
             if self._leave() and self._is_among(_KEPT):  # else to close it does the same
                 with suppress(StoreError):
                     await self.database.rest()
-            await self._stop_pulse()
         finally:
-            await self.database.close()
+            self._leave()
+            try:
+                await self._stop_pulse()
+            finally:
+                await self.database.close()
 
     def _use(self) -> None:
         _KEPT.discard(self._name)

@@ -49,7 +49,9 @@ class GroupWriter:
         self._database = database
         self._most = most
         self._waiting: list[tuple[Write[Any], asyncio.Future[Any]]] = []
-        self._busy = False
+        self._idle = asyncio.Event()
+        """Whether nothing is written, and so nothing waits."""
+        self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
     async def write(self, write: Write[T]) -> T:
@@ -62,11 +64,11 @@ class GroupWriter:
             StoreError: the store cannot be used.
             Exception: what its `encode` or `write` raised; nothing of it was written.
         """
-        if self._busy:
+        if not self._idle.is_set():
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             self._waiting.append((write, future))
             return await future
-        self._busy = True
+        self._idle.clear()
         try:
             (outcome,) = await self._write([write])
         finally:
@@ -77,16 +79,26 @@ class GroupWriter:
         return found
 
     async def finish(self) -> None:
-        """Wait until everything that was handed to it is written."""
-        while self._task is not None:
-            await asyncio.wait((self._task,))
+        """Wait until everything that was handed to it is written, also when cancelled meanwhile.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; raised when all is written.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        while not self._idle.is_set():
+            try:
+                await self._idle.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def _next(self) -> None:
         """A transaction is over: the next takes all that wait, in a task of its own, so that nobody works for others."""
         if self._waiting:
             self._task = asyncio.get_running_loop().create_task(self._drain(), name="workflow-checkpoint-writer")
         else:
-            self._busy = False
+            self._idle.set()
             self._task = None
 
     async def _drain(self) -> None:

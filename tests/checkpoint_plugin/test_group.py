@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -14,6 +16,7 @@ from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import Lease
 from tests.checkpoint_plugin.test_store import definition
 
 
@@ -62,3 +65,29 @@ async def test_what_undoes_the_transaction_is_told_to_all_who_share_it(store: St
     told, stored = await shared(store, OSError(errno.ENOSPC, "the disk is full"))
     assert all(isinstance(each, Exception) for each in told)
     assert stored == "alone "
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("workflow-checkpoint")]
+
+
+async def test_who_closes_a_store_waits_for_all_that_was_handed_over(store: Store) -> None:
+    """The first is written by itself, and while it is nobody writes the others yet."""
+    writes = [asyncio.create_task(store.write(Tells(word))) for word in "abc"]
+    await asyncio.sleep(0)
+    await store.close()
+    assert [write.done() and write.result() for write in writes] == ["a", "b", "c"]
+    assert threads() == []
+
+
+async def test_a_close_that_is_cancelled_closes_all_the_same(store: Store) -> None:
+    await store.renew(Lease("r", Holder.here(), 1, 0, datetime.now(UTC)), 30)  # by a connection of its own
+    writes = [asyncio.create_task(store.write(Tells(word))) for word in "abc"]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert [write.done() and write.result() for write in writes] == ["a", "b", "c"]
+    assert threads() == []
