@@ -36,6 +36,8 @@ MOST_PIECES: Final = 64
 PROBE: Final = 24
 NEAR: Final = 4_096
 CACHED: Final = 64 << 20
+FEW_SERIES: Final = 4
+"""So many are not looked through, whether anything is still made of them."""
 
 
 class PayloadRow(NamedTuple):
@@ -95,7 +97,7 @@ class BaseCache:
         self._size = 0
         self._bases: OrderedDict[Hashable, Base] = OrderedDict()
         self.ends: dict[int, int] = {}
-        """Where each series ends: of several values that grew out of one, each appends behind the others."""
+        """Where the series of these values end: of several that grew out of one, each appends behind the others."""
 
     def get(self, place: Hashable) -> Base | None:
         """The last value of a place."""
@@ -109,6 +111,12 @@ class BaseCache:
         while self._size > self._limit:
             _, forgotten = self._bases.popitem(last=False)
             self._size -= len(forgotten.data)
+
+    def extend(self, ends: Mapping[int, int]) -> None:
+        """Remember where series end. Those of which no value is left are forgotten now and then: a run may begin any number."""
+        self.ends.update(ends)
+        if len(self.ends) > 2 * len(self._bases) + FEW_SERIES:
+            self.ends = {base.series: self.ends[base.series] for base in self._bases.values() if base.series in self.ends}
 
     def keep(self, ends: Mapping[int, int]) -> None:
         """Forget all but those that are made of stored parts of their series: one that stands alone may be stored no more.
@@ -181,7 +189,7 @@ class PayloadWriter:
         """The save is durable: later values may grow out of these."""
         for place, base in self._bases.items():
             self._cache.put(place, base)
-        self._cache.ends.update(self._ends)
+        self._cache.extend(self._ends)
 
     @property
     def row_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any, ClassVar
 
 import pytest
@@ -74,4 +75,22 @@ async def test_what_was_pruned_is_encoded_again(store_url: str, counted: Countin
     found = await store.restore(RunHistory("r", 1, 1), 5)
     assert found is not None
     assert found.nodes[0].state == text
+    await store.close()
+
+
+async def test_of_values_that_grew_only_the_last_are_remembered_and_where_their_series_end(store_url: str) -> None:
+    store = Store(locate(store_url), create=True)
+    await store.insert_job("r", definition())
+    history, random = RunHistory("r", 1, 1), Random(1)
+    values: list[bytes] = []
+    for number in range(120):  # every second one is unlike the one before; what grows out of it begins a series
+        values.append(random.randbytes(3_000) if number % 2 == 0 else values[-1] + b"more")
+        node = NodeSnapshot("a", "running", firing=1, commits=number, state=values[-1])
+        await store.save(history, cut(node), "step")
+    assert len(history.bases.ends) < 10, "a run may go on for any time"
+    found = await store.restore(RunHistory("r", 1, 1), 119)
+    assert found is not None and found.nodes[0].state == values[118]
+    await store.save(history, cut(NodeSnapshot("a", "running", firing=1, commits=120, state=values[-1] + b"more")), "step")
+    found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None and found.nodes[0].state == values[-1] + b"more"
     await store.close()
