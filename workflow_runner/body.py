@@ -136,7 +136,8 @@ class BodyActor(Actor):
                 break
         try:
             self._become_final(closed)
-        except Exception as error:  # the end of its inputs is wrong, or who listens to the run raised
+        # The end of its inputs is wrong, who listens to the run raised, or a call of `on_durable` looked at something cancelled.
+        except (Exception, asyncio.CancelledError) as error:
             fault: Exception | None = None
             try:
                 self.run.actor_failed(self, error)

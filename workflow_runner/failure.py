@@ -144,8 +144,9 @@ class FailurePolicy:
         state.attempt_number = tries
         match self.backoff:
             case Backoff(initial, factor, maximum, jitter):
-                growing = wait_exponential(initial, max=maximum, exp_base=factor)
-                return growing(state) + wait_random(0, initial if jitter is None else jitter)(state)
+                # Of none at all tenacity makes the longest, where the factor by which it grows is too large for a number.
+                growing = wait_exponential(initial, max=maximum, exp_base=factor)(state) if initial else 0.0
+                return growing + wait_random(0, initial if jitter is None else jitter)(state)
             case seconds:
                 return float(wait_chain(*(wait_fixed(each) for each in seconds))(state)) if seconds else 0.0
 

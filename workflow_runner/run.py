@@ -191,7 +191,10 @@ class Run:
                 self.ending.add(error)
                 outcome = self.ending.outcome(self.outputs())
         if self.listeners:
-            self.notify(RunEnded(self.run_id, status_of(outcome), self.ending.error))
+            try:
+                self.notify(RunEnded(self.run_id, status_of(outcome), self.ending.error))
+            except Exception as error:
+                self.ending.add(error)
         if self.ending.error is not None:
             raise self.ending.error
         return self.outputs()
@@ -437,7 +440,7 @@ class Run:
         actor.waits += 1
         self.enter_wait(actor)
 
-    def actor_failed(self, actor: Actor, error: Exception) -> None:
+    def actor_failed(self, actor: Actor, error: BaseException) -> None:
         """An actor ended outside its body: a hook failed, or an item did not fit."""
         if isinstance(error, (HookError, Refusal)):
             self.crashed(error)

@@ -27,6 +27,7 @@ from workflow_runner import (
     WorkflowRunner,
     node,
 )
+from workflow_runner.failure import FailurePolicy
 from workflow_runner.streaming import StreamingActor
 
 LOG: list[Any] = []
@@ -443,6 +444,12 @@ def test_declarations_are_checked() -> None:
 
     with pytest.raises(ValueError, match="factor"):
         Backoff(factor=0.5)
+
+
+@pytest.mark.parametrize(("backoff", "seconds"), [(0, 0.0), ({"initial": 1, "jitter": 0}, 60.0)])
+def test_a_backoff_has_no_other_wait_after_a_thousand_tries(backoff: Any, seconds: float) -> None:
+    policy = FailurePolicy().overridden({"retries": 5_000, "backoff": backoff})
+    assert {policy.delay(tries) for tries in (1_000, 1_024, 1_025, 5_000)} == {seconds}
 
 
 async def test_a_class_declares_it_too() -> None:

@@ -755,6 +755,25 @@ async def test_a_listener_that_raises_keeps_no_hook_from_hearing_the_end(status:
     assert pairs.after == [("n", told)]
 
 
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_listener_that_raises_at_the_end_of_a_run_hides_not_how_it_ended(fails: bool) -> None:
+    @node
+    async def ends(n: int) -> int:
+        if fails:
+            raise ValueError("no")
+        return n
+
+    def raising(event: Event) -> None:
+        if isinstance(event, RunEnded):
+            raise RuntimeError("listener")
+
+    graph = Graph()
+    graph.add(ends, "n", n=1)
+    with pytest.raises(NodeFailed if fails else RuntimeError) as raised:
+        await WorkflowRunner(on_event=raising).run(graph)
+    assert getattr(raised.value, "__notes__", []) == (["and then RuntimeError: listener"] if fails else [])
+
+
 async def test_inputs_of_unequal_length_are_told_to_the_hooks() -> None:
     @node
     async def added(a: int, b: int) -> int:
@@ -1034,6 +1053,24 @@ async def test_a_call_that_looks_at_something_cancelled_fails_its_node_and_not_t
     with pytest.raises(NodeFailed, match="node 'a' of run 'r' failed: CancelledError"):
         await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph, run_id="r")
     assert plugin.ended == ["Failed"]
+
+
+async def test_a_call_that_looks_at_something_cancelled_is_told_to_the_hooks_with_nothing_stored() -> None:
+    found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    found.cancel()
+
+    @node
+    async def step(n: int, context: Context) -> int:
+        context.on_durable(found.result)
+        return n
+
+    graph = Graph()
+    graph.add(step, "a", n=1)
+    pairs = Pairs()
+    with pytest.raises(NodeFailed, match="node 'a' of run 'r' failed: CancelledError"):
+        await WorkflowRunner(plugins=PluginHost().register(pairs, name="pairs")).run(graph, run_id="r")
+    assert pairs.before == ["a"]
+    assert pairs.after == [("a", "Failed")]
 
 
 class Asking(Saving):
