@@ -10,6 +10,7 @@ from typing import Any
 
 from checkpoint_plugin.codec.shapes import Part, TypeRefused, type_name
 from checkpoint_plugin.errors import ValueNotReadable
+from hookspecs import text_of
 
 __all__ = ["NamedTupleShape", "RecordShape", "check_known", "strangers"]
 
@@ -121,7 +122,7 @@ def check_known(kind: type, found: Any, known: Mapping[str, Default | None]) -> 
             try:
                 members[name] = default()
             except Exception as error:  # a default_factory is anybody's function
-                what = f"the default of {type_name(kind)}.{name} raised {type(error).__name__}: {error}"
+                what = f"the default of {type_name(kind)}.{name} raised {type(error).__name__}: {text_of(error)}"
                 raise ValueNotReadable(f"{what}. Mend it.") from error
     return members
 

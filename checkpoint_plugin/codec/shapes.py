@@ -8,6 +8,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol
 
 from checkpoint_plugin.errors import CheckpointError, ValueNotReadable
+from hookspecs import text_of
 
 __all__ = ["Part", "RegisteredType", "Shape", "TypeRefused", "shape_of", "type_name"]
 
@@ -146,7 +147,7 @@ class OwnShape:
         try:
             plain = self._encode(value)
         except Exception as error:  # it is anybody's function, and what it raises is told with the value's place
-            raise TypeError(f"the encode=… of {type_name(self._kind)} raised {type(error).__name__}: {error}") from error
+            raise TypeError(f"the encode=… of {type_name(self._kind)} raised {type(error).__name__}: {text_of(error)}") from error
         return [part("", plain)]
 
     def make(self, parts: list[Any]) -> Any:
@@ -156,7 +157,7 @@ class OwnShape:
             value = self._decode(plain)
         except Exception as error:  # as above
             raise ValueNotReadable(
-                f"the decode=… of {type_name(self._kind)} raised {type(error).__name__}: {error}. Mend it."
+                f"the decode=… of {type_name(self._kind)} raised {type(error).__name__}: {text_of(error)}. Mend it."
             ) from error
         if type(value) is not self._kind:
             raise ValueNotReadable(

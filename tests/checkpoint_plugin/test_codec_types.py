@@ -422,6 +422,27 @@ def test_functions_of_the_user_are_checked_before_anything_is_stored() -> None:
     assert "outputs cannot be stored: its type object" in refusal(Money(1), registry)
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def speechless(*arguments: Any) -> Any:
+    raise Speechless
+
+
+def test_an_error_of_the_user_whose_text_cannot_be_had_is_told_all_the_same() -> None:
+    registry = TypeRegistry()
+    registry.register(Money, encode=speechless, decode=Money)
+    assert "raised Speechless: (its text cannot be had: RuntimeError)" in refusal(Money(1), registry)
+    registry = TypeRegistry()
+    registry.register(Money, encode=lambda money: money.cents, decode=speechless)
+    assert "raised Speechless: (its text cannot be had: RuntimeError)" in refusal(Money(1), registry)
+    newer = make_dataclass("Thing", ["amount", "currency", ("new", int, field(default_factory=speechless))])
+    with pytest.raises(ValueNotReadable, match=r"raised Speechless: \(its text cannot be had"):
+        older(Price, Price(1), newer)()
+
+
 class WithNew:
     def __new__(cls) -> WithNew:
         return object.__new__(cls)
