@@ -273,8 +273,9 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
     if type(value) not in (dict, list, set, tuple):
         return value
     if (copied := copies.get(id(value))) is None:
-        if type(value) is tuple:
-            return tuple([_copied(item, copies) for item in value])
+        if type(value) is tuple:  # it holds itself only within something else, which stands in `copies` by then
+            copied = copies[id(value)] = tuple([_copied(item, copies) for item in value])
+            return copied
         copied = copies[id(value)] = type(value)()
         if type(value) is dict:
             copied.update((key, _copied(item, copies)) for key, item in value.items())

@@ -85,6 +85,21 @@ async def test_what_is_done_to_its_properties_and_options_later_does_not_change_
     assert compiled.graph.enable == {"listener": {"every": [1]}}
 
 
+def test_what_stands_in_several_places_of_a_property_is_copied_once() -> None:
+    """Twice at each of forty levels would be a billion times."""
+    value: Any = [1]
+    for _ in range(14):
+        value = (value, value)
+    graph = Graph()
+    graph.add(show, value=value, numbers=[])
+    copied = WorkflowRunner().compile(graph).plan.nodes["show"].constants["value"]
+    assert copied == value
+    for _ in range(14):
+        first, second = copied
+        assert first is second
+        copied = first
+
+
 async def test_a_document_is_compiled_and_another_runner_runs_it() -> None:
     compiled = WorkflowRunner().compile(
         {
