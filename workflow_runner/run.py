@@ -485,16 +485,24 @@ class Run:
             failed = actor.node_id if actor is not None else None
             for other in self.actors.values():
                 other.tell_unbegun()
-            self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)
+            self._save_last(status if wanted else None, reason, text if status == "failed" else None, failed)
         for other in self.actors.values():
             other.freeze()
         if not self._over.done():
             self._over.set_result(None)
 
+    def _save_last(self, status: RunStatus | None, reason: str, error: str | None = None, node_id: str | None = None) -> None:
+        """Take the last cut, as `Saver.close`. Where that cannot be, for want of memory, the run ends all the same."""
+        if self.saver is not None:
+            try:
+                self.saver.close(status, reason, error, node_id)
+            except Exception as fault:
+                self.ending.save_failed(fault)
+
     def _finish(self) -> None:
         """Every actor is over."""
-        if self.saver is not None and not self.stopping:
-            self.saver.close("completed", "end")
+        if not self.stopping:
+            self._save_last("completed", "end")
         if not self._over.done():
             self._over.set_result(None)
 

@@ -138,12 +138,12 @@ class Saver:
         if self._closed:
             return
         self._closed = True
+        self._wanted.set()
         if self._task is None:  # the run ends before it has begun, and nobody serves what was asked for, or is from now on
             self._refuse(self._requests)
         elif status is not None:
-            self._ends = True
             self._last = (self._snapshot(status, error, node_id), reason)
-        self._wanted.set()
+            self._ends = True
 
     async def finish(self) -> None:
         """Wait until everything is saved that was asked for; call `close` before.

@@ -133,8 +133,8 @@ MUTANTS: Sequence[Mutant] = (
             Edit("run", "        for other in self.actors.values():\n            other.freeze()\n", ""),
             Edit(
                 "run",
-                'self.saver.close(status if wanted else None, reason, text if status == "failed" else None, failed)',
-                "self.late = lambda: self.saver.close(status if wanted else None, reason, None, failed)",
+                'self._save_last(status if wanted else None, reason, text if status == "failed" else None, failed)',
+                "self.late = lambda: self._save_last(status if wanted else None, reason, None, failed)",
             ),
             Edit(
                 "run",

@@ -761,6 +761,39 @@ def test_a_stop_of_a_signal_handler_is_heard_at_once() -> None:
         killer.join()
 
 
+@pytest.mark.parametrize(
+    ("body", "error", "notes"),
+    [
+        (double, MemoryError, []),
+        (boom, NodeFailed, ["and the last cut could not be saved: MemoryError: none is left"]),
+        (forever, MemoryError, []),
+    ],
+    ids=["completed", "failed", "stopped"],
+)
+async def test_a_run_ends_though_there_is_no_memory_for_its_last_cut(
+    body: Any, error: type[Exception], notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Any) -> Any:
+        raise MemoryError("none is left")
+
+    graph = Graph()
+    graph.add(body, x=1)
+    saving = Saving()
+    runner = hosted(saving)
+    task = asyncio.ensure_future(runner.run(graph))
+    monkeypatch.setattr("workflow_runner.saver.take_cut", refuse)
+    if body is forever:
+        await asyncio.sleep(0.02)
+        runner.stop("signal")
+    async with asyncio.timeout(10):
+        await asyncio.wait((task,))
+    assert type(task.exception()) is error
+    assert getattr(task.exception(), "__notes__", []) == notes
+    assert saving.cuts == []
+    ((_, outcome),) = [heard for heard in saving.heard if heard[0] == "after_run"]
+    assert isinstance(outcome, Failed)
+
+
 async def test_a_stop_after_the_last_node_is_over_stops_nothing() -> None:
     class Slow(Saving):
         @hookimpl
