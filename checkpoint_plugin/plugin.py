@@ -268,8 +268,10 @@ class CheckpointPlugin:
         assert self._heartbeat is not None
         is_sound = False
         try:
-            await self._stop_timer()
-            await self._heartbeat.stop()
+            try:
+                await self._stop_timer()
+            finally:
+                await self._heartbeat.stop()
             end = (self._before if self._stays(history, outcome) else None) or _ending(outcome)
             if self._degraded is not None:
                 await self._end_degraded(store, history, outcome, end)

@@ -586,6 +586,7 @@ async def test_a_timer_that_failed_is_told_and_the_store_closed(tmp_path: Path) 
     with pytest.raises(ZeroDivisionError, match="interval"):
         await plugin.after_run(info, Cancelled("x"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("workflow-checkpoint")]
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "nobody gives a sign of life for the run any more"
 
 
 async def test_a_refused_resume_leaves_the_run_as_it_was(store_url: str) -> None:
