@@ -304,6 +304,11 @@ def _bytes(value: object) -> bytes:
     return base64.b64decode(_text(value), validate=True)
 
 
+def _path(value: object) -> Path:
+    is_tagged = isinstance(value, dict) and value.get(TAG) == "str"  # anything else might hold a path in a path, without end
+    return Path(_text(_decode(value, None, 0) if is_tagged else value))
+
+
 def _float(value: object) -> float:
     text = _text(value)
     if text in ("nan", "inf", "-inf"):
@@ -338,7 +343,7 @@ SCALAR_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "float": _float,
     "fraction": _fraction,
     "int": lambda value: int(_text(value), 16),
-    "path": lambda value: Path(_text(_decode(value, None, 0))),
+    "path": _path,
     "str": lambda value: _bytes(value).decode("utf-8", "surrogatepass"),
     "timedelta": _timedelta,
     "uuid": lambda value: UUID(_text(value)),

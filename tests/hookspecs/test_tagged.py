@@ -181,6 +181,13 @@ def test_the_deepest_value_that_is_taken_comes_back(wrap: Callable[[Any], Any]) 
         to_tagged(wrap(value))
 
 
+@pytest.mark.parametrize("levels", [1, 900])
+def test_a_path_holds_no_path(levels: int) -> None:
+    text = '{"$type": "path", "value": ' * levels + '{"$type": "path", "value": "a"}' + "}" * levels
+    with pytest.raises(TaggedValueError, match='not a valid "path": text expected, found dict'):
+        loads_tagged(text)
+
+
 @pytest.mark.parametrize("levels", [201, 499, 900])
 def test_a_document_that_is_too_deep_is_refused(levels: int) -> None:
     plain: Any = 1
