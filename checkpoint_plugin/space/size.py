@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +15,7 @@ from sqlalchemy import Connection, LargeBinary, Table, cast, func, select
 from checkpoint_plugin.blobs.name import read_name
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "NodeSize", "RunSize", "StoreSize", "measure_store"]
 
 DIGEST_SIZE: Final = 32
+ROWS_AT_ONCE: Final = 1_000
+"""Of a query over a whole store, so many rows are held."""
 PARTS: Final = ("values", "files", "rows", "items", "checkpoints", "states", "events", "run")
 """What the bytes of a run are: values (also what they grew out of), values that are files, versions of nodes, items of
 outputs, the checkpoints' own rows, `run_node_state`, the log of events, and the run's own row with graph and inputs."""
@@ -124,9 +129,11 @@ async def measure_store(store: Store, run_id: str | None = None) -> StoreSize:
         runs = _measure_runs(connection, run_id)
         if run_id is not None and not runs:
             raise RunNotFound(run_id, store.location.shown)
-        for run in runs:
-            with telling_damage(run.run_id, "a row of it"):
-                run.nodes = _measure_nodes(connection, run)
+        try:
+            _measure_nodes(connection, runs, run_id)
+        except StoreDamaged:  # rows are read some at a time, so another run's may be the one that is damaged
+            for run in runs:
+                _measure_nodes(connection, [run], run.run_id)
         return runs, *_measure_disk(connection)
 
     runs, disk, free = await store.transact(work, write=False)
@@ -137,7 +144,7 @@ async def measure_store(store: Store, run_id: str | None = None) -> StoreSize:
 
 
 def _measure_runs(connection: Connection, run_id: str | None) -> Sequence[RunSize]:
-    ids = select(JOB.c.id)
+    ids = select(JOB.c.id).order_by(JOB.c.id)
     runs = {
         found: RunSize(found) for found in connection.execute(ids if run_id is None else ids.where(JOB.c.id == run_id)).scalars()
     }
@@ -150,42 +157,105 @@ def _measure_runs(connection: Connection, run_id: str | None) -> Sequence[RunSiz
     return list(runs.values())
 
 
-def _measure_nodes(connection: Connection, run: RunSize) -> Sequence[NodeSize]:
+def _measure_nodes(connection: Connection, runs: Iterable[RunSize], run_id: str | None) -> None:
+    """Measure the nodes of runs: a few queries, however many runs there are.
+
+    Args:
+        connection: for reading.
+        runs: of the store, in the order of their ids.
+        run_id: of the only one of them; `None` where they are all that there are.
+    """
+
+    def read(table: Table, *columns: Any) -> Any:
+        query = select(JOB.c.id, *columns).join_from(JOB, table, table.c.run_id == JOB.c.id).order_by(JOB.c.id)
+        return query if run_id is None else query.where(JOB.c.id == run_id)
+
+    def by_run(query: Any) -> _ByRun:
+        return _ByRun(connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}))
+
+    sizes: list[tuple[str, _ByRun]] = []
+    mentions: list[_ByRun] = []
+    for part, table in (("rows", NODE_VERSION), ("items", OUTPUT_SEGMENT)):
+        columns = next(columns for _, summed, columns in SUMMED if summed is table)
+        size = read(table, table.c.node_id, func.sum(_length(connection, table, columns)))
+        sizes.append((part, by_run(size.group_by(JOB.c.id, table.c.node_id))))
+        listed = read(table, table.c.node_id, table.c.mentions).where(func.length(table.c.mentions) > 0)
+        mentions.append(by_run(listed.order_by(table.c.number, table.c.node_id)))
+    payloads = by_run(read(PAYLOAD, PAYLOAD.c.digest, PAYLOAD.c.series, PAYLOAD.c.blob, func.length(PAYLOAD.c.body)))
+    segment = PAYLOAD_SEGMENT.c
+    grown = by_run(read(PAYLOAD_SEGMENT, segment.series, func.sum(func.length(segment.body))).group_by(JOB.c.id, segment.series))
+    for run in runs:
+        with telling_damage(run.run_id, "a row of it"):
+            parts = [(part, rows.of(run.run_id)) for part, rows in sizes]
+            _share_out(run, parts, [rows.of(run.run_id) for rows in mentions], payloads.of(run.run_id), grown.of(run.run_id))
+
+
+class _ByRun:
+    """Rows in the order of their runs, which are given one run after the other; they are not all in memory.
+
+    Args:
+        rows: each begins with the id of its run.
+    """
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._groups = groupby(rows, key=itemgetter(0))
+        self._next: tuple[str, Sequence[Any]] | None = None
+
+    def of(self, run_id: str) -> Sequence[Any]:
+        """The rows of a run, without its id; to be asked in the same order."""
+        if self._next is None:
+            self._next = next(((found, [row[1:] for row in rows]) for found, rows in self._groups), None)
+        if self._next is None or self._next[0] != run_id:
+            return ()
+        rows, self._next = self._next[1], None
+        return rows
+
+
+def _share_out(
+    run: RunSize,
+    sizes: Iterable[tuple[str, Sequence[Any]]],
+    mentions: Iterable[Sequence[Any]],
+    payloads: Sequence[Any],
+    grown: Sequence[Any],
+) -> None:
+    """Say which bytes of a run are whose.
+
+    Args:
+        run: gets its nodes, and the bytes of its files.
+        sizes: by kind the bytes of nodes.
+        mentions: nodes and the digests that their rows mention, of rows of nodes and then of items, the oldest first.
+        payloads: digest, series, file and length of each.
+        grown: of series the bytes.
+    """
     nodes: dict[str, NodeSize] = {}
 
     def of(node_id: str) -> NodeSize:
         return nodes.setdefault(node_id, NodeSize(node_id))
 
-    owners: dict[bytes, str] = {}
-    for part, table in (("rows", NODE_VERSION), ("items", OUTPUT_SEGMENT)):
-        columns = next(columns for _, summed, columns in SUMMED if summed is table)
-        size = func.sum(_length(connection, table, columns))
-        for node_id, found in connection.execute(
-            select(table.c.node_id, size).where(table.c.run_id == run.run_id).group_by(table.c.node_id)
-        ):
+    for part, rows in sizes:
+        for node_id, found in rows:
             of(node_id).parts[part] += int(found or 0)
-        mentions = select(table.c.node_id, table.c.mentions).where(table.c.run_id == run.run_id, table.c.mentions.is_not(None))
-        for node_id, listed in connection.execute(mentions.order_by(table.c.number, table.c.node_id)):
+    owners: dict[bytes, str] = {}
+    for rows in mentions:
+        for node_id, listed in rows:
             for at in range(0, len(listed), DIGEST_SIZE):
                 owners.setdefault(bytes(listed[at : at + DIGEST_SIZE]), node_id)
     series: dict[int, str] = {}
-    payloads = select(PAYLOAD.c.digest, PAYLOAD.c.series, PAYLOAD.c.blob, func.length(PAYLOAD.c.body))
-    for digest, number, blob, length in connection.execute(payloads.where(PAYLOAD.c.run_id == run.run_id)):
+    files = 0
+    for digest, number, blob, length in payloads:
         owner = owners.get(column_bytes(digest))
         filed = _file_bytes(run.run_id, blob)
-        run.parts["files"] += filed
+        files += filed
         if owner is not None:
             of(owner).parts["values"] += len(digest) + int(length or 0)
             of(owner).parts["files"] += filed
             if number is not None:
                 series.setdefault(number, owner)
-    grown = select(PAYLOAD_SEGMENT.c.series, func.sum(func.length(PAYLOAD_SEGMENT.c.body)))
-    for number, length in connection.execute(
-        grown.where(PAYLOAD_SEGMENT.c.run_id == run.run_id).group_by(PAYLOAD_SEGMENT.c.series)
-    ):
+    for number, length in grown:
         if number in series:
             of(series[number]).parts["values"] += int(length or 0)
-    return sorted(nodes.values(), key=lambda node: (-node.total, node.node_id))
+    run.parts["files"] = files
+    run.nodes = sorted(nodes.values(), key=lambda node: (-node.total, node.node_id))
 
 
 def _file_bytes(run_id: str, blob: str | None) -> int:

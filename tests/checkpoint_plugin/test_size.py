@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -10,25 +11,29 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import event, text
 
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.space.size import PARTS, RunSize, StoreSize, measure_store
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, RunNotFound, Snapshot
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
+RUNS = {"large": 100_000, "small": 1_000}
+"""Bytes of a value by run."""
 
 
 def noise(size: int, seed: int) -> bytes:
     return Random(seed).randbytes(size)
 
 
-async def fill(store: Store) -> None:
-    """A large run and a small one; a value that two nodes hold, one that grows, items, a text that is not ASCII."""
-    for run_id, size in (("large", 100_000), ("small", 1_000)):
+async def fill(store: Store, runs: Mapping[str, int] = RUNS) -> None:
+    """Runs; in each a value that two nodes hold, one that grows, items, a text that is not ASCII."""
+    for run_id, size in runs.items():
         await store.insert_job(run_id, Definition(noise(500, 1), '{"é": 1}', "{}"))
         history = RunHistory(run_id, 1, 1)
         shared = noise(size, 2)
@@ -86,6 +91,39 @@ async def test_bytes_by_run_and_node(filled: str) -> None:
     assert [run.run_id for run in (await measure(filled, "small")).runs] == ["small"]
     with pytest.raises(RunNotFound):
         await measure(filled, "nobody")
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1_000])
+async def test_many_runs_take_no_more_queries_than_one(store_url: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint_plugin.space.size.ROWS_AT_ONCE", at_once)
+    asked: list[str] = []
+    store = Store(locate(store_url), create=True)
+    try:
+        await fill(store, {"Z": 100, "a b": 5_000, "é": 100})
+        await store.insert_job("B has no rows", Definition(b"", "{}", "{}"))
+        await store.transact(
+            lambda connection: event.listen(connection.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+        )
+        alone = {run_id: (await measure_store(store, run_id)).runs for run_id in ("Z", "a b", "B has no rows", "é")}
+        of_one, asked[:] = len(asked) / len(alone), []
+        found = await measure_store(store)
+    finally:
+        await store.close()
+    assert len(asked) == of_one > 0
+    assert {run.run_id: [run] for run in found.runs} == alone
+    assert [len(run.nodes) for run in found.runs] == [4, 4, 4, 0]
+
+
+async def test_of_many_runs_the_one_that_is_damaged_is_named(tmp_path: Path) -> None:
+    store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
+    try:
+        await fill(store, dict.fromkeys("abc", 5_000))
+        bend = "UPDATE payload SET digest = 7 WHERE rowid = (SELECT min(rowid) FROM payload WHERE run_id = 'b')"
+        await store.transact(lambda connection: connection.execute(text(bend)))
+        with pytest.raises(StoreDamaged, match="run 'b'"):
+            await measure_store(store)
+    finally:
+        await store.close()
 
 
 async def test_values_that_are_files_count(tmp_path: Path) -> None:
