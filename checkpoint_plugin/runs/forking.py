@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from checkpoint_plugin.errors import FieldInvalid, NotForkable
+from checkpoint_plugin.errors import FieldInvalid, NotForkable, StoreUnreachable
+from checkpoint_plugin.models import CHECKPOINT
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.policy import NAME
 from checkpoint_plugin.runs.access import StoreAccess
@@ -53,7 +54,8 @@ async def fork_run(
         NotForkable: it has no checkpoint, or was saved by hand; or the checkpoint is its end, after which there is nothing to do.
         ValueNotReadable: a value is of a type that nobody has registered here.
         StoreDamaged: what is stored is not what was written.
-        StoreError: there is no such checkpoint, or the store cannot be used. Nothing was written, in all of these cases.
+        StoreError: there is no such checkpoint, or the store cannot be used. In all of these cases nothing was written, but where
+            the error says that it is not known.
     """
     if (problem := run_id_problem(new_id)) is not None:
         raise FieldInvalid(f"fork of run {run_id!r}", problem)
@@ -84,7 +86,14 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
     reason = f"fork of {run_id}, {found.number}"
     blobs = store.blobs if store.blobs.writes else None
     cut = CutWriter(history, _beginning(found, new_id), reason, store.codec, blobs)
-    if not await store.write(_FirstCut(rows, cut)):
+    first = _FirstCut(rows, cut)
+    try:
+        written = await store.write(first)
+    except StoreUnreachable as error:
+        if error.undone:
+            raise
+        written = await store.write(first)  # which finds out whether it was
+    if not written:
         await store.compute(cut.discard)
         raise RunExists(new_id)
     store.keys.remember(new_id, seal)
@@ -95,7 +104,8 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
 
 def _beginning(found: Snapshot, new_id: str) -> Snapshot:
     """A cut as the first of another run, which nobody executes yet; one that waits for answers goes on to."""
-    status: RunStatus = "suspended" if found.status == "suspended" else "paused"
+    # "recovering": an answer that came while a recovery had claimed the run.
+    status: RunStatus = "suspended" if found.status in ("suspended", "recovering") else "paused"
     return replace(found, run_id=new_id, attempt=1, status=status, taken_at=datetime.now(UTC), error=None, error_node_id=None)
 
 
@@ -108,6 +118,8 @@ def _witness(enable: Mapping[str, Any]) -> Witness | None:
 
 class _FirstCut:
     """The rows of a run and its first checkpoint: all of it, or nothing. A run without the checkpoint would begin anew.
+
+    It can be tried again: a try that was done all the same is recognised.
 
     Args:
         rows: of the run.
@@ -131,10 +143,11 @@ class _FirstCut:
         """Write it.
 
         Returns:
-            Whether it was written; without, there is a run of this id.
+            Whether it is written; without, there is another run of this id.
         """
         if not make_run(connection, self._rows).is_new:
-            return False
+            ours = CHECKPOINT.c.run_id == self.run_id, CHECKPOINT.c.digest == self._cut.rows.head["digest"]
+            return connection.execute(select(CHECKPOINT.c.number).where(*ours)).first() is not None
         held = self._cut.write(connection)
         assert held, "nobody else has seen the run yet"
         return True

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
 
 from checkpoint_plugin import CheckpointManager, FieldInvalid, NotForkable, StoreDamaged, fork_run, update_suspended_state
 from checkpoint_plugin.blobs.files import Blobs
@@ -22,12 +24,14 @@ from checkpoint_plugin.cli.fork import fork
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import Base
 from checkpoint_plugin.opening.witness import Witness
+from checkpoint_plugin.recovery.claims import Search, claim_run, end_claim, fetch_waiting
 from checkpoint_plugin.retention import Retention
-from checkpoint_plugin.saving.writing import CutWriter
+from checkpoint_plugin.saving.writing import LARGE_SAVE, CutWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from hookspecs import RunExists, RunNotFound, StoreError
+from tests.checkpoint_plugin.proxy import Proxy
 from tests.checkpoint_plugin.test_encryption import OLD, text
 from tests.checkpoint_plugin.test_plugin import checkpoints, runner, status
 from tests.cli.command import environment, workflow, write_graph
@@ -225,6 +229,23 @@ async def test_there_is_no_run_without_its_checkpoint(store_url: str, monkeypatc
         await fork_run("r", "s", store=store)
 
 
+@pytest.mark.parametrize("reply", [True, False])
+async def test_a_fork_whose_commit_was_not_heard_of_is_made_once_and_told(postgres_url: str, tmp_path: Path, reply: bool) -> None:
+    graph = stream(LARGE)
+    place = f"file://{tmp_path}"
+    kept = {"blobs": place, "blob_bytes": 10_000}
+    await runner(postgres_url).run(graph, enable={"checkpoint": {**EVERY, **kept}}, run_id="r")
+    async with Proxy(postgres_url) as proxy, opened(proxy.url, blobs=Blobs(locate(proxy.url), place, 10_000)) as store:
+        await store.job("r")
+        proxy.cut(reply=reply, after=b"INSERT INTO job")
+        assert await fork_run("r", "s", 2, store=store) == 2
+        assert proxy.cuts == 1
+        with pytest.raises(RunExists):
+            await fork_run("r", "s", 2, store=store)
+    again = await runner(postgres_url).resume("s", graph=graph, enable={"checkpoint": kept})
+    assert again.outputs == {"sums": expected(LARGE)}
+
+
 async def test_an_answer_reaches_one_of_the_two(store_url: str) -> None:
     graph = Graph()
     graph.output("answer", graph.add(ask, question="may we"))
@@ -239,6 +260,25 @@ async def test_an_answer_reaches_one_of_the_two(store_url: str) -> None:
     assert (await runner(store_url).resume("t", graph=graph)).outputs == {"answer": ["may we: yes"]}, "as it was answered"
 
 
+async def test_a_fork_of_a_run_that_was_answered_while_a_recovery_had_claimed_it_waits_as_the_run(store_url: str) -> None:
+    graph = Graph()
+    for name in ("one", "two"):
+        graph.output(f"answer {name}", graph.add(ask, node_id=name, question=name))
+    await runner(store_url).run(graph, enable={"checkpoint": True}, run_id="r")
+    await update_suspended_state("r", "one", 1, store_url)
+    async with opened(store_url) as store:
+        claim = await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5))
+        assert claim is not None
+        await update_suspended_state("r", "two", 2, store=store)
+        await fork_run("r", "s", store=store)
+        await store.transact(lambda connection: end_claim(connection, claim, counts=False))
+        waiting = await store.transact(lambda connection: fetch_waiting(connection, Search(timedelta())), write=False)
+        assert {row.id for row in waiting} == {"r", "s"}, "a recovery goes on with both"
+    assert (await status(store_url, "r"), await status(store_url, "s")) == ("suspended", "suspended")
+    outputs = (await runner(store_url).resume("s", graph=graph)).outputs
+    assert outputs == {"answer one": ["one: 1"], "answer two": ["two: 2"]}
+
+
 async def test_a_fork_of_an_encrypted_run_has_a_key_of_its_own(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", text(OLD))
     await broken(store_url)
@@ -249,6 +289,44 @@ async def test_a_fork_of_an_encrypted_run_has_a_key_of_its_own(store_url: str, m
         rows = await rows_of(store, "s")
         assert "so far" not in repr(rows) and "numbers" not in repr(rows["job"])
     assert (await runner(store_url).resume("s", graph=stream())).outputs == {"sums": expected()}
+
+
+@node
+async def noise(seed: int) -> bytes:
+    return Random(seed).randbytes(LARGE_SAVE // 2)
+
+
+@node
+async def compare(data: bytes, seed: int, context: Context) -> bool:
+    await context.suspend("a person")
+    return data == Random(seed).randbytes(LARGE_SAVE // 2)
+
+
+def noises(many: int) -> Graph:
+    graph = Graph()
+    for seed in range(many):
+        graph.output(f"same {seed}", graph.add(compare, node_id=f"c{seed}", data=graph.add(noise, seed=seed), seed=seed))
+    return graph
+
+
+async def test_a_large_fork_is_sent_in_parts(postgres_url: str) -> None:
+    """A server takes no message above a gigabyte, and a fork holds at once what a run has saved bit by bit."""
+    graph, sent = noises(5), []
+
+    def weigh(connection: Any, cursor: Any, statement: str, parameters: Any, *others: Any) -> None:
+        sent.append(sum(len(part) for each in parameters if isinstance(each, tuple) for part in each if type(part) is bytes))
+
+    assert (await runner(postgres_url).run(graph, enable={"checkpoint": True}, run_id="r")).status == "suspended"
+    event.listen(Engine, "before_cursor_execute", weigh)
+    try:
+        await fork_run("r", "s", url=postgres_url)
+    finally:
+        event.remove(Engine, "before_cursor_execute", weigh)
+    assert sum(sent) > 2 * LARGE_SAVE > max(sent)
+    for seed in range(5):
+        await update_suspended_state("s", f"c{seed}", None, postgres_url)
+    outputs = (await runner(postgres_url).resume("s", graph=graph)).outputs
+    assert outputs == {f"same {seed}": [True] for seed in range(5)}
 
 
 async def test_a_fork_has_files_of_its_own(store_url: str, tmp_path: Path) -> None:
