@@ -275,9 +275,9 @@ class OutputSegment(Base, table=True):
 class Payload(Base, table=True):
     """A value too large for the rows that mention it, stored once a run under the digest of its bytes.
 
-    `encoding` says what was done to the bytes (`packing`), `size` how many they were before. Of a value that grew out of
-    another, `body` says which parts of the series `series` it is made of, below `series_end`. Of one that lives in a
-    file, `blob` names it and `body` is empty.
+    `encoding` says what was done to the bytes (`compression.py`, `payloads.py`), `size` how many they were before. Of a value
+    that grew out of another, `body` says which parts of the series `series` it is made of, below `series_end`. Of one that
+    lives in a file, `blob` names it and `body` is empty.
     """
 
     __tablename__: ClassVar[str] = "payload"

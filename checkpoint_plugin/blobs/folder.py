@@ -27,7 +27,7 @@ TRIES: Final = 5
 
 
 class FolderPlace:
-    """See `blob_place.BlobPlace`. Folders and files are for their owner only.
+    """See `place.BlobPlace`. Folders and files are for their owner only.
 
     Args:
         root: the folder; made when the first file is written.

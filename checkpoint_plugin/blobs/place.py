@@ -1,4 +1,4 @@
-"""A place where large values lie as files: what a folder (`blob_folder`) and a url (`blob_url`) have in common."""
+"""A place where large values lie as files: what a folder (`folder.py`) and a url (`url.py`) have in common."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def open_url(url: str, store_id: str) -> BlobPlace:
 
 
 class UrlPlace:
-    """See `blob_place.BlobPlace`. How long a request may take is a matter of the file system's own options.
+    """See `place.BlobPlace`. How long a request may take is a matter of the file system's own options.
 
     Args:
         files: a file system of fsspec.
