@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -20,6 +21,7 @@ __all__ = ["find_candidates"]
 
 TOGETHER: Final = 500
 """Runs of a transaction: a long one would keep a server from clearing up what others write meanwhile."""
+ROWS_AT_ONCE: Final = 1_000
 LOOKED_AT: Final = tuple(CHECKPOINT.c[name] for name in ("run_id", "number", "created_at", "label"))
 
 
@@ -43,8 +45,7 @@ async def find_candidates(store: Store, rules: Retention, jobs: Sequence[Any], n
     for first in range(0, len(left), TOGETHER):
         part = left[first : first + TOGETHER]
         try:
-            rows = await store.transact(partial(_checkpoints, jobs=part), write=False)
-            found.update(job.id for job in part if _loses(rules, rows[job.id], job.status, now))
+            found.update(await store.transact(partial(_losing, rules=rules, jobs=part, now=now), write=False))
         except (StoreBusy, StoreUnreachable):
             raise
         except (StoreUnreadable, TypeError, ValueError):  # of a row that is damaged: which, its run's own look tells
@@ -52,15 +53,16 @@ async def find_candidates(store: Store, rules: Retention, jobs: Sequence[Any], n
     return found
 
 
-def _checkpoints(connection: Connection, jobs: Iterable[Any]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
-    for part in batches(connection, [job.id for job in jobs]):
-        query = select(*LOOKED_AT).where(CHECKPOINT.c.run_id.in_(part)).order_by(CHECKPOINT.c.number)
-        for row in connection.execute(query):
-            found[row.run_id].append(row)
+def _losing(connection: Connection, rules: Retention, jobs: Iterable[Any], now: datetime) -> set[str]:
+    """The runs of which a checkpoint goes. Those of one run at a time are in memory: it may have tens of thousands."""
+    found: set[str] = set()
+    statuses = {job.id: job.status for job in jobs}
+    for part in batches(connection, list(statuses)):
+        query = select(*LOOKED_AT).where(CHECKPOINT.c.run_id.in_(part)).order_by(CHECKPOINT.c.run_id, CHECKPOINT.c.number)
+        rows = connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE})
+        for run_id, group in groupby(rows, key=attrgetter("run_id")):
+            of_run = list(group)
+            kept = rules.kept(of_run, statuses[run_id], now)
+            if any(row.number not in kept for row in of_run):
+                found.add(run_id)
     return found
-
-
-def _loses(rules: Retention, rows: Sequence[Any], status: str, now: datetime) -> bool:
-    kept = rules.kept(rows, status, now)
-    return any(row.number not in kept for row in rows)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
 from checkpoint_plugin import Swept, prune
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
-from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.retention import CheckpointRow, Retention, Thinning, read_duration
 from checkpoint_plugin.saving.writing import LARGE_SAVE
 from checkpoint_plugin.space import candidates
+from checkpoint_plugin.space.candidates import find_candidates
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
@@ -617,6 +619,25 @@ async def test_runs_of_which_nothing_goes_are_not_locked(store: Store, together:
     writes.clear()
     assert await prune_runs(store, Retention(keep_last=1)) == []
     assert sum(writes) == 0
+
+
+async def test_of_many_runs_the_checkpoints_of_one_at_a_time_are_held(store: Store) -> None:
+    """A store that was never pruned may hold days of each of its runs."""
+    for number in range(20):
+        await grow(store, 1, run_id=f"run {number}")
+    columns = ", ".join(column.name for column in CHECKPOINT.columns if column.name != "number")
+    numbers = "WITH RECURSIVE numbers(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers WHERE n < 500)"
+    more = f"INSERT INTO checkpoint (number, {columns}) {numbers} SELECT n, {columns} FROM numbers, checkpoint"
+    await store.transact(lambda connection: connection.execute(text(more)))
+    jobs = (await store.readable_jobs())[0]
+    tracemalloc.start()
+    try:
+        found = await find_candidates(store, Retention(keep_last=499), jobs, datetime.now(UTC))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == {f"run {number}" for number in range(20)}
+    assert peak < 1_500_000, peak
 
 
 @pytest.mark.parametrize(("command", "word"), [("prune --keep-last 1", "pruned"), ("db check", "checked")])
