@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from checkpoint_plugin.blobs.name import BlobName
-from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.unbroken import Unbroken
 from checkpoint_plugin.errors import (
@@ -324,10 +324,16 @@ class Store(ListedRuns):
 
     # Saving.
 
-    async def save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def save(self, history: RunHistory, snapshot: Snapshot, reason: str, codec: Codec | None = None) -> CheckpointRef:
         """Write a cut as the run's next checkpoint.
 
         A caller that is cancelled meanwhile learns of it when the save is over, and the history then holds its outcome.
+
+        Args:
+            history: of the run.
+            snapshot: the cut.
+            reason: stored with the checkpoint.
+            codec: encodes its values; default: that of the store.
 
         Raises:
             LeaseLost: another worker took the run; nothing was written.
@@ -335,12 +341,12 @@ class Store(ListedRuns):
             StoreError: the store cannot be used; nothing was written.
         """
         await self._get_ready()
-        return await Unbroken(self._save(history, snapshot, reason))
+        return await Unbroken(self._save(history, snapshot, reason, codec or self.codec))
 
-    async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def _save(self, history: RunHistory, snapshot: Snapshot, reason: str, codec: Codec) -> CheckpointRef:
         history.seal = await self.seal(history.run_id)
         while True:
-            writer = CutWriter(history, snapshot, reason, self.codec, self.blobs if self.blobs.writes else None)
+            writer = CutWriter(history, snapshot, reason, codec, self.blobs if self.blobs.writes else None)
             held = await self._write(writer)
             if held or not await self._surely(writer.refused, lambda connection: False):  # it may look twice
                 ref = writer.note()

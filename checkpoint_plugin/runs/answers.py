@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from checkpoint_plugin.bounds import LARGEST_VALUE
+from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import NodeNotSuspended
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
@@ -126,10 +129,17 @@ async def _answer_runner(
             replace(node, suspension=replace(suspension, answered=True, answer=answers[node_id]))
             for node_id, (node, suspension) in waiting.items()
         )
+        await store.compute(partial(_check_storable, store.codec, run_id, answers))
         error = (None, None) if cut is None else (cut.error, cut.error_node_id)
-        await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer")
+        whole = replace(store.codec, max_value_bytes=LARGEST_VALUE)  # what the nodes hold was stored: the run allows it
+        await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer", whole)
     finally:
         await store.let_go(lease)
+
+
+def _check_storable(codec: Codec, run_id: str, answers: Mapping[str, Any]) -> None:
+    for node_id, value in answers.items():
+        codec.encode(value, partial("run {!r}, node {!r}, answer".format, run_id, node_id))
 
 
 async def _take(store: Store, run_id: str, holder: Holder) -> Lease:

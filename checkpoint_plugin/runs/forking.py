@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.errors import FieldInvalid, NotForkable, StoreUnreachable
 from checkpoint_plugin.models import CHECKPOINT
 from checkpoint_plugin.opening.witness import Witness
@@ -79,13 +80,14 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
         why = f"checkpoint {found.number} is its end, and leaves nothing to do. Name an earlier one with --checkpoint"
         raise NotForkable(run_id, why)
     info = RunInfo(new_id, 1, job.graph, job.inputs, job.enable)
-    definition = await store.compute(partial(define, info, store.codec))
+    codec = replace(store.codec, max_value_bytes=LARGEST_VALUE)  # all of it was stored: the run allows what it holds
+    definition = await store.compute(partial(define, info, codec))
     epoch = first_epoch()
     rows, seal = store.first_rows(new_id, definition, None, 0.0, epoch)
     history = RunHistory(new_id, 1, epoch, GraphPlaces(job.graph), tally=Tally(), seal=seal)
     reason = f"fork of {run_id}, {found.number}"
     blobs = store.blobs if store.blobs.writes else None
-    cut = CutWriter(history, _beginning(found, new_id), reason, store.codec, blobs)
+    cut = CutWriter(history, _beginning(found, new_id), reason, codec, blobs)
     first = _FirstCut(rows, cut)
     try:
         written = await store.write(first)

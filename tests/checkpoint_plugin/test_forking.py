@@ -17,10 +17,19 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, event, select
 
-from checkpoint_plugin import CheckpointManager, FieldInvalid, NotForkable, StoreDamaged, fork_run, update_suspended_state
+from checkpoint_plugin import (
+    CheckpointManager,
+    FieldInvalid,
+    NotForkable,
+    StoreDamaged,
+    ValueNotStorable,
+    fork_run,
+    update_suspended_state,
+)
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.fork import fork
+from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import Base
 from checkpoint_plugin.opening.witness import Witness
@@ -327,6 +336,20 @@ async def test_a_large_fork_is_sent_in_parts(postgres_url: str) -> None:
         await update_suspended_state("s", f"c{seed}", None, postgres_url)
     outputs = (await runner(postgres_url).resume("s", graph=graph)).outputs
     assert outputs == {f"same {seed}": [True] for seed in range(5)}
+
+
+async def test_what_a_run_could_store_its_fork_and_an_answer_to_it_can(store_url: str) -> None:
+    """A run may allow larger values than is usual (`max_value_bytes`); whoever has only the store does not know of it."""
+    graph = Graph()
+    graph.output("answer", graph.add(ask, question=graph.input("question")))
+    options = {"checkpoint": {"max_value_bytes": 50_000}}
+    await runner(store_url).run(graph, {"question": LARGE}, enable=options, run_id="r")
+    async with opened(store_url, codec=Codec(max_value_bytes=10_000)) as store:
+        await fork_run("r", "s", store=store)
+        with pytest.raises(ValueNotStorable, match=r"run 's', node 'ask', answer .* the limit is 10,000"):
+            await update_suspended_state("s", "ask", LARGE, store=store)
+        await update_suspended_state("s", "ask", "yes", store=store)
+    assert (await runner(store_url).resume("s", graph=graph)).outputs == {"answer": [f"{LARGE}: yes"]}
 
 
 async def test_a_fork_has_files_of_its_own(store_url: str, tmp_path: Path) -> None:
