@@ -107,7 +107,8 @@ def recover(
 
         def stop(number: int) -> None:
             stopped.append(number)
-            task.cancel()
+            if not task.cancelling():  # told again, it waits all the same for its runs to be saved, and leaves them for the next
+                task.cancel()
 
         # No handlers of the event loop: on Windows it has none.
         before = {

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,39 @@ def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(
     assert (job.status, job.attempt, job.retry_count) == ("recovering", 2, 0), "saved, and left for the next recovery"
     folder.go_on()
     assert workflow("recover", "--nodes", "nodes.py", cwd=folder.path, env=folder.env).stdout == "run one: completed\n"
+
+
+WAITS = """
+    while not Path("go on").exists():
+        await asyncio.sleep(0.01)
+"""
+TIDIES_UP = """
+    try:
+        while not Path("go on").exists():
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        journal(f"stopping {a}")
+        while not Path("told twice").exists():
+            await asyncio.sleep(0.01)
+        raise
+"""
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_watch_that_is_told_twice_to_stop_leaves_what_it_stops_for_the_next_one(folder: Folder, again: signal.Signals) -> None:
+    """As by a service manager that sends both, or by two: a run that it had left alone while that stops would be `paused`."""
+    (folder.path / "nodes.py").write_text(NODES.replace(WAITS, TIDIES_UP))
+    folder.kill_runs("one")
+    watch = folder.watch()
+    folder.wait(lambda: folder.journal().count("begun one") == 2)
+    watch.send_signal(signal.SIGTERM)
+    folder.wait(lambda: "stopping one" in folder.journal())
+    watch.send_signal(again)
+    with suppress(subprocess.TimeoutExpired):
+        watch.wait(timeout=0.5)  # which it must not
+    (folder.path / "told twice").touch()
+    assert watch.communicate(timeout=PATIENCE_SECONDS)[1] == ""
+    assert (watch.returncode, folder.job("one").status) == (143, "recovering")
 
 
 def test_what_a_signal_stopped_is_resumed_when_that_is_asked_for(folder: Folder) -> None:
