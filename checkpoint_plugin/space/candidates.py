@@ -22,6 +22,7 @@ __all__ = ["find_candidates"]
 TOGETHER: Final = 500
 """Runs of a transaction: a long one would keep a server from clearing up what others write meanwhile."""
 ROWS_AT_ONCE: Final = 1_000
+"""Rows that are fetched together."""
 LOOKED_AT: Final = tuple(CHECKPOINT.c[name] for name in ("run_id", "number", "created_at", "label"))
 
 
