@@ -6,10 +6,13 @@ import ast
 import inspect
 import linecache
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 from tokenize import TokenError
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 __all__ = ["Source", "keep_source", "sources_of"]
 
@@ -19,24 +22,47 @@ KEPT: Final = "__node_source__"
 """Where a class of nodes has its own: one that inherits from it may be defined later."""
 
 
+class SourceFile:
+    """The lines of a file as it was when something in it was loaded. What stands in one file shares them.
+
+    Args:
+        lines: with their ends; none where there is no file, as in some interactive sessions.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+
+    @cached_property
+    def classes(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """The classes, each by its qualified name, with the first and the last line of every one of that name, in order.
+
+        Raises:
+            SyntaxError: these are not the lines of what was loaded.
+        """
+        found: dict[str, list[tuple[int, int]]] = {}
+        for name, first, last in sorted(_classes(ast.parse("".join(self.lines))), key=itemgetter(1)):
+            found.setdefault(name, []).append((first, last))
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A function or class with the lines of the file that it stands in.
+    """A function or class with the file that it stands in.
 
     Args:
         definition: the function or class.
-        lines: of its file; none where there is no file, as in some interactive sessions. Nodes of one file share them.
+        file: as it was loaded.
     """
 
     definition: Any
-    lines: Sequence[str] = field(repr=False)
+    file: SourceFile
 
     @property
     def text(self) -> str:
         """All from its first line, which may be a decorator's, to its last; empty where nobody knows."""
         try:
-            first = _first_line(self.definition, self.lines)
-            return "" if first is None else "".join(inspect.getblock(self.lines[first - 1 :]))
+            first = _first_line(self.definition, self.file)
+            return "" if first is None else "".join(inspect.getblock(self.file.lines[first - 1 :]))
         except (SyntaxError, TokenError):  # these are not the lines of what was loaded
             return ""
 
@@ -49,9 +75,9 @@ def sources_of(definition: Any) -> tuple[Source, ...]:
     """
     if not inspect.isclass(definition):
         written = inspect.unwrap(definition)
-        return (Source(written, _lines_of(written)),)
+        return (Source(written, _written_in(written)),)
     bases = [base for base in definition.__mro__[1:] if _is_code(base)]
-    return tuple(vars(each).get(KEPT) or Source(each, _lines_of(each)) for each in (definition, *bases))
+    return tuple(vars(each).get(KEPT) or Source(each, _written_in(each)) for each in (definition, *bases))
 
 
 def keep_source(definition: type) -> None:
@@ -61,30 +87,38 @@ def keep_source(definition: type) -> None:
         definition: the class.
     """
     if _is_code(definition):
-        setattr(definition, KEPT, Source(definition, _lines_of(definition)))
+        setattr(definition, KEPT, Source(definition, _written_in(definition)))
 
 
 def _is_code(definition: type) -> bool:
     return definition.__module__.partition(".")[0] not in LIBRARIES
 
 
-def _lines_of(definition: Any) -> Sequence[str]:
-    file = _file_of(definition)
-    if file is None:
-        return ()
-    linecache.checkcache(file)  # it may have been loaded before, and edited since
+_NEWEST: Final[WeakValueDictionary[str, SourceFile]] = WeakValueDictionary()
+"""By the path, as long as a node of the file lives."""
+
+
+def _written_in(definition: Any) -> SourceFile:
+    path = _path_of(definition)
+    if path is None:
+        return SourceFile(())
+    linecache.checkcache(path)  # it may have been loaded before, and edited since
     module = sys.modules.get(definition.__module__)
-    return linecache.getlines(file, None if module is None else vars(module))
+    lines = linecache.getlines(path, None if module is None else vars(module))
+    file = _NEWEST.get(path)
+    if file is None or file.lines is not lines:
+        file = _NEWEST[path] = SourceFile(lines)
+    return file
 
 
-def _file_of(definition: Any) -> str | None:
+def _path_of(definition: Any) -> str | None:
     try:
         return inspect.getsourcefile(definition) or inspect.getfile(definition)
     except (OSError, TypeError):
         return None
 
 
-def _first_line(definition: Any, lines: Sequence[str]) -> int | None:
+def _first_line(definition: Any, written: SourceFile) -> int | None:
     """From 1; `None` where it is not found."""
     if not inspect.isclass(definition):
         code = getattr(definition, "__code__", None)
@@ -92,9 +126,9 @@ def _first_line(definition: Any, lines: Sequence[str]) -> int | None:
     known: int | None = vars(definition).get("__firstlineno__")  # from Python 3.13 on
     if known is not None:
         return known
-    spans = sorted(span for name, *span in _classes(ast.parse("".join(lines))) if name == definition.__qualname__)
-    file, codes = _file_of(definition), [each.__code__ for each in vars(definition).values() if inspect.isfunction(each)]
-    own = [code.co_firstlineno for code in codes if code.co_filename == file]  # the others a decorator has made
+    spans = written.classes.get(definition.__qualname__, ())
+    path, codes = _path_of(definition), [each.__code__ for each in vars(definition).values() if inspect.isfunction(each)]
+    own = [code.co_firstlineno for code in codes if code.co_filename == path]  # the others a decorator has made
     made = (first for first, last in spans if any(first <= line <= last for line in own))
     return next(made, spans[0][0] if spans else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import sys
@@ -106,6 +107,25 @@ def test_of_two_classes_of_one_name_the_text_is_that_of_the_one_that_was_made(tm
     assert found is not None
     (source,) = found.sources
     assert source.text.rstrip().endswith(body)
+
+
+def test_a_file_is_parsed_once_for_all_its_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = "".join(f"class N{n}(Node):\n    async def process(self) -> int:\n        return {n}\n" for n in range(20))
+    registry = NodeRegistry([written(tmp_path / "many", f"from workflow_runner import Node\n{classes}")])
+    registry.load()
+    parsed: list[str] = []
+    parse = ast.parse
+
+    def counted(text: str) -> ast.Module:
+        parsed.append(text)
+        return parse(text)
+
+    found = [registry.find(f"nodes.N{n}") for n in range(20)]
+    with monkeypatch.context() as patched:
+        patched.setattr(ast, "parse", counted)
+        fingerprints = {item.fingerprint for item in found if item is not None}
+    assert len(fingerprints) == 20
+    assert len(parsed) == (1 if sys.version_info < (3, 13) else 0)  # newer ones know their lines
 
 
 def test_a_class_is_found_in_a_file_that_is_nested_as_deeply_as_python_reads(tmp_path: Path) -> None:
