@@ -101,7 +101,7 @@ class CheckpointLoader:
                 ring=ring,
                 auto_migrate=policy.auto_migrate,
                 blobs=blobs,
-                connections=None if self._pool is None else await Connections.take(self._pool, location),
+                connections=await Connections.take(self._pool, location, create=False),
             )
         self._is_sound = False
         job = await self._store.load_job(run_id)
@@ -140,17 +140,14 @@ class CheckpointLoader:
         if store is None or store.location != location:
             return None
         self._store = None
-        return Taken(await store.leave(), self._seen.get(run_id))
+        return Taken(store.leave(), self._seen.get(run_id))
 
     async def close(self) -> None:
         """Close the store, or keep its connections for a later run, unless it was taken."""
         store, self._store = self._store, None
         if store is None:
             return
-        if self._pool is not None and self._is_sound:
-            await (await store.leave()).give(self._pool)
-        else:
-            await store.close()
+        await store.leave().give(self._pool, is_sound=self._is_sound)
 
 
 def _outputs(graph: Mapping[str, Any]) -> dict[str, str]:

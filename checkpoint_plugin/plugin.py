@@ -121,11 +121,10 @@ class CheckpointPlugin:
         location = locate(self._policy.url)
         blobs = Blobs(location, self._policy.blobs, self._policy.blob_bytes)
         taken = await run.loader.take(location, run.run_id) if isinstance(run.loader, CheckpointLoader) else None
-        connections = None
         if taken is not None:
             connections, self._seen = taken.connections, taken.seen
-        elif run.pool is not None:
-            connections = await Connections.take(run.pool, location)
+        else:
+            connections = await Connections.take(run.pool, location, create=not run.resumed)
         store = Store(
             location,
             create=not run.resumed,
@@ -279,10 +278,7 @@ class CheckpointPlugin:
                 await self._let_go(store, history, None if _has_ended(history) else end)
                 is_sound = not (isinstance(outcome, Failed) and isinstance(outcome.error, StoreError))
         finally:
-            if run.pool is not None and is_sound:
-                await (await store.leave()).give(run.pool)
-            else:
-                await store.close()
+            await store.leave().give(run.pool, is_sound=is_sound)
 
     def _stays(self, history: RunHistory, outcome: Outcome) -> bool:
         """Whether the run stands as it did before this attempt."""

@@ -363,7 +363,7 @@ class Store(ListedRuns):
         pause = RECONNECT_PAUSE
         while True:
             try:
-                return await self._connections.group.write(writer)
+                return await self._connections.group.save(writer)
             except StoreUnreadable as error:
                 if not error.undone and writer not in writer.history.unheard:
                     writer.history.unheard.append(writer)

@@ -1,29 +1,33 @@
-"""How long a store may keep anybody waiting: each wait has an end, and a default."""
+"""How long a store may keep anybody waiting, and how many connections it may take: each has an end, and a default."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["DEFAULT_LIMITS", "LimitInvalid", "Limits"]
 
 LONGEST: Final = 86_400.0
 """Seconds; who wants to wait for longer than a day has another problem."""
+MOST: Final = 1_000
+"""Connections; more than any server that is well takes from one process."""
 ALIASES: Final[Mapping[str, str]] = {"connect_timeout": "connect_seconds"}
 """What other programs of PostgreSQL call the same in their urls."""
 
 
 class LimitInvalid(ValueError):
-    """Raised when a limit is no number of seconds.
+    """Raised when a limit is not one.
 
     Args:
         name: of the limit.
+        wanted: what it is.
+        example: how to write it.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is a number of seconds above 0 and up to {LONGEST:g}")
-        self.name = name
+    def __init__(self, name: str, wanted: str, example: str) -> None:
+        super().__init__(f"{name} is {wanted}")
+        self.example = example
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Limits:
         lock_seconds: until PostgreSQL gives a lock that others hold.
         reconnect_seconds: for which a server that went away is tried again, before a run fails.
         busy_seconds: until a file of SQLite is free.
+        connections: that the runs of one event loop have at once to save in; more runs share them.
     """
 
     connect_seconds: float = 10.0
@@ -43,6 +48,7 @@ class Limits:
     lock_seconds: float = 10.0
     reconnect_seconds: float = 30.0
     busy_seconds: float = 30.0
+    connections: int = 8
 
     @classmethod
     def take(cls, query: MutableMapping[str, str]) -> Limits:
@@ -52,23 +58,29 @@ class Limits:
             query: the parameters; what is no limit stays.
 
         Raises:
-            LimitInvalid: one is no number of seconds; its value is not told, as nothing of a url that may be a secret.
+            LimitInvalid: one is not; its value is not told, as nothing of a url that may be a secret.
         """
         names = {field.name: field.name for field in fields(cls)}
-        found = {}
+        found: dict[str, Any] = {}
         for name, limit in {**ALIASES, **names}.items():
             if name in query:
-                found[limit] = _seconds(name, query.pop(name))
+                found[limit] = (_count if limit == "connections" else _seconds)(name, query.pop(name))
         return cls(**found)
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 0 < int(text) <= MOST):
+        raise LimitInvalid(name, f"a whole number from 1 to {MOST}", f"{name}=8")
+    return int(text)
 
 
 def _seconds(name: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        raise LimitInvalid(name) from None
+        seconds = 0.0
     if not 0 < seconds <= LONGEST:
-        raise LimitInvalid(name)
+        raise LimitInvalid(name, f"a number of seconds above 0 and up to {LONGEST:g}", f"{name}=30")
     return seconds
 
 

@@ -31,7 +31,7 @@ class Location:
         path: of the file, for SQLite.
         shown: for people, without the password.
         dsn: for the driver of PostgreSQL: the url without what is meant for us.
-        limits: of every wait.
+        limits: of every wait, and of connections.
         schema: of PostgreSQL that holds the tables; `None` for that of the connection.
         pooled: a pooler may give each transaction another connection to the server.
         environment: what the driver takes from it where the url does not say it, the server for example; never shown.
@@ -56,8 +56,9 @@ def locate(url: str | None) -> Location:
 
     Args:
         url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. Behind a
-            `?` it may name limits: `busy_seconds` for SQLite; `connect_seconds`, `statement_seconds`, `lock_seconds` and
-            `reconnect_seconds` for PostgreSQL, and there `schema`, `pgbouncer=1` and whatever its own programs know.
+            `?` it may name limits: `connections`; `busy_seconds` for SQLite; `connect_seconds`, `statement_seconds`,
+            `lock_seconds` and `reconnect_seconds` for PostgreSQL, and there `schema`, `pgbouncer=1` and whatever its own
+            programs know.
 
     Raises:
         StoreUrlInvalid: it is of another form.
@@ -75,7 +76,7 @@ def locate(url: str | None) -> Location:
         if scheme in ("postgresql", "postgres", "postgresql+asyncpg") and _is_readable(f"postgresql://{rest}"):
             return _postgresql(url, f"postgresql://{rest}")
     except LimitInvalid as error:
-        raise StoreUrlInvalid(f"{_shown(url)!r}: {error}. Write it like ?{error.name}=30.") from None
+        raise StoreUrlInvalid(f"{_shown(url)!r}: {error}. Write it like ?{error.example}.") from None
     raise StoreUrlInvalid(
         f"{_shown(url)!r} names no store. Give sqlite:///relative/path.db, sqlite:////absolute/path.db "
         "or postgresql://user:password@host/name."
@@ -86,8 +87,8 @@ def _sqlite(url: str, place: str, query: dict[str, str]) -> Location:
     limits = Limits.take(query)
     if query:
         name = next(iter(query))
-        near = get_close_matches(name, ["busy_seconds"], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else " Leave it out; busy_seconds is known."
+        near = get_close_matches(name, ["busy_seconds", "connections"], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else " Leave it out; busy_seconds and connections are known."
         raise StoreUrlInvalid(f"{_shown(url)!r} names no store: SQLite has no parameter {name!r}.{hint}")
     shown = f"sqlite://{place}"
     try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 from weakref import WeakSet
@@ -82,12 +82,16 @@ class PostgresDatabase:
     Args:
         location: of the database.
         limits: other ones than those of the location.
+        instead: the same database, whose connections serve where the server has no other left.
     """
 
-    def __init__(self, location: Location, limits: Limits | None = None) -> None:
+    groups_saves: ClassVar[bool] = False
+
+    def __init__(self, location: Location, limits: Limits | None = None, instead: PostgresDatabase | None = None) -> None:
         assert location.dsn is not None
         self._location = location
         self._limits = limits or location.limits
+        self._instead = instead
         parts = urlsplit(location.dsn)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         cached = query.pop(CACHE, "") != "0" and not location.pooled
@@ -300,7 +304,7 @@ class PostgresDatabase:
 
     def beside(self) -> PostgresDatabase:
         # A connection of its own, which waits for none of this one's; who beats tries again by itself, and must hear of it.
-        return PostgresDatabase(self._location, replace(self._limits, reconnect_seconds=PAUSE_SECONDS))
+        return PostgresDatabase(self._location, replace(self._limits, reconnect_seconds=PAUSE_SECONDS), instead=self)
 
     def stands(self) -> bool:
         return True  # one that is lost is found when it is used, and made again
@@ -330,7 +334,12 @@ class PostgresDatabase:
     async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None, options: Mapping[str, Any]) -> T:
         if before is not None:
             await self._call(before)
-        return await self._again(lambda: self._once(work, options))
+        try:
+            return await self._again(lambda: self._once(work, options))
+        except StoreUnreachable as error:
+            if self._instead is None or not isinstance(driver_error(error.__cause__ or error), asyncpg.TooManyConnectionsError):
+                raise
+        return await self._instead._once(work, options)
 
     async def _again(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Do something, again while the server is away and it has surely not been done."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
@@ -58,6 +58,8 @@ class SqliteDatabase:
         busy_seconds: how long a transaction waits for those of others; default: as the location says.
         checkpoints: move the log into the database; off for a second connection of a process that has one that does.
     """
+
+    groups_saves: ClassVar[bool] = True
 
     def __init__(self, location: Location, busy_seconds: float | None = None, *, checkpoints: bool = True) -> None:
         assert location.path is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -72,6 +72,9 @@ def write_step(connection: Connection, step: Step[T]) -> T:
 
 class Database(Protocol):
     """Runs transactions."""
+
+    groups_saves: ClassVar[bool]
+    """Whether saves that wait for one another are sooner written in one transaction than one by one."""
 
     async def transact(
         self, work: Callable[[Connection], T], *, write: bool = True, before: Callable[[], object] | None = None

@@ -1,4 +1,4 @@
-"""The connections to one database, and the writer that goes with them: of one store after the other."""
+"""The connections to one database, and the writer that goes with them: of one store after the other, or of several at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
-from weakref import finalize
+from weakref import WeakKeyDictionary, WeakSet, finalize
 
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.database.opening import open_database
@@ -21,10 +21,16 @@ _USED: Final[set[tuple[Path | None, int]]] = set()
 """Files that somebody uses now, and by which connections of this process; a set, as event loops of several threads change it."""
 _KEPT: Final[set[tuple[Path | None, int]]] = set()
 """Likewise those that an open runner keeps while nobody uses them."""
+_SHARED: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Connections]]] = WeakKeyDictionary()
+"""Those that may be shared, by the event loop to which they belong, while somebody has them."""
 
 
 class Connections:
     """Connections, made when they are first needed.
+
+    Who makes them has them alone. So has who takes or shares some, while the stores of an event loop have fewer of them open than
+    the url allows; from then on they are given to several, the next to those with the fewest users. Each of these gives them
+    back, or closes them, once: they are kept for another run, or closed, when the last one has.
 
     Args:
         location: of the database.
@@ -46,23 +52,74 @@ class Connections:
         self.was_current = False
         """Whether they were for an earlier run, so that nearly always they still are."""
         self._pulse: Database | None = None
+        self._users = 1
+        self._is_sound = True
+        self._shared: WeakSet[Connections] | None = None
+        """Those among which `share` chooses, if these are."""
         finalize(self, _forget, self._name).atexit = False  # who drops them without closing them uses the file no more
         self._use()
 
     @classmethod
-    async def take(cls, pool: ResourcePool, location: Location) -> Self | None:
-        """Those that an earlier run of an open runner left; `None` where there are none that still lead there."""
-        while isinstance(kept := pool.take(("checkpoint", location)), cls):
+    def share(cls, location: Location, *, create: bool) -> Self:
+        """Some for a run, or for whoever reads or writes one: new ones, or, where there are many, some that others use.
+
+        Args:
+            location: of the database.
+            create: as of new ones.
+
+        Raises:
+            StoreError: as of new ones.
+        """
+        found = [each for each in _shared() if isinstance(each, cls) and each.location == location and each._is_sound]
+        if len(found) >= location.limits.connections:
+            fewest = min(found, key=lambda each: each._users)
+            if fewest.database.stands():
+                fewest._users += 1
+                fewest._look_anew()
+                return fewest
+        made = cls(location, create=create)
+        made._offer()
+        return made
+
+    @classmethod
+    async def take(cls, pool: ResourcePool | None, location: Location, *, create: bool) -> Self:
+        """Those that an earlier run of an open runner left; where there are none that still lead there, as `share`.
+
+        Args:
+            pool: of the runner; `None` of one that is not open.
+            location: of the database.
+            create: as of new ones.
+
+        Raises:
+            StoreError: as of new ones.
+        """
+        while pool is not None and isinstance(kept := pool.take(("checkpoint", location)), cls):
             if kept.database.stands():
+                kept._users = 1
                 kept._use()
+                kept._look_anew()
+                kept._offer()
                 return kept
             await kept.close()
-        return None
+        return cls.share(location, create=create)
 
-    async def give(self, pool: ResourcePool) -> None:
-        """Leave them to the next run, which looks at the tables anew: another program may have changed them."""
+    def _look_anew(self) -> None:
+        """Have each who takes them look at the tables: another program may have changed them."""
         self.is_current, self.was_current = False, self.was_current or self.is_current
+
+    async def give(self, pool: ResourcePool | None, *, is_sound: bool = True) -> None:
+        """Leave them to others: to who uses them, too, else to the next run, else they are closed.
+
+        Args:
+            pool: of an open runner; `None` without one.
+            is_sound: off where something was wrong with them: nobody takes them any more.
+        """
+        self._is_sound = self._is_sound and is_sound
+        if pool is None or not self._is_sound or self._users > 1:
+            return await self.close()
+        self._withdraw()
         try:
+            await self.group.finish()
             await self._stop_pulse()
             if self._leave():
                 await self.database.rest()
@@ -96,9 +153,16 @@ class Connections:
         return self._pulse
 
     async def close(self) -> None:
-        """Write what was handed over, and close all, also when cancelled; nothing in a process that was forked meanwhile."""
+        """Write what was handed over, and close all, also when cancelled, unless others use them.
+
+        In a process that was forked meanwhile nothing is done.
+        """
         if self.process_id != os.getpid():
             return
+        if self._users > 1:
+            self._users -= 1
+            return
+        self._withdraw()
         _KEPT.discard(self._name)
         try:
             await self.group.finish()
@@ -111,6 +175,16 @@ class Connections:
                 await self._stop_pulse()
             finally:
                 await self.database.close()
+
+    def _offer(self) -> None:
+        """Let others share them from now on, where there are many."""
+        self._shared = _shared()
+        self._shared.add(self)
+
+    def _withdraw(self) -> None:
+        self._users = 0
+        if self._shared is not None:
+            self._shared.discard(self)
 
     def _use(self) -> None:
         _KEPT.discard(self._name)
@@ -128,6 +202,10 @@ class Connections:
         pulse, self._pulse = self._pulse, None
         if pulse is not None:
             await pulse.close()
+
+
+def _shared() -> WeakSet[Connections]:
+    return _SHARED.setdefault(asyncio.get_running_loop(), WeakSet())
 
 
 def _forget(name: tuple[Path | None, int]) -> None:

@@ -52,7 +52,7 @@ class OpenStore:
         witness: remembers the newest checkpoints elsewhere.
         auto_migrate: upgrade older tables on PostgreSQL, too; those on SQLite always are.
         blobs: where large values become files; default: where `WORKFLOW_CHECKPOINT_BLOBS` says, and not at all without it.
-        connections: those that another store at the same place left; they are closed with this one.
+        connections: those that were taken, or that another store at the same place left; they are closed with this one.
 
     Raises:
         StoreMissing: there is none, and `create` is off.
@@ -88,9 +88,8 @@ class OpenStore:
             self._codec = Codec.taught()  # imports what installed packages bring: not for a store whose values nobody asks for
         return self._codec
 
-    async def leave(self) -> Connections:
-        """Write what was handed over, and leave the connections to another store; this one is then used no more."""
-        await self._connections.group.finish()
+    def leave(self) -> Connections:
+        """Leave the connections to another store; this one is then used no more."""
         return self._connections
 
     async def close(self) -> None:

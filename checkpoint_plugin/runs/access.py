@@ -75,6 +75,8 @@ class StoreAccess:
 
     def _make(self, create: bool) -> Store:
         from checkpoint_plugin.database.location import locate
+        from checkpoint_plugin.opening.connections import Connections
         from checkpoint_plugin.store import Store
 
-        return Store(locate(self._url), create=create, codec=self._codec)
+        location = locate(self._url)
+        return Store(location, create=create, codec=self._codec, connections=Connections.share(location, create=create))

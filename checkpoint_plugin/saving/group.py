@@ -1,7 +1,8 @@
 """Group commit: what is to be written at the same time shares a transaction.
 
 It is the natural state of the writer, not a timer: while one transaction is on its way to the disk, others gather, and the
-next takes them all. One that is refused fails alone.
+next takes them all. One that is refused fails alone. A server is sent the cuts of runs one by one, each in one message, and
+lets commits that come at the same time share the disk by itself.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ class GroupWriter:
         """Whether nothing is written, and so nothing waits."""
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+
+    async def save(self, cut: CutWriter) -> bool:
+        """Write a cut; as `write`.
+
+        Returns:
+            Whether it was written.
+        """
+        return await (self.write(cut) if self._database.groups_saves else self._database.save(cut))
 
     async def write(self, write: Write[T]) -> T:
         """Write something; who calls it must not be cancelled (`Unbroken`): others may wait with it.

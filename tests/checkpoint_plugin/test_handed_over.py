@@ -382,7 +382,7 @@ async def test_the_connection_for_signs_of_life_is_not_kept(store_url: str) -> N
     pulse.close = count  # type: ignore[method-assign]
     await connections.give(pool)
     assert closed == [pulse]
-    assert await Connections.take(pool, location) is connections
+    assert await Connections.take(pool, location, create=True) is connections
     assert connections.pulse is not pulse
     await connections.close()
 

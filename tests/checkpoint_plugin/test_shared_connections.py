@@ -1,0 +1,256 @@
+"""Many runs at once: they share a few connections, and each is as it would be alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import select, update
+
+from checkpoint_plugin import CheckpointManager
+from checkpoint_plugin.database.location import Location, locate
+from checkpoint_plugin.models import SCHEMA
+from checkpoint_plugin.opening.connections import Connections
+from checkpoint_plugin.runs import heartbeat
+from checkpoint_plugin.store import Store
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import Lease
+from hookspecs import ResourcePool
+from tests.checkpoint_plugin.roles import MAKE_WORKER
+from tests.checkpoint_plugin.test_store import definition
+from tests.postgres import execute
+from workflow_runner import Graph, WorkflowRunner, node
+
+MANY = 60
+"""Runs; more than the server of the tests has connections."""
+FEW = 3
+"""Connections."""
+
+
+class Meeting:
+    """Where the bodies of all runs wait until each has shown a sign of life."""
+
+    def __init__(self) -> None:
+        self.alive: set[str] = set()
+        self.connections = 0
+        self.over = asyncio.Event()
+
+
+meeting: Meeting
+
+
+@node
+async def meet(number: int) -> int:
+    await meeting.over.wait()
+    return number
+
+
+def graph(number: int) -> Graph:
+    made = Graph()
+    made.output("end", made.add(meet, number=number))
+    return made
+
+
+def few(url: str, most: int = FEW) -> str:
+    return f"{url}{'&' if '?' in url else '?'}connections={most}"
+
+
+async def count_connections(url: str) -> int:
+    """Those of a server to this database, but for the one that asks; of SQLite, the threads that have one each."""
+    if url.startswith("sqlite"):
+        return sum(thread.name == "workflow-checkpoint" for thread in threading.enumerate())
+    connection = await asyncpg.connect(url)
+    try:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        return int(await connection.fetchval(count))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["an open runner", "a runner that is not open"])
+async def test_more_runs_at_once_than_there_are_connections(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    global meeting
+    meeting = Meeting()
+    renew = Store.renew
+
+    async def told(store: Store, lease: Lease, seconds: float) -> datetime:
+        until = await renew(store, lease, seconds)
+        meeting.alive.add(lease.run_id)
+        if len(meeting.alive) == MANY and not meeting.over.is_set():
+            meeting.connections = await count_connections(store_url)
+            meeting.over.set()
+        return until
+
+    monkeypatch.setattr(Store, "renew", told)
+    monkeypatch.setattr(heartbeat, "BEATS", 20)
+    enable = {"checkpoint": {"url": few(store_url), "every_firing": True, "lease_seconds": 10}}
+    runner = WorkflowRunner()
+
+    async def run_all() -> list[Any]:
+        runs = (runner.run(graph(number), enable=enable, run_id=f"r{number}") for number in range(MANY))
+        return await asyncio.gather(*runs)
+
+    if is_open:
+        async with runner:
+            found = await run_all()
+            assert await count_connections(store_url) <= FEW
+    else:
+        found = await run_all()
+    assert [result.outputs["end"] for result in found] == [[number] for number in range(MANY)]
+    assert 0 < meeting.connections <= 6 * FEW
+    assert await count_connections(store_url) == 0
+
+
+async def test_by_hand_as_well(store_url: str) -> None:
+    async def save(number: int) -> int:
+        async with CheckpointManager(f"r{number}", enabled=True, url=few(store_url)) as manager:
+            await manager.save_checkpoint(None, {"a"}, outputs={"a": {"output": number}})
+            arrived.append(number)
+            if len(arrived) == MANY:
+                found.append(await count_connections(store_url))
+                all_there.set()
+            await all_there.wait()
+            data = await manager.restore_checkpoint()
+        assert data is not None
+        outputs = data.node_states["a"].outputs
+        assert outputs is not None
+        return int(outputs["output"])
+
+    arrived: list[int] = []
+    found: list[int] = []
+    all_there = asyncio.Event()
+    assert await asyncio.gather(*map(save, range(MANY))) == list(range(MANY))
+    assert 0 < found[0] <= 3 * FEW
+    assert await count_connections(store_url) == 0
+
+
+async def write(connections: Connections, name: str) -> None:
+    change = update(SCHEMA).values(store_id=name)
+    store = Store(connections.location, create=True, connections=connections)
+    await store.transact(lambda connection: connection.execute(change))
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Location:
+    return locate(f"sqlite:///{tmp_path}/a.db?connections=2")
+
+
+async def test_each_has_its_own_while_there_are_enough_and_the_next_shares_those_with_the_fewest_users(
+    location: Location,
+) -> None:
+    first, second, third, fourth = (Connections.share(location, create=True) for _ in range(4))
+    assert first is not second
+    assert {id(third), id(fourth)} == {id(first), id(second)}
+    await third.close()
+    assert Connections.share(location, create=True) is third
+    elsewhere = locate(location.url.replace("a.db", "b.db"))
+    assert Connections.share(elsewhere, create=True) not in (first, second)
+
+
+async def test_they_are_kept_or_closed_when_the_last_user_has_left(location: Location) -> None:
+    pool = ResourcePool()
+    *both, shared = [await Connections.take(pool, location, create=True) for _ in range(3)]
+    await shared.give(pool)
+    await write(shared, "goes on")
+    assert pool.take(("checkpoint", location)) is None
+    await shared.give(pool)
+    assert await Connections.take(pool, location, create=True) is shared
+    for each in both:
+        await each.close()
+
+
+async def test_who_leaves_waits_for_no_writes_of_others(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, shared = (Connections.share(location, create=True) for _ in range(3))
+
+    async def never() -> None:
+        raise AssertionError("under the load of others it would never be done")
+
+    monkeypatch.setattr(shared.group, "finish", never)
+    await shared.close()
+    monkeypatch.undo()
+    await one.close()
+    await other.close()
+
+
+async def test_with_what_was_wrong_others_go_on_and_nobody_begins(location: Location) -> None:
+    pool = ResourcePool()
+    *both, shared = [await Connections.take(pool, location, create=True) for _ in range(3)]
+    await shared.give(pool, is_sound=False)
+    await write(shared, "goes on")
+    more = await Connections.take(pool, location, create=True)
+    assert more not in both
+    await shared.give(pool)
+    assert pool.take(("checkpoint", location)) is None
+    for each in (*both, more):
+        await each.close()
+
+
+async def test_connections_to_a_file_that_was_moved_are_given_to_nobody(location: Location) -> None:
+    one, other = (Connections.share(location, create=True) for _ in range(2))
+    await write(one, "moved")
+    await write(other, "moved")
+    assert location.path is not None
+    location.path.rename(location.path.with_name("moved.db"))
+    assert Connections.share(location, create=True) not in (one, other)
+
+
+async def test_connections_belong_to_an_event_loop(location: Location) -> None:
+    taken = [Connections.share(location, create=True) for _ in range(2)]
+
+    async def elsewhere() -> bool:
+        return Connections.share(location, create=True) in taken
+
+    assert not await asyncio.to_thread(asyncio.run, elsewhere())
+
+
+async def test_each_run_looks_at_the_tables_through_connections_that_others_use(location: Location) -> None:
+    one, _ = (Connections.share(location, create=True) for _ in range(2))
+    await write(one, "looked")
+    assert one.is_current
+    assert Connections.share(location, create=True) is not None
+    shared = Connections.share(location, create=True)
+    assert not shared.is_current
+
+
+async def test_a_save_that_shares_a_connection_to_a_server_is_one_message(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction for several of them would be a message more for each, to make and to leave a savepoint."""
+    global meeting
+    meeting = Meeting()
+    meeting.over.set()
+    enable = {"checkpoint": {"url": few(postgres_url, 1), "every_firing": True}}
+    async with WorkflowRunner() as runner:
+        await runner.run(graph(0), enable=enable, run_id="first")
+
+        async def refuse(*given: object, **more: object) -> None:
+            raise AssertionError("several messages to a server")
+
+        monkeypatch.setattr("checkpoint_plugin.database.postgresql.PostgresDatabase.transact", refuse)
+        await asyncio.gather(*(runner.run(graph(number), enable=enable, run_id=f"r{number}") for number in range(10)))
+        monkeypatch.undo()
+
+
+async def test_a_lease_is_renewed_where_a_server_has_no_connection_left(postgres_url: str) -> None:
+    owner = Store(locate(postgres_url), create=True)
+    await owner.transact(lambda connection: connection.execute(select(SCHEMA)).all())
+    await owner.close()
+    role = "worker_of_one"
+    await execute(postgres_url, MAKE_WORKER.replace("worker", role))
+    await execute(postgres_url, f"ALTER ROLE {role} CONNECTION LIMIT 1")
+    await execute(postgres_url, f"GRANT USAGE ON SCHEMA public TO {role}")
+    await execute(postgres_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    store = Store(locate(postgres_url.replace("//postgres@", f"//{role}@")), create=False)
+    try:
+        lease = await store.insert_job("r", definition(), Holder.here())
+        assert lease is not None
+        assert await store.renew(lease, 60) > lease.expires_at
+    finally:
+        await store.close()
