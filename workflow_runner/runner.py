@@ -80,7 +80,7 @@ class WorkflowRunner:
         edge_capacity: items that an edge holds before its producer waits.
         max_edge_capacity: items to which an edge may grow when everything waits.
         max_log: stream items that a body may take without a commit while a plugin saves.
-        max_threads: bodies written with plain `def` that run at once.
+        max_threads: bodies of one run written with plain `def` that run at once.
         validate: `"deep"` checks items all the way down.
         grace_seconds: how long a stopped run waits for its bodies.
         on_event: called with every event of every run, on the event loop; a plain `def`.

@@ -35,7 +35,7 @@ class Limits:
     """The limits of one store, parts of its url.
 
     Args:
-        connect_seconds: until a connection to PostgreSQL stands.
+        connect_seconds: until a connection to PostgreSQL stands, or one that others use is free.
         statement_seconds: until a statement is done; a connection that is silent for longer in a transaction is ended.
         lock_seconds: until PostgreSQL gives a lock that others hold.
         reconnect_seconds: for which a server that went away is tried again, before a run fails.
@@ -48,7 +48,7 @@ class Limits:
     lock_seconds: float = 10.0
     reconnect_seconds: float = 30.0
     busy_seconds: float = 30.0
-    connections: int = 8
+    connections: int = 4
 
     @classmethod
     def take(cls, query: MutableMapping[str, str]) -> Limits:

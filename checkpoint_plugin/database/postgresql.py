@@ -103,7 +103,7 @@ class PostgresDatabase:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
         server = repr((self._dsn, location.schema, cached, location.environment))
         self._reached = was_reached(server)
-        self._engine = make_postgres_engine(server, arguments)
+        self._engine = make_postgres_engine(server, arguments, self._limits.connect_seconds)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._saving: AsyncConnection | None = None

@@ -18,29 +18,29 @@ SERVERS: Final = 16
 """Servers to remember."""
 STATEMENTS: Final = 1_000
 """Compiled statements to keep of each."""
-KEPT: Final = 1
-MORE: Final = 2
-"""Connections to a server: those that stay open, and how many more there may be at once."""
+CONNECTIONS: Final = 3
+"""To a server, at once: that of the saves, and two for what comes meanwhile. One above that would be made anew each time."""
 
 
-def make_postgres_engine(server: str, arguments: Mapping[str, Any]) -> AsyncEngine:
+def make_postgres_engine(server: str, arguments: Mapping[str, Any], wait_seconds: float) -> AsyncEngine:
     """An engine of a few connections.
 
     Args:
         server: tells one server, database, role and search path from others.
         arguments: of asyncpg, for a connection.
+        wait_seconds: until one is free, where all are in use.
     """
     met = _met(server)
     shared = {"compiled_cache": met.compiled}
+    bounds: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0}
     if met.dialect is None:
         engine = create_async_engine(
-            DRIVER, connect_args=dict(arguments), execution_options=shared, pool_size=KEPT, max_overflow=MORE
+            DRIVER, connect_args=dict(arguments), execution_options=shared, pool_timeout=wait_seconds, **bounds
         )
         event.listen(engine.sync_engine, "engine_connect", lambda _: met.remember(engine.dialect), once=True)
         return engine
-    pool = AsyncAdaptedQueuePool(
-        partial(met.dialect.connect, **arguments), dialect=met.dialect, pool_size=KEPT, max_overflow=MORE
-    )
+    connect = partial(met.dialect.connect, **arguments)
+    pool = AsyncAdaptedQueuePool(connect, dialect=met.dialect, timeout=wait_seconds, **bounds)
     return AsyncEngine(Engine(pool, met.dialect, make_url(DRIVER), execution_options=shared))
 
 

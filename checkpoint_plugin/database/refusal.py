@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable, ValueNotStorable
@@ -44,8 +45,12 @@ def unreadable(location: Location, error: BaseException) -> StoreUnreadable | Va
     if is_of_an_argument(error):
         return ValueNotStorable(f"a value that was given to {what}", f"{text.rstrip('.')}. Give another one.")
     code = getattr(cause, "sqlite_errorcode", None)
-    told = None
-    if isinstance(code, int):
+    told: StoreUnreadable | None = None
+    if isinstance(error, PoolTimeout):
+        told = StoreBusy(
+            f"{what} is used by so much at once that none of its connections was free. Give it more: ?connections=16."
+        )
+    elif isinstance(code, int):
         told = _sqlite(what, text, code, location)
     elif isinstance(state := getattr(cause, "sqlstate", None), str):
         told = _postgresql(what, text, state)

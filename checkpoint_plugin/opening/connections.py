@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 from weakref import WeakKeyDictionary, WeakSet, finalize
@@ -23,6 +24,12 @@ _KEPT: Final[set[tuple[Path | None, int]]] = set()
 """Likewise those that an open runner keeps while nobody uses them."""
 _SHARED: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Connections]]] = WeakKeyDictionary()
 """Those that may be shared, by the event loop to which they belong, while somebody has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OfLoop:
+    group: GroupWriter
+    look: asyncio.Lock
 
 
 class Connections:
@@ -46,7 +53,7 @@ class Connections:
         self._name = location.path, id(self)
         self.process_id = os.getpid()
         self.database = open_database(location, create=create)
-        self._groups: dict[asyncio.AbstractEventLoop, GroupWriter] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
         self.is_current = False
         """Whether the tables were found up to date."""
         self.was_current = False
@@ -134,16 +141,24 @@ class Connections:
 
     @property
     def group(self) -> GroupWriter:
-        """The writer of the event loop that runs: what waits for another one is woken by nobody, and one that was closed in the
-        middle of a write is busy for ever."""
+        """The writer of the event loop that runs."""
+        return self._here().group
+
+    @property
+    def look(self) -> asyncio.Lock:
+        """Held by who looks at the tables, and makes them where there are none, which takes connections of its own."""
+        return self._here().look
+
+    def _here(self) -> _OfLoop:
+        """What waits for another event loop is woken by nobody, and what one that was closed has begun is never done."""
         loop = asyncio.get_running_loop()
-        group = self._groups.get(loop)
-        if group is None:
-            for other in tuple(self._groups):
+        found = self._by_loop.get(loop)
+        if found is None:
+            for other in tuple(self._by_loop):
                 if other.is_closed():
-                    self._groups.pop(other, None)
-            group = self._groups[loop] = GroupWriter(self.database)
-        return group
+                    self._by_loop.pop(other, None)
+            found = self._by_loop[loop] = _OfLoop(GroupWriter(self.database), asyncio.Lock())
+        return found
 
     @property
     def pulse(self) -> Database:

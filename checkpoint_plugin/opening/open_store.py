@@ -134,18 +134,23 @@ class OpenStore:
     async def _get_ready(self) -> None:
         self._check_process()
         if not self._ready:
-            shown = self.location.shown
-            may = self._auto_migrate or self.location.kind == "sqlite"
-            # Reads: what is refused here is not touched.
-            current = await self._database.transact(lambda c: is_current(c, shown, may_upgrade=may), write=False)
-            if current is None and not self._create:
-                raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
-            if current is not True:
-                await (self._make() if current is None else self._upgrade(unused=True))
-            if self.blobs.has_url:
-                name = select(SCHEMA.c.store_id)
-                self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
-            self._ready = self._connections.is_current = True
+            async with self._connections.look:
+                if not self._ready:
+                    await self._look()
+
+    async def _look(self) -> None:
+        shown = self.location.shown
+        may = self._auto_migrate or self.location.kind == "sqlite"
+        # Reads: what is refused here is not touched.
+        current = await self._database.transact(lambda c: is_current(c, shown, may_upgrade=may), write=False)
+        if current is None and not self._create:
+            raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
+        if current is not True:
+            await (self._make() if current is None else self._upgrade(unused=True))
+        if self.blobs.has_url:
+            name = select(SCHEMA.c.store_id)
+            self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
+        self._ready = self._connections.is_current = True
 
     @contextmanager
     def _noticing_change(self) -> Iterator[None]:

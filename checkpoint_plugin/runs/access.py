@@ -74,9 +74,13 @@ class StoreAccess:
             await held.close()
 
     def _make(self, create: bool) -> Store:
+        from checkpoint_plugin.blobs.files import Blobs
         from checkpoint_plugin.database.location import locate
         from checkpoint_plugin.opening.connections import Connections
         from checkpoint_plugin.store import Store
+        from checkpoint_plugin.stored_bytes.encryption import KeyRing
 
         location = locate(self._url)
-        return Store(location, create=create, codec=self._codec, connections=Connections.share(location, create=create))
+        ring, blobs = KeyRing.from_environment(), Blobs(location)  # first: what is refused here takes no connections
+        connections = Connections.share(location, create=create)
+        return Store(location, create=create, codec=self._codec, ring=ring, blobs=blobs, connections=connections)

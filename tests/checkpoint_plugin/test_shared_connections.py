@@ -14,6 +14,8 @@ from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.database.location import Location, locate
+from checkpoint_plugin.database.postgresql_engine import CONNECTIONS
+from checkpoint_plugin.errors import StoreBusy
 from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.opening.connections import Connections
 from checkpoint_plugin.runs import heartbeat
@@ -100,11 +102,11 @@ async def test_more_runs_at_once_than_there_are_connections(
     if is_open:
         async with runner:
             found = await run_all()
-            assert await count_connections(store_url) <= FEW
+            assert await count_connections(store_url) <= CONNECTIONS * FEW, "those for signs of life are closed"
     else:
         found = await run_all()
     assert [result.outputs["end"] for result in found] == [[number] for number in range(MANY)]
-    assert 0 < meeting.connections <= 6 * FEW
+    assert 0 < meeting.connections <= 2 * CONNECTIONS * FEW
     assert await count_connections(store_url) == 0
 
 
@@ -127,7 +129,7 @@ async def test_by_hand_as_well(store_url: str) -> None:
     found: list[int] = []
     all_there = asyncio.Event()
     assert await asyncio.gather(*map(save, range(MANY))) == list(range(MANY))
-    assert 0 < found[0] <= 3 * FEW
+    assert 0 < found[0] <= CONNECTIONS * FEW
     assert await count_connections(store_url) == 0
 
 
@@ -252,5 +254,20 @@ async def test_a_lease_is_renewed_where_a_server_has_no_connection_left(postgres
         lease = await store.insert_job("r", definition(), Holder.here())
         assert lease is not None
         assert await store.renew(lease, 60) > lease.expires_at
+    finally:
+        await store.close()
+
+
+async def test_who_finds_no_connection_free_is_told_what_to_give(postgres_url: str) -> None:
+    url = f"{postgres_url}{'&' if '?' in postgres_url else '?'}connect_seconds=0.2&reconnect_seconds=0.1"
+    store = Store(locate(url), create=True)
+    sleeping = [store.transact(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(2)")) for _ in range(CONNECTIONS)]
+    try:
+        await store.transact(lambda connection: connection.execute(select(SCHEMA)).all())
+        tasks = [asyncio.create_task(each) for each in sleeping]
+        await asyncio.sleep(0.1)
+        with pytest.raises(StoreBusy, match="connections="):
+            await store.transact(lambda connection: connection.execute(select(SCHEMA)).all())
+        await asyncio.gather(*tasks)
     finally:
         await store.close()
