@@ -19,7 +19,7 @@ class Settings:
         edge_capacity: items that an edge holds before its producer waits.
         max_edge_capacity: items to which an edge may grow to resolve a stall.
         max_log: stream items that a body may take without a commit while a plugin saves.
-        max_threads: bodies of one run written with plain `def` that run at once; streams and generators have threads of their own.
+        max_threads: plain bodies of a run written with `def` that run at once; streams and generators have their own threads.
         grace_seconds: how long a stopped run waits for its bodies.
         threads: makes the thread of a `def` body.
         on_failure: what happens to the others when a node fails; `None` for what the graph says.
