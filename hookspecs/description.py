@@ -21,9 +21,10 @@ class PluginDescription:
         name: by which a workflow enables it; of a distribution without a plugin, the distribution's.
         distribution: that brings it; `None` for one registered in code.
         version: of the distribution.
-        status: `blocked` means that nothing of it was imported.
+        status: `blocked` means that nothing of it was imported; `broken`, that it cannot be used, or something else that its
+            distribution brings.
         hooks: that it implements with its default options.
-        error: why it is broken, what blocks it, or which options its hooks depend on.
+        error: why it is broken, what blocks it, or which options its hooks depend on; then what else is broken.
         stores: names of its distribution's entries in that group.
         commands: likewise.
         nodes: likewise.
@@ -58,7 +59,7 @@ def describe_plugins(host: PluginHost) -> list[PluginDescription]:
 
 def _describe(host: PluginHost, name: str, entry: PluginEntry) -> PluginDescription:
     status: Literal["ok", "blocked", "broken"] = "ok"
-    error: str | None = None
+    told: list[str] = []
     hooks: tuple[str, ...] = ()
     companions = {
         group: [e for e in host.entries(group).values() if e.distribution == entry.distribution]
@@ -66,16 +67,19 @@ def _describe(host: PluginHost, name: str, entry: PluginEntry) -> PluginDescript
     }
     try:
         if entry.group == PLUGINS:
-            entry.load()
-        for companion in (e for group in companions.values() for e in group if e.blocked_by is None):
-            companion.load()
-        if entry.group == PLUGINS:
             hooks = hooks_of(host.make(name, {}))
     except PluginBlocked as refused:
-        status, error = "blocked", str(refused)
+        status, told = "blocked", [str(refused)]
     except PluginOptionsInvalid as needed:
-        error = str(needed)  # it works, but not without options
+        told.append(str(needed))  # it works, but not without options
     except WorkflowError as broken:
-        status, error = "broken", str(broken)
+        status, told = "broken", [str(broken)]
+    for companion in (e for group in companions.values() for e in group if e.blocked_by is None and status != "blocked"):
+        try:
+            companion.load()
+        except WorkflowError as broken:
+            status = "broken"
+            told.append(str(broken))
     stores, commands, nodes, codecs = (tuple(e.name for e in group) for group in companions.values())
+    error = "\n".join(told) or None
     return PluginDescription(name, entry.distribution, entry.version, status, hooks, error, stores, commands, nodes, codecs)

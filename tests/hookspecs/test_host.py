@@ -255,6 +255,23 @@ def test_a_description_tells_all(sample: None) -> None:
     assert (description.stores, description.commands) == (("sample",), ("look",))
 
 
+def test_a_description_names_all_that_is_broken_and_first_the_plugin_itself(install: Install) -> None:
+    install(
+        "half-plugin",
+        {
+            "workflow_runner": {"whole": "whole_plugin:make", "half": "whole_plugin:nothing"},
+            "workflow_runner.commands": {"no_command": "no_command:main"},
+            "workflow_runner.nodes": {"no_nodes": "no_nodes"},
+        },
+        {"whole_plugin": PLUGIN, "no_command": "1 / 0", "no_nodes": "1 / 0"},
+    )
+    whole, half = only_installed("whole", PluginHost()), only_installed("half", PluginHost())
+    assert (whole.status, whole.hooks) == ("broken", ("before_run",))
+    assert [line.partition(" ")[0] for line in whole.error.splitlines()] == ["'no_command'", "'no_nodes'"]
+    assert (half.status, half.hooks) == ("broken", ())
+    assert half.error.startswith("plugin 'half'") and half.error.endswith(whole.error)
+
+
 def test_a_distribution_without_a_plugin_is_described_too(install: Install) -> None:
     install("just-nodes", {"workflow_runner.nodes": {"broken_nodes": "broken_nodes"}}, {"broken_nodes": "1 / 0"})
     description = only_installed("just-nodes", PluginHost())
