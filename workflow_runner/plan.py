@@ -195,8 +195,8 @@ class _Planner:
                     inputs.setdefault(_name_of(node), []).append(node)
                 elif node.type.role == "output":
                     self.name_output(node, outputs)
-        if not self.problems and not self.in_order:
-            self.find_cycle()
+        if not self.in_order:
+            self.find_cycles()
         if self.problems:
             raise GraphInvalid(self.problems)
         nodes = {node_id: node for node_id, node in self.nodes.items() if node.type.role != "comment"}
@@ -307,7 +307,8 @@ class _Planner:
         for name in node_type.required:
             if name in connected or name in spec.data or node_type.role == "input" or (spec.id, name) in self.attempted:
                 continue
-            mend = "." if node_type.handles[name].stream else ", or give it a property."
+            takes_property = node_type.role == "body" and not node_type.handles[name].stream
+            mend = ", or give it a property." if takes_property else "."
             self.problems.append(f"node {spec.id!r}: input {name!r} is missing. Connect an edge to it{mend}")
         if self.deep:
             node.checks = self.deep_checks(node_type)
@@ -370,19 +371,23 @@ class _Planner:
         if not node.in_edges and "value" in node.constants:
             self.problems.append(f"node {node.node_id!r}: an output takes an edge, not a property 'value'.")
 
-    def find_cycle(self) -> None:
+    def find_cycles(self) -> None:
         waiting = {node_id: len(node.in_edges) for node_id, node in self.nodes.items()}
-        ready = [node for node in self.nodes.values() if not node.in_edges]
-        while ready:
-            node = ready.pop()
-            del waiting[node.node_id]
-            for edge in node.out_edges:
-                target = edge.target
-                waiting[target.node_id] -= 1
-                if not waiting[target.node_id]:
-                    ready.append(target)
-        if waiting:
-            self.problems.append(f"the graph has a cycle: {' -> '.join(self.cycle_in(waiting))}. Remove one of its edges.")
+        ready = [node_id for node_id, edges in waiting.items() if not edges]
+        while waiting:
+            while ready:
+                node_id = ready.pop()
+                if waiting.pop(node_id, None) is None:
+                    continue
+                for edge in self.nodes[node_id].out_edges:
+                    target_id = edge.target.node_id
+                    if target_id in waiting:
+                        waiting[target_id] -= 1
+                        if not waiting[target_id]:
+                            ready.append(target_id)
+            if waiting:
+                ready = self.cycle_in(waiting)  # it is told, and looked behind
+                self.problems.append(f"the graph has a cycle: {' -> '.join(ready)}. Remove one of its edges.")
 
     def cycle_in(self, waiting: Mapping[str, int]) -> list[str]:
         """Follow edges backwards among nodes that wait for each other until one comes again."""

@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         document(A, {"id": "i", "type": "workflow.Input", "data": {"value": 1}}, edges=[edge("a", "i", "value")]),
         "no input 'value'",
     ),
-    "output without edge": (document(OUT), "input 'value' is missing"),
+    "output without edge": (document(OUT), r"input 'value' is missing. Connect an edge to it\."),
     "no id": ({"nodes": [{"type": "x.y"}], "edges": []}, r'nodes\[0\]: "id" is text'),
     "no target handle": (document(A, B, edges=[{"source": "a", "target": "b"}]), '"targetHandle" is text'),
     "nodes no list": ({"nodes": {}}, '"nodes" is a list'),
@@ -153,6 +153,17 @@ def test_every_problem_is_told_at_once() -> None:
         WorkflowRunner(nodes=[HERE]).validate(document({"id": "y", "type": "nope"}, B, edges=[edge("y", "b", "a")]))
     assert len(caught.value.problems) == 1, "what is not there is not missing twice"
     assert caught.value.exit_code == 2
+
+
+def test_cycles_are_told_beside_other_problems_and_each_other() -> None:
+    nodes = [{**B, "id": node_id} for node_id in "cdefg"]
+    edges = [edge(source, target, "a") for source, target in ("ab", "bc", "cd", "dc", "ef", "fe", "fg", "gg")]
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner(nodes=[HERE]).validate(document({"id": "x", "type": "nope"}, A, B, *nodes, edges=edges))
+    cycles = [problem.split(": ")[1] for problem in caught.value.problems if "cycle" in problem]
+    found = {frozenset(cycle.split(". ")[0].split(" -> ")) for cycle in cycles}
+    assert found == {frozenset("cd"), frozenset("ef"), frozenset("g")} and len(cycles) == 3
+    assert any("unknown type" in problem for problem in caught.value.problems)
 
 
 def test_of_many_problems_the_first_are_told() -> None:
