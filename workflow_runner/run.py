@@ -374,11 +374,13 @@ class Run:
         if self.saver is not None:
             capture_last(self, actor)
         del self.actors[actor.node_id]
+        bounds = {edge.edge_id: edge.capacity for edge in actor.edges} if self.listeners else {}
         actor.retire()
         if self.listeners:
             self.node_changed(actor)
             for planned_edge in actor.planned.out_edges:
-                self.notify(EdgeChanged(self.run_id, planned_edge.edge_id, "ended", self.settings.edge_capacity))
+                edge_id = planned_edge.edge_id
+                self.notify(EdgeChanged(self.run_id, edge_id, "ended", bounds.get(edge_id, self.settings.edge_capacity)))
         if not self._unfinished:
             self._finish()
         elif self._waiting == self._unfinished:

@@ -136,6 +136,27 @@ async def test_a_stall_is_resolved_by_growth(capacity: int) -> None:
     assert any(isinstance(event, EdgeChanged) and event.status == "grown" for event in grown)
 
 
+async def test_each_edge_is_told_to_end_once_with_the_bound_that_it_has_grown_to() -> None:
+    bounds = {"e0": 1, "e1": 1, "e2": 1, "e3": 1}
+    ended: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, EdgeChanged):
+            if event.status == "grown":
+                assert event.capacity == 2 * bounds[event.edge_id]
+                bounds[event.edge_id] = event.capacity
+            else:
+                assert event.capacity == bounds[event.edge_id]
+                ended.append(event.edge_id)
+
+    graph = Graph()
+    source = graph.add(upto, n=30)
+    graph.output("out", graph.add(pair, a=source, b=graph.add(thirds, items=source), sync_mode="zip_shortest"))
+    await out(graph, edge_capacity=1, on_event=hear)
+    assert max(bounds.values()) > 1
+    assert sorted(ended) == sorted(bounds)
+
+
 async def test_a_stall_beyond_the_limit_is_a_deadlock_that_names_the_edges() -> None:
     graph = Graph()
     source = graph.add(upto, n=300)
