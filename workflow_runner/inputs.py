@@ -1,18 +1,20 @@
-"""Inputs that come as JSON, converted to what the nodes want that get them."""
+"""Inputs that come as JSON, and defaults of a graph's document, converted to what the nodes want that get them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Set
+from typing import TYPE_CHECKING, Any
 
 from workflow_runner.checker import AnnotationUnusable, Mismatch
 from workflow_runner.differences import is_same
 from workflow_runner.errors import InputInvalid
 from workflow_runner.handle import Handle
-from workflow_runner.plan import Plan
 from workflow_runner.properties import PropertyInvalid, convert_property
 
-__all__ = ["convert_inputs"]
+if TYPE_CHECKING:
+    from workflow_runner.plan import Plan, PlannedNode
+
+__all__ = ["convert_default", "convert_inputs"]
 
 
 def convert_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,21 +27,42 @@ def convert_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputInvalid: one does not fit a node that gets it.
     """
-    return {name: _convert(name, value, _takers(plan, name)) for name, value in inputs.items()}
+    return {name: _convert(f"input {name!r}", value, _takers(plan.inputs.get(name, ()))) for name, value in inputs.items()}
 
 
-def _takers(plan: Plan, name: str) -> list[tuple[str, Handle]]:
-    """Where an input goes, but for handles that take anything, or make a list of several edges."""
-    edges = [edge for planned in plan.inputs.get(name, ()) for edge in planned.out_edges]
-    handles = [
-        (edge.target.node_id, edge.target.type.handles[edge.target_handle])
-        for edge in edges
-        if edge.target_handle not in edge.target.lists
-    ]
-    return [(node_id, handle) for node_id, handle in handles if handle.check is not None]
+def convert_default(name: str, node: PlannedNode, over: Set[str]) -> Any:
+    """The default of an input, converted as `convert_inputs` does; as it is where it fits all by its type, as items are checked.
+
+    Args:
+        name: of the input.
+        node: that has the default.
+        over: nodes that get it no more.
+
+    Raises:
+        InputInvalid: it does not fit a node that gets it.
+    """
+    value, takers = node.constants["value"], _takers((node,), over)
+    try:
+        return _convert(f"the default of input {name!r}", value, takers)
+    except InputInvalid:
+        if all(_fits(handle, value) for _, handle in takers):
+            return value
+        raise
 
 
-def _convert(name: str, value: Any, takers: list[tuple[str, Handle]]) -> Any:
+def _takers(nodes: Iterable[PlannedNode], over: Set[str] = frozenset()) -> list[tuple[str, Handle]]:
+    """Where an input goes: each handle once, but for those that take anything, or make a list of several edges."""
+    found: dict[int, tuple[str, Handle]] = {}
+    for edge in (edge for planned in nodes for edge in planned.out_edges):
+        target, name = edge.target, edge.target_handle
+        if name not in target.lists and target.node_id not in over:
+            handle = target.type.handles[name]
+            if handle.check is not None:
+                found.setdefault(id(handle), (target.node_id, handle))  # thousands of nodes may be of one type
+    return list(found.values())
+
+
+def _convert(what: str, value: Any, takers: list[tuple[str, Handle]]) -> Any:
     found: list[Any] = []
     for node_id, handle in takers:
         try:
@@ -47,13 +70,13 @@ def _convert(name: str, value: Any, takers: list[tuple[str, Handle]]) -> Any:
         except PropertyInvalid as error:
             if isinstance(error.__cause__, AnnotationUnusable):  # then the node's own check, by type, is all there is
                 continue
-            raise InputInvalid(f"input {name!r}, for {handle.name!r} of node {node_id!r}: {error}.") from error
+            raise InputInvalid(f"{what}, for {handle.name!r} of node {node_id!r}: {error}.") from error
     if not found or all(is_same(found[0], other) for other in found[1:]):
         return found[0] if found else value
     if all(_fits(handle, value) for _, handle in takers):  # a float here and an int there: each converts for itself
         return value
     wanted = ", ".join(f"{handle.expected} (node {node_id!r})" for node_id, handle in takers)
-    raise InputInvalid(f"input {name!r} goes to nodes that want different types: {wanted}. Give each an input of its own.")
+    raise InputInvalid(f"{what} goes to nodes that want different types: {wanted}. Give each an input of its own.")
 
 
 def _fits(handle: Handle, value: Any) -> bool:

@@ -16,6 +16,7 @@ from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, PolicyValueInvalid
 from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle
+from workflow_runner.inputs import convert_default
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
@@ -110,6 +111,7 @@ class Plan:
         inputs: input nodes by the name of their input.
         outputs: output nodes by the name of their output.
         over: nodes of which only what touches the others is planned, and nothing must be needed any more.
+        unfit: why a default cannot be taken, by the id of its input node.
     """
 
     graph: Graph
@@ -118,6 +120,7 @@ class Plan:
     inputs: dict[str, list[PlannedNode]]
     outputs: dict[str, PlannedNode]
     over: Set[str] = frozenset()
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def given(self, inputs: Mapping[str, Any]) -> Plan:
         """The plan of a run with these inputs; this one stays as it is.
@@ -126,7 +129,7 @@ class Plan:
             inputs: values by the name of the input.
 
         Raises:
-            InputInvalid: one is unknown, or missing.
+            InputInvalid: one is unknown, or missing, or its default does not fit.
         """
         for name in inputs:
             if name not in self.inputs:
@@ -140,6 +143,8 @@ class Plan:
                 elif "value" not in node.constants:
                     given = quote(f"{name}=JSON")
                     raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {given}.")
+                elif node.node_id in self.unfit:
+                    raise InputInvalid(self.unfit[node.node_id])
         return replace(self, nodes=nodes)
 
 
@@ -200,7 +205,19 @@ class _Planner:
         if self.problems:
             raise GraphInvalid(self.problems)
         nodes = {node_id: node for node_id, node in self.nodes.items() if node.type.role != "comment"}
-        return Plan(self.graph, nodes, edges, inputs, outputs, self.over)
+        return Plan(self.graph, nodes, edges, inputs, outputs, self.over, self.convert_defaults(inputs))
+
+    def convert_defaults(self, inputs: Mapping[str, Sequence[PlannedNode]]) -> Mapping[str, str]:
+        """Make of the defaults of inputs what nodes want; why those that do not fit do not, by node id."""
+        unfit: dict[str, str] = {}
+        for name, nodes in inputs.items():
+            for node in nodes:
+                if "value" in node.constants and node.node_id not in self.over:
+                    try:
+                        node.constants = {**node.constants, "value": convert_default(name, node, self.over)}
+                    except InputInvalid as error:
+                        unfit[node.node_id] = str(error)
+        return unfit
 
     def add_node(self, spec: NodeSpec) -> None:
         if not isinstance(spec.id, str) or not spec.id:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -129,6 +130,41 @@ def test_one_value_cannot_be_of_two_types() -> None:
         InputInvalid, match=r"'x' goes to nodes that want different types: date \(node 'dates'\), str \(node 'text'\)"
     ):
         converted("2026-01-02", dates, text)
+
+
+def with_default(value: Any, *bodies: Any) -> Graph:
+    """A graph with one input, from a document."""
+    return Graph.from_json(connected(value, *bodies).to_json())
+
+
+def connected(value: Any, *bodies: Any) -> Graph:
+    graph = Graph()
+    given = graph.input("x", value=value)
+    for body in bodies:
+        graph.output(f"{body.__name__} out", graph.add(body, x=given))
+    return graph
+
+
+async def outputs(graph: Graph, inputs: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
+    return (await WorkflowRunner(nodes=[sys.modules[__name__]]).run(graph, inputs)).outputs
+
+
+async def test_a_default_is_converted_as_an_input_is() -> None:
+    assert await outputs(with_default("2026-01-02", dates)) == {"dates out": [date(2026, 1, 2)]}
+    assert await outputs(with_default("a/b", stream)) == {"stream out": [Path("a/b")]}
+    assert await outputs(with_default({"name": "n", "due": "2026-01-02"}, order)) == {"order out": ["n"]}
+    assert await outputs(with_default("2026-01-02", dates), {"x": date(2026, 2, 3)}) == {"dates out": [date(2026, 2, 3)]}
+
+
+async def test_a_default_that_does_not_fit_is_refused_where_it_is_taken() -> None:
+    graph = with_default(None, text)
+    with pytest.raises(InputInvalid, match="the default of input 'x', for 'x' of node 'text': expected str, got None"):
+        await outputs(graph)
+    assert await outputs(graph, {"x": "given"}) == {"text out": ["given"]}
+
+
+async def test_a_default_that_fits_by_its_type_is_taken_as_it_is() -> None:
+    assert await outputs(connected(["no date"], many_dates)) == {"many_dates out": [1]}
 
 
 def test_an_unknown_input_is_left_to_who_knows_them_all() -> None:
