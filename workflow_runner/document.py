@@ -75,7 +75,9 @@ def _list(document: Mapping[str, Any], key: str, problems: list[str]) -> Sequenc
 
 
 def _text(item: Mapping[str, Any], key: str, what: str, problems: list[str], default: str | None = None) -> str:
-    found = item.get(key, default)
+    found = item.get(key)
+    if found is None:
+        found = default
     if isinstance(found, str) and found:
         return found
     problems.append(f'{what}: "{key}" is text and needed, found {found!r}.')
@@ -93,7 +95,9 @@ def _node(item: Any, place: int, problems: list[str]) -> NodeSpec | None:
     if not isinstance(data, Mapping):
         problems.append(f'{what}: "data" is an object of properties, not {type(data).__name__}.')
         data = {}
-    mode = item.get("sync_mode", "on_any")
+    mode: Any = item.get("sync_mode")
+    if mode is None:
+        mode = "on_any"
     if mode not in SYNC_MODES:
         problems.append(f"{what}: sync_mode {mode!r} is unknown. It is one of {', '.join(SYNC_MODES)}.")
     failure = item.get("failure")

@@ -204,6 +204,12 @@ async def test_what_editors_add_is_ignored() -> None:
     assert (await WorkflowRunner(nodes=[HERE]).run(made)).outputs == {"o": [2.0]}
 
 
+async def test_what_editors_leave_empty_is_as_if_it_were_left_out() -> None:
+    empty: dict[str, Any] = {"failure": None, "sync_mode": None}
+    made = document({**A, **empty}, {**OUT, **empty, "data": None}, edges=[edge("a", "o", "value", id=None, sourceHandle=None)])
+    assert (await WorkflowRunner(nodes=[HERE]).run({**made, "enable": None, "on_failure": None})).outputs == {"o": [2.0]}
+
+
 async def test_a_document_round_trips() -> None:
     graph = Graph(enable={})
     one = graph.add(add, a=1.0)
