@@ -184,6 +184,8 @@ def test_what_joins_the_interval_and_what_replaces_it() -> None:
     assert Policy.from_options({"every_nodes": 3}).every_seconds is None
     assert Policy.from_options({"every_nodes": 3, "every_seconds": 2}).every_seconds == 2
     assert Policy.from_options({"before": ["a"], "after": ["a"]}).every_seconds == 5
+    for options in ({"explicit": True}, {"durability": "exit"}):
+        assert Policy.from_options(options).every_seconds is None, "nothing is saved by time"
     assert Policy.from_options({"explicit": True}).on_suspend
 
 
