@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from workflow_runner.checker import AnnotationUnusable, Mismatch
 from workflow_runner.differences import is_same
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workflow_runner.plan import Plan, PlannedNode
 
 __all__ = ["convert_default", "convert_inputs"]
+
+OF_JSON: Final = (str, int, float, bool, type(None), list, dict)
 
 
 def convert_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +33,9 @@ def convert_inputs(plan: Plan, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert_default(name: str, node: PlannedNode, over: Set[str]) -> Any:
-    """The default of an input, converted as `convert_inputs` does; as it is where it fits all by its type, as items are checked.
+    """The default of an input, converted as `convert_inputs` does.
+
+    As it is where JSON has no such value, or where it fits all by its type, as items are checked.
 
     Args:
         name: of the input.
@@ -41,7 +45,10 @@ def convert_default(name: str, node: PlannedNode, over: Set[str]) -> Any:
     Raises:
         InputInvalid: it does not fit a node that gets it.
     """
-    value, takers = node.constants["value"], _takers((node,), over)
+    value: Any = node.constants["value"]
+    if type(value) not in OF_JSON:
+        return value
+    takers = _takers((node,), over)
     try:
         return _convert(f"the default of input {name!r}", value, takers)
     except InputInvalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -40,6 +40,11 @@ async def dates(x: date) -> date:
 @node
 async def many_dates(x: list[date]) -> int:
     return len(x)
+
+
+@node
+async def listed(x: Iterable[int]) -> list[int]:
+    return list(x)
 
 
 @node
@@ -165,6 +170,9 @@ async def test_a_default_that_does_not_fit_is_refused_where_it_is_taken() -> Non
 
 async def test_a_default_that_fits_by_its_type_is_taken_as_it_is() -> None:
     assert await outputs(connected(["no date"], many_dates)) == {"many_dates out": [1]}
+    graph = connected(iter([1, 2]), listed)
+    WorkflowRunner().validate(graph)
+    assert await outputs(graph) == {"listed out": [[1, 2]]}, "nobody has read it before"
 
 
 def test_an_unknown_input_is_left_to_who_knows_them_all() -> None:
