@@ -136,6 +136,30 @@ async def test_a_stall_is_resolved_by_growth(capacity: int) -> None:
     assert any(isinstance(event, EdgeChanged) and event.status == "grown" for event in grown)
 
 
+async def test_no_edge_grows_to_its_limit_while_a_smaller_one_may_grow() -> None:
+    @node
+    async def begin(items: Stream[int]) -> AsyncIterator[int]:
+        async for x in items:
+            if x == 40:
+                yield 90
+                return
+
+    @node
+    async def late(items: Stream[int]) -> AsyncIterator[int]:
+        async for x in items:
+            if x >= 80:
+                yield x
+
+    graph = Graph()
+    first = graph.add(upto, n=600)
+    second = graph.add(upto, n=graph.add(begin, items=first))  # when the edge of the first has grown
+    # What the first is paired with comes only when the second is done, which waits at the edge of the other pair.
+    graph.output("late", graph.add(pair, a=first, b=graph.add(late, items=second), sync_mode="zip_shortest"))
+    graph.output("thirds", graph.add(pair, a=second, b=graph.add(thirds, items=second), sync_mode="zip_shortest"))
+    found = (await WorkflowRunner(edge_capacity=1, max_edge_capacity=256).run(graph)).outputs
+    assert found == {"late": [(i, 80 + i) for i in range(10)], "thirds": [(i, 3 * i) for i in range(30)]}
+
+
 async def test_each_edge_is_told_to_end_once_with_the_bound_that_it_has_grown_to() -> None:
     bounds = {"e0": 1, "e1": 1, "e2": 1, "e3": 1}
     ended: list[str] = []
