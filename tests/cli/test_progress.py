@@ -37,7 +37,7 @@ def test_lines_come_at_the_beginning_once_a_period_and_at_the_end() -> None:
     assert stream.getvalue().count("\n") == 1
     clock.now = 1.0
     lines(Progressed("r", "n", 1, 2))
-    assert stream.getvalue().splitlines()[1] == "1.0 s: 3 of 5 nodes completed, 1 running, checkpoint 4 (every 5 s)"
+    assert stream.getvalue().splitlines()[1] == "1.0 s: 3 of 5 nodes completed, 1 running, checkpoint 4 (every 5 s); n: 1 / 2"
     lines(NodeChanged("r", "n", "completed", 1))
     assert stream.getvalue().count("\n") == 2
     lines(RunEnded("r", "completed"))
@@ -45,6 +45,20 @@ def test_lines_come_at_the_beginning_once_a_period_and_at_the_end() -> None:
         "1.0 s: 4 of 5 nodes completed, checkpoint 4 (every 5 s)",
         "run r: completed",
     ]
+
+
+def test_a_line_tells_how_far_the_first_nodes_say_they_are() -> None:
+    clock = Clock()
+    stream = io.StringIO()
+    lines = Lines(stream, period_seconds=1.0, clock=clock)
+    lines(RunStarted("r", 1, 20, 0))
+    for number in range(20):
+        lines(NodeChanged("r", f"n{number}", "running", 1))
+        lines(Progressed("r", f"n{number}", number, None))
+    lines(NodeChanged("r", "n0", "completed", 1))
+    clock.now = 1.0
+    lines(SAVED)
+    assert stream.getvalue().splitlines()[1].endswith("(every 5 s); n1: 1; n2: 2; n3: 3; and 16 more")
 
 
 def test_a_run_that_is_refused_before_it_begins_leaves_its_error_alone() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Lines", "NodeTally", "Tally", "open_progress"]
 
 SHOWN_NODES = 12
+TOLD_NODES = 3
+"""In a line, which is one of many."""
 
 
 @contextmanager
@@ -55,6 +57,13 @@ class NodeTally:
     began_at: float
     done: float | None = None
     total: float | None = None
+
+    @property
+    def progress(self) -> str:
+        """How far it is, as its body reported it; empty where it did not."""
+        if self.done is None:
+            return ""
+        return f"{self.done:g}" if self.total is None else f"{self.done:g} / {self.total:g}"
 
 
 class Tally:
@@ -116,6 +125,13 @@ class Tally:
             parts.append(f"checkpoint {self.checkpoint}")
         return f"{self.seconds:.1f} s: {', '.join(parts)}"
 
+    def line(self) -> str:
+        """As `summary`, and how far the first nodes that run say they are."""
+        running = ((node_id, node.progress) for node_id, node in self.nodes.items() if node.status == "running")
+        reports = [f"{node_id}: {progress}" for node_id, progress in running if progress]
+        more = [f"and {len(reports) - TOLD_NODES} more"] if len(reports) > TOLD_NODES else []
+        return "; ".join([self.summary(), *reports[:TOLD_NODES], *more])
+
 
 class Lines:
     """Plain lines: the beginning, how far it is at most once a period, the end.
@@ -143,7 +159,7 @@ class Lines:
                 self._write(tally.summary())
                 self._write(f"run {event.run_id}: {event.status}")
             case _ if tally.run_id and tally.clock() - self._written_at >= self._period:
-                self._write(tally.summary())
+                self._write(tally.line())
 
     def _write(self, line: str) -> None:
         self._written_at = self._tally.clock()
@@ -185,8 +201,7 @@ def _table(tally: Tally) -> RenderableType:
     for node_id, node in shown:
         seconds = now - node.began_at
         rate = f"{node.firings / seconds:.1f}" if seconds >= 1 else ""
-        progress = "" if node.done is None else f"{node.done:g}" if node.total is None else f"{node.done:g} / {node.total:g}"
-        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), rate, progress)
+        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), rate, node.progress)
     more = len(active) - len(shown)
     footer = [Text(f"… and {more} more")] if more > 0 else []
     head = f"run {tally.run_id}  {tally.ended or 'running'}" if tally.run_id else "starting"
