@@ -127,13 +127,16 @@ def load_payloads(
             ends[row.series] = max(ends.get(row.series, 0), row.series_end or 0)
     part = PAYLOAD_SEGMENT.c
     parts = select(part.series, part.start, part.size, part.encoding, part.body).where(part.run_id == run_id)
+    last = select(part.series, func.max(part.start + part.size)).where(part.run_id == run_id).group_by(part.series)
     segments: list[SegmentRow] = []
     for some in batches(connection, sorted(ends)):
         rows = connection.execute(parts.where(part.series.in_(some), part.start < max(ends[series] for series in some)))
         segments += [
             SegmentRow(series, start, size, encoding, column_bytes(body)) for series, start, size, encoding, body in rows
         ]
-    return PayloadReader(found, segments, seal, None if blobs is None else partial(blobs.read, run_id))
+        stored = connection.execute(last.where(part.series.in_(some)))  # a later value may have grown out of the same one
+        ends.update((series, end) for series, end in stored if type(end) is int)
+    return PayloadReader(found, segments, seal, None if blobs is None else partial(blobs.read, run_id), ends)
 
 
 @cache

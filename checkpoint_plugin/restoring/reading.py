@@ -17,6 +17,7 @@ from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.saving.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.saving.history import RunHistory
+from checkpoint_plugin.saving.payloads import BaseCache
 from checkpoint_plugin.stored_bytes.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from hookspecs import NodeSnapshot, Snapshot
@@ -86,6 +87,10 @@ class StoredCut:
         history.total = self.total
         history.payloads.clear()
         history.remember(self.mentioned)
+        history.bases = BaseCache()
+        for node_id, row in self.rows.items():
+            reader.remember(history.bases, reader.placed(node_id, row))
+        reader.remember(history.bases, ((("output", node_id), refs[-1]) for node_id, refs in self.segments if refs))
         context = None
         if head.context is not None:
             context = reader.value(reader.opened(column_bytes(head.context), "its context", b"context"), "its context")

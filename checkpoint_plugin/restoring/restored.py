@@ -13,8 +13,8 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_row
 from checkpoint_plugin.saving.completed import is_block
-from checkpoint_plugin.saving.payloads import PayloadReader
-from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES
+from checkpoint_plugin.saving.payloads import CACHED, GROWING, LARGEST, BaseCache, PayloadReader
+from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES, Place
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal, completed_place, items_place, node_place
 from checkpoint_plugin.tables.suspensions import mentioned_in, read_suspension
 from hookspecs import EdgeSnapshot, NodeDraft, NodeSnapshot
@@ -39,6 +39,8 @@ class RowReader:
         codec: decodes values.
         seal: opens what is sealed.
         payloads: the values that the rows mention.
+
+    It keeps the bytes of those that it has read and that later values may grow out of, as many as a `BaseCache` takes.
     """
 
     run_id: str
@@ -46,6 +48,8 @@ class RowReader:
     codec: Codec = field(default_factory=Codec)
     seal: Seal = PLAIN
     payloads: PayloadReader = field(default_factory=lambda: PayloadReader({}, ()))
+    _read: dict[bytes, bytes] = field(default_factory=dict, init=False)
+    _room: int = field(default=CACHED, init=False)
 
     def opened(self, data: bytes, what: str, *place: bytes) -> bytes:
         """Sealed bytes, opened."""
@@ -108,17 +112,36 @@ class RowReader:
 
     def mentioned(self, row: Sequence[Any]) -> Iterable[bytes]:
         """The digests of the payloads that a row mentions."""
+        return mentioned_in_refs([ref for _, ref in self.placed("", row)])
+
+    def placed(self, node_id: str, row: Sequence[Any]) -> Iterable[tuple[Place, Any]]:
+        """The references of a node's row, each with the place where it stands, as `RowWriter` names it."""
         if is_bare(row):
-            return ()
+            return
         _, _, _, _, state, arguments, taken, _, latest, inbox, *_ = row
-        refs = [state]
-        for named in (arguments, taken, latest):
-            refs += [ref for _, ref in named or ()]
-        for _, items, _ in inbox:
-            refs += items
+        yield ("state", node_id), state
+        for name, ref in arguments or ():
+            yield ("argument", node_id, name), ref
+        for edge, ref in (*taken, *(latest or ())):
+            yield ("edge", edge), ref
+        for edge, refs, _ in inbox:
+            for ref in refs:
+                yield ("edge", edge), ref
         if len(row) > SUSPENSION and row[SUSPENSION] is not None:
-            refs += mentioned_in(row[SUSPENSION])
-        return mentioned_in_refs(refs)
+            for what, ref in mentioned_in(row[SUSPENSION]):
+                yield ("suspension", node_id, what), ref
+
+    def remember(self, cache: BaseCache, placed: Iterable[tuple[Place, Any]]) -> None:
+        """Let what is saved next grow out of values that were read.
+
+        Args:
+            cache: remembers them.
+            placed: their references.
+        """
+        for place, ref in placed:
+            for digest in mentioned_in_refs((ref,)):
+                if digest in self._read:
+                    self.payloads.remember(cache, place, digest, self._read[digest])
 
     def value(self, ref: Any, where: str) -> Any:
         """The value of a reference."""
@@ -143,6 +166,9 @@ class RowReader:
             raise StoreDamaged(self.run_id, f"a payload of {where} is missing", self.number)
         if self.seal.address(data) != digest:
             raise StoreDamaged(self.run_id, f"a payload of {where} was changed", self.number)
+        if digest not in self._read and GROWING <= len(data) <= min(LARGEST, self._room):
+            self._read[digest] = data
+            self._room -= len(data)
         return data
 
     def node(self, node_id: str, row: Sequence[Any], items: Sequence[Any]) -> NodeSnapshot:

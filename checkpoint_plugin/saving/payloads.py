@@ -19,7 +19,7 @@ from checkpoint_plugin.stored_bytes.compression import Compressor, check_size, d
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal, payload_place, series_place
 from checkpoint_plugin.stored_bytes.splice import Piece, splice
 
-__all__ = ["GROWING", "PIECES", "BaseCache", "PayloadReader", "PayloadRow", "PayloadWriter", "SegmentRow"]
+__all__ = ["CACHED", "GROWING", "LARGEST", "PIECES", "BaseCache", "PayloadReader", "PayloadRow", "PayloadWriter", "SegmentRow"]
 
 PIECES: Final = 2
 """The encoding of a payload whose body lists extents of a series and bytes of its own."""
@@ -255,6 +255,7 @@ class PayloadReader:
         segments: of their series.
         seal: opens the bodies.
         read_file: gives the bytes of a file by its name.
+        ends: where each series ends, also behind these payloads; of those that are not named nothing can grow.
     """
 
     def __init__(
@@ -263,10 +264,12 @@ class PayloadReader:
         segments: Iterable[SegmentRow],
         seal: Seal = PLAIN,
         read_file: Callable[[str], bytes] | None = None,
+        ends: Mapping[int, int] | None = None,
     ) -> None:
         self._seal = seal
         self._read_file = read_file
         self._payloads = payloads
+        self._ends = ends or {}
         self._series: dict[int, tuple[list[int], list[SegmentRow]]] = {}
         self._unpacked: dict[tuple[int, int], bytes] = {}
         for segment in sorted(segments, key=lambda row: (row.series, row.start)):
@@ -294,6 +297,26 @@ class PayloadReader:
         found = _read_pieces(body, row.size)
         pieces = [piece if isinstance(piece, bytes) else self._extent(row.series, *piece) for piece in found]
         return b"".join(pieces)
+
+    def remember(self, cache: BaseCache, place: Hashable, digest: bytes, data: bytes) -> None:
+        """Let later values grow out of a payload.
+
+        Args:
+            cache: remembers it.
+            place: where the payload stands.
+            digest: its own.
+            data: its bytes, which were compared with the digest.
+        """
+        row = self._payloads[digest]
+        if row.encoding != PIECES or row.series is None:
+            cache.put(place, Base(data))
+            return
+        found = _read_pieces(self._seal.open(row.body, *payload_place(digest)), row.size)
+        base = Base(data, tuple(piece if isinstance(piece, bytes) else (piece[0], piece[1]) for piece in found), row.series)
+        end = self._ends.get(row.series, 0)
+        if base.end <= end <= 2 * len(data):  # as in `BaseCache.keep`
+            cache.put(place, base)
+            cache.ends[row.series] = end
 
     def _filed(self, name: str) -> bytes:
         if self._read_file is None:

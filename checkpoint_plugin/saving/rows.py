@@ -16,7 +16,7 @@ from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.suspensions import pack_suspension
 from hookspecs import NodeSnapshot, name_edges
 
-__all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Ref", "RowWriter"]
+__all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Place", "Ref", "RowWriter"]
 
 SMALL: Final = 128
 """Bytes up to which an encoded value stands in every row that mentions it."""

@@ -27,6 +27,10 @@ NO_SUSPENSION: Final[Mapping[str, None]] = dict.fromkeys(JOB_COLUMNS)
 NODE_COLUMNS: Final = ("suspended_at", "wake_at", "suspension_reason", "suspension_metadata_json", "resume_state_json")
 LATEST: Final = datetime.max.replace(tzinfo=UTC)
 """The last time there is; as the seconds that a row keeps it is rounded to one that no time has."""
+STATE: Final = "state of the suspension"
+METADATA: Final = "metadata of the suspension"
+ANSWER: Final = "answer"
+EARLIER: Final = "earlier answers"
 REPR_LENGTH: Final = 1_000
 """Of a value that has no JSON form, so much is told at most."""
 
@@ -44,12 +48,12 @@ def pack_suspension(suspension: Suspension, pack: Pack) -> list[Any]:
     return [
         text_bytes(suspension.reason),
         suspension.since.timestamp(),
-        pack(suspension.state, "state of the suspension"),
-        pack(dict(suspension.metadata) or None, "metadata of the suspension"),
+        pack(suspension.state, STATE),
+        pack(dict(suspension.metadata) or None, METADATA),
         None if suspension.wake_at is None else suspension.wake_at.timestamp(),
         suspension.answered,
-        pack(suspension.answer, "answer"),
-        pack(list(suspension.earlier) or None, "earlier answers"),
+        pack(suspension.answer, ANSWER),
+        pack(list(suspension.earlier) or None, EARLIER),
     ]
 
 
@@ -77,9 +81,9 @@ def _read_time(seconds: float) -> datetime:
     return LATEST if seconds == LATEST.timestamp() else datetime.fromtimestamp(seconds, UTC)
 
 
-def mentioned_in(row: Sequence[Any]) -> tuple[Any, ...]:
-    """The references of a row."""
-    return row[2], row[3], row[6], row[7]
+def mentioned_in(row: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
+    """The references of a row, each with its name for people."""
+    return (STATE, row[2]), (METADATA, row[3]), (ANSWER, row[6]), (EARLIER, row[7])
 
 
 def node_columns(suspension: Suspension | None, at: datetime, seal: Seal) -> tuple[Any, ...]:
