@@ -194,7 +194,11 @@ class RunNodeState(NodeLife, Base, table=True):
 
 
 class Checkpoint(Base, table=True):
-    """A durable cut: numbered within its run, never changed. `cut_hash` sums the newest row of every node."""
+    """A durable cut: numbered within its run, never changed. `cut_hash` sums the newest row of every node.
+
+    `context` is what a save by hand told beside the nodes, or `rows.PAYLOAD_REF` and the digest of its payload, which
+    `mentions` lists then.
+    """
 
     __tablename__: ClassVar[str] = "checkpoint"
     __table_args__ = ONE_TREE

@@ -115,11 +115,11 @@ class CutCheck:
         ):
             raise StoreDamaged(self._notes.run_id, "they were changed", row.number)
         if self._seal is None:
-            self._look_at_mentions(row, None)
+            self.look_at_mentions(row, None)
             return int(row.count)
         reader = InlineReader(self._notes.run_id, row.number, self._codec, self._seal)
         refs = reader.unpack_segment(row.node_id, column_bytes(row.body), row.log, row.first)
-        self._look_at_mentions(row, mentioned_in_refs(refs))
+        self.look_at_mentions(row, mentioned_in_refs(refs))
         self._notes.read(lambda: [reader.value(ref, "the output") for ref in refs])
         if len(refs) != row.count:
             self._notes.note(
@@ -127,7 +127,16 @@ class CutCheck:
             )
         return len(refs)
 
-    def _look_at_mentions(self, row: Any, mentioned: Iterable[bytes] | None) -> None:
+    def look_at_mentions(self, row: Any, mentioned: Iterable[bytes] | None) -> None:
+        """Look whether the payloads that a row mentions are there, whole, and listed.
+
+        Args:
+            row: of a node, of items, or of a checkpoint.
+            mentioned: their digests; those that are listed where the row cannot be opened.
+
+        Raises:
+            StoreDamaged: one is missing or damaged.
+        """
         listed = _digests(row.mentions)
         for digest in dict.fromkeys(listed if mentioned is None else mentioned):
             if digest not in self._payloads.present:
@@ -136,7 +145,7 @@ class CutCheck:
                 raise StoreDamaged(self._notes.run_id, f"payload {digest.hex()[:16]}, which it mentions, is damaged", row.number)
             if digest not in listed:
                 what = f"it mentions payload {digest.hex()[:16]} and does not list it, so that pruning would delete that"
-                self._notes.note(what, row.number, row.node_id, "Do not prune the run. " + RESTORE)
+                self._notes.note(what, row.number, getattr(row, "node_id", None), "Do not prune the run. " + RESTORE)
 
     def look_at_rows(self, numbers: Sequence[int], heads: Mapping[int, Head]) -> None:
         """Look at the rows of nodes, and at the cuts that they make.
@@ -182,11 +191,11 @@ class CutCheck:
         if row_digest(self._notes.run_id, row.node_id, row.number, body) != column_bytes(row.digest):
             raise StoreDamaged(self._notes.run_id, "its row was changed", row.number)
         if self._seal is None:
-            self._look_at_mentions(row, None)
+            self.look_at_mentions(row, None)
             return None
         reader = InlineReader(self._notes.run_id, row.number, self._codec, self._seal)
         fields = reader.unpack(row.node_id, body, row.number)
-        self._look_at_mentions(row, reader.mentioned(fields))
+        self.look_at_mentions(row, reader.mentioned(fields))
         self._notes.read(lambda: reader.node(row.node_id, fields, range(fields[COLLECTED])))
         return fields[STATUS], fields[ATTEMPT], fields[COLLECTED]
 

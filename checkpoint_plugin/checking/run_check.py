@@ -30,7 +30,7 @@ from checkpoint_plugin.models import (
     RUN_KEY,
     RUN_NODE_STATE,
 )
-from checkpoint_plugin.restoring.restored import RowReader
+from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.saving.completed import block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.stored_bytes.digests import sum_digests
@@ -102,6 +102,7 @@ class RunCheck:
         self._status: Any = None
         self._is_runs = False
         self._heads: dict[int, Head] = {}
+        self._contexts: list[tuple[Any, Any]] = []
         self._numbers: Sequence[int] = ()
         self._step("the row of its keys", self._look_at_keys)
         self._payloads = PayloadCheck(connection, self._notes, codec, self._seal, blobs)
@@ -112,6 +113,7 @@ class RunCheck:
         self._step("its row", self._look_at_job)
         self._step("its checkpoints", self._look_at_heads)
         self._step("its payloads", self._payloads.look)
+        self._step("what was saved beside its nodes", self._look_at_contexts)
         self._step("the items of its outputs", self._cuts.look_at_items)
         self._step("the rows of its nodes", lambda: self._cuts.look_at_rows(self._numbers, self._heads))
         self._step("the blocks of its completed nodes", self._look_at_completed)
@@ -220,8 +222,18 @@ class RunCheck:
             reader = RowReader(self._notes.run_id, row.number, self._codec, self._seal)
             if row.error is not None:
                 reader.text(row.error)
-            if row.context is not None:
-                reader.value(reader.opened(column_bytes(row.context), "its context", b"context"), "its context")
+            context = None if row.context is None else reader.context(row.context)
+            if type(context) is list:
+                self._contexts.append((row, context))
+            elif context is not None:
+                reader.value(context, "its context")
+
+    def _look_at_contexts(self) -> None:
+        for row, context in self._contexts:
+            try:
+                self._cuts.look_at_mentions(row, mentioned_in_refs([context]))
+            except StoreDamaged as error:
+                self._notes.spoil(row.number, f"its context: {error.what}")
 
     def _look_at_completed(self) -> None:
         of_run = COMPLETED_NODES.c.run_id == self._notes.run_id

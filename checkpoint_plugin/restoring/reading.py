@@ -18,6 +18,7 @@ from checkpoint_plugin.saving.completed import NO_BLOCKS, Blocks, Tally, block_d
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.payloads import BaseCache
+from checkpoint_plugin.saving.rows import CONTEXT
 from checkpoint_plugin.stored_bytes.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from hookspecs import NodeSnapshot, Snapshot
@@ -60,6 +61,7 @@ class StoredCut:
     over: frozenset[str] = frozenset()
     unread: int = 0
     tally: Tally | None = None
+    context: Any = None
 
     def snapshot(self, history: RunHistory) -> Snapshot:
         """Decode the values, and bring the history up to this checkpoint.
@@ -87,13 +89,12 @@ class StoredCut:
         history.total = self.total
         history.payloads.clear()
         history.remember(self.mentioned)
+        context = None if self.context is None else reader.value(self.context, "its context")
         history.bases = BaseCache()
         for node_id, row in self.rows.items():
             reader.remember(history.bases, reader.placed(node_id, row))
         reader.remember(history.bases, ((("output", node_id), refs[-1]) for node_id, refs in self.segments if refs))
-        context = None
-        if head.context is not None:
-            context = reader.value(reader.opened(column_bytes(head.context), "its context", b"context"), "its context")
+        reader.remember(history.bases, [(CONTEXT, self.context)])
         error = None if head.error is None else reader.text(head.error)
         told = (error, head.error_node_id, head.number, context, self.over)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *told)
@@ -170,8 +171,10 @@ def _fetch_rows(
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
     mentioned.update(dict.fromkeys(digest for _, refs in items for digest in mentioned_in_refs(refs)))
+    context = None if head.context is None else reader.context(head.context)
+    mentioned.update(dict.fromkeys(mentioned_in_refs([context])))
     reader.payloads = load_payloads(connection, run_id, mentioned, reader.seal, blobs)
-    return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over, len(blocks.node_ids), tally)
+    return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over, len(blocks.node_ids), tally, context)
 
 
 async def read_whole(read: Callable[[], Awaitable[T]]) -> T:

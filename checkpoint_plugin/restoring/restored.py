@@ -10,11 +10,12 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.database.damage import column_bytes
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_row
 from checkpoint_plugin.saving.completed import is_block
 from checkpoint_plugin.saving.payloads import CACHED, GROWING, LARGEST, BaseCache, PayloadReader
-from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES, Place
+from checkpoint_plugin.saving.rows import FIELDS, PAYLOAD_REF, THEMSELVES, Place
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal, completed_place, items_place, node_place
 from checkpoint_plugin.tables.suspensions import mentioned_in, read_suspension
 from hookspecs import EdgeSnapshot, NodeDraft, NodeSnapshot
@@ -142,6 +143,11 @@ class RowReader:
             for digest in mentioned_in_refs((ref,)):
                 if digest in self._read:
                     self.payloads.remember(cache, place, digest, self._read[digest])
+
+    def context(self, data: Any) -> Any:
+        """The reference of what was saved beside the nodes, from its column."""
+        opened = self.opened(column_bytes(data), "its context", b"context")
+        return [opened[1:]] if opened.startswith(PAYLOAD_REF) else opened
 
     def value(self, ref: Any, where: str) -> Any:
         """The value of a reference."""

@@ -14,7 +14,7 @@ from checkpoint_plugin.database.damage import column_bytes
 from checkpoint_plugin.saving.completed import Tally, block_digest
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.payloads import PayloadRow, PayloadWriter
-from checkpoint_plugin.saving.rows import EncodedCut, Ref, RowWriter
+from checkpoint_plugin.saving.rows import PAYLOAD_REF, EncodedCut, Ref, RowWriter
 from checkpoint_plugin.saving.statements import JOB_COLUMNS, MANY
 from checkpoint_plugin.stored_bytes.digests import add_digests, row_digester, segment_digest
 from checkpoint_plugin.stored_bytes.sealing import (
@@ -125,14 +125,14 @@ class CutEncoder:
             history.places,
             file_bytes,
         )
-        cut = writer.encode(snapshot.nodes)
+        cut = writer.encode(snapshot.nodes, snapshot.context)
         self._mentioned, self._large = cut.mentioned, cut.large
         self._size = self._encode_payloads(cut, rows, file_bytes) + self._encode_nodes(cut, rows) + self._encode_items(cut, rows)
         if history.tally is not None:
             self._size += self._encode_block(cut, rows, history.tally)
         self._encode_states(rows)
         rows.names = tuple([name for name in MANY if getattr(rows, name)])
-        rows.head = self._head()
+        rows.head = self._head(cut.context)
         self._suspended = {node.node_id: node.suspension for node in snapshot.nodes if node.suspension is not None}
         if not self._goes_on:
             rows.job = self._job()
@@ -224,17 +224,11 @@ class CutEncoder:
         sealed = self.history.seal.seal(row.body, *payload_place(row.digest))
         return row._replace(body=b"", blob=self._files.write(sealed))
 
-    def _context(self) -> bytes | None:
-        if self._snapshot.context is None:
-            return None
-        return self.history.seal.seal(self._codec.encode(self._snapshot.context, self._context_place), b"context")
-
-    def _context_place(self) -> str:
-        return f"run {self.history.run_id!r}, context"
-
-    def _head(self) -> dict[str, Any]:
+    def _head(self, context: bytes | tuple[bytes] | None) -> dict[str, Any]:
         """The row of the checkpoint."""
         snapshot = self._snapshot
+        mentioned = context[0] if isinstance(context, tuple) else None
+        body = PAYLOAD_REF + context[0] if isinstance(context, tuple) else context
         values: dict[str, Any] = {
             "run_id": self.history.run_id,
             "number": self.number,
@@ -250,8 +244,8 @@ class CutEncoder:
             "status": snapshot.status,
             "error": None if snapshot.error is None else self.history.seal.seal_text(storable_text(snapshot.error)),
             "error_node_id": snapshot.error_node_id,
-            "context": self._context(),
-            "mentions": None,
+            "context": None if body is None else self.history.seal.seal(body, b"context"),
+            "mentions": mentioned,
             "written_at": datetime.now(UTC),
         }
         values["digest"] = head_digest(values, self.history.seal)

@@ -17,14 +17,17 @@ HEAVY: Final = 1 << 40
 """What a quick look does not see through counts for."""
 
 
-def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int]) -> bool:
+def is_light(nodes: Sequence[NodeSnapshot], saved_items: Mapping[str, int], context: Any = None) -> bool:
     """Whether encoding takes so little time that it may be done on the event loop.
 
     Args:
         nodes: of a cut.
         saved_items: how many items of each output node are stored.
+        context: what is saved beside the nodes.
     """
-    return len(nodes) <= LIGHT_NODES and sum([_weigh(node, saved_items.get(node.node_id, 0)) for node in nodes]) <= LIGHT_BYTES
+    if len(nodes) > LIGHT_NODES:
+        return False
+    return sum([_weigh(node, saved_items.get(node.node_id, 0)) for node in nodes], _bytes(context)) <= LIGHT_BYTES
 
 
 def is_light_start(run: RunInfo) -> bool:

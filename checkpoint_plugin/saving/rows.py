@@ -16,7 +16,19 @@ from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.suspensions import pack_suspension
 from hookspecs import NodeSnapshot, name_edges
 
-__all__ = ["FIELDS", "NO_PLACES", "THEMSELVES", "EncodedCut", "EncodedSegment", "GraphPlaces", "Place", "Ref", "RowWriter"]
+__all__ = [
+    "CONTEXT",
+    "FIELDS",
+    "NO_PLACES",
+    "PAYLOAD_REF",
+    "THEMSELVES",
+    "EncodedCut",
+    "EncodedSegment",
+    "GraphPlaces",
+    "Place",
+    "Ref",
+    "RowWriter",
+]
 
 SMALL: Final = 128
 """Bytes up to which an encoded value stands in every row that mentions it."""
@@ -33,6 +45,10 @@ Ref = bytes | tuple[bytes] | bool | int | float | str | None
 THEMSELVES: Final = frozenset({bool, int, float, str, type(None)})
 """Types of values that are their own references."""
 Place = tuple[str, ...]
+CONTEXT: Final[Place] = ("context", "")
+"""Where what is saved beside the nodes stands."""
+PAYLOAD_REF: Final = b"\xc1"
+"""What stands before the digest of a payload in the place of a value; no encoded value begins with it."""
 Refer = Callable[[Any, Callable[[], str], Place], Ref]
 """Gives a value's reference; the second argument tells its place to people, the third to `PayloadWriter`."""
 
@@ -60,6 +76,7 @@ class EncodedCut:
         payloads: values that are not yet stored, by digest, each with the place where it stands.
         mentioned: digests of all payloads that the cut mentions, in order.
         large: its large texts and bytes by id, with their references.
+        context: the reference of what is saved beside the nodes.
     """
 
     rows: dict[str, bytes] = field(default_factory=dict)
@@ -69,6 +86,7 @@ class EncodedCut:
     payloads: dict[bytes, tuple[bytes, Place]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
     large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict)
+    context: bytes | tuple[bytes] | None = None
 
 
 class RowWriter:
@@ -106,8 +124,12 @@ class RowWriter:
         self._known = known
         self._room = 0
 
-    def encode(self, nodes: Iterable[NodeSnapshot]) -> EncodedCut:
+    def encode(self, nodes: Iterable[NodeSnapshot], context: Any = None) -> EncodedCut:
         """Encode what changed.
+
+        Args:
+            nodes: that changed.
+            context: what is saved beside the nodes; `None` where nothing is.
 
         Raises:
             ValueNotStorable: naming run, node, place and path.
@@ -145,9 +167,14 @@ class RowWriter:
 
         for node in nodes:
             self._encode_node(node, cut, refer)
+        if context is not None:
+            data = self._codec.encode(context, lambda: f"run {self._run_id!r}, context")
+            cut.context = data if len(data) <= SMALL else self._address(data, cut, CONTEXT)
+            if type(cut.context) is tuple:
+                cut.mentioned[cut.context[0]] = None
         return cut
 
-    def _address(self, data: bytes, cut: EncodedCut, place: Place) -> Ref:
+    def _address(self, data: bytes, cut: EncodedCut, place: Place) -> tuple[bytes]:
         """The reference of a value that is a payload, or becomes one."""
         digest = self._seal.address(data)
         if digest not in self._known and digest not in cut.payloads:

@@ -116,7 +116,7 @@ class CutWriter(CutEncoder):
     @property
     def is_light(self) -> bool:
         """Whether encoding takes so little time that handing it to a thread takes longer."""
-        return self._files is None and is_light(self._snapshot.nodes, self.history.saved_items)
+        return self._files is None and is_light(self._snapshot.nodes, self.history.saved_items, self._snapshot.context)
 
     @property
     def is_large(self) -> bool:

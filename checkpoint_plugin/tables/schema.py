@@ -17,7 +17,7 @@ from checkpoint_plugin.tables.lease import database_now, is_held
 
 __all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "check_upgradable", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 LOCK_KEY: Final = 7_306_085_893_296_906_348
 """Of the advisory lock under which one of several processes makes or upgrades the tables."""
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"
