@@ -57,7 +57,7 @@ class Lease:
         epoch: under which its holder writes.
         generation: of the run's rows.
         expires_at: when it ends unless it is renewed, by the clock of the database.
-        taken_from: who held it until now, where it was taken by force.
+        taken_from: who held it, and until when, where it was taken by force.
     """
 
     run_id: str
@@ -133,7 +133,8 @@ def take_lease(
         raise RunHeld(run_id, str(before), row.expires_at)
     columns, epoch = _columns(holder, now, seconds), max(row.epoch + 1, first_epoch())
     connection.execute(UPDATE_LEASE, {"of_run": run_id, "epoch": epoch, **columns})
-    return Lease(run_id, holder, epoch, row.generation, columns["expires_at"], str(before) if held else None)
+    taken_from = f"{before}, who held it until {row.expires_at.isoformat(timespec='seconds')}" if held else None
+    return Lease(run_id, holder, epoch, row.generation, columns["expires_at"], taken_from)
 
 
 def lock_lease(connection: Connection, run_id: str, epoch: int) -> int:

@@ -85,7 +85,10 @@ async def test_epochs_only_grow(store: Store) -> None:
     await store.insert_job("r", definition(), elsewhere())
     stolen = await take(store, elsewhere("b"), steal=True)
     assert stolen.epoch > 1
-    assert stolen.taken_from == "worker another, process 1 on host otherhost"
+    assert stolen.taken_from is not None
+    told, until = stolen.taken_from.split(", who held it until ")
+    assert told == "worker another, process 1 on host otherhost"
+    assert datetime.fromisoformat(until) > datetime.now(UTC)
     await let_expire(store)
     after = await take(store, elsewhere("c"))
     assert after.epoch > stolen.epoch
