@@ -51,7 +51,8 @@ async def update_suspended_state(
     `workflow recover --watch` does by itself.
 
     In a run of a runner the answer is another checkpoint, and any value that the store keeps. In one that was saved by hand
-    it becomes the node's resume state: a dict is merged into a state that is one, anything else with a JSON form replaces it.
+    it becomes the node's resume state: a dict is merged into a state that is one, anything else with a JSON form replaces it;
+    until the node goes on it takes further ones.
 
     Args:
         run_id: the run.
@@ -64,7 +65,7 @@ async def update_suspended_state(
 
     Raises:
         RunNotFound: there is no such run.
-        NodeNotSuspended: the node waits for nothing, or was answered already; nothing was changed.
+        NodeNotSuspended: the node waits for nothing, or in a run of a runner was answered already; nothing was changed.
         SuspensionChanged: it waits for something else by now; nothing was changed.
         RunHeld: somebody executes the run, or answers another node in this moment; nothing was changed.
         ValueNotStorable: the value cannot be stored; nothing was changed.

@@ -511,6 +511,21 @@ async def test_an_answer_reaches_the_state_of_the_node(store: Store) -> None:
     assert plan["c"].resume_state == (1, 2)
 
 
+async def test_a_node_of_a_run_saved_by_hand_takes_answers_until_it_goes_on(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended", 1, resume_state={"page": 3}), c=NodeStateSnapshot("c", "suspended"))
+    service = RecoveryService(store=store)
+    for part in ({"ann": "yes"}, {"bob": "no"}, {"ann": "no"}):
+        await service.update_suspended_state("r", "b", part)
+    for whole in (1, 2):
+        await service.update_suspended_state("r", "c", whole)
+    plan = await service.plan("r")
+    assert plan["b"].resume_state == {"page": 3, "ann": "no", "bob": "no"}
+    assert plan["c"].resume_state == 2
+    await CheckpointManager("r", enabled=True, store=store).save_checkpoint(active_nodes=["b"])
+    with pytest.raises(NodeNotSuspended, match="'b' of run 'r' is running"):
+        await service.update_suspended_state("r", "b", {"bob": "yes"})
+
+
 async def test_an_answer_to_what_a_node_waited_for_earlier_changes_nothing(store: Store) -> None:
     await saved(store, b=NodeStateSnapshot("b", "suspended"), c=NodeStateSnapshot("c", "suspended"))
     state = RunNodeState(run_id="r", node_id="b", status="running")
