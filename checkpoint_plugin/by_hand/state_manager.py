@@ -151,10 +151,11 @@ class StateManager:
         """Make every update durable, and end; harmless when it has ended.
 
         Args:
-            timeout: seconds after which it gives up.
+            timeout: seconds after which it gives up; a file of SQLite that another program holds keeps it `busy_seconds` longer.
 
         Raises:
             WriterStopped: some updates are not durable; `unwritten` holds them, and the cause is what kept them.
+                What was on its way may still be written.
         """
         try:
             await self._writer.stop(timeout)

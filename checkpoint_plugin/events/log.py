@@ -110,10 +110,11 @@ class EventLogger:
         """Make every event durable, and end; harmless when it has ended.
 
         Args:
-            timeout: seconds after which it gives up.
+            timeout: seconds after which it gives up; a file of SQLite that another program holds keeps it `busy_seconds` longer.
 
         Raises:
             WriterStopped: some events are not durable.
+                What was on its way may still be written.
         """
         try:
             await self._writer.stop(timeout)
