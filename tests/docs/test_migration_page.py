@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import checkpoint_plugin
+from workflow_runner import SuspendableNode, WorkflowSuspended
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (?:Rows: )?(\w+).*?\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -25,6 +26,16 @@ def test_its_imports_work() -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "migration.md", "exec"), {})
+
+
+def test_what_it_names_of_a_suspendable_node_is_there() -> None:
+    for name in ("is_suspendable", "is_resuming", "suspend_workflow", "get_saved_state", "get_answer"):
+        assert f"`{name}" in SECTIONS["Suspension"]
+        assert hasattr(SuspendableNode, name)
+    told = WorkflowSuspended("a", "asks", {"page": 3}, {"to": "ann"}).to_dict()
+    for name in ("node_id", "reason", "state", "metadata", "wake_at"):
+        assert f"`{name}`" in SECTIONS["Suspension"]
+        assert name in told
 
 
 def test_the_calls_were_found() -> None:
