@@ -17,15 +17,17 @@ from checkpoint_plugin.runs.access import StoreAccess
 from hookspecs import LeaseLost, StoreError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from checkpoint_plugin.by_hand.node_change import NodeChanges
-    from checkpoint_plugin.by_hand.run_record import RunRecord
+    from checkpoint_plugin.by_hand.run_record import RunRecord, RunSave
     from checkpoint_plugin.codec import Codec
     from checkpoint_plugin.store import Store
 
 __all__ = ["CheckpointManager", "create_checkpoint_hook", "restore_checkpoint_hook"]
 
-TRIES: Final = 20
-"""How often a save begins anew because somebody else wrote the run meanwhile."""
+TRIES: Final = 5
+"""How often a save begins anew because somebody else wrote the run meanwhile, before it keeps others from that."""
 
 
 class CheckpointManager:
@@ -141,10 +143,12 @@ class CheckpointManager:
             for _ in range(TRIES):
                 if await self._try(store, shape, changes, context, reason):
                     return True
+            if await self._insist(store, shape, changes, context, reason):
+                return True
         raise StoreError(f"run {self.run_id!r} is written by others all the time; nothing was written. Save it from one place.")
 
     async def _try(self, store: Store, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str) -> bool:
-        from checkpoint_plugin.by_hand.run_record import RunRecord, RunSave, make_record
+        from checkpoint_plugin.by_hand.run_record import RunRecord, make_record
         from checkpoint_plugin.saving.history import RunHistory
         from checkpoint_plugin.tables.lease import first_epoch
 
@@ -161,46 +165,87 @@ class CheckpointManager:
             record = await make_record(store, self.run_id)
         if record is None:
             record = RunRecord(RunHistory(self.run_id, 1, first_epoch()))
-        elif record.by_runner:
+        try:
+            save = self._make_save(store, record, shape, changes, context, reason)
+        except ValueError:
+            if is_remembered:  # it may fit what others have written since
+                return False
+            raise
+        self._record = None  # where the outcome is not heard of, the next save reads everything
+        written = await store.write(save)
+        self._record = record
+        if not written:
+            if store.blobs.writes:
+                await store.compute(save.discard)
+            return False
+        self._note(record, save)
+        return True
+
+    async def _insist(self, store: Store, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str) -> bool:
+        """Look and save in one transaction. It holds the run while that is read and encoded, so it is the last way."""
+        from checkpoint_plugin.by_hand.run_record import fetch_record
+        from checkpoint_plugin.tables.node_rows import lock_epoch
+
+        def work(connection: Connection) -> tuple[RunRecord, RunSave, bool] | None:
+            lock_epoch(connection, self.run_id)
+            record = fetch_record(connection, store, self.run_id)
+            if record is None:
+                return None
+            self._check_epoch(record)
+            save = self._make_save(store, record, shape, changes, context, reason)
+            save.encode()
+            return record, save, save.write(connection)
+
+        self._record = None
+        done = await store.transact(work)
+        if done is None:
+            return False
+        record, save, written = done
+        if written:
+            self._record = record
+            self._note(record, save)
+        elif store.blobs.writes:
+            await store.compute(save.discard)
+        return written
+
+    def _make_save(
+        self, store: Store, record: RunRecord, shape: GraphShape | None, changes: NodeChanges, context: Any, reason: str
+    ) -> RunSave:
+        from checkpoint_plugin.by_hand.run_record import RunSave
+
+        if record.by_runner:
             raise StoreError(
                 f"run {self.run_id!r} is executed by a runner, which takes its checkpoints; nothing was written. "
                 "Give the manager a run id of its own."
             )
         at = datetime.now(UTC)
-        try:
-            if shape is not None and (found := shape.differences(record.shape, record.nodes)):
-                raise GraphMismatch(self.run_id, found)
-            changed = changes.apply(record.nodes, at)
-        except ValueError:
-            if is_remembered:  # it may fit what others have written since
-                return False
-            raise
+        if shape is not None and (found := shape.differences(record.shape, record.nodes)):
+            raise GraphMismatch(self.run_id, found)
+        changed = changes.apply(record.nodes, at)
         kept = dict(record.context) if context is None else context
         blobs = store.blobs if store.blobs.writes else None
-        save = RunSave(record, changed, shape, kept, reason, at, store.codec, store.keys, blobs)
-        self._record = None  # where the outcome is not heard of, the next save reads everything
-        written = await store.write(save)
-        self._record = record
-        if not written:
-            if blobs is not None:
-                await store.compute(save.discard)
-            return False
+        return RunSave(record, changed, shape, kept, reason, at, store.codec, store.keys, blobs)
+
+    def _note(self, record: RunRecord, save: RunSave) -> None:
         save.note()
         self._epoch = record.history.epoch
         self._saved_last = True
         self.checkpoint_count += 1
-        self.last_checkpoint_time = at
-        return True
+        self.last_checkpoint_time = save.at
 
     async def _look(self, store: Store) -> RunRecord | None:
         from checkpoint_plugin.by_hand.run_record import catch_up, load_record
 
         old = self._record
         found = await load_record(store, self.run_id) if old is None else await catch_up(store, old)
-        standing = None if found is None else found.standing
+        if found is not None:
+            self._check_epoch(found)
+        return found
+
+    def _check_epoch(self, record: RunRecord) -> None:
+        standing = record.standing
         if standing is not None and self._epoch is not None and standing.epoch != self._epoch:
             raise LeaseLost(self.run_id, self._epoch, standing.epoch)
-        return found
 
     async def can_resume(self) -> bool:
         """Whether the run can be resumed: its status allows it and it has a checkpoint (`status.can_be_resumed`).

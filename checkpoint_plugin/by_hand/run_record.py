@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, type_coerce, update
 from sqlalchemy.orm import configure_mappers
@@ -46,7 +46,7 @@ from checkpoint_plugin.tables.run_definition import change_definition, opened_de
 from checkpoint_plugin.tables.sealed_columns import NODE_TEXTS, opened_row, seal_texts
 from hookspecs import NodeSnapshot, RunStatus, Snapshot, StoreError, dumps_tagged, name_edges
 
-__all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "load_record", "make_ready", "make_record"]
+__all__ = ["BARE", "RunRecord", "RunSave", "catch_up", "fetch_record", "load_record", "make_ready", "make_record"]
 
 BARE: Final = "manager"
 """The `execution_strategy` of a run whose row a manager made, not a runner."""
@@ -110,60 +110,82 @@ async def load_record(store: Store, run_id: str) -> RunRecord | None:
 
 
 async def _load_record(store: Store, run_id: str) -> RunRecord | None:
-    codec = store.codec
-
-    def work(connection: Connection) -> tuple[Standing | None, Any, Sequence[Any], Any, Standing | None, Seal]:
-        before = fetch_standing(connection, run_id)
-        if before is None:
-            return None, None, (), None, None, PLAIN
-        seal = store.keys.find(connection, run_id)
-        cut = fetch_cut(connection, run_id, None, codec, seal, store.blobs)
-        rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
-        definition = connection.execute(_DEFINITION, {"of_run": run_id}).one()
-        return before, cut, rows, definition, fetch_standing(connection, run_id), seal
-
     for _ in range(LOADS):
-        before, cut, rows, definition, after, seal = await store.transact(work, write=False)
-        if before == after:
+        found = await store.transact(lambda connection: _fetch(connection, store, run_id), write=False)
+        if found is None:
+            return None
+        if found.before == found.after:
             break
     else:
         raise StoreError(f"run {run_id!r} is written all the time and cannot be read whole. Try again when it is quiet.")
+    return await store.compute(lambda: _read(store, run_id, found))
+
+
+def fetch_record(connection: Connection, store: Store, run_id: str) -> RunRecord | None:
+    """As `load_record`, in a transaction that holds the run: nobody writes it meanwhile.
+
+    Raises:
+        StoreDamaged: what is stored is not what was written.
+    """
+    with telling_damage(run_id, "a row of it"):
+        found = _fetch(connection, store, run_id)
+        return None if found is None else _read(store, run_id, found)
+
+
+class _Fetched(NamedTuple):
+    """What is stored of a run, not yet decoded; how it stood before that was read, and after."""
+
+    before: Standing
+    cut: Any
+    rows: Sequence[Any]
+    definition: Any
+    after: Standing | None
+    seal: Seal
+
+
+def _fetch(connection: Connection, store: Store, run_id: str) -> _Fetched | None:
+    before = fetch_standing(connection, run_id)
     if before is None:
         return None
+    seal = store.keys.find(connection, run_id)
+    cut = fetch_cut(connection, run_id, None, store.codec, seal, store.blobs)
+    rows = connection.execute(select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)).all()
+    definition = connection.execute(_DEFINITION, {"of_run": run_id}).one()
+    return _Fetched(before, cut, rows, definition, fetch_standing(connection, run_id), seal)
 
-    def read() -> RunRecord:
-        history = RunHistory(run_id, before.job("attempt"), before.epoch, generation=before.generation, seal=seal)
-        record = RunRecord(history, before)
-        record.by_runner = before.job("execution_strategy") == RUNNER
-        snapshot: Snapshot | None = None
-        if cut is not None:
-            snapshot = cut.snapshot(record.history)
-            ours = snapshot.context is not None
-            record.context, record.taken_at = snapshot.context or {}, snapshot.taken_at
-            for node in snapshot.nodes:
-                # What a runner keeps as a node's state is for the runner; what a suspended node keeps is for people, too.
-                values = node.state if ours else None
-                if node.suspension is not None:
-                    values = pack_values(f"run {run_id!r}, node {node.node_id!r}", None, node.suspension.state, codec)
-                if values is not None and type(values) is not bytes:
-                    raise StoreDamaged(run_id, f"the values of node {node.node_id!r} are none", record.history.number)
-                times = {"started_at": node.started_at, "ended_at": node.ended_at}
-                record.nodes[node.node_id] = NodeRecord(node.status, node.attempt, node.error, values, **times)
-            if not ours:
-                record.by_runner = True
-        for sealed in () if record.by_runner else rows:
-            row = opened_row(run_id, sealed, NODE_TEXTS, seal)
-            record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
-        try:
-            graph = graph_of(codec.decode(opened_definition(run_id, definition, seal)))
-        except MalformedValue as error:
-            raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
-        record.shape = read_shape(graph)
-        if snapshot is not None and record.by_runner:
-            record.waiting = _waiting(graph, snapshot.nodes)
-        return record
 
-    return await store.compute(read)
+def _read(store: Store, run_id: str, found: _Fetched) -> RunRecord:
+    codec, before, seal = store.codec, found.before, found.seal
+    history = RunHistory(run_id, before.job("attempt"), before.epoch, generation=before.generation, seal=seal)
+    record = RunRecord(history, before)
+    record.by_runner = before.job("execution_strategy") == RUNNER
+    snapshot: Snapshot | None = None
+    if found.cut is not None:
+        snapshot = found.cut.snapshot(record.history)
+        ours = snapshot.context is not None
+        record.context, record.taken_at = snapshot.context or {}, snapshot.taken_at
+        for node in snapshot.nodes:
+            # What a runner keeps as a node's state is for the runner; what a suspended node keeps is for people, too.
+            values = node.state if ours else None
+            if node.suspension is not None:
+                values = pack_values(f"run {run_id!r}, node {node.node_id!r}", None, node.suspension.state, codec)
+            if values is not None and type(values) is not bytes:
+                raise StoreDamaged(run_id, f"the values of node {node.node_id!r} are none", record.history.number)
+            times = {"started_at": node.started_at, "ended_at": node.ended_at}
+            record.nodes[node.node_id] = NodeRecord(node.status, node.attempt, node.error, values, **times)
+        if not ours:
+            record.by_runner = True
+    for sealed in () if record.by_runner else found.rows:
+        row = opened_row(run_id, sealed, NODE_TEXTS, seal)
+        record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, codec)
+    try:
+        graph = graph_of(codec.decode(opened_definition(run_id, found.definition, seal)))
+    except MalformedValue as error:
+        raise StoreDamaged(run_id, f"its graph and inputs: {error}") from error
+    record.shape = read_shape(graph)
+    if snapshot is not None and record.by_runner:
+        record.waiting = _waiting(graph, snapshot.nodes)
+    return record
 
 
 async def make_record(store: Store, run_id: str) -> RunRecord | None:
@@ -253,7 +275,7 @@ class RunSave:
         self._changed = changed
         self._shape = shape
         self._context = context
-        self._at = at
+        self.at = at
         self._codec = codec
         self.run_id = record.history.run_id
         standing = record.standing
@@ -300,7 +322,7 @@ class RunSave:
             return False
         if not self._cut.write(connection):
             return False
-        self._marked_at = mark_moment(connection, self._at)
+        self._marked_at = mark_moment(connection, self.at)
         if standing is not None:
             self._write_job(connection, standing)
         self._moment = moment_of(connection)
@@ -321,7 +343,7 @@ class RunSave:
             change_definition(connection, self.run_id, bare_definition(self._graph), texts, seal)
         if kept:
             connection.execute(update(JOB).where(JOB.c.id == self.run_id).values(**kept))
-        show_life(connection, self.run_id, self._at)
+        show_life(connection, self.run_id, self.at)
 
     def discard(self) -> None:
         """Delete the files of a save that was not written."""
@@ -332,7 +354,7 @@ class RunSave:
         record, history = self._record, self._record.history
         self._cut.note()
         record.nodes.update(self._changed)
-        record.context, record.taken_at = self._context, self._at
+        record.context, record.taken_at = self._context, self.at
         if self._shape is not None and self._graph is not None:
             record.shape = self._shape
         old = record.standing or Standing.of_new(1, "running", BARE, history.epoch)
@@ -340,7 +362,7 @@ class RunSave:
         record.standing, record.moment = old.moved(history.number, marks), self._moment
 
     def _new_job(self) -> Job:
-        job = Job(id=self.run_id, status="running", created_at=self._at, started_at=self._at, updated_at=self._at)
+        job = Job(id=self.run_id, status="running", created_at=self.at, started_at=self.at, updated_at=self.at)
         job.execution_strategy = BARE
         job.graph = None if self._graph is None else self._graph.graph
         return job

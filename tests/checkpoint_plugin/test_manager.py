@@ -41,6 +41,7 @@ from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE, Base
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.space.size import measure_store
 from checkpoint_plugin.status import RUN_STATUSES
@@ -914,6 +915,35 @@ async def test_a_runner_does_not_go_on_with_what_a_manager_saved(
         await WorkflowRunner(plugins=Host(store_url)).resume("r", enable=enable)
     assert await JobRepository(store=store).get("r") == before
     await manager.save_checkpoint(GRAPH, {"b"})  # which still owns the run
+
+
+async def test_a_save_is_written_although_others_write_the_run_after_every_look_of_it(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[str] = []
+    look = CheckpointManager._look
+
+    async def look_and_be_overtaken(self: CheckpointManager, store: Store) -> Any:
+        found = await look(self, store)
+        if self is manager:
+            others.append(f"o{len(others)}")
+            await other.save_checkpoint(active_nodes=others[-1:])
+        return found
+
+    manager = CheckpointManager("r", enabled=True, url=store_url)
+    async with CheckpointManager("r", enabled=True, url=store_url) as other:
+        await other.save_checkpoint({"nodes": ["z"]}, ["z"], context_data={"page": 1})
+        monkeypatch.setattr(CheckpointManager, "_look", look_and_be_overtaken)
+        for place, name in enumerate("ab"):
+            await manager.save_checkpoint(completed_nodes=[name], outputs={name: {"o": BIG}})
+            await other.save_checkpoint(pending_nodes=["z"])  # so that the next one looks, too
+            data = await manager.restore_checkpoint()
+            assert data is not None
+            assert data.completed_nodes == {*"ab"[: place + 1]}
+            assert (data.active_nodes, data.pending_nodes, data.context_data) == ({*others}, {"z"}, {"page": 1})
+    assert manager.checkpoint_count == 2
+    async with StoreAccess(store_url, None).open(create=False) as store:
+        assert (await check_store(store)).all_findings == []
 
 
 # What it costs.
