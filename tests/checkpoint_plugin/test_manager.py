@@ -946,6 +946,33 @@ async def test_a_save_is_written_although_others_write_the_run_after_every_look_
         assert (await check_store(store)).all_findings == []
 
 
+async def test_a_run_that_was_taken_after_the_last_look_of_a_save_is_lost(
+    manager: CheckpointManager, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await manager.save_checkpoint(None, {"a"})
+    other = CheckpointManager("r", enabled=True, store=store)
+    looks: list[str] = []
+    look = CheckpointManager._look
+
+    async def look_and_be_overtaken(self: CheckpointManager, store: Store) -> Any:
+        found = await look(self, store)
+        if self is manager:
+            looks.append(self.run_id)
+            if len(looks) < manager_module.TRIES - 1:  # the first try does not look
+                await other.save_checkpoint(active_nodes=[f"b{len(looks)}"])
+            else:
+                await store.begin_attempt("r", 2, Holder("another"))
+        return found
+
+    await other.save_checkpoint(active_nodes=["c"])
+    monkeypatch.setattr(CheckpointManager, "_look", look_and_be_overtaken)
+    with pytest.raises(LeaseLost):
+        await manager.save_checkpoint(None, {"d"})
+    data = await manager.restore_checkpoint()
+    assert data is not None
+    assert data.completed_nodes == {"a"}
+
+
 # What it costs.
 
 
