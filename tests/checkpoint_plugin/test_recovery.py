@@ -797,7 +797,7 @@ async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, m
         await saved(store, run_id)
     await make_stuck(store, "one")
     await set_job(store, "two", status="paused")
-    transact, away, told, begun = store.transact, asyncio.Event(), [], []
+    transact, away, heard, told, begun = store.transact, asyncio.Event(), asyncio.Event(), [], []
 
     async def unsteady(*arguments: Any, **options: Any) -> Any:
         if away.is_set():
@@ -813,9 +813,11 @@ async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, m
 
     def trouble(error: StoreError) -> None:
         told.append(str(error))
+        heard.set()
 
     async def come_back() -> None:
-        await asyncio.sleep(0.6)
+        async with asyncio.timeout(20):
+            await heard.wait()
         away.clear()
         await make_stuck(store, "two")
 
