@@ -52,6 +52,7 @@ from checkpoint_plugin.tables.lease import (
     take_lease,
 )
 from checkpoint_plugin.tables.run_definition import definition_columns, opened_definition, short_texts
+from checkpoint_plugin.tables.sealed_columns import JOB_TEXTS, seal_texts
 from checkpoint_plugin.tables.suspensions import NO_SUSPENSION
 from hookspecs import CheckpointRef, LeaseLost, NodeSnapshot, RunExists, RunHeld, RunNotFound, Snapshot
 
@@ -140,9 +141,19 @@ class Store(ListedRuns):
         return None if holder is None else Lease(run_id, holder, epoch, 0, made.until or datetime.now(UTC))
 
     def first_rows(
-        self, run_id: str, definition: Definition, holder: Holder | None, lease_seconds: float, epoch: int
+        self,
+        run_id: str,
+        definition: Definition,
+        holder: Holder | None,
+        lease_seconds: float,
+        epoch: int,
+        more: Mapping[str, Any] | None = None,
     ) -> tuple[FirstRows, Seal]:
-        """What is written when a run is made, and what seals it from then on; arguments as of `insert_job`."""
+        """What is written when a run is made, and what seals it from then on; arguments as of `insert_job`.
+
+        Args:
+            more: other columns of the run's row, not sealed.
+        """
         seal, wrapped = self.keys.make(run_id)
         texts = {} if wrapped is not None else {"graph": definition.graph, "params": definition.params}
         job = NEW_JOB | {
@@ -150,6 +161,7 @@ class Store(ListedRuns):
             **short_texts(texts),
             **dict.fromkeys(("created_at", "started_at", "updated_at"), datetime.now(UTC)),
             "worker_id": None if holder is None else holder.owner,
+            **seal_texts(more or {}, JOB_TEXTS, seal),
         }
         columns = definition_columns(run_id, definition.body, texts, seal)
         return FirstRows(job, columns, wrapped, epoch=epoch, holder=holder, seconds=lease_seconds), seal

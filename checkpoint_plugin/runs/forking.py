@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -16,6 +16,7 @@ from checkpoint_plugin.models import CHECKPOINT
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.policy import NAME
 from checkpoint_plugin.runs.access import StoreAccess
+from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.saving.completed import Tally
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.rows import GraphPlaces
@@ -28,15 +29,18 @@ from hookspecs import RunExists, RunInfo, RunStatus, Snapshot, run_id_problem
 
 __all__ = ["fork_run"]
 
+KEPT: Final = ("user_id", "workflow_id", "job_type", "max_retries", "metadata_json")
+"""What whoever began the run has said of it in its row."""
+
 
 async def fork_run(
     run_id: str, new_id: str, checkpoint: int | None = None, *, url: str | None = None, store: Store | None = None
 ) -> int:
     """Make another run that begins where a run stood in a checkpoint; as `workflow fork`.
 
-    The run itself stays as it is, and may be executed meanwhile. The new one has the same graph, inputs and options, all that
-    was done up to the checkpoint, and one checkpoint; it is executed by a resume. It is another run: the idempotency keys of its
-    steps are its own, and answers and cancellations reach one of the two.
+    The run itself stays as it is, and may be executed meanwhile. The new one has the same graph, inputs and options, what the row
+    says of whose it is, all that was done up to the checkpoint, and one checkpoint; it is executed by a resume. It is another
+    run: the idempotency keys of its steps are its own, and answers and cancellations reach one of the two.
 
     Args:
         run_id: the run.
@@ -82,8 +86,8 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
     info = RunInfo(new_id, 1, job.graph, job.inputs, job.enable)
     codec = replace(store.codec, max_value_bytes=LARGEST_VALUE)  # all of it was stored: the run allows what it holds
     definition = await store.compute(partial(define, info, codec))
-    epoch = first_epoch()
-    rows, seal = store.first_rows(new_id, definition, None, 0.0, epoch)
+    epoch, row = first_epoch(), await JobRepository(store=store).get(run_id)
+    rows, seal = store.first_rows(new_id, definition, None, 0.0, epoch, {name: getattr(row, name) for name in KEPT})
     history = RunHistory(new_id, 1, epoch, GraphPlaces(job.graph), tally=Tally(), seal=seal)
     reason = f"fork of {run_id}, {found.number}"
     blobs = store.blobs if store.blobs.writes else None

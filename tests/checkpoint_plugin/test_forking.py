@@ -31,10 +31,11 @@ from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.fork import fork
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.models import Base
+from checkpoint_plugin.models import Base, Job
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.recovery.claims import Search, claim_run, end_claim, fetch_waiting
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.saving.writing import LARGE_SAVE, CutWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import Store
@@ -298,6 +299,25 @@ async def test_a_fork_of_an_encrypted_run_has_a_key_of_its_own(store_url: str, m
         rows = await rows_of(store, "s")
         assert "so far" not in repr(rows) and "numbers" not in repr(rows["job"])
     assert (await runner(store_url).resume("s", graph=stream())).outputs == {"sums": expected()}
+
+
+@pytest.mark.parametrize("ring", [None, KeyRing((OLD,))], ids=["plain", "encrypted"])
+async def test_a_fork_is_found_as_the_run_is(store_url: str, ring: KeyRing | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ring is not None:
+        monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", text(OLD))
+    await broken(store_url)
+    async with opened(store_url, ring=ring) as store:
+        jobs = JobRepository(store=store)
+
+        def told(job: Job) -> None:
+            job.user_id, job.workflow_id, job.metadata_json, job.max_retries = "u", "w", '{"of": "u"}', 7
+
+        await jobs.change("r", told)
+        await fork_run("r", "s", store=store)
+        assert {job.id for job in (await jobs.find(user_id="u", workflow_id="w")).items} == {"r", "s"}
+        found = await jobs.get("s")
+        assert (found.metadata_json, found.max_retries) == ('{"of": "u"}', 7)
+        assert ('{"of": "u"}' in repr((await rows_of(store, "s"))["job"])) == (ring is None)
 
 
 @node
