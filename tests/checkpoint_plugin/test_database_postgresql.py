@@ -23,6 +23,7 @@ from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.models import Job
 from checkpoint_plugin.saving import statements, writing
+from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.job import JobEnd
@@ -217,12 +218,12 @@ async def test_a_save_of_which_nobody_heard_is_gone_on_from_after_others_that_fa
 
 
 @pytest.mark.parametrize("reply", [True, False])
-async def test_saves_that_share_a_transaction_are_done_once_each(proxy: Proxy, store: Store, reply: bool) -> None:
+async def test_saves_that_share_a_connection_are_done_once_each(proxy: Proxy, store: Store, reply: bool) -> None:
     runs = [f"r{number}" for number in range(5)]
     histories = [RunHistory(run_id, 1, 1) for run_id in runs]
     for run_id in runs:
         await store.insert_job(run_id, definition())
-    proxy.cut(reply=reply)
+    proxy.cut(b"INSERT INTO checkpoint ", reply=reply)
     await asyncio.gather(*(store.save(history, a("x", history.run_id), "1") for history in histories))
     assert proxy.cuts == 1
     for history in histories:
@@ -236,7 +237,8 @@ async def test_a_line_that_breaks_in_a_shared_transaction_loses_none(proxy: Prox
     for history in histories:
         await store.insert_job(history.run_id, definition())
     proxy.cut(b"RELEASE SAVEPOINT", reply=reply)
-    await asyncio.gather(*(store.save(history, a("x", history.run_id), "1") for history in histories))
+    saves = [CutWriter(history, a("x", history.run_id), "1", store.codec) for history in histories]
+    assert all(await asyncio.gather(*map(store.write, saves)))
     assert proxy.cuts == 1
     assert [await numbers(store, history.run_id) for history in histories] == [[1]] * 5
 

@@ -314,7 +314,7 @@ async def test_saves_of_which_nobody_heard_are_bounded(store: Store, monkeypatch
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._connections.group, "write", lost)
+        patch.setattr(store._connections.group, "save", lost)
         for number in range(store_module.MOST_UNHEARD + 4):
             with pytest.raises(StoreUnreadable):
                 await store.save(history, cut(NodeSnapshot("a", "running", firing=number)), "x")
