@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -139,37 +140,49 @@ async def write(connections: Connections, name: str) -> None:
     await store.transact(lambda connection: connection.execute(change))
 
 
+class Users:
+    """Who shares connections to a file, two of them at most."""
+
+    def __init__(self, path: Path) -> None:
+        self.location = locate(f"sqlite:///{path}?connections=2")
+        self.pool = ResourcePool()
+        self.all: list[Connections] = []
+
+    async def take(self, location: Location | None = None) -> Connections:
+        self.all.append(await Connections.take(self.pool, location or self.location, create=True))
+        return self.all[-1]
+
+
 @pytest.fixture
-def location(tmp_path: Path) -> Location:
-    return locate(f"sqlite:///{tmp_path}/a.db?connections=2")
-
-
-async def test_each_has_its_own_while_there_are_enough_and_the_next_shares_those_with_the_fewest_users(
-    location: Location,
-) -> None:
-    first, second, third, fourth = (Connections.share(location, create=True) for _ in range(4))
-    assert first is not second
-    assert {id(third), id(fourth)} == {id(first), id(second)}
-    await third.close()
-    assert Connections.share(location, create=True) is third
-    elsewhere = locate(location.url.replace("a.db", "b.db"))
-    assert Connections.share(elsewhere, create=True) not in (first, second)
-
-
-async def test_they_are_kept_or_closed_when_the_last_user_has_left(location: Location) -> None:
-    pool = ResourcePool()
-    *both, shared = [await Connections.take(pool, location, create=True) for _ in range(3)]
-    await shared.give(pool)
-    await write(shared, "goes on")
-    assert pool.take(("checkpoint", location)) is None
-    await shared.give(pool)
-    assert await Connections.take(pool, location, create=True) is shared
-    for each in both:
+async def users(tmp_path: Path) -> AsyncIterator[Users]:
+    users = Users(tmp_path / "a.db")
+    yield users
+    await users.pool.close()
+    for each in users.all:  # once more than needed: a close that is one too many does nothing then
         await each.close()
 
 
-async def test_who_leaves_waits_for_no_writes_of_others(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other, shared = (Connections.share(location, create=True) for _ in range(3))
+async def test_each_has_its_own_while_there_are_enough_and_the_next_shares_those_with_the_fewest_users(users: Users) -> None:
+    first, second, third, fourth = [await users.take() for _ in range(4)]
+    assert first is not second
+    assert {id(third), id(fourth)} == {id(first), id(second)}
+    await third.close()
+    assert await users.take() is third
+    elsewhere = locate(users.location.url.replace("a.db", "b.db"))
+    assert await users.take(elsewhere) not in (first, second)
+
+
+async def test_they_are_kept_or_closed_when_the_last_user_has_left(users: Users) -> None:
+    _, _, shared = [await users.take() for _ in range(3)]
+    await shared.give(users.pool)
+    await write(shared, "goes on")
+    assert users.pool.take(("checkpoint", users.location)) is None
+    await shared.give(users.pool)
+    assert await users.take() is shared
+
+
+async def test_who_leaves_waits_for_no_writes_of_others(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, shared = [await users.take() for _ in range(3)]
 
     async def never() -> None:
         raise AssertionError("under the load of others it would never be done")
@@ -177,47 +190,44 @@ async def test_who_leaves_waits_for_no_writes_of_others(location: Location, monk
     monkeypatch.setattr(shared.group, "finish", never)
     await shared.close()
     monkeypatch.undo()
-    await one.close()
-    await other.close()
 
 
-async def test_with_what_was_wrong_others_go_on_and_nobody_begins(location: Location) -> None:
-    pool = ResourcePool()
-    *both, shared = [await Connections.take(pool, location, create=True) for _ in range(3)]
-    await shared.give(pool, is_sound=False)
+async def test_with_what_was_wrong_others_go_on_and_nobody_begins(users: Users) -> None:
+    *both, shared = [await users.take() for _ in range(3)]
+    await shared.give(users.pool, is_sound=False)
     await write(shared, "goes on")
-    more = await Connections.take(pool, location, create=True)
-    assert more not in both
-    await shared.give(pool)
-    assert pool.take(("checkpoint", location)) is None
-    for each in (*both, more):
-        await each.close()
+    assert await users.take() not in both
+    await shared.give(users.pool)
+    assert users.pool.take(("checkpoint", users.location)) is None
 
 
-async def test_connections_to_a_file_that_was_moved_are_given_to_nobody(location: Location) -> None:
-    one, other = (Connections.share(location, create=True) for _ in range(2))
+async def test_connections_to_a_file_that_was_moved_are_given_to_nobody(users: Users) -> None:
+    one, other = await users.take(), await users.take()
     await write(one, "moved")
     await write(other, "moved")
-    assert location.path is not None
-    location.path.rename(location.path.with_name("moved.db"))
-    assert Connections.share(location, create=True) not in (one, other)
+    assert users.location.path is not None
+    users.location.path.rename(users.location.path.with_name("moved.db"))
+    assert await users.take() not in (one, other)
 
 
-async def test_connections_belong_to_an_event_loop(location: Location) -> None:
-    taken = [Connections.share(location, create=True) for _ in range(2)]
+async def test_connections_belong_to_an_event_loop(users: Users) -> None:
+    taken = [await users.take() for _ in range(2)]
 
     async def elsewhere() -> bool:
-        return Connections.share(location, create=True) in taken
+        found = Connections.share(users.location, create=True)
+        await found.close()
+        return found in taken
 
     assert not await asyncio.to_thread(asyncio.run, elsewhere())
 
 
-async def test_each_run_looks_at_the_tables_through_connections_that_others_use(location: Location) -> None:
-    one, _ = (Connections.share(location, create=True) for _ in range(2))
-    await write(one, "looked")
+async def test_each_run_looks_at_the_tables_through_connections_that_others_use(users: Users) -> None:
+    one, other = await users.take(), await users.take()
+    for each in (one, other):
+        await write(each, "looked")
     assert one.is_current
-    assert Connections.share(location, create=True) is not None
-    shared = Connections.share(location, create=True)
+    shared = await users.take()
+    assert shared in (one, other)
     assert not shared.is_current
 
 
