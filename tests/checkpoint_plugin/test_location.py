@@ -131,6 +131,8 @@ def test_a_url_may_limit_each_wait() -> None:
     assert found.limits == Limits(connect_seconds=1, statement_seconds=2, lock_seconds=3, reconnect_seconds=4)
     assert (found.url, found.dsn) == (url, "postgresql://me:geheim@h/db?sslmode=disable")
     assert (found.shown, found.schema, found.pooled) == ("postgresql://h/db", None, False)
+    found = locate("postgresql://me:geheim@h/db?connections=16")
+    assert (found.limits.connections, found.dsn) == (16, "postgresql://me:geheim@h/db")
     found = locate("postgresql://me:geheim@h/db?schema=runs&pgbouncer=1")
     assert (found.shown, found.schema, found.pooled) == ("postgresql://h/db?schema=runs", "runs", True)
     assert found.dsn == "postgresql://me:geheim@h/db"
@@ -142,6 +144,11 @@ def test_a_url_may_limit_each_wait() -> None:
         ("sqlite:///x.db?busy_second=2", "Did you mean 'busy_seconds'"),
         ("sqlite:///x.db?schema=2", "no parameter 'schema'"),
         ("sqlite:///x.db?busy_seconds=", "busy_seconds is a number of seconds above 0"),
+        ("sqlite:///x.db?connection=2", "Did you mean 'connections'"),
+        ("sqlite:///x.db?connections=0", r"connections is a whole number from 1 to 1000\. Write it like \?connections=8"),
+        ("postgresql://me:geheim@h/db?connections=1001", "connections is a whole number"),
+        ("postgresql://me:geheim@h/db?connections=geheim", "connections is a whole number"),
+        ("postgresql://me:geheim@h/db?connections=%C2%B2", "connections is a whole number"),
         ("postgresql://me:geheim@h/db?connect_seconds=0", "connect_seconds is a number"),
         ("postgresql://me:geheim@h/db?lock_seconds=nan", "lock_seconds is a number"),
         ("postgresql://me:geheim@h/db?reconnect_seconds=1e9", "reconnect_seconds is a number"),
