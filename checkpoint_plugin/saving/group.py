@@ -51,8 +51,12 @@ class GroupWriter:
         self._most = most
         self._waiting: list[tuple[Write[Any], asyncio.Future[Any]]] = []
         self._idle = asyncio.Event()
-        """Whether nothing is written, and so nothing waits."""
+        """Whether nothing is written in turn, and so nothing waits."""
         self._idle.set()
+        self._alone = 0
+        """Cuts that are written by themselves."""
+        self._none_alone = asyncio.Event()
+        self._none_alone.set()
         self._task: asyncio.Task[None] | None = None
 
     async def save(self, cut: CutWriter) -> bool:
@@ -61,7 +65,16 @@ class GroupWriter:
         Returns:
             Whether it was written.
         """
-        return await (self.write(cut) if self._database.groups_saves else self._database.save(cut))
+        if self._database.groups_saves:
+            return await self.write(cut)
+        self._alone += 1
+        self._none_alone.clear()
+        try:
+            return await self._database.save(cut)
+        finally:
+            self._alone -= 1
+            if not self._alone:
+                self._none_alone.set()
 
     async def write(self, write: Write[T]) -> T:
         """Write something; who calls it must not be cancelled (`Unbroken`): others may wait with it.
@@ -94,9 +107,10 @@ class GroupWriter:
             asyncio.CancelledError: the caller was cancelled; raised when all is written.
         """
         cancelled: asyncio.CancelledError | None = None
-        while not self._idle.is_set():
+        while self._alone or not self._idle.is_set():
             try:
                 await self._idle.wait()
+                await self._none_alone.wait()
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:

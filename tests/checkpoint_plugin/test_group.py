@@ -14,9 +14,10 @@ from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import JOB
-from checkpoint_plugin.store import Store
+from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
+from hookspecs import Snapshot
 from tests.checkpoint_plugin.test_store import definition
 
 
@@ -90,4 +91,15 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(store: Store) -> No
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert [write.done() and write.result() for write in writes] == ["a", "b", "c"]
+    assert threads() == []
+
+
+async def test_who_closes_a_store_waits_for_the_cuts_of_all_runs(store: Store) -> None:
+    await store.insert_job("s", definition(), Holder.here())
+    cuts = [Snapshot(run_id, 1, "running", (), datetime.now(UTC)) for run_id in "rs"]
+    saves = [asyncio.create_task(store.save(RunHistory(cut.run_id, 1, 1), cut, "1")) for cut in cuts]
+    for _ in range(3):  # they are on their way
+        await asyncio.sleep(0)
+    await store.close()
+    assert [save.done() and save.result().number for save in saves] == [1, 1]
     assert threads() == []
