@@ -149,9 +149,14 @@ class Store(ListedRuns):
         epoch: int,
         more: Mapping[str, Any] | None = None,
     ) -> tuple[FirstRows, Seal]:
-        """What is written when a run is made, and what seals it from then on; arguments as of `insert_job`.
+        """What is written when a run is made, and what seals it from then on.
 
         Args:
+            run_id: the run.
+            definition: what it is started with.
+            holder: who executes it; `None` where nobody does yet.
+            lease_seconds: how long it is held after the last sign of life.
+            epoch: of its lease.
             more: other columns of the run's row, not sealed.
         """
         seal, wrapped = self.keys.make(run_id)
