@@ -305,6 +305,7 @@ class CheckpointManager:
 
         Raises:
             LeaseLost: another worker took the run since this manager first saved it; nothing was deleted.
+            RunHeld: a runner executes the run; nothing was deleted.
             StoreError: the store cannot be used; nothing was deleted.
         """
         if not self.enabled:

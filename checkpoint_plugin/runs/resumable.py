@@ -22,7 +22,9 @@ from checkpoint_plugin.models import (
     RUN_NODE_STATE,
 )
 from checkpoint_plugin.status import can_be_resumed
+from checkpoint_plugin.store import RUNNER
 from checkpoint_plugin.tables.definition import is_storable_text
+from checkpoint_plugin.tables.lease import check_unheld
 from checkpoint_plugin.tables.node_rows import lock_epoch
 from hookspecs import LeaseLost
 
@@ -40,7 +42,7 @@ def fetch_resumable(connection: Connection, run_id: str) -> bool:
 
 
 def delete_history(connection: Connection, run_id: str, blobs: Blobs, epoch: int | None = None) -> Sequence[BlobName] | None:
-    """Delete every checkpoint and node state of a run, under its lease.
+    """Delete every checkpoint and node state of a run, under its lease; of one that a runner executes now, nothing.
 
     Who remembers what was stored of the run is told by another generation of its rows.
 
@@ -55,11 +57,14 @@ def delete_history(connection: Connection, run_id: str, blobs: Blobs, epoch: int
 
     Raises:
         LeaseLost: the epoch is over.
+        RunHeld: a runner executes it.
         BlobsUnusable: values lie in files whose place is not known.
     """
     held = lock_epoch(connection, run_id)
     if epoch is not None and held not in (None, epoch):
         raise LeaseLost(run_id, epoch, held)
+    if connection.execute(select(JOB.c.execution_strategy).where(JOB.c.id == run_id)).scalar_one_or_none() == RUNNER:
+        check_unheld(connection, run_id)  # a run saved by hand is written by any manager of who executes it
     files = named(run_id, fetch_names(connection, run_id))
     blobs.check(files)
     deleted = sum(connection.execute(delete(table).where(table.c.run_id == run_id)).rowcount for table in HISTORY)

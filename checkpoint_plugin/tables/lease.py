@@ -23,6 +23,7 @@ __all__ = [
     "HOLDER",
     "Lease",
     "Release",
+    "check_unheld",
     "database_now",
     "first_epoch",
     "holder_of",
@@ -135,6 +136,21 @@ def take_lease(
     connection.execute(UPDATE_LEASE, {"of_run": run_id, "epoch": epoch, **columns})
     taken_from = f"{before}, who held it until {row.expires_at.isoformat(timespec='seconds')}" if held else None
     return Lease(run_id, holder, epoch, row.generation, columns["expires_at"], taken_from)
+
+
+def check_unheld(connection: Connection, run_id: str) -> None:
+    """Refuse a run that somebody holds; nobody takes it until the end of the transaction.
+
+    Args:
+        connection: in a transaction that writes.
+        run_id: the run.
+
+    Raises:
+        RunHeld: somebody holds it.
+    """
+    row = _lock(connection, run_id)
+    if row is not None and is_held(row, database_now(connection)):
+        raise RunHeld(run_id, str(holder_of(row)), row.expires_at)
 
 
 def lock_lease(connection: Connection, run_id: str, epoch: int) -> int:

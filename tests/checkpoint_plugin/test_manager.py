@@ -47,10 +47,10 @@ from checkpoint_plugin.space.size import measure_store
 from checkpoint_plugin.status import RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.holder import Holder
-from hookspecs import LeaseLost, StoreError
+from hookspecs import LeaseLost, RunHeld, StoreError
 from tests.checkpoint_plugin.newest import newest_number
 from tests.checkpoint_plugin.test_plugin import Host, pipeline
-from workflow_runner import Graph, WorkflowRunner, node
+from workflow_runner import Context, Graph, WorkflowRunner, node
 
 GRAPH = {
     "nodes": [{"id": name, "type": f"t.{name}"} for name in "abcd"],
@@ -812,6 +812,30 @@ async def test_a_database_that_cannot_be_reached_is_an_error() -> None:
     for work in (manager.restore_checkpoint(GRAPH), manager.can_resume(), manager.save_checkpoint(GRAPH, {"a"})):
         with pytest.raises(StoreUnreadable):
             await work
+
+
+async def test_the_history_of_a_run_that_is_executed_is_not_cleared(store: Store, store_url: str) -> None:
+    """The next save of its worker was refused, and a resume began from nothing, as if no node had completed."""
+    is_saved, may_end = asyncio.Event(), asyncio.Event()
+
+    @node
+    async def waits(n: int, context: Context) -> int:
+        await context.checkpoint()
+        is_saved.set()
+        await may_end.wait()
+        return n + 1
+
+    graph = Graph(enable={"checkpoint": {"url": store_url}})
+    graph.output("out", graph.add(waits, n=graph.add(alone)))
+    running = asyncio.ensure_future(WorkflowRunner().run(graph, run_id="r"))
+    await is_saved.wait()
+    manager = CheckpointManager("r", enabled=True, url=store_url)
+    with pytest.raises(RunHeld):
+        await manager.clear_checkpoint()
+    may_end.set()
+    assert (await running).outputs == {"out": [2]}
+    assert await newest_number(store) == 2
+    assert await manager.clear_checkpoint() is True, "nobody holds it any more"
 
 
 async def test_who_lost_the_run_writes_nothing(manager: CheckpointManager, store: Store) -> None:
