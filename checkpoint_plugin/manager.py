@@ -43,7 +43,7 @@ class CheckpointManager:
         store: an open one instead; its owner closes it.
 
     Raises:
-        ValueError: it is enabled for a run id that is empty, or that databases do not keep.
+        ValueError: it is enabled for a run id that is empty, too long, or that databases do not keep.
     """
 
     def __init__(self, run_id: str, enabled: bool = False, url: str | None = None, *, store: Store | None = None) -> None:
@@ -52,12 +52,9 @@ class CheckpointManager:
         self.checkpoint_count = 0
         self.last_checkpoint_time: datetime | None = None
         if enabled:
-            from checkpoint_plugin.tables.definition import is_storable_text
+            from checkpoint_plugin.tables.definition import check_run_id
 
-            if not isinstance(run_id, str) or not run_id or not is_storable_text(run_id):
-                raise ValueError(
-                    f"a run id is text of at least one character that databases keep, not {run_id!r}. Give the run one."
-                )
+            check_run_id(run_id)
             self._access = StoreAccess(url, store)
             self._loop: asyncio.AbstractEventLoop | None = None
             self._lock = asyncio.Lock()

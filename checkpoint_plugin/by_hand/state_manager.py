@@ -19,7 +19,7 @@ from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.runs.batching import BatchWriter
 from checkpoint_plugin.runs.jobs import JobRepository, bare_definition, insert_bare_job
 from checkpoint_plugin.store import Store
-from checkpoint_plugin.tables.definition import check_node_id, is_storable_text
+from checkpoint_plugin.tables.definition import check_node_id, check_run_id
 from checkpoint_plugin.tables.keys import RunKeys
 from checkpoint_plugin.tables.lease import first_epoch
 from checkpoint_plugin.tables.node_rows import lock_epoch, upsert_node_rows
@@ -101,7 +101,7 @@ class StateManager:
         wait_seconds: how long at most.
 
     Raises:
-        ValueError: the run id is empty, or a size or an interval makes no sense.
+        ValueError: the run id is empty, too long, or one that databases do not keep, or a size or an interval makes no sense.
     """
 
     def __init__(
@@ -115,8 +115,7 @@ class StateManager:
         max_waiting: int = 10_000,
         wait_seconds: float = 5.0,
     ) -> None:
-        if not isinstance(run_id, str) or not run_id or not is_storable_text(run_id):
-            raise ValueError(f"a run id is text of at least one character, not {run_id!r}. Give the run one.")
+        check_run_id(run_id)
         self.run_id = run_id
         self._access = StoreAccess(url, store)
         self._epoch: int | None = None

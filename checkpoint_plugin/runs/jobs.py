@@ -18,7 +18,7 @@ from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.status import INCOMPLETE, NODE_STATUSES, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
-from checkpoint_plugin.tables.definition import is_storable_text
+from checkpoint_plugin.tables.definition import check_run_id, is_storable_text
 from checkpoint_plugin.tables.first_rows import FirstRows, make_run
 from checkpoint_plugin.tables.keys import RunKeys
 from checkpoint_plugin.tables.lease import first_epoch, lock_lease
@@ -72,8 +72,7 @@ class JobRepository:
             RunExists: there is one of this id.
             ValueError: it has no id that databases keep, or a field cannot have its value.
         """
-        if not isinstance(job.id, str) or not job.id or not is_storable_text(job.id):
-            raise ValueError(f"a run id is text of at least one character, not {job.id!r}. Give the run one.")
+        check_run_id(job.id)
         values, body = checked_row(f"run {job.id!r}", JOB, _columns(job)), bare_definition(job)
 
         def work(connection: Connection) -> None:

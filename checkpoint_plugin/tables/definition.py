@@ -17,9 +17,10 @@ from checkpoint_plugin.policy import NAME
 from hookspecs import GraphColumns, RunInfo, TaggedValueError, to_tagged
 
 __all__ = [
-    "NODE_ID_BYTES",
+    "INDEXED_BYTES",
     "Definition",
     "check_node_id",
+    "check_run_id",
     "define",
     "graph_of",
     "is_storable_text",
@@ -27,8 +28,8 @@ __all__ = [
     "storable_text",
 ]
 
-NODE_ID_BYTES: Final = 1_000
-"""PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
+INDEXED_BYTES: Final = 1_000
+"""Of an id. PostgreSQL indexes at most 2,700 bytes, and a node is found by its run's id, its own, and a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,11 @@ def _check_ids(run: RunInfo) -> None:
     where = f"run {run.run_id!r}"
     nodes, edges = run.graph.get("nodes", ()), run.graph.get("edges", ())
     ids = [run.run_id, *(node["id"] for node in nodes), *(edge.get("id", "") for edge in edges)]
-    if "".join(ids).isprintable() and max(map(len, ids)) <= NODE_ID_BYTES // 4:
+    if "".join(ids).isprintable() and max(map(len, ids)) <= INDEXED_BYTES // 4:
         return  # nearly all are so, and are not looked at one by one
     _check_id(where, run.run_id)
     for node in nodes:
-        _check_id(f"{where}, node id {node['id']!r}", node["id"], NODE_ID_BYTES)
+        _check_id(f"{where}, node id {node['id']!r}", node["id"], INDEXED_BYTES)
     for edge in edges:
         _check_id(f"{where}, edge id {edge.get('id')!r}", edge.get("id", ""))
 
@@ -112,6 +113,21 @@ def is_storable_text(text: str) -> bool:
     return storable_text(text) == text
 
 
+def check_run_id(run_id: object) -> None:
+    """Refuse an id of a run that some database does not keep.
+
+    Args:
+        run_id: as a caller gave it.
+
+    Raises:
+        ValueError: it is no text, empty, or longer than an index takes.
+    """
+    if not isinstance(run_id, str) or not run_id or not is_storable_text(run_id):
+        raise ValueError(f"a run id is text of at least one character that databases keep, not {run_id!r}. Give the run one.")
+    if len(run_id.encode()) > INDEXED_BYTES:
+        raise ValueError(f"run id {run_id[:20]!r}… is longer than {INDEXED_BYTES} bytes. Shorten it.")
+
+
 def check_node_id(run_id: str, node_id: object) -> None:
     """Refuse an id of a node that some database does not keep.
 
@@ -124,9 +140,9 @@ def check_node_id(run_id: str, node_id: object) -> None:
     """
     if not isinstance(node_id, str) or not node_id or not is_storable_text(node_id):
         raise ValueNotStorable(f"run {run_id!r}, node id {node_id!r}", "it is no text that databases keep. Rename it.")
-    if len(node_id.encode()) > NODE_ID_BYTES:
+    if len(node_id.encode()) > INDEXED_BYTES:
         place = f"run {run_id!r}, node id {node_id[:20]!r}…"
-        raise ValueNotStorable(place, f"it is longer than {NODE_ID_BYTES} bytes. Shorten it.")
+        raise ValueNotStorable(place, f"it is longer than {INDEXED_BYTES} bytes. Shorten it.")
 
 
 def storable_text(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 
-from checkpoint_plugin import Job, JobRepository, RunNodeState
+from checkpoint_plugin import CheckpointManager, Job, JobRepository, RunNodeState, StateManager
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, IllegalTransition, StaleVersion
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.status import NODE_STATUSES, NODE_STEPS, RESUMABLE, RUN_STATUSES, RUN_STEPS, can_be_resumed
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.tables.definition import INDEXED_BYTES
 from hookspecs import RunExists, RunNotFound, TaggedValueError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -480,3 +482,35 @@ async def test_a_url_is_enough_and_leaves_nothing_open(store_url: str) -> None:
     await jobs.add(Job(id="r"))
     found: Any = await JobRepository(store_url).get("r")
     assert found.id == "r"
+
+
+def long_text(size: int) -> str:
+    """Text of so many bytes that nothing makes shorter."""
+    bits = random.Random(size)
+    return "".join(chr(bits.randrange(0x10000, 0x110000)) for _ in range(size // 4)) + "x" * (size % 4)
+
+
+async def test_the_row_of_a_run_whose_id_an_index_does_not_take_is_refused(store_url: str) -> None:
+    jobs = JobRepository(store_url)
+    await jobs.add(Job(id=long_text(INDEXED_BYTES)))
+    with pytest.raises(ValueError, match="longer than 1000 bytes"):
+        await jobs.add(Job(id=long_text(INDEXED_BYTES + 1)))
+
+
+async def test_a_node_is_found_by_two_ids_of_the_greatest_length(store_url: str) -> None:
+    run_id, node_id = long_text(INDEXED_BYTES), long_text(INDEXED_BYTES)
+    async with StateManager(run_id, url=store_url) as states:
+        await states.update_node_state(node_id, "running")
+    manager = CheckpointManager(run_id, enabled=True, url=store_url)
+    assert await manager.save_checkpoint(None, {node_id})
+    state = await JobRepository(store_url).node_state(run_id, node_id)
+    assert state is not None
+    assert state.status == "completed"
+
+
+def test_a_run_id_that_an_index_does_not_take_is_refused_at_once() -> None:
+    """A state manager took it, and its writer broke at the first node whose id was long, too."""
+    with pytest.raises(ValueError, match="longer than 1000 bytes"):
+        StateManager(long_text(INDEXED_BYTES + 1))
+    with pytest.raises(ValueError, match="longer than 1000 bytes"):
+        CheckpointManager(long_text(INDEXED_BYTES + 1), enabled=True)

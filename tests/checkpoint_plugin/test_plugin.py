@@ -23,7 +23,7 @@ from checkpoint_plugin.plugin import CheckpointPlugin, checkpoint
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.tables.definition import NODE_ID_BYTES, Definition, define
+from checkpoint_plugin.tables.definition import INDEXED_BYTES, Definition, define
 from hookspecs import (
     Cancelled,
     CheckpointRef,
@@ -516,7 +516,7 @@ async def test_what_a_run_is_started_with_is_encoded_off_the_loop_where_it_is_la
 
 
 def test_a_node_id_is_as_long_as_every_database_can_index() -> None:
-    for length, fits in ((NODE_ID_BYTES // 2, True), (NODE_ID_BYTES // 2 + 1, False)):
+    for length, fits in ((INDEXED_BYTES // 2, True), (INDEXED_BYTES // 2 + 1, False)):
         info = RunInfo("r", 1, {"nodes": [{"id": "é" * length, "type": "t", "data": {}}], "edges": []}, {}, {})
         with nullcontext() if fits else pytest.raises(ValueNotStorable, match=r"node id .*longer than 1000 bytes"):
             assert define(info).body

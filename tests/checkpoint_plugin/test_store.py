@@ -46,7 +46,7 @@ from checkpoint_plugin.saving.rows import ROOM, GraphPlaces
 from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.digests import row_digest
-from checkpoint_plugin.tables.definition import NODE_ID_BYTES, Definition
+from checkpoint_plugin.tables.definition import INDEXED_BYTES, Definition
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.job import JobEnd
 from hookspecs import (
@@ -418,7 +418,7 @@ async def test_the_longest_ids_fit(store: Store) -> None:
     """What an index of PostgreSQL takes, which tries to compress it first."""
     rng = random.Random(1)
     run_id = "".join(chr(rng.randrange(0x10000, 0x110000)) for _ in range(200))
-    node_id = "".join(chr(rng.randrange(0x10000, 0x110000)) for _ in range(NODE_ID_BYTES // 4))
+    node_id = "".join(chr(rng.randrange(0x10000, 0x110000)) for _ in range(INDEXED_BYTES // 4))
     await store.insert_job(run_id, definition())
     items = Prefix([1])
     await store.save(RunHistory(run_id, 1, 1), cut(NodeSnapshot(node_id, "running", collected=items), run_id=run_id), "x")
