@@ -24,6 +24,8 @@ LARGE_SAVE: Final = 1 << 20
 """Bytes of payloads beyond which a save is sent in parts."""
 MANY_ROWS: Final = 1_000
 """Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
+IN_PARTS: Final = frozenset({"payloads", "segments"})
+"""What a large save sends by itself: there is no bound on the bytes of its rows."""
 IN_ORDER: Final = itemgetter(*ONE)
 """The values of a checkpoint's row, as its statement takes them."""
 
@@ -102,7 +104,7 @@ class CutWriter(CutEncoder):
 
     def _kind(self, whole: bool) -> Kind:
         names = self.rows.names
-        return names if whole else tuple(name for name in names if name != "payloads"), not self._goes_on
+        return names if whole else tuple(name for name in names if name not in IN_PARTS), not self._goes_on
 
     def _fence(self) -> tuple[Any, ...]:
         """The values of `statements.FENCE`."""
@@ -126,21 +128,26 @@ class CutWriter(CutEncoder):
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""
-        statement = rows_statement("payloads")
+        return self._in_parts("payloads")
+
+    def _in_parts(self, name: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        statement, body = rows_statement(name), MANY[name].columns.index("body")
+        rows: Sequence[tuple[Any, ...]] = getattr(self.rows, name)
         part: list[tuple[Any, ...]] = []
         size = 0
-        for place, row in enumerate(self.rows.payloads, 1):
+        for place, row in enumerate(rows, 1):
             part.append(row)
-            size += len(row[3])
-            if size >= LARGE_SAVE or len(part) >= MANY_ROWS or place == len(self.rows.payloads):
+            size += len(row[body])
+            if size >= LARGE_SAVE or len(part) >= MANY_ROWS or place == len(rows):
                 yield statement.sql, statement.parameters((self.history.run_id, *zip(*part, strict=True)))
                 part, size = [], 0
 
     def more_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """What `statement` leaves out when it is not the whole save; to be written only where that was, for it is the fence."""
+        yield from self._in_parts("segments")
         shared = self._shared()
         for name, kind in MANY.items():
-            many = () if name == "payloads" else getattr(self.rows, name)
+            many = () if name in IN_PARTS else getattr(self.rows, name)
             for first in range(MANY_ROWS, len(many), MANY_ROWS):
                 statement = rows_statement(name)
                 columns = zip(*many[first : first + MANY_ROWS], strict=True)
