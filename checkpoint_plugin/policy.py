@@ -55,7 +55,7 @@ class Policy:
         max_lag_steps: with `every_firing` and `"async"`, emissions that may be ahead of what is durable.
         max_lag_bytes: and bytes of them.
         required: a save that fails ends the run, which can be resumed.
-        best_effort: the opposite: the run goes on, is marked as degraded, and leaves with exit code 6.
+        best_effort: the opposite: the run goes on, is marked as degraded, and leaves with exit code 6 when it has completed.
         retention: which checkpoints of this run are kept, as `Retention.from_options` reads it; all without.
         witness: a folder, best on another disk, where the number and hash of the newest checkpoint are noted, so that a
             resume sees what the disk of the store has lost.

@@ -48,6 +48,12 @@ async def told(value: object) -> str:
 
 
 @node
+async def asks(value: str, context: Context) -> bool:
+    answer: bool = await context.suspend(f"is {value} right?")
+    return answer
+
+
+@node
 async def steps(n: int, context: Context) -> AsyncIterator[int]:
     """Commits each step, and asks for a checkpoint of it."""
     for number in range(context.state or 0, n):
@@ -163,6 +169,18 @@ def test_a_degraded_run_leaves_with_an_exit_code_of_its_own(tmp_path: Path) -> N
     report = json.loads(done.stdout)
     assert report["status"] == "completed"
     assert "could not be saved" in report["degraded"]
+
+
+def test_a_degraded_run_that_waits_leaves_as_one_that_waits(tmp_path: Path) -> None:
+    """Code 6 is that of a run that is over: who hears it asks nobody for an answer, and a recovery calls the run completed."""
+    graph = chain("count", "odd_value", "told", "asks")
+    (tmp_path / "graph.json").write_text(json.dumps(graph).replace(__name__, Path(__file__).stem))
+    enable = json.dumps({"every_firing": True, "best_effort": True})
+    done = workflow("run", "graph.json", "--nodes", __file__, "--enable", f"checkpoint={enable}", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["status"]) == (3, "suspended"), done.stderr
+    assert "could not be saved" in report["degraded"]
+    assert "is suspended, but degraded: a checkpoint could not be saved" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -96,13 +96,14 @@ class Execution:
         """The run came to its end, or waits."""
         self._switch_on()
         code = 0
-        if result.suspensions:
-            code = SUSPENDED
-            if not self._quiet:
-                print(_waiting(result), file=sys.stderr)
         if result.degraded is not None:
             code = DEGRADED
-            print(f"Warning: run {result.run_id!r} completed, but degraded: {one_line(result.degraded)}", file=sys.stderr)
+            stands = "is suspended" if result.suspensions else "completed"
+            print(f"Warning: run {result.run_id!r} {stands}, but degraded: {one_line(result.degraded)}", file=sys.stderr)
+        if result.suspensions:
+            code = SUSPENDED  # also of a degraded run: it is not over
+            if not self._quiet:
+                print(_waiting(result), file=sys.stderr)
         return RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), code
 
     def _failed(self, error: BaseException, signals: StopSignals) -> tuple[RunReport, int]:
