@@ -24,7 +24,7 @@ __all__ = ["recover"]
 
 UNWELL: Final = frozenset({"failed", "refused", "died", "set_aside"})
 STOPPING: Final = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
-"""Besides SIGINT, which asyncio hears. Windows has no terminals that hang up."""
+"""Besides SIGINT: asyncio cancels what it runs, and leaves at once at the second. Windows has no terminals that hang up."""
 
 
 @click.command()
@@ -127,9 +127,7 @@ def recover(
                     if not watch:
                         found.append(_document(outcome))
         except asyncio.CancelledError:
-            if not stopped:
-                raise
-            return 128 + stopped[0]
+            return 128 + (stopped[0] if stopped else signal.SIGINT)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

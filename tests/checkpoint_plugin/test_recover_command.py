@@ -241,7 +241,11 @@ def test_several_recoveries_at_once_resume_each_run_once(folder: Folder) -> None
     assert {folder.job(name).attempt for name in names} == {2}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
 def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(
     folder: Folder, number: signal.Signals, code: int
 ) -> None:
@@ -255,6 +259,19 @@ def test_a_watch_finds_what_is_killed_later_and_saves_when_it_is_stopped(
     assert (job.status, job.attempt, job.retry_count) == ("recovering", 2, 0), "saved, and left for the next recovery"
     folder.go_on()
     assert workflow("recover", "--nodes", "nodes.py", cwd=folder.path, env=folder.env).stdout == "run one: completed\n"
+
+
+def test_a_recovery_that_is_interrupted_tells_of_the_runs_that_are_over(folder: Folder) -> None:
+    folder.kill_runs("one")
+    folder.kill_runs("two")
+    (folder.path / "nodes.py").write_text(NODES.replace("while not", 'while a == "two" and not'))
+    recovery = start("recover", "--nodes", "nodes.py", "--at-once", "1", "--json", cwd=folder.path, env=folder.env)
+    folder.wait(lambda: folder.journal().count("begun two") == 2)  # when the other one is over: that began first
+    recovery.send_signal(signal.SIGINT)
+    out, err = recovery.communicate(timeout=PATIENCE_SECONDS)
+    assert (recovery.returncode, err) == (130, "")
+    assert json.loads(out) == {"runs": [{"run_id": "one", "status": "completed", "error": None}]}
+    assert (folder.job("two").status, folder.job("two").retry_count) == ("recovering", 0), "saved, and left for the next recovery"
 
 
 WAITS = """
