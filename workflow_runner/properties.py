@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, time, timezone
 from typing import Any
 
 from workflow_runner.checker import AnnotationUnusable
@@ -48,7 +49,7 @@ def convert_property(handle: Handle, value: Any) -> Any:
     except (TypeError, ValueError):
         raise _invalid(handle, value, first) from first
     try:
-        return _whole(adapter.validate_json(text, strict=True), value)
+        return _whole(_zoned(adapter.validate_json(text, strict=True)), value)
     except ValidationError as error:
         raise _invalid(handle, value, error) from error
 
@@ -59,6 +60,22 @@ def _whole(found: Any, given: Any) -> Any:
         return found
     items = list(found)  # here its items are converted
     return given if isinstance(given, str | bytes) else items
+
+
+def _zoned(found: Any) -> Any:
+    """What was converted, with zones of Python: a time in one of pydantic's own can be neither stored nor told in tagged JSON."""
+    from pydantic_core import TzInfo
+
+    kind = type(found)
+    if kind is dict:
+        return {_zoned(key): _zoned(item) for key, item in found.items()}
+    if kind in (list, tuple, set, frozenset):
+        return kind(_zoned(item) for item in found)
+    if isinstance(found, datetime | time) and isinstance(found.tzinfo, TzInfo):
+        offset = found.utcoffset()
+        assert offset is not None
+        return found.replace(tzinfo=timezone(offset))
+    return found
 
 
 def _invalid(handle: Handle, value: Any, error: Any) -> PropertyInvalid:

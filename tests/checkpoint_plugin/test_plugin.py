@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ async def total(items: Stream[int], context: Context) -> AsyncIterator[int]:
 @node
 async def unstorable(x: int) -> object:
     return object()
+
+
+@node
+async def when(x: datetime) -> datetime:
+    return x
 
 
 @node
@@ -477,6 +483,15 @@ async def test_what_cannot_be_stored_ends_the_run_with_its_place(store_url: str)
     with pytest.raises(ValueNotStorable, match=r"run 'r', node '(out|u)'.*cannot be stored"):
         await runner(store_url).run(graph, enable={"checkpoint": {"every_firing": True}}, run_id="r")
     assert await status(store_url) == "failed"
+
+
+async def test_a_time_with_a_zone_in_a_document_can_be_stored(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(when, x="2027-01-02T03:04:05Z"))
+    runs = runner(store_url)
+    result = await runs.run(graph, enable={"checkpoint": True}, run_id="r")
+    again = await runs.resume("r")
+    assert result.outputs == again.outputs == {"out": [datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)]}
 
 
 async def test_inputs_that_cannot_be_stored_are_refused_before_anything_starts(store_url: str) -> None:

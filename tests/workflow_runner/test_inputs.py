@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ async def anything(x: Any) -> Any:
 
 @node
 async def dates(x: date) -> date:
+    return x
+
+
+@node
+async def moments(x: datetime | time | dict[str, tuple[list[datetime], set[time]]]) -> Any:
     return x
 
 
@@ -184,3 +189,23 @@ def test_edges_that_make_a_list_are_left_to_the_node() -> None:
     graph = Graph()
     graph.output("n", graph.add(many_dates, x=[graph.input("x"), graph.input("y")]))
     assert convert_inputs(WorkflowRunner().compile(graph).plan, {"x": "2026-01-02"}) == {"x": "2026-01-02"}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("2027-01-02T03:04:05Z", datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2027-01-02T03:04:05-05:45", datetime(2027, 1, 2, 3, 4, 5, tzinfo=timezone(-timedelta(hours=5, minutes=45)))),
+        ("2027-01-02T03:04:05", datetime(2027, 1, 2, 3, 4, 5)),
+        ("03:04:05+02:00", time(3, 4, 5, tzinfo=timezone(timedelta(hours=2)))),
+    ],
+)
+def test_a_time_has_a_zone_of_python(text: str, wanted: datetime | time) -> None:
+    """pydantic makes one of its own, which has no tagged form: the time could not be printed, nor its run be stored."""
+    graph = Graph()
+    graph.output("o", graph.add(moments, x=graph.input("a")))
+    plan = WorkflowRunner().compile(graph).plan
+    assert repr(convert_inputs(plan, {"a": text})) == repr({"a": wanted})
+    if isinstance(wanted, datetime):
+        inside = {"k": [[text], ["03:04:05Z"]]}
+        assert repr(convert_inputs(plan, {"a": inside})) == repr({"a": {"k": ([wanted], {time(3, 4, 5, tzinfo=UTC)})}})
