@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, false, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -13,6 +13,7 @@ from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import EVENT, EVENT_HEAD
 from checkpoint_plugin.stored_bytes.sealing import Seal
+from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.sealed_columns import open_texts
 
 __all__ = ["TEXTS", "append_events", "are_stored", "select_events"]
@@ -66,12 +67,13 @@ def are_stored(connection: Connection, run_id: str, first: int, rows: Sequence[M
 def select_events(
     run_id: str, kind: str | Collection[str] | None, node_id: str | None, after: int | None, limit: int | None
 ) -> Any:
-    """The query for events, oldest first."""
+    """The query for events, oldest first. A text that no database keeps is that of no event."""
     query = select(EVENT).where(EVENT.c.run_id == run_id).order_by(EVENT.c.seq)
     if kind is not None:
-        query = query.where(EVENT.c.kind.in_([kind] if isinstance(kind, str) else sorted(kind)))
+        kinds = [kind] if isinstance(kind, str) else sorted(kind)
+        query = query.where(EVENT.c.kind.in_([each for each in kinds if is_storable_text(each)]))
     if node_id is not None:
-        query = query.where(EVENT.c.node_id == node_id)
+        query = query.where(EVENT.c.node_id == node_id if is_storable_text(node_id) else false())
     if after is not None:
         query = query.where(EVENT.c.seq > bounded(after))
     return query if limit is None else query.limit(bounded(limit))

@@ -45,6 +45,9 @@ async def test_events_come_back_in_order_and_by_question(store_url: str) -> None
     assert [e.seq for e in await log.events(after=1)] == [2, 3]
     assert [e.seq for e in await log.events(kind="started", node_id="b", after=0, limit=1)] == [2]
     assert await log.events(after=10**20) == []
+    for unstorable in ("a\0", "a\udcff"):
+        assert await log.events(node_id=unstorable) == await log.events(kind=unstorable) == []
+        assert [e.seq for e in await log.events(kind=[unstorable, "created"])] == [0]
     assert [e.seq for e in await log.events(after=-(10**20), limit=10**20)] == [0, 1, 2, 3]
     await log.stop()
     await log.stop()
