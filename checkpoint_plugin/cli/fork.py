@@ -42,7 +42,7 @@ def fork(run_id: str, new_id: str, number: int | None, blobs: str | None, url: s
     \b
     Exit codes:
       0 done    2 NEW is taken, or no id; RUN has no checkpoint to go on from, or values of types of your own
-      5 there is no such run, its rows are damaged, or the store cannot be used
+      5 there is no such run or checkpoint, its rows are damaged, or the store cannot be used
     """
 
     async def work(store: Store) -> int:
