@@ -385,7 +385,10 @@ class Store(ListedRuns):
                 if not error.undone and writer not in writer.history.unheard:
                     writer.history.unheard.append(writer)
                     del writer.history.unheard[:-MOST_UNHEARD]
-                if not isinstance(error, (StoreBusy, StoreUnreachable)) or time.monotonic() + pause > deadline:
+                passes = isinstance(error, StoreUnreachable) or (
+                    isinstance(error, StoreBusy) and self.location.kind == "postgresql"
+                )
+                if not passes or time.monotonic() + pause > deadline:  # for a file it has waited as long as it may
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)

@@ -44,6 +44,10 @@ class Unbroken(Awaitable[T], Generic[T]):
                         yield from _done(waiting).__await__()
                 except asyncio.CancelledError as error:  # whatever was waited for is there all the same
                     cancelled = error
+                except Exception as error:
+                    if waiting is None or not waiting.done() or waiting.exception() is not error:
+                        raise
+                    # The coroutine is told by what it waits for, as soon as it goes on, and may have an answer to it.
         except StopIteration as end:
             if cancelled is not None:
                 raise cancelled from None

@@ -203,6 +203,23 @@ async def test_a_full_disk_is_told_and_with_room_it_goes_on(url: str) -> None:
     assert await restored(url) == large.nodes[0].state
 
 
+async def test_a_save_into_a_file_that_was_moved_is_recognised_when_it_is_put_back(url: str) -> None:
+    """It was refused, for nobody would have found it; and it was written."""
+    location = locate(url)
+    assert location.path is not None
+    store, history, away = Store(location, create=True), RunHistory("r", 1, 1), location.path.with_name("away.db")
+    await store.insert_job("r", definition())
+    await store.save(history, cut(NodeSnapshot("a", "running", state="x")), "1")
+    location.path.rename(away)
+    moved = cut(NodeSnapshot("a", "running", state="y"))
+    with pytest.raises(StoreUnreadable, match="moved or deleted"):
+        await store.save(history, moved, "2")
+    away.rename(location.path)
+    assert (await store.save(history, moved, "3")).number == 3
+    await store.close()
+    assert await restored(url) == "y"
+
+
 async def test_a_commit_that_fails_ends_its_transaction(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(sqlite3.Connection):
         """Fails the commit that writes a checkpoint as a disk without room for the log does."""

@@ -57,6 +57,22 @@ async def test_it_is_awaited_like_any_other(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("way", [Unbroken, finish])
+async def test_it_may_have_an_answer_to_what_a_thread_raises(worker: Worker, way: Way) -> None:
+    async def work() -> str:
+        try:
+            await worker.call(fail)
+        except KeyError:
+            await asyncio.sleep(0)
+            return await worker.call(lambda: "found")
+        return "nothing"
+
+    def fail() -> None:
+        raise KeyError("k")
+
+    assert await way(work()) == "found"
+
+
+@pytest.mark.parametrize("way", [Unbroken, finish])
 @pytest.mark.parametrize("error", [None, KeyError("k")])
 async def test_a_cancellation_is_told_when_the_work_is_over(worker: Worker, way: Way, error: Exception | None) -> None:
     """Cancelled at every step of the work, and more than once."""
