@@ -1,7 +1,8 @@
 """Group commit: what is to be written at the same time shares a transaction.
 
 It is the natural state of the writer, not a timer: while one transaction is on its way to the disk, others gather, and the
-next takes them all. One that is refused fails alone. A server is sent the cuts of runs one by one, each in one message, and
+next takes them all. One that is refused fails alone, also where it fills the disk, which undoes them all: then each has a
+transaction of its own. A server is sent the cuts of runs one by one, each in one message, and
 lets commits that come at the same time share the disk by itself.
 """
 
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 from checkpoint_plugin.database.refusal import concerns_all
 from checkpoint_plugin.database.transaction import Database
 from checkpoint_plugin.database.unbroken import Unbroken
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.saving.writing import CutWriter
 
 __all__ = ["GroupWriter", "Write"]
@@ -129,7 +131,7 @@ class GroupWriter:
         outcomes: list[Any] = []
 
         async def write() -> None:
-            outcomes.extend(await self._write([write for write, _ in group]))
+            outcomes.extend(await self._write_together([write for write, _ in group]))
 
         cancelled: asyncio.CancelledError | None = None
         try:
@@ -149,6 +151,24 @@ class GroupWriter:
         self._next()
         if cancelled is not None:
             raise cancelled
+
+    async def _write_together(self, group: list[Write[Any]]) -> list[Any]:
+        try:
+            return await self._write(group)
+        except (StoreBusy, StoreUnreachable):  # it would be so for each of them
+            raise
+        except StoreUnreadable as error:
+            if len(group) == 1 or not error.undone:
+                raise
+        outcomes: list[Any] = []
+        for write in group:
+            try:
+                outcomes += await self._write([write])
+            except (StoreBusy, StoreUnreachable) as error:  # now, too: nobody waits for it as often as there are others
+                return outcomes + [error] * (len(group) - len(outcomes))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
 
     async def _write(self, group: list[Write[Any]]) -> list[Any]:
         first = group[0]

@@ -8,11 +8,13 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, select, update
 
 from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.errors import StoreFull
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
@@ -66,6 +68,32 @@ async def test_what_undoes_the_transaction_is_told_to_all_who_share_it(store: St
     told, stored = await shared(store, OSError(errno.ENOSPC, "the disk is full"))
     assert all(isinstance(each, Exception) for each in told)
     assert stored == "alone "
+
+
+@dataclass
+class Fills:
+    """Writes so many bytes."""
+
+    size: int
+    run_id: str = "r"
+
+    def encode(self) -> None: ...
+
+    def write(self, connection: Connection) -> int:
+        connection.execute(update(JOB).values(error_message="x" * self.size))
+        return self.size
+
+
+async def test_who_fills_the_disk_fails_alone(tmp_path: Path) -> None:
+    """That undoes the whole transaction; the others find room."""
+    store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
+    await store.insert_job("r", definition(), Holder.here())
+    pages = await store.transact(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+    await store.transact(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 10}").all())
+    first, *together = await asyncio.gather(*(store.write(Fills(size)) for size in (1, 2, 1_000_000, 3)), return_exceptions=True)
+    assert first == 1
+    assert [each if isinstance(each, int) else type(each) for each in together] == [2, StoreFull, 3]
+    await store.close()
 
 
 def threads() -> list[str]:
