@@ -15,12 +15,13 @@ from weakref import WeakSet
 import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.database.postgresql_connection import KnowingConnection
-from checkpoint_plugin.database.postgresql_engine import make_postgres_engine, was_reached
+from checkpoint_plugin.database.postgresql_engine import CONNECTIONS, make_postgres_engine, was_reached
 from checkpoint_plugin.database.refusal import driver_error, told_by, unreadable
 from checkpoint_plugin.database.transaction import Save, Step
 from checkpoint_plugin.database.unbroken import finish
@@ -57,6 +58,7 @@ CACHE: Final = "statement_cache_size"
 CLIENT_GRACE: Final = 5.0
 """The server ends a statement that takes too long, and says so; so much later the client gives up on one that is silent."""
 CLOSE_SECONDS: Final = 5.0
+BESIDE_LOCK_SECONDS: Final = 0.5
 CERTIFICATE: Final = "root certificate file"
 PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
@@ -103,9 +105,10 @@ class PostgresDatabase:
             arguments.update(prepared_statement_cache_size=0, prepared_statement_name_func=lambda: f"workflow-{uuid4()}")
         server = repr((self._dsn, location.schema, cached, location.environment))
         self._reached = was_reached(server)
-        self._engine = make_postgres_engine(server, arguments, self._limits.connect_seconds)
+        self._engine = make_postgres_engine(server, arguments)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
+        self._free = asyncio.Semaphore(CONNECTIONS)
         self._saving: AsyncConnection | None = None
         self._raw: Any = None
         self._saves = 0
@@ -195,6 +198,7 @@ class PostgresDatabase:
             return
         if before is None or (before.is_closed() and all(connection.is_closed() for connection in self._open)):
             self._loop, self._turn = loop, asyncio.Lock()
+            self._free = asyncio.Semaphore(CONNECTIONS if self._saving is None else CONNECTIONS - 1)
         else:
             raise StoreUnreadable(
                 f"the store at {self._location.shown} was opened in another event loop, to which its connections belong; nothing "
@@ -271,22 +275,42 @@ class PostgresDatabase:
 
     async def _connect_for_saves(self) -> Any:
         if self._saving is None:
-            self._saving = await self._engine.connect()
+            self._saving = await self._take()
         self._raw = (await self._saving.get_raw_connection()).driver_connection
         return self._raw
 
+    async def _take(self) -> AsyncConnection:
+        """A connection, as soon as one is free. Who waits for that of a pool is forgotten where another cannot be made."""
+        try:
+            async with asyncio.timeout(self._limits.connect_seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            raise PoolTimeout from None
+        try:
+            return await self._engine.connect()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def _give(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._free.release()
+
     async def _lend(self) -> None:
         """Give the connection of the saves back while there is none: the transaction that comes needs no other then."""
-        saving = self._saving
-        if saving is not None and not self._saves:
-            self._saving = self._raw = None
-            await saving.close()
+        saving, self._saving, self._raw = self._saving, None, None
+        if saving is not None:
+            await self._give(saving)
 
     async def _let_go(self) -> None:
         saving, self._saving, self._raw = self._saving, None, None
         if saving is not None:
-            await saving.invalidate()
-            await saving.close()
+            try:
+                await saving.invalidate()
+            finally:
+                await self._give(saving)
 
     def _told(self, error: BaseException, *, undone: bool) -> StoreUnreadable | ValueNotStorable:
         cause = driver_error(error)
@@ -303,8 +327,11 @@ class PostgresDatabase:
         return StoreUnreachable(message, undone=undone, starting=isinstance(cause, STARTING))
 
     def beside(self) -> PostgresDatabase:
-        # A connection of its own, which waits for none of this one's; who beats tries again by itself, and must hear of it.
-        return PostgresDatabase(self._location, replace(self._limits, reconnect_seconds=PAUSE_SECONDS), instead=self)
+        # Connections of its own, which wait for none of these; who beats tries again by itself, and must hear of it. Who waits
+        # for a row keeps a connection from the signs of life of others, so nobody does so for long.
+        lock = min(BESIDE_LOCK_SECONDS, self._limits.lock_seconds)
+        limits = replace(self._limits, reconnect_seconds=PAUSE_SECONDS, lock_seconds=lock)
+        return PostgresDatabase(self._location, limits, instead=self)
 
     def stands(self) -> bool:
         return True  # one that is lost is found when it is used, and made again
@@ -334,12 +361,23 @@ class PostgresDatabase:
     async def _run(self, work: Callable[[Connection], T], before: Callable[[], object] | None, options: Mapping[str, Any]) -> T:
         if before is not None:
             await self._call(before)
+        return await self._again(lambda: self._somehow(work, options))
+
+    async def _somehow(self, work: Callable[[Connection], T], options: Mapping[str, Any]) -> T:
+        """On a connection from the pool, else, where the server has none left, on that of the saves."""
         try:
-            return await self._again(lambda: self._once(work, options))
+            return await self._once(work, options)
         except StoreUnreachable as error:
-            if self._instead is None or not isinstance(driver_error(error.__cause__ or error), asyncpg.TooManyConnectionsError):
+            if not isinstance(driver_error(error.__cause__ or error), asyncpg.TooManyConnectionsError):
                 raise
-        return await self._instead._once(work, options)
+        return await (self._instead or self)._between_saves(work, options)
+
+    async def _between_saves(self, work: Callable[[Connection], T], options: Mapping[str, Any]) -> T:
+        """On the connection of the saves when its turn has come: of many runs there may always be one that saves."""
+        self._check_loop()
+        async with self._turn:
+            await self._lend()
+            return await self._once(work, options)
 
     async def _again(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Do something, again while the server is away and it has surely not been done."""
@@ -361,22 +399,26 @@ class PostgresDatabase:
     async def _once(self, work: Callable[[Connection], T], options: Mapping[str, Any]) -> T:
         committing = False
         try:
-            await self._lend()
-            async with self._engine.connect() as connection:
+            if not self._saves:
+                await self._lend()
+            connection = await self._take()
+            try:
+                if options:
+                    await connection.execution_options(**options)
+                async with connection.begin():
+                    found = await connection.run_sync(work)
+                    committing = not options
+                return found
+            except DRIVER_ERRORS as error:
+                if isinstance(driver_error(error), LOST):
+                    await connection.invalidate()  # it may hang in the middle of a command: not back to the pool
+                raise
+            finally:
                 try:
-                    if options:
-                        await connection.execution_options(**options)
-                    async with connection.begin():
-                        found = await connection.run_sync(work)
-                        committing = not options
-                    return found
-                except DRIVER_ERRORS as error:
-                    if isinstance(driver_error(error), LOST):
-                        await connection.invalidate()  # it may hang in the middle of a command: not back to the pool
-                    raise
-                finally:
                     if self._closed:  # there is no pool any more that it could go back to
                         await connection.invalidate()
+                finally:
+                    await finish(self._give(connection))
         except DRIVER_ERRORS as error:
             raise self._told(error, undone=not committing) from error
 
@@ -386,7 +428,7 @@ class PostgresDatabase:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if saving is not None:
-                    await saving.close()
+                    await self._give(saving)
                 await self._engine.dispose()
         except TimeoutError:  # a server that is silent says no farewell, either
             for connection in self._open:

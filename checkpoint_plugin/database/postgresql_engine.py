@@ -22,25 +22,22 @@ CONNECTIONS: Final = 3
 """To a server, at once: that of the saves, and two for what comes meanwhile. One above that would be made anew each time."""
 
 
-def make_postgres_engine(server: str, arguments: Mapping[str, Any], wait_seconds: float) -> AsyncEngine:
+def make_postgres_engine(server: str, arguments: Mapping[str, Any]) -> AsyncEngine:
     """An engine of a few connections.
 
     Args:
         server: tells one server, database, role and search path from others.
         arguments: of asyncpg, for a connection.
-        wait_seconds: until one is free, where all are in use.
     """
     met = _met(server)
     shared = {"compiled_cache": met.compiled}
     bounds: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0}
     if met.dialect is None:
-        engine = create_async_engine(
-            DRIVER, connect_args=dict(arguments), execution_options=shared, pool_timeout=wait_seconds, **bounds
-        )
+        engine = create_async_engine(DRIVER, connect_args=dict(arguments), execution_options=shared, **bounds)
         event.listen(engine.sync_engine, "engine_connect", lambda _: met.remember(engine.dialect), once=True)
         return engine
     connect = partial(met.dialect.connect, **arguments)
-    pool = AsyncAdaptedQueuePool(connect, dialect=met.dialect, timeout=wait_seconds, **bounds)
+    pool = AsyncAdaptedQueuePool(connect, dialect=met.dialect, **bounds)
     return AsyncEngine(Engine(pool, met.dialect, make_url(DRIVER), execution_options=shared))
 
 

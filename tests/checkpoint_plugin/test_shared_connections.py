@@ -16,16 +16,16 @@ from sqlalchemy import select, update
 from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.database.location import Location, locate
 from checkpoint_plugin.database.postgresql_engine import CONNECTIONS
-from checkpoint_plugin.errors import StoreBusy
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable
 from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.opening.connections import Connections
 from checkpoint_plugin.runs import heartbeat
-from checkpoint_plugin.store import Store
+from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
-from hookspecs import ResourcePool
+from hookspecs import NodeSnapshot, ResourcePool
 from tests.checkpoint_plugin.roles import MAKE_WORKER
-from tests.checkpoint_plugin.test_store import definition
+from tests.checkpoint_plugin.test_store import cut, definition
 from tests.postgres import execute
 from workflow_runner import Graph, WorkflowRunner, node
 
@@ -250,7 +250,9 @@ async def test_a_save_that_shares_a_connection_to_a_server_is_one_message(
         monkeypatch.undo()
 
 
-async def test_a_lease_is_renewed_where_a_server_has_no_connection_left(postgres_url: str) -> None:
+@pytest.fixture
+async def store_of_one(postgres_url: str) -> AsyncIterator[Store]:
+    """A store whose server gives it a single connection."""
     owner = Store(locate(postgres_url), create=True)
     await owner.transact(lambda connection: connection.execute(select(SCHEMA)).all())
     await owner.close()
@@ -259,12 +261,70 @@ async def test_a_lease_is_renewed_where_a_server_has_no_connection_left(postgres
     await execute(postgres_url, f"ALTER ROLE {role} CONNECTION LIMIT 1")
     await execute(postgres_url, f"GRANT USAGE ON SCHEMA public TO {role}")
     await execute(postgres_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
-    store = Store(locate(postgres_url.replace("//postgres@", f"//{role}@")), create=False)
+    url = postgres_url.replace("//postgres@", f"//{role}@")
+    store = Store(locate(f"{url}{'&' if '?' in url else '?'}reconnect_seconds=0.5&connect_seconds=2"), create=False)
+    yield store
+    await store.close()
+
+
+async def test_a_lease_is_renewed_where_a_server_has_no_connection_left(store_of_one: Store) -> None:
+    lease = await store_of_one.insert_job("r", definition(), Holder.here())
+    assert lease is not None
+    assert await store_of_one.renew(lease, 60) > lease.expires_at
+
+
+async def test_the_only_connection_to_a_server_is_lent_between_saves_that_never_end(store_of_one: Store) -> None:
+    store = store_of_one
+    leases = [await store.insert_job(f"r{number}", definition(), Holder.here()) for number in range(3)]
+    is_over = False
+
+    async def save(lease: Lease) -> int:
+        history = RunHistory(lease.run_id, 1, lease.epoch)
+        while not is_over:
+            await store.save(history, cut(NodeSnapshot("a", "running", state=history.number)), "1")
+        return history.number
+
+    saving = [asyncio.create_task(save(lease)) for lease in leases if lease is not None]
     try:
-        lease = await store.insert_job("r", definition(), Holder.here())
-        assert lease is not None
-        assert await store.renew(lease, 60) > lease.expires_at
+        for lease in leases:
+            assert lease is not None
+            assert await store.renew(lease, 60) > lease.expires_at
+            assert await store.transact(lambda connection: connection.execute(select(SCHEMA)).all(), write=False)
     finally:
+        is_over = True
+        saved = await asyncio.gather(*saving)
+    assert all(saved), "and nobody waits for ever"
+
+
+async def test_whoever_waits_for_a_connection_hears_that_none_can_be_made(store_of_one: Store) -> None:
+    other = await asyncpg.connect(store_of_one.location.dsn)
+    try:
+        read = [
+            store_of_one.transact(lambda connection: connection.execute(select(SCHEMA)).all()) for _ in range(2 * CONNECTIONS)
+        ]
+        found = await asyncio.gather(*read, *(store_of_one.layout() for _ in read), return_exceptions=True)
+    finally:
+        await other.close()
+    assert {type(each) for each in found} == {StoreUnreachable}
+
+
+async def test_a_lease_is_renewed_while_others_wait_for_their_rows(postgres_url: str) -> None:
+    """Each of these has a connection for its sign of life, and there are no more."""
+    url = f"{postgres_url}{'&' if '?' in postgres_url else '?'}connect_seconds=2"
+    store = Store(locate(url), create=True)
+    leases = [await store.insert_job(f"r{number}", definition(), Holder.here()) for number in range(CONNECTIONS + 1)]
+    free, *held = [lease for lease in leases if lease is not None]
+    other = await asyncpg.connect(postgres_url)
+    try:
+        async with other.transaction():
+            await other.execute("SELECT * FROM lease WHERE run_id = ANY($1) FOR UPDATE", [lease.run_id for lease in held])
+            waiting = [asyncio.create_task(store.renew(lease, 60)) for lease in held]
+            await asyncio.sleep(0)
+            assert await store.renew(free, 60) > free.expires_at
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in found] == [StoreBusy] * len(held)
+    finally:
+        await other.close()
         await store.close()
 
 
