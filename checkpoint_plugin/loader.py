@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from checkpoint_plugin.policy import Policy
-from hookspecs import ResourcePool, RunStatus, StoredRun, TeachCodecs
+from hookspecs import ResourcePool, RunNotFound, RunStatus, StoredRun, TeachCodecs
 
 if TYPE_CHECKING:
     from checkpoint_plugin.database.location import Location
@@ -104,7 +104,11 @@ class CheckpointLoader:
                 connections=await Connections.take(self._pool, location, create=False),
             )
         self._is_sound = False
-        job = await self._store.load_job(run_id)
+        try:
+            job = await self._store.load_job(run_id)
+        except RunNotFound:
+            self._is_sound = True
+            raise
         if not job.by_runner:
             raise NotResumable(
                 run_id,

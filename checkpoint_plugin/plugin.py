@@ -263,6 +263,8 @@ class CheckpointPlugin:
     @hookimpl
     async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
         """Write how the run ended where no cut did, let it go, and close the store, or leave it to the next run."""
+        from checkpoint_plugin.errors import ValueNotStorable
+
         store, history = self._opened()
         assert self._heartbeat is not None
         is_sound = False
@@ -276,7 +278,8 @@ class CheckpointPlugin:
                 await self._end_degraded(store, history, outcome, end)
             else:
                 await self._let_go(store, history, None if _has_ended(history) else end)
-                is_sound = not (isinstance(outcome, Failed) and isinstance(outcome.error, StoreError))
+                error = outcome.error if isinstance(outcome, Failed) else None
+                is_sound = not isinstance(error, StoreError) or isinstance(error, ValueNotStorable)
         finally:
             await store.leave().give(run.pool, is_sound=is_sound)
 

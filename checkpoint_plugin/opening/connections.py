@@ -18,6 +18,8 @@ from hookspecs import ResourcePool, StoreError
 
 __all__ = ["Connections"]
 
+MOST: Final = 2
+"""Times as many as the url allows are open at once, where something was wrong with some that are still used."""
 _USED: Final[set[tuple[Path | None, int]]] = set()
 """Files that somebody uses now, and by which connections of this process; a set, as event loops of several threads change it."""
 _KEPT: Final[set[tuple[Path | None, int]]] = set()
@@ -77,13 +79,14 @@ class Connections:
         Raises:
             StoreError: as of new ones.
         """
-        found = [each for each in _shared() if isinstance(each, cls) and each.location == location and each._is_sound]
-        if len(found) >= location.limits.connections:
-            fewest = min(found, key=lambda each: each._users)
-            if fewest.database.stands():
-                fewest._users += 1
-                fewest._look_anew()
-                return fewest
+        found = [each for each in _shared() if isinstance(each, cls) and each.location == location and each.database.stands()]
+        sound = [each for each in found if each._is_sound]
+        # Who waits for days keeps those with which something was wrong, and there may be more and more: so many, and no more.
+        if len(sound) >= location.limits.connections or len(found) >= MOST * location.limits.connections:
+            fewest = min(sound or found, key=lambda each: each._users)
+            fewest._users += 1
+            fewest._look_anew()
+            return fewest
         made = cls(location, create=create)
         made._offer()
         return made
@@ -119,7 +122,7 @@ class Connections:
 
         Args:
             pool: of an open runner; `None` without one.
-            is_sound: off where something was wrong with them: nobody takes them any more.
+            is_sound: off where something was wrong with them: nobody takes them any more, as long as there are not too many.
         """
         self._is_sound = self._is_sound and is_sound
         if pool is None or not self._is_sound or self._users > 1:

@@ -16,14 +16,14 @@ from sqlalchemy import select, update
 from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.database.location import Location, locate
 from checkpoint_plugin.database.postgresql_engine import CONNECTIONS
-from checkpoint_plugin.errors import StoreBusy, StoreUnreachable
+from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, ValueNotStorable
 from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.opening.connections import Connections
 from checkpoint_plugin.runs import heartbeat
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
-from hookspecs import NodeSnapshot, ResourcePool
+from hookspecs import NodeSnapshot, ResourcePool, RunNotFound
 from tests.checkpoint_plugin.roles import MAKE_WORKER
 from tests.checkpoint_plugin.test_store import cut, definition
 from tests.postgres import execute
@@ -51,6 +51,11 @@ meeting: Meeting
 async def meet(number: int) -> int:
     await meeting.over.wait()
     return number
+
+
+@node
+async def give_odd() -> Any:
+    return object()
 
 
 def graph(number: int) -> Graph:
@@ -201,13 +206,48 @@ async def test_with_what_was_wrong_others_go_on_and_nobody_begins(users: Users) 
     assert users.pool.take(("checkpoint", users.location)) is None
 
 
+async def test_where_something_is_wrong_again_and_again_there_are_twice_as_many(users: Users) -> None:
+    """Somebody who waits for a person uses each of them, and it is not closed until then."""
+    waiting = []
+    for _ in range(10):
+        waiting.append(await users.take())
+        failing = await users.take()
+        await failing.give(None, is_sound=False)
+    assert len(set(waiting)) <= 4
+
+
+async def test_a_run_that_fails_by_itself_says_nothing_about_the_connections(store_url: str) -> None:
+    """A value that cannot be stored, or a run that nobody knows, is not theirs."""
+    global meeting
+    meeting = Meeting()
+    url = few(store_url, 1)
+    enable = {"checkpoint": {"url": url, "every_firing": True}}
+    async with WorkflowRunner() as runner:
+        waiting = []
+        for number in range(4):
+            waiting.append(asyncio.create_task(runner.run(graph(number), enable=enable, run_id=f"r{number}")))
+            bad = Graph()
+            bad.output("end", bad.add(give_odd))
+            with pytest.raises(ValueNotStorable):
+                await runner.run(bad, enable=enable)
+            with pytest.raises(RunNotFound):
+                await runner.resume("unknown", url=url)
+        found = await count_connections(store_url)
+        meeting.over.set()
+        await asyncio.gather(*waiting)
+    assert found <= CONNECTIONS
+
+
 async def test_connections_to_a_file_that_was_moved_are_given_to_nobody(users: Users) -> None:
     one, other = await users.take(), await users.take()
     await write(one, "moved")
     await write(other, "moved")
     assert users.location.path is not None
     users.location.path.rename(users.location.path.with_name("moved.db"))
-    assert await users.take() not in (one, other)
+    new = [await users.take() for _ in range(3)]
+    assert one not in new
+    assert other not in new
+    assert len(set(new)) == 2, "of new ones there are as many as elsewhere"
 
 
 async def test_connections_belong_to_an_event_loop(users: Users) -> None:
