@@ -376,8 +376,7 @@ class Store(ListedRuns):
 
     async def _write(self, writer: CutWriter) -> bool:
         """Write a cut, again and again where the connection was lost or a lock not given: a try that was done is recognised."""
-        deadline = time.monotonic() + self.location.limits.reconnect_seconds
-        pause = RECONNECT_PAUSE
+        began, lost, pause = time.monotonic(), None, RECONNECT_PAUSE
         while True:
             try:
                 return await self._connections.group.save(writer)
@@ -385,10 +384,13 @@ class Store(ListedRuns):
                 if not error.undone and writer not in writer.history.unheard:
                     writer.history.unheard.append(writer)
                     del writer.history.unheard[:-MOST_UNHEARD]
-                passes = isinstance(error, StoreUnreachable) or (
-                    isinstance(error, StoreBusy) and self.location.kind == "postgresql"
-                )
-                if not passes or time.monotonic() + pause > deadline:  # for a file it has waited as long as it may
+                if isinstance(error, StoreUnreachable):  # counted from when it was lost: others may have been written before it
+                    since = lost = lost or time.monotonic()
+                elif isinstance(error, StoreBusy) and self.location.kind == "postgresql":
+                    since = began
+                else:  # for a file it has waited as long as it may
+                    raise
+                if time.monotonic() + pause > since + self.location.limits.reconnect_seconds:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)

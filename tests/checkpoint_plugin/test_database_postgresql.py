@@ -38,6 +38,7 @@ THROW_OUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 GUARD_SECONDS = 60
 """A test that hangs is a failure, not a wait."""
 
@@ -229,6 +230,25 @@ async def test_saves_that_share_a_connection_are_done_once_each(proxy: Proxy, st
     for history in histories:
         await store.save(history, a("y", history.run_id), "2")
         assert await numbers(store, history.run_id) == [1, 2]
+
+
+async def test_who_waits_in_line_has_all_its_time_left_where_the_server_goes_away_then(proxy: Proxy, postgres_url: str) -> None:
+    store = Store(locate(f"{proxy.url}&reconnect_seconds=0.3"), create=True)
+    histories = [RunHistory(run_id, 1, 1) for run_id in "rs"]
+    for history in histories:
+        await store.insert_job(history.run_id, definition())
+        await store.save(history, a("x", history.run_id), "1")
+    other = await asyncpg.connect(postgres_url)
+    async with other.transaction():
+        await other.execute("SELECT FROM lease WHERE run_id = 'r' FOR UPDATE")
+        saves = [asyncio.create_task(store.save(history, a("y", history.run_id), "2")) for history in histories]
+        await turns_to(other, WAITING, 1)
+        await asyncio.sleep(0.5)  # longer than a server may be away
+        proxy.cut(b"", reply=False)
+    assert [(await save).number for save in saves] == [2, 2]
+    assert proxy.cuts == 1
+    await other.close()
+    await store.close()
 
 
 @pytest.mark.parametrize("reply", [True, False])
