@@ -299,7 +299,7 @@ class PostgresDatabase:
             self._free.release()
 
     async def _lend(self) -> None:
-        """Give the connection of the saves back while there is none: the transaction that comes needs no other then."""
+        """Give the connection of the saves back, while none is under way: the transaction that comes needs no other then."""
         saving, self._saving, self._raw = self._saving, None, None
         if saving is not None:
             await self._give(saving)
