@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Iterator
 from datetime import datetime, time, timezone
-from typing import Any
+from typing import Any, Final, Union, get_args, get_origin
 
 from workflow_runner.checker import AnnotationUnusable
 from workflow_runner.errors import RunnerError, shorten
@@ -13,7 +14,9 @@ from workflow_runner.handle import Handle
 
 __all__ = ["PropertyInvalid", "convert_property"]
 
-SCALARS = (str, int, float, bool)
+SCALARS: Final = (str, int, float, bool, types.NoneType)
+MANY: Final = 1_000
+"""Items of a list or dict above which pydantic is as quick, its import included."""
 
 
 class PropertyInvalid(RunnerError, ValueError):
@@ -32,8 +35,10 @@ def convert_property(handle: Handle, value: Any) -> Any:
         PropertyInvalid: neither works.
     """
     annotation = handle.annotation
-    if annotation is Any or (type(value) is annotation and annotation in SCALARS):
-        return value
+    try:
+        return _same(annotation, value)
+    except _OtherwiseError:
+        pass
     try:
         adapter = handle.converter
     except AnnotationUnusable as error:
@@ -52,6 +57,33 @@ def convert_property(handle: Handle, value: Any) -> Any:
         return _whole(_zoned(adapter.validate_json(text, strict=True)), value)
     except ValidationError as error:
         raise _invalid(handle, value, error) from error
+
+
+class _OtherwiseError(Exception):
+    """Raised by `_same` where only pydantic knows."""
+
+
+def _same(annotation: Any, value: Any) -> Any:
+    """A value that already is what is asked, in lists and dicts of its own; pydantic would say the same.
+
+    Raises:
+        _OtherwiseError: it is not, or that takes more to see.
+    """
+    kind, asked = type(value), get_origin(annotation) or annotation
+    if annotation is Any or (kind is annotation and kind in SCALARS) or (annotation is None and value is None):
+        return value
+    if asked is Union or asked is types.UnionType:
+        for member in get_args(annotation):
+            try:
+                return _same(member, value)
+            except _OtherwiseError:
+                continue
+    elif kind is asked and kind in (list, dict) and len(value) <= MANY:
+        parts = get_args(annotation) or (Any, Any)
+        if kind is list:
+            return [_same(parts[0], item) for item in value]
+        return {_same(parts[0], key): _same(parts[1], item) for key, item in value.items()}
+    raise _OtherwiseError
 
 
 def _whole(found: Any, given: Any) -> Any:
