@@ -17,11 +17,10 @@ from checkpoint_plugin.runs.access import StoreAccess
 from hookspecs import LeaseLost, StoreError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from checkpoint_plugin.by_hand.node_change import NodeChanges
     from checkpoint_plugin.by_hand.run_record import RunRecord, RunSave
     from checkpoint_plugin.codec import Codec
+    from checkpoint_plugin.database.connection import Connection
     from checkpoint_plugin.store import Store
 
 __all__ = ["CheckpointManager", "create_checkpoint_hook", "restore_checkpoint_hook"]

@@ -97,6 +97,8 @@ class CheckpointPlugin:
             from checkpoint_plugin.node_policy import check_names
 
             check_names(self._policy, run.graph)
+        if self._policy.retention is not None:  # it asks what only SQLAlchemy says, which must not be imported in a run's middle
+            import checkpoint_plugin.space.pruning  # noqa: F401
         from checkpoint_plugin.blobs.files import Blobs
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.database.location import locate

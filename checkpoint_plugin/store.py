@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, select, update
-
 from checkpoint_plugin.blobs.name import BlobName
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.database.statement import Statement, table_columns
 from checkpoint_plugin.database.unbroken import Unbroken
 from checkpoint_plugin.errors import (
     BlobsUnusable,
@@ -27,7 +27,6 @@ from checkpoint_plugin.errors import (
     StoreUnreadable,
     ValueNotReadable,
 )
-from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION
 from checkpoint_plugin.opening.listed_runs import STATUSES, ListedRuns
 from checkpoint_plugin.opening.open_store import RECONNECT_PAUSE
 from checkpoint_plugin.restoring.damaged_history import fetch_node_ids, fetch_numbers
@@ -65,7 +64,7 @@ LEASE_SECONDS: Final = 30.0
 """How long a run is held after the last sign of life of who executes it."""
 RUNNER: Final = "runner"
 """The `execution_strategy` of a run that a runner executes."""
-NEW_JOB: Final = dict.fromkeys(column.name for column in JOB.columns) | {
+NEW_JOB: Final[Mapping[str, Any]] = dict.fromkeys(table_columns("job")) | {
     "attempt": 1,
     "has_checkpoint": False,
     "status": "running",
@@ -75,15 +74,12 @@ NEW_JOB: Final = dict.fromkeys(column.name for column in JOB.columns) | {
     "max_retries": 3,
     "version": 0,
 }
-STORED_JOB: Final = (
-    select(JOB.c.attempt, JOB.c.status, JOB.c.execution_strategy, RUN_DEFINITION.c.body, RUN_DEFINITION.c.digest)
-    .select_from(JOB.outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id))
-    .where(JOB.c.id == bindparam("of_run"))
-)
-TAKE_BACK: Final = (
-    update(JOB).where(JOB.c.id == bindparam("of_run"), JOB.c.set_aside.is_not(None)).values(set_aside=None, retry_count=0)
-)
-"""Who resumes a run by hand takes it back among those that are recovered."""
+SQL: Final = "checkpoint_plugin.tables.row_sql"
+STORED_JOB: Final = Statement(SQL, "stored_job")
+TAKE_BACK: Final = Statement(SQL, "take_back")
+FIRST_BLOCK: Final = Statement(SQL, "first_block")
+DROP_BLOCKS: Final = Statement(SQL, "drop_blocks")
+SET_NEWEST: Final = Statement(SQL, "set_newest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +157,8 @@ class Store(ListedRuns):
         """
         seal, wrapped = self.keys.make(run_id)
         texts = {} if wrapped is not None else {"graph": definition.graph, "params": definition.params}
-        job = NEW_JOB | {
+        job = {
+            **NEW_JOB,
             "id": run_id,
             **short_texts(texts),
             **dict.fromkeys(("created_at", "started_at", "updated_at"), datetime.now(UTC)),
@@ -409,16 +406,15 @@ class Store(ListedRuns):
             StoreError: as `save`.
         """
         run_id, number = history.run_id, history.number
-        blocks = select(COMPLETED_NODES.c.number).where(COMPLETED_NODES.c.run_id == run_id)
 
         def read(connection: Connection) -> tuple[int | None, Sequence[int], set[str], bool]:
-            told = connection.execute(blocks.limit(1)).first() is not None
+            told = connection.execute(FIRST_BLOCK, {"of_run": run_id}).first() is not None
             return *fetch_numbers(connection, run_id), fetch_node_ids(connection, run_id), told
 
         def mend(connection: Connection) -> None:
             lock_lease(connection, run_id, history.epoch)
-            connection.execute(update(LEASE).where(LEASE.c.run_id == run_id).values(newest_number=newest))
-            connection.execute(delete(COMPLETED_NODES).where(COMPLETED_NODES.c.run_id == run_id))
+            connection.execute(SET_NEWEST, {"of_run": run_id, "newest_number": newest})
+            connection.execute(DROP_BLOCKS, {"of_run": run_id})
 
         named, numbers, node_ids, told = await self._read(read)
         newest = max(named or 0, *numbers)

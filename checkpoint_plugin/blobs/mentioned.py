@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin.blobs.name import BlobName, read_name
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.models import PAYLOAD
 
 __all__ = ["fetch_names", "named"]

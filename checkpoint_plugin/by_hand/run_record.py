@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, type_coerce, update
+from sqlalchemy import bindparam, select, type_coerce, update
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.types import NullType
 
@@ -27,6 +27,7 @@ from checkpoint_plugin.by_hand.standing import (
 )
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.batches import batches
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Dialect, bindparam, select, type_coerce, update
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy import BindParameter, ColumnElement, bindparam, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from checkpoint_plugin.database.compiled import Compiled
+from checkpoint_plugin.database.compiling import for_postgresql, for_sqlite
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.sqlite_values import time_as_text
+from checkpoint_plugin.database.text import Text
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.tables.suspensions import JOB_COLUMNS as SUSPENSION
@@ -75,7 +77,7 @@ def fetch_standing(connection: Connection, run_id: str) -> Standing | None:
     Raises:
         StoreDamaged: its lease has none.
     """
-    statements = standing_statements(connection.dialect.name)
+    statements = standing_statements(connection.kind)
     row = _rows(connection, statements.standing, run_id)
     if not row:
         return None
@@ -92,8 +94,8 @@ def has_changed(connection: Connection, run_id: str, standing: Standing) -> bool
     The rows of thousands of nodes have few different marks, for those that were written at once have the same; whoever writes
     one gives it another moment, and rows are deleted only together with the checkpoints.
     """
-    statements = standing_statements(connection.dialect.name)
-    if connection.dialect.name == "postgresql":  # on SQLite the transaction is the lock
+    statements = standing_statements(connection.kind)
+    if connection.kind == "postgresql":  # on SQLite the transaction is the lock
         _rows(connection, statements.lock, run_id)
     row = _rows(connection, statements.standing, run_id)
     if not row or tuple(row[0]) != (*standing.parts, standing.epoch, standing.generation, standing.number):
@@ -106,28 +108,27 @@ def moment_of(connection: Connection) -> Any:
 
     SQLite counts the commits of other connections, and each of ours the rows that it changed.
     """
-    if connection.dialect.name != "sqlite":
+    if connection.kind != "sqlite":
         return None
-    raw: Any = connection.connection.driver_connection
+    raw: Any = connection.driver
     return raw, raw.execute("PRAGMA data_version").fetchone(), raw.total_changes
 
 
 def show_life(connection: Connection, run_id: str, at: datetime) -> None:
     """Write when a run was last saved: nobody beats for one that is saved by hand."""
-    statement = standing_statements(connection.dialect.name).life
-    connection.exec_driver_sql(statement.sql, statement.parameters((run_id, at)))
+    statement = standing_statements(connection.kind).life
+    connection.core.exec_driver_sql(statement.sql, statement.parameters((run_id, at)))
 
 
 def mark_moment(connection: Connection, at: datetime) -> Any:
     """A moment as the driver gives it back."""
-    bind = RUN_NODE_STATE.c.updated_at.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-    return at if bind is None else bind(at)
+    return time_as_text(at) if connection.kind == "sqlite" else at
 
 
 class _Statements:
     """Compiled once: an engine of SQLAlchemy compiles anew for each store that is opened."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, compiled: Callable[[Any], Text]) -> None:
         run_id: BindParameter[Any] = bindparam("of_run")
         lease = (LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number)
         state = RUN_NODE_STATE.c
@@ -135,12 +136,12 @@ class _Statements:
         joined = JOB.outerjoin(LEASE, LEASE.c.run_id == JOB.c.id)
         standing = select(*(_raw(JOB.c[name]) for name in PARTS), *lease).select_from(joined).where(JOB.c.id == run_id)
         of_run = state.run_id == run_id
-        self.standing = Compiled(standing, dialect, ("of_run",))
-        self.marks = Compiled(select(state.node_id, *mark).where(of_run), dialect, ("of_run",))
-        self.different = Compiled(select(*mark).distinct().where(of_run), dialect, ("of_run",))
-        self.lock = Compiled(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update(), dialect, ("of_run",))
+        self.standing = Compiled(compiled(standing), ("of_run",))
+        self.marks = Compiled(compiled(select(state.node_id, *mark).where(of_run)), ("of_run",))
+        self.different = Compiled(compiled(select(*mark).distinct().where(of_run)), ("of_run",))
+        self.lock = Compiled(compiled(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update()), ("of_run",))
         life = update(JOB).where(JOB.c.id == run_id).values(updated_at=bindparam("at", type_=JOB.c.updated_at.type))
-        self.life = Compiled(life, dialect, ("of_run", "at"))
+        self.life = Compiled(compiled(life), ("of_run", "at"))
 
 
 def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -150,10 +151,8 @@ def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
 @cache
 def standing_statements(name: str) -> _Statements:
     """Those for a database."""
-    if name == "postgresql":
-        return _Statements(asyncpg.dialect())  # type: ignore[no-untyped-call]
-    return _Statements(pysqlite.dialect())
+    return _Statements(for_postgresql if name == "postgresql" else for_sqlite)
 
 
 def _rows(connection: Connection, statement: Compiled, run_id: str) -> Sequence[Any]:
-    return connection.exec_driver_sql(statement.sql, statement.parameters((run_id,))).all()
+    return connection.core.exec_driver_sql(statement.sql, statement.parameters((run_id,))).all()

@@ -9,10 +9,11 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin.by_hand.run_record import BARE
 from checkpoint_plugin.database.batches import batches
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import FieldInvalid, StoreMissing, WriterStopped
 from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.runs.access import StoreAccess

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin.checking.finding import RESTORE
 from checkpoint_plugin.checking.payload_check import PayloadCheck
 from checkpoint_plugin.checking.run_notes import RunNotes
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.raw_rows import pages, raw
 from checkpoint_plugin.errors import StoreDamaged

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.checking.run_notes import RunNotes
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.database.raw_rows import PAGE, raw
 from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged, ValueNotReadable

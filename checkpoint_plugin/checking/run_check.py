@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from checkpoint_plugin.blobs.files import Blobs
@@ -16,6 +16,7 @@ from checkpoint_plugin.checking.finding import RESTORE, RunReport
 from checkpoint_plugin.checking.payload_check import PayloadCheck
 from checkpoint_plugin.checking.run_notes import RunNotes
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.raw_rows import raw
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, ValueNotReadable

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import exists, select
 
 from checkpoint_plugin.checking.finding import RESTORE, Finding, RunReport, StoreReport, Unverified, go_on
 from checkpoint_plugin.checking.run_check import RunChecked, check_run
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import StoreDamaged, StoreReadOnly, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.opening.witness import Witness
@@ -116,16 +117,16 @@ def _unreadable(run_id: str | None, error: StoreUnreadable) -> Finding:
 
 def _run_ids(connection: Connection) -> Sequence[Any]:
     """The ids of all runs; SQLite keeps anything in any column."""
-    return connection.execute(select(JOB.c.id).order_by(JOB.c.created_at, JOB.c.id)).scalars().all()
+    return list(connection.execute(select(JOB.c.id).order_by(JOB.c.created_at, JOB.c.id)).scalars())
 
 
 def _faults(connection: Connection) -> Sequence[Finding]:
     """What SQLite finds in its file; PostgreSQL looks after its own, but for rows of runs that are gone."""
-    if connection.dialect.name != "sqlite":
+    if connection.kind != "sqlite":
         return list(_orphans(connection))
-    found = connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_MESSAGES})").scalars().all()
+    found = connection.core.exec_driver_sql(f"PRAGMA integrity_check({MOST_MESSAGES})").scalars().all()
     faults = [f"SQLite: {text}" for text in found if text != "ok"]
-    for table, rowid, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check").all()[:MOST_MESSAGES]:
+    for table, rowid, parent, _ in connection.core.exec_driver_sql("PRAGMA foreign_key_check").all()[:MOST_MESSAGES]:
         faults.append(f"SQLite: row {rowid} of {table} belongs to nothing in {parent}")
     return [Finding(None, what, SALVAGE) for what in faults]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from sqlalchemy import Connection
+from checkpoint_plugin.database.connection import Connection
 
 __all__ = ["batches"]
 
@@ -26,7 +26,6 @@ def batches(connection: Connection, values: Sequence[T], columns: int = 1) -> It
         columns: values that each takes.
     """
     size = MOST
-    if connection.dialect.name == "sqlite":
-        raw: Any = connection.connection.driver_connection
-        size = min(size, (raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - OTHERS) // columns)
+    if connection.kind == "sqlite":
+        size = min(size, (connection.driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - OTHERS) // columns)
     return (values[first : first + size] for first in range(0, len(values), size))

@@ -1,22 +1,19 @@
-"""Statements that were compiled once: SQLAlchemy takes longer to make a statement than a database to run it."""
+"""Statements of a hot path: values are given in a fixed order, and rows many at once."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import chain, islice, repeat, zip_longest
 from operator import itemgetter
 from sqlite3 import SQLITE_LIMIT_VARIABLE_NUMBER, Connection
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, DateTime, Dialect, TypeDecorator
-from sqlalchemy.sql.compiler import SQLCompiler
+from checkpoint_plugin.database.text import Processor, Text
 
 __all__ = ["Compiled", "Inserts"]
 
-Processor = Callable[[Any], Any]
 ROW: Final = re.compile(r"VALUES (\([^()]*\))")
 """Where the statement of a row has its values."""
 ROWS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
@@ -25,36 +22,30 @@ FEW: Final = 5
 """Rows of which one by one is faster than by column."""
 LARGE_COPY: Final = 1 << 20
 """Bytes that SQLite is given together, about: the driver copies them, and each statement keeps its last ones while it is kept."""
-TO_MINUTES: Final = 16
-"""Characters of a time up to its minutes."""
 
 
 class Compiled:
-    """A statement as text, and how values become its parameters.
+    """A statement whose values are given in an order of their own, not by name.
 
     Args:
-        statement: any statement of SQLAlchemy.
-        dialect: for which.
+        text: of the statement.
         names: of its parameters, in the order in which values are given.
         shared: how many of the first are the same for all rows, where there are many.
     """
 
-    def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str], shared: int = 0) -> None:
-        compiled: SQLCompiler = statement.compile(dialect=dialect)
-        self.sql = compiled.string
-        places = tuple(compiled.positiontup or ())
-        self._constants = [value for name, value in compiled.params.items() if name not in names]
-        given = [*names, *(name for name in compiled.params if name not in names)]
-        self._wanted = [given.index(name) for name in places]
+    def __init__(self, text: Text, names: Sequence[str], shared: int = 0) -> None:
+        self.sql = text.sql
+        constants = {name: value for name, value in text.constants.items() if name not in names}
+        self._constants = list(constants.values())
+        given = [*names, *constants]
+        self._wanted = [given.index(name) for name in text.places]
         self._pick: Callable[[list[Any]], tuple[Any, ...]] = itemgetter(*self._wanted)
         if len(self._wanted) == 1:  # which gives no tuple then
             (only,) = self._wanted
             self._pick = lambda given: (given[only],)
-        self._processors: list[tuple[int, Processor]] = []
-        for place, name in enumerate(given):
-            processor = _processor(compiled.binds[name].type, dialect)
-            if processor is not None:
-                self._processors.append((place, processor))
+        self._processors: list[tuple[int, Processor]] = [
+            (place, text.processors[name]) for place, name in enumerate(given) if name in text.processors
+        ]
 
     def parameters(self, values: Iterable[Any]) -> tuple[Any, ...]:
         """Values as the statement takes them."""
@@ -75,8 +66,8 @@ class Inserts(Compiled):
     has registered another form, which takes it a quarter of a microsecond.
     """
 
-    def __init__(self, statement: Any, dialect: Dialect, names: Sequence[str], shared: int = 0) -> None:
-        super().__init__(statement, dialect, names, shared)
+    def __init__(self, text: Text, names: Sequence[str], shared: int = 0) -> None:
+        super().__init__(text, names, shared)
         found = ROW.search(self.sql)
         assert found is not None
         assert found[1].count("?") == self.sql.count("?") == len(self._wanted), "only its rows have values"
@@ -151,36 +142,3 @@ class _Some:
 
     wanted: Sequence[int]
     statements: Sequence[tuple[int, str]]
-
-
-def _processor(kind: Any, dialect: Dialect) -> Processor | None:
-    """What a value that is not `None` goes through on its way to the driver; no processor where it is given as it is."""
-    if isinstance(kind, ARRAY):
-        return None
-    inner = kind.impl if isinstance(kind, TypeDecorator) else kind
-    if dialect.name == "sqlite" and isinstance(inner, DateTime):
-        return _time_as_text
-    processor: Processor | None = kind.dialect_impl(dialect).bind_processor(dialect)
-    return processor
-
-
-_minute: tuple[tuple[int, int, int, int, int], str] = (0, 0, 0, 0, 0), ""
-"""The last minute that was asked for, and its text."""
-
-
-def _time_as_text(moment: datetime) -> str:
-    """A time as SQLAlchemy writes it on SQLite, which takes it nine microseconds: three times a row were most of a row.
-
-    Those of a save are nearly all of one minute, whose text is half of the work.
-    """
-    global _minute
-    if moment.tzinfo is not UTC:
-        if moment.utcoffset() is None:
-            raise ValueError(f"{moment} has no time zone, and could be any moment. Use datetime.now(UTC).")
-        moment = moment.astimezone(UTC)
-    minute = moment.minute, moment.hour, moment.day, moment.month, moment.year
-    known, text = _minute
-    if known != minute:
-        text = moment.isoformat(" ", "minutes")[:TO_MINUTES]
-        _minute = minute, text
-    return "%s:%02d.%06d" % (text, moment.second, moment.microsecond)  # noqa: UP031 - half again as fast as the new way

@@ -13,11 +13,11 @@ from uuid import uuid4
 from weakref import WeakSet
 
 import asyncpg
-from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from checkpoint_plugin.database.connection import Connection, PostgresTransaction
 from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.database.postgresql_connection import KnowingConnection
@@ -406,7 +406,7 @@ class PostgresDatabase:
                 if options:
                     await connection.execution_options(**options)
                 async with connection.begin():
-                    found = await connection.run_sync(work)
+                    found = await connection.run_sync(lambda core: work(PostgresTransaction(core)))
                     committing = not options
                 return found
             except DRIVER_ERRORS as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, or_, type_coerce
+from sqlalchemy import and_, or_, type_coerce
 from sqlalchemy.types import NullType
 
-__all__ = ["PAGE", "fetch_tuples", "pages", "raw"]
+from checkpoint_plugin.database.connection import Connection
+
+__all__ = ["PAGE", "pages", "raw"]
 
 PAGE: Final = 2_000
 
@@ -16,14 +18,6 @@ PAGE: Final = 2_000
 def raw(column: Any) -> Any:
     """A column as the driver gives it: a value of another type is then one row's damage, not that of all."""
     return type_coerce(column, NullType()).label(column.name)
-
-
-def fetch_tuples(connection: Connection, query: Any, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
-    """All rows of a query of texts, numbers and bytes as tuples: for ten thousand, objects of SQLAlchemy take as long again."""
-    result = connection.execute(query, values)
-    rows = result.cursor.fetchall() if result.cursor is not None else ()
-    result.close()
-    return rows
 
 
 def pages(connection: Connection, query: Any, order: Sequence[Any]) -> Iterator[Any]:

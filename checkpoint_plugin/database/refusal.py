@@ -5,16 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError, StatementError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
+from checkpoint_plugin.database import sqlite_rows
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable, ValueNotStorable
 
-__all__ = ["concerns_all", "driver_error", "is_of_a_row", "is_of_an_argument", "not_reached", "told_by", "unreadable"]
+__all__ = [
+    "concerns_all",
+    "driver_error",
+    "is_of_a_row",
+    "is_of_an_argument",
+    "not_reached",
+    "of_sqlalchemy",
+    "told_by",
+    "unreadable",
+]
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -32,6 +40,12 @@ NOT_BOUND: Final = "Error binding parameter"
 MAY_NOT_MAKE: Final = ("permission denied for database", "permission denied for schema")
 
 
+def of_sqlalchemy(*names: str) -> tuple[type[BaseException], ...]:
+    """Errors of SQLAlchemy, by their names; none as long as nothing has imported it, for then nothing has raised one."""
+    module = sys.modules.get("sqlalchemy.exc")
+    return tuple(getattr(module, name) for name in names if hasattr(module, name))
+
+
 def unreadable(location: Location, error: BaseException) -> StoreUnreadable | ValueNotStorable:
     """What to tell: the first line of what the database says, and never more of the url than may be shown.
 
@@ -46,7 +60,7 @@ def unreadable(location: Location, error: BaseException) -> StoreUnreadable | Va
         return ValueNotStorable(f"a value that was given to {what}", f"{text.rstrip('.')}. Give another one.")
     code = getattr(cause, "sqlite_errorcode", None)
     told: StoreUnreadable | None = None
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, of_sqlalchemy("TimeoutError")):
         told = StoreBusy(
             f"{what} is used by so much at once that none of its connections was free. Give it more: ?connections=16."
         )
@@ -59,17 +73,19 @@ def unreadable(location: Location, error: BaseException) -> StoreUnreadable | Va
 
 def concerns_all(error: Exception) -> bool:
     """Whether an error in one of several writes of a transaction undoes the others, too: the connection, the disk."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if getattr(error, "connection_invalidated", False):
         return True
-    return isinstance(error, (OSError, sqlite3.OperationalError, OperationalError, PendingRollbackError))
+    return isinstance(error, (OSError, sqlite3.OperationalError, *of_sqlalchemy("OperationalError", "PendingRollbackError")))
 
 
 def is_of_an_argument(error: BaseException) -> bool:
     """Whether a database, or its driver, did not take a value that it was given: whatever is stored is as it was."""
     if isinstance(error, (UnicodeEncodeError, OverflowError)):
         return True
-    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):  # of a value on its way to the driver
-        return not isinstance(error.orig, SQLAlchemyError)
+    if isinstance(error, of_sqlalchemy("StatementError")) and not isinstance(error, of_sqlalchemy("DBAPIError")):
+        return not isinstance(
+            getattr(error, "orig", None), of_sqlalchemy("SQLAlchemyError")
+        )  # of a value on its way to the driver
     cause = driver_error(error)
     if isinstance(cause, sqlite3.Error):
         return str(cause).startswith(NOT_BOUND)
@@ -77,18 +93,19 @@ def is_of_an_argument(error: BaseException) -> bool:
 
 
 def is_of_a_row(error: Exception) -> bool:
-    """Whether an error was raised where SQLAlchemy makes a value of what a row holds: SQLite keeps anything in any column."""
+    """Whether an error was raised where a value is made of what a row holds: SQLite keeps anything in any column."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
-    return name.partition(".")[0] in ("sqlalchemy", "sqlmodel")
+    return name == sqlite_rows.__name__ or name.partition(".")[0] in ("sqlalchemy", "sqlmodel")
 
 
 def driver_error(error: BaseException) -> BaseException:
     """What the driver raised, without the wrappings of SQLAlchemy."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return error.orig.__cause__ or error.orig
+    original = getattr(error, "orig", None)
+    if isinstance(error, of_sqlalchemy("DBAPIError")) and isinstance(original, BaseException):
+        return original.__cause__ or original
     return error
 
 

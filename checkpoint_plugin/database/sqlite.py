@@ -5,29 +5,35 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import SQLAlchemyError
-
+from checkpoint_plugin.database.connection import Connection, SqliteTransaction
 from checkpoint_plugin.database.folders import make_folder, sync_folder
 from checkpoint_plugin.database.location import Location
-from checkpoint_plugin.database.refusal import driver_error, is_of_a_row, is_of_an_argument, not_reached, unreadable
-from checkpoint_plugin.database.sqlite_engine import make_sqlite_engine
+from checkpoint_plugin.database.refusal import (
+    driver_error,
+    is_of_a_row,
+    is_of_an_argument,
+    not_reached,
+    of_sqlalchemy,
+    unreadable,
+)
 from checkpoint_plugin.database.transaction import Save, Step
 from checkpoint_plugin.database.unbroken import Unbroken
 from checkpoint_plugin.database.worker import Worker
 from checkpoint_plugin.errors import StoreBusy, StoreUnreadable
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 __all__ = ["SqliteDatabase", "create_file", "is_there"]
 
 T = TypeVar("T")
-DRIVER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)
-"""What a refusal comes as; the last is one whose message quotes bytes of a damaged schema."""
 BESIDE_SECONDS = 1.0
 UNHURRIED_SECONDS = 600.0
 """As long as an upgrade by another process may take."""
@@ -68,10 +74,9 @@ class SqliteDatabase:
         self._checkpoints = checkpoints
         self._path = location.path
         self._worker = Worker("workflow-checkpoint")
-        self._engine: Engine | None = None
-        self._begin = "BEGIN"
-        self._may_write = False
         self._raw: sqlite3.Connection | None = None
+        self._may_write = False
+        self._engine: Engine | None = None
         self._place: tuple[int, int] | None = None
         _KNOWN.add(self)
 
@@ -92,33 +97,16 @@ class SqliteDatabase:
 
     def _take(self, step: Step[T]) -> T:
         try:
-            connection = self._writable()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                found = step.write_sqlite(connection)
-                connection.execute("COMMIT")  # a full disk may show only here
-            except BaseException:
-                if connection.in_transaction:  # some errors have ended it already
-                    connection.execute("ROLLBACK")
-                raise
-            self._check_place()
-        except DRIVER_ERRORS as error:
+            raw = self._opened(write=True)
+            with self._transaction(raw, write=True):
+                return step.write_sqlite(raw)
+        except _refusals() as error:
             raise unreadable(self._location, error) from error
-        return found
-
-    def _writable(self) -> sqlite3.Connection:
-        engine = self._opened(write=True)
-        if self._raw is None:
-            pooled = engine.raw_connection()
-            assert isinstance(pooled.driver_connection, sqlite3.Connection)
-            self._raw = pooled.driver_connection
-            pooled.close()  # back to a pool of one, which keeps it open
-        return self._raw
 
     async def give_back(self) -> None:
         def work() -> None:
             try:
-                connection = self._writable()
+                connection = self._opened(write=True)
                 free = _free_pages(connection)
                 while free:
                     # As a script: the driver takes one step of a statement without rows, which gives back one page. Some at
@@ -128,18 +116,18 @@ class SqliteDatabase:
                     if free >= before:  # a file that was made without auto_vacuum
                         break
                 self._empty_log(connection)
-            except DRIVER_ERRORS as error:
+            except _refusals() as error:
                 raise unreadable(self._location, error) from error
 
         await self.compute(work)
 
     async def rest(self) -> None:
         def work() -> None:
-            if self._engine is None or not self._may_write or not self.stands():  # no other file has a part in this log
+            if self._raw is None or not self._may_write or not self.stands():  # no other file has a part in this log
                 return
             try:
-                self._empty_log(self._writable())
-            except DRIVER_ERRORS as error:
+                self._empty_log(self._opened(write=True))
+            except _refusals() as error:
                 raise unreadable(self._location, error) from error
 
         await self.compute(work)
@@ -161,17 +149,15 @@ class SqliteDatabase:
     def _run(self, work: Callable[[Connection], T], write: bool, before: Callable[[], object] | None) -> T:
         if before is not None:
             before()
-        # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
-        self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         try:
             try:
                 return self._try(work, write)
-            except DRIVER_ERRORS as error:
+            except _refusals() as error:
                 if write or getattr(driver_error(error), "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
                     raise
             self._roll_back()
             return self._try(work, write)
-        except DRIVER_ERRORS as error:
+        except _refusals() as error:
             raise unreadable(self._location, error) from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             if not is_of_a_row(error):
@@ -184,11 +170,32 @@ class SqliteDatabase:
             ) from error
 
     def _try(self, work: Callable[[Connection], T], write: bool) -> T:
-        with self._opened(write).begin() as connection:
-            found = work(connection)
+        raw = self._opened(write)
+        with closing(SqliteTransaction(raw, self._engine_over)) as connection, self._transaction(raw, write):
+            return work(connection)
+
+    @contextmanager
+    def _transaction(self, raw: sqlite3.Connection, write: bool) -> Iterator[None]:
+        # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
+        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        try:
+            yield
+            raw.execute("COMMIT")  # a full disk may show only here
+        except BaseException:
+            if raw.in_transaction:  # some errors have ended it already
+                raw.execute("ROLLBACK")
+            raise
         if write:
             self._check_place()
-        return found
+
+    def _engine_over(self) -> Engine:
+        """SQLAlchemy over the open connection."""
+        if self._engine is None:
+            from checkpoint_plugin.database.sqlite_engine import make_sqlite_engine  # takes longer than most transactions
+
+            assert self._raw is not None
+            self._engine = make_sqlite_engine(self._raw)
+        return self._engine
 
     def _roll_back(self) -> None:
         """Undo what a crash left half done while the file was made, before it had a log: who only reads may not."""
@@ -198,10 +205,10 @@ class SqliteDatabase:
         finally:
             connection.close()
 
-    def _opened(self, write: bool) -> Engine:
+    def _opened(self, write: bool) -> sqlite3.Connection:
         """The database, open; the first that writes opens it again."""
-        if self._engine is not None and (self._may_write or not write):
-            return self._engine
+        if self._raw is not None and (self._may_write or not write):
+            return self._raw
         self._dispose()
         self._place = _place(self._path)
         if self._place in _INHERITED:
@@ -210,17 +217,19 @@ class SqliteDatabase:
                 "locks of that one for its own; nothing was read or written. Start this process anew instead (`spawn`, not "
                 "`fork`), or close the store before."
             )
-        engine = make_sqlite_engine(lambda: self._open(write))
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(self._begin))
         try:
-            if write:
-                self._use_wal(engine)
+            raw = self._open(write)
+            try:
+                if write:
+                    self._use_wal(raw)
+            except BaseException:
+                raw.close()
+                raise
         except BaseException:
-            engine.dispose()
             self._place = None
             raise
-        self._engine, self._may_write, self._place = engine, write, _place(self._path)
-        return engine
+        self._raw, self._may_write, self._place = raw, write, _place(self._path)
+        return raw
 
     def _check_place(self) -> None:
         """SQLite goes on writing to a file that was moved or deleted: what is acknowledged would be found by nobody."""
@@ -233,10 +242,9 @@ class SqliteDatabase:
             raise error
 
     def _dispose(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = self._raw = None
-        self._place = None
+        raw, self._raw, self._engine, self._place = self._raw, None, None, None
+        if raw is not None:
+            raw.close()
 
     def _open(self, write: bool) -> sqlite3.Connection:
         # Never rwc: a file that vanished is an error, not an empty database.
@@ -257,20 +265,15 @@ class SqliteDatabase:
             raise
         return connection
 
-    def _use_wal(self, engine: Engine) -> None:
+    def _use_wal(self, raw: sqlite3.Connection) -> None:
         # Not when opened: it writes to the file, and who only reads, or is refused, leaves the file as it was.
-        raw = engine.raw_connection()
-        try:
-            assert isinstance(raw.driver_connection, sqlite3.Connection)
-            if raw.driver_connection.execute("PRAGMA page_count").fetchone() == (0,):
-                raw.driver_connection.execute("PRAGMA auto_vacuum=2")  # incremental; only an empty database takes it
-            deadline = time.monotonic() + self._busy
-            while not self._has_wal(raw.driver_connection):
-                if time.monotonic() > deadline:
-                    raise StoreBusy(f"the store at {self._location.shown} is held by another program. Close it there.")
-                time.sleep(RETRY_SECONDS)
-        finally:
-            raw.close()
+        if raw.execute("PRAGMA page_count").fetchone() == (0,):
+            raw.execute("PRAGMA auto_vacuum=2")  # incremental; only an empty database takes it
+        deadline = time.monotonic() + self._busy
+        while not self._has_wal(raw):
+            if time.monotonic() > deadline:
+                raise StoreBusy(f"the store at {self._location.shown} is held by another program. Close it there.")
+            time.sleep(RETRY_SECONDS)
 
     def _has_wal(self, connection: sqlite3.Connection) -> bool:
         # Of several that do this to a new file, SQLite refuses all but one at once, without its busy timeout.
@@ -297,10 +300,10 @@ class SqliteDatabase:
         return SqliteDatabase(self._location, BESIDE_SECONDS, checkpoints=False)  # a thread and a connection of its own
 
     def stands(self) -> bool:
-        return self._engine is None or self._place == _place(self._path)
+        return self._raw is None or self._place == _place(self._path)
 
     def told(self, error: Exception) -> Exception:
-        return unreadable(self._location, error) if isinstance(error, DRIVER_ERRORS) else error
+        return unreadable(self._location, error) if isinstance(error, _refusals()) else error
 
     def unhurried(self) -> SqliteDatabase:
         return SqliteDatabase(self._location, UNHURRIED_SECONDS, checkpoints=False)
@@ -310,6 +313,11 @@ class SqliteDatabase:
             await self.compute(self._dispose)
         finally:
             self._worker.close()  # it has nothing left to do: this waits for no work
+
+
+def _refusals() -> tuple[type[BaseException], ...]:
+    """What a refusal comes as; the second is one whose message quotes bytes of a damaged schema."""
+    return sqlite3.Error, UnicodeDecodeError, *of_sqlalchemy("SQLAlchemyError")
 
 
 _KNOWN: Final[WeakSet[SqliteDatabase]] = WeakSet()

@@ -1,11 +1,12 @@
-"""Engines over SQLite, which share what was compiled in their process.
+"""Engines of SQLAlchemy over connections to SQLite that are open, for what is not said by name.
 
-A store is opened for every question, and `create_engine` compiles anew for each: that would take longer than the answer.
+They share what was compiled in their process. A store is opened for every question, and `create_engine` compiles anew for each:
+that would take longer than the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
 from functools import cache
 from typing import Any, Final
 
@@ -19,16 +20,16 @@ STATEMENTS: Final = 1_000
 """Compiled statements to keep."""
 
 
-def make_sqlite_engine(connect: Callable[[], Any]) -> Engine:
-    """An engine over one connection.
+def make_sqlite_engine(raw: sqlite3.Connection) -> Engine:
+    """An engine over a connection, whose transactions others begin and end.
 
     Args:
-        connect: opens it, when it is first needed.
+        raw: which; who opened it closes it.
     """
     first, compiled = _sqlite()
-    return Engine(
-        StaticPool(connect, dialect=first.dialect), first.dialect, first.url, execution_options={"compiled_cache": compiled}
-    )
+    open_already: Any = lambda: raw  # noqa: E731
+    pool = StaticPool(open_already, dialect=first.dialect, reset_on_return=None)
+    return Engine(pool, first.dialect, first.url, execution_options={"compiled_cache": compiled})
 
 
 @cache

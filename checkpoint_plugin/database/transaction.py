@@ -1,11 +1,11 @@
-"""What a database does: one whole transaction as one function over a SQLAlchemy connection, so the statements exist once."""
+"""What a database does: one whole transaction as one function over a connection, so the statements exist once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from checkpoint_plugin.database.connection import Connection
 
 __all__ = ["Database", "Save", "Step", "write_step"]
 
@@ -64,10 +64,10 @@ class Save(Step[bool], Protocol):
 
 def write_step(connection: Connection, step: Step[T]) -> T:
     """Take a step in a transaction that has more to do."""
-    if connection.dialect.name == "postgresql":
-        found = connection.exec_driver_sql(*step.statement())
+    if connection.kind == "postgresql":
+        found = connection.core.exec_driver_sql(*step.statement())
         return step.outcome(found.one() if found.returns_rows else None)
-    return step.write_sqlite(connection.connection.driver_connection)
+    return step.write_sqlite(connection.driver)
 
 
 class Database(Protocol):

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection
-
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import KeyMissing, StoreDamaged, ValueNotStorable, WriterStopped
-from checkpoint_plugin.events.rows import TEXTS, append_events, are_stored, select_events
+from checkpoint_plugin.events.rows import TEXTS, append_events, are_stored, fetch_events
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.runs.batching import BatchWriter
 from checkpoint_plugin.store import Store
@@ -180,12 +179,12 @@ class EventLogger:
             StoreError: the store is missing or cannot be read.
         """
         await self._writer.flush()
-        query = select_events(self.run_id, kind, node_id, after, limit)
         async with self._access.open(create=False) as store:
 
             def read(connection: Connection) -> list[Any]:
                 seal = store.keys.find(connection, self.run_id)
-                return [opened_row(self.run_id, row, TEXTS, seal) for row in connection.execute(query)]
+                rows = fetch_events(connection, self.run_id, kind, node_id, after, limit)
+                return [opened_row(self.run_id, row, TEXTS, seal) for row in rows]
 
             rows = await store.transact(read, write=False)
         return [EventRecord(row.seq, row.kind, row.node_id, row.time, self._payload(row), row.run_id) for row in rows]

@@ -8,16 +8,12 @@ most of a second to import, so only a store that is not up to date pays for it.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
 
 from sqlalchemy import Connection, update
 
 from checkpoint_plugin.models import SCHEMA
 
-__all__ = ["FIRST_VERSION", "upgrade_tables"]
-
-FIRST_VERSION: Final = 2
-"""The oldest layout that can be upgraded; none before it was ever released."""
+__all__ = ["upgrade_tables"]
 
 
 def upgrade_tables(connection: Connection, version: int, newest: int) -> None:

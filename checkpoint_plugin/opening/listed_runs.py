@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, get_args
 
-from sqlalchemy import Connection, Integer, String, select
-
-from checkpoint_plugin.bounds import bounded
+from checkpoint_plugin.bounds import LARGEST, bounded
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
 from checkpoint_plugin.opening.open_store import OpenStore
 from checkpoint_plugin.status import NODE_STATUSES
 from checkpoint_plugin.tables.definition import is_storable_text
@@ -22,14 +21,15 @@ from hookspecs import RunNotFound, RunStatus
 
 __all__ = ["STATUSES", "ListedRuns"]
 
-SHOWN: Final = tuple(
-    JOB.c[name]
-    for name in ("id", "status", "attempt", "created_at", "updated_at", "finished_at", "error", "set_aside", "degraded")
-)
-"""What is told of a run in a list."""
 STATUSES: Final = frozenset(get_args(RunStatus))
-KINDS: Final[Mapping[type, type]] = {Integer: int, String: str}
-"""Of what type the values of a column are; those of others are made, or refused, as they are fetched."""
+SQL: Final = "checkpoint_plugin.opening.list_sql"
+NEWEST: Final = {(what, which): Statement(SQL, "newest", what, which) for what in ("shown", "id") for which in ("all", "some")}
+ONE_JOB: Final = Statement(SQL, "one_job")
+LEASE: Final = Statement(SQL, "lease")
+NODE_STATES: Final = Statement(SQL, "node_states")
+CHECKPOINTS: Final = Statement(SQL, "checkpoints")
+KINDS: Final[Mapping[str, type]] = {"integer": int, "text": str}
+"""The type of a column's values; SQLite keeps any in any. Those of other kinds are made, or refused, when they are fetched."""
 
 
 class ListedRuns(OpenStore):
@@ -37,12 +37,13 @@ class ListedRuns(OpenStore):
 
     async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
         """Every run, newest first, or so many of those with such a status."""
+        chosen = _chosen(statuses, limit)
         try:
-            return await self._read_rows("", _newest(SHOWN, statuses, limit), JOB_TEXTS)
+            return await self._read_rows("", NEWEST["shown", _which(statuses)], chosen, JOB_TEXTS)
         except StoreDamaged as error:
             if error.run_id:
                 raise
-            for run_id in await self._read(lambda connection: connection.execute(select(JOB.c.id)).scalars().all()):
+            for run_id in await self._ids(statuses, limit):
                 await self.job(run_id)  # names the one that is
             raise
 
@@ -57,8 +58,7 @@ class ListedRuns(OpenStore):
         try:
             return await self.jobs(statuses, limit), ()
         except StoreDamaged:
-            chosen = _newest([JOB.c.id], statuses, limit)
-            run_ids = await self._read(lambda connection: connection.execute(chosen).scalars().all())
+            run_ids = await self._ids(statuses, limit)
         rows: list[Any] = []
         damaged: list[StoreDamaged] = []
         for run_id in run_ids:
@@ -77,10 +77,9 @@ class ListedRuns(OpenStore):
         Raises:
             RunNotFound: there is none.
         """
-        query = select(*SHOWN).where(JOB.c.id == run_id)
         rows: Sequence[Any] = ()
         if is_storable_text(run_id):
-            rows = await self._read_rows(run_id, query, JOB_TEXTS)
+            rows = await self._read_rows(run_id, ONE_JOB, {"of_run": run_id}, JOB_TEXTS)
         if not rows:
             raise RunNotFound(run_id, self.location.shown)
         return rows[0]
@@ -90,7 +89,7 @@ class ListedRuns(OpenStore):
 
         def work(connection: Connection) -> tuple[Holder, datetime] | None:
             with telling_damage(run_id, "the row of its lease"):
-                row = connection.execute(select(LEASE).where(LEASE.c.run_id == run_id)).first()
+                row = connection.execute(LEASE, {"of_run": run_id}).first()
                 holder = None if row is None else holder_of(row)
                 if row is None or holder is None or not is_held(row, database_now(connection)):
                     return None
@@ -100,27 +99,36 @@ class ListedRuns(OpenStore):
 
     async def node_states(self, run_id: str) -> Sequence[Any]:
         """The rows of `run_node_state` of a run."""
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
-        return await self._read_rows(run_id, query, NODE_TEXTS, NODE_STATUSES)
+        return await self._read_rows(run_id, NODE_STATES, {"of_run": run_id}, NODE_TEXTS, NODE_STATUSES)
 
     async def checkpoints(self, run_id: str) -> Sequence[Any]:
         """The checkpoints of a run, oldest first."""
-        query = select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number)
-        return await self._read_rows(run_id, query)
+        return await self._read_rows(run_id, CHECKPOINTS, {"of_run": run_id})
+
+    async def _ids(self, statuses: Collection[str], limit: int | None) -> Sequence[str]:
+        newest = NEWEST["id", _which(statuses)]
+        return await self._read(lambda connection: list(connection.execute(newest, _chosen(statuses, limit)).scalars()))
 
     async def _read_rows(
-        self, run_id: str, query: Any, sealed: Sequence[str] = (), statuses: frozenset[str] = STATUSES
+        self,
+        run_id: str,
+        query: Statement,
+        values: Mapping[str, Any],
+        sealed: Sequence[str] = (),
+        statuses: frozenset[str] = STATUSES,
     ) -> Sequence[Any]:
         """Rows of a run, or with an empty id of several that name theirs; texts that are sealed opened for people to read."""
 
         def work(connection: Connection) -> Sequence[Any]:
             with telling_damage(run_id, "a row of it"):
-                rows = connection.execute(query).all()
-                kinds = [(column.name, kind) for column in query.selected_columns if (kind := _kind(column)) is not None]
+                rows: Sequence[Any] = connection.execute(query, values).all()
+                columns = query.on_sqlite.columns if connection.kind == "sqlite" else ()
+                kinds = [(place, KINDS[kind]) for place, (_, kind) in enumerate(columns) if kind in KINDS]
                 for row in rows:
-                    for name, kind in kinds:
-                        value = row._mapping[name]
+                    for place, kind in kinds:
+                        value = row[place]
                         if value is not None and type(value) is not kind:
+                            name = columns[place][0]
                             raise StoreDamaged(run_id or row.id, f"its column {name!r} holds {type(value).__name__}")
                     if row.status not in statuses:
                         raise StoreDamaged(run_id or row.id, f"a status of it, {row.status!r}, is not one")
@@ -129,12 +137,9 @@ class ListedRuns(OpenStore):
         return await self._read(work)
 
 
-def _kind(column: Any) -> type | None:
-    return next((kind for base, kind in KINDS.items() if isinstance(column.type, base)), None)
+def _which(statuses: Collection[str]) -> str:
+    return "some" if statuses else "all"
 
 
-def _newest(columns: Sequence[Any], statuses: Collection[str], limit: int | None) -> Any:
-    """Of every run, newest first, or of so many of those with such a status."""
-    query = select(*columns).order_by(JOB.c.created_at.desc(), JOB.c.id.desc())
-    query = query if limit is None else query.limit(bounded(limit))
-    return query.where(JOB.c.status.in_(statuses)) if statuses else query
+def _chosen(statuses: Collection[str], limit: int | None) -> Mapping[str, Any]:
+    return {"statuses": list(statuses), "many": LARGEST if limit is None else bounded(limit)}

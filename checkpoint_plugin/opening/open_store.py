@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, select
-
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import Location
 from checkpoint_plugin.database.refusal import driver_error, told_by
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.transaction import Step
 from checkpoint_plugin.database.unbroken import Unbroken
 from checkpoint_plugin.errors import SchemaChanged, StoreBusy, StoreMissing, StoreReadOnly, StoreUnreachable, StoreUnreadable
-from checkpoint_plugin.models import SCHEMA
 from checkpoint_plugin.opening.connections import Connections
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.saving.group import Write
@@ -37,6 +36,7 @@ from checkpoint_plugin.tables.schema import (
 __all__ = ["RECONNECT_PAUSE", "OpenStore"]
 
 T = TypeVar("T")
+STORE_ID: Final = Statement("checkpoint_plugin.tables.row_sql", "store_id")
 RECONNECT_PAUSE: Final = 0.05
 """Seconds before a server that went away is tried again for the first time."""
 
@@ -148,8 +148,7 @@ class OpenStore:
         if current is not True:
             await (self._make() if current is None else self._upgrade(unused=True))
         if self.blobs.has_url:
-            name = select(SCHEMA.c.store_id)
-            self.blobs.store_id = await self._database.transact(lambda c: c.execute(name).scalar_one_or_none(), write=False)
+            self.blobs.store_id = await self._database.transact(lambda c: c.execute(STORE_ID).scalar_one_or_none(), write=False)
         self._ready = self._connections.is_current = True
 
     @contextmanager

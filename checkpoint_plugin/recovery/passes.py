@@ -12,8 +12,7 @@ from datetime import datetime
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection
-
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import StoreMissing, StoreUnreachable
 from checkpoint_plugin.recovery.claims import CLAIM_SECONDS, Claim, Search, claim_run, end_claim, is_claimed, keep_claim, may_wait

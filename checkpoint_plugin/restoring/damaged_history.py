@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import Connection, select
-
-from checkpoint_plugin.models import CHECKPOINT, LEASE, NODE_VERSION
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement
 
 __all__ = ["fetch_node_ids", "fetch_numbers"]
+
+SQL: Final = "checkpoint_plugin.restoring.cut_sql"
+NODE_IDS: Final = Statement(SQL, "node_ids")
+NEWEST_NUMBER: Final = Statement(SQL, "newest_number")
+NUMBERS: Final = Statement(SQL, "checkpoint_numbers")
 
 
 def fetch_node_ids(connection: Connection, run_id: str) -> set[str]:
     """Every node of which a run has a row, of whatever checkpoint; a name that is damaged is none."""
-    found = connection.execute(select(NODE_VERSION.c.node_id).where(NODE_VERSION.c.run_id == run_id).distinct()).scalars()
+    found = connection.execute(NODE_IDS, {"run": run_id}).scalars()
     return {node_id for node_id in found if type(node_id) is str}
 
 
@@ -24,7 +29,6 @@ def fetch_numbers(connection: Connection, run_id: str) -> tuple[int | None, Sequ
         The number of the newest as its lease names it, 0 before the first, `None` where it names none; and the numbers of
         all that are there, the newest first. SQLite keeps anything in any column, so what is no number is left out.
     """
-    newest = connection.execute(select(LEASE.c.newest_number).where(LEASE.c.run_id == run_id)).scalar_one_or_none()
-    query = select(CHECKPOINT.c.number).where(CHECKPOINT.c.run_id == run_id).order_by(CHECKPOINT.c.number.desc())
-    numbers = [number for number in connection.execute(query).scalars() if type(number) is int]
-    return newest if type(newest) is int else None, numbers
+    newest = connection.execute(NEWEST_NUMBER, {"run": run_id}).scalar_one_or_none()
+    found = connection.execute(NUMBERS, {"run": run_id}).scalars()
+    return newest if type(newest) is int else None, [number for number in found if type(number) is int]

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-
 from checkpoint_plugin.blobs.files import BlobMissing, Blobs
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.restoring.cut_queries import fetch_blocks, fetch_head, fetch_nodes, fetch_segments, load_payloads

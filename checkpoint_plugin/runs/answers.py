@@ -10,24 +10,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
-
 from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import NodeNotSuspended
-from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.holder import Holder
-from checkpoint_plugin.tables.lease import Lease, database_now
-from checkpoint_plugin.tables.node_rows import lock_epoch, upsert_node_rows
-from checkpoint_plugin.tables.sealed_columns import NODE_TEXTS, open_texts, seal_texts
-from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension, SuspensionChanged, dumps_tagged
+from checkpoint_plugin.tables.lease import Lease
+from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension, SuspensionChanged
 
-__all__ = ["answer_nodes", "update_suspended_state"]
+__all__ = ["answer_nodes", "check_since", "update_suspended_state"]
 
 LEASE_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = LEASE_SECONDS
@@ -36,6 +32,7 @@ EXECUTED_SECONDS: Final = 2.0
 """And for one that is executed, and may be about to suspend."""
 EXECUTED: Final = ("running", "recovering")
 PAUSE_SECONDS: Final = 0.05
+STRATEGY: Final = Statement("checkpoint_plugin.tables.row_sql", "execution_strategy")
 
 
 async def update_suspended_state(
@@ -93,16 +90,17 @@ async def answer_nodes(
         since: since when nodes wait for what is answered, by node id.
     """
     asked = _checked(since or {}, answers)
-    query = select(JOB.c.execution_strategy).where(JOB.c.id == run_id)
     row = None
     if is_storable_text(run_id):
-        row = await store.transact(lambda connection: connection.execute(query).first(), write=False)
+        row = await store.transact(lambda connection: connection.execute(STRATEGY, {"of_run": run_id}).first(), write=False)
     if row is None:
         raise RunNotFound(run_id, store.location.shown)
     if row.execution_strategy == RUNNER:
         await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
     else:
-        await _answer_by_hand(store, run_id, answers, asked)
+        from checkpoint_plugin.runs.answers_by_hand import answer_by_hand  # which needs the models
+
+        await answer_by_hand(store, run_id, answers, asked)
 
 
 def _checked(since: Mapping[str, datetime], answers: Mapping[str, Any]) -> Mapping[str, datetime]:
@@ -160,35 +158,15 @@ def _waiting(run_id: str, node_id: str, node: NodeSnapshot | None, asked: dateti
         raise NodeNotSuspended(run_id, node_id, "idle" if node is None else node.status)
     if node.suspension.answered:
         raise NodeNotSuspended(run_id, node_id, "answered already")
-    _check_since(run_id, node_id, asked, node.suspension.since)
+    check_since(run_id, node_id, asked, node.suspension.since)
     return node, node.suspension
 
 
-def _check_since(run_id: str, node_id: str, asked: datetime | None, since: datetime | None) -> None:
+def check_since(run_id: str, node_id: str, asked: datetime | None, since: datetime | None) -> None:
+    """Refuse an answer to what a node waited for before.
+
+    Raises:
+        SuspensionChanged: it waits for something else by now.
+    """
     if asked is not None and asked != since:
         raise SuspensionChanged(run_id, node_id, asked, since)
-
-
-async def _answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any], since: Mapping[str, datetime]) -> None:
-    for value in answers.values():
-        dumps_tagged(value)
-
-    def work(connection: Connection) -> None:
-        lock_epoch(connection, run_id)
-        seal = store.keys.find(connection, run_id)
-        asked = [node_id for node_id in answers if is_storable_text(node_id)]
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id.in_(asked))
-        rows = (open_texts(run_id, dict(row._mapping), NODE_TEXTS, seal) for row in connection.execute(query))
-        states = {row["node_id"]: RunNodeState(**row) for row in rows}
-        now = database_now(connection)
-        for node_id, value in answers.items():
-            state = states.get(node_id)
-            if state is None or not state.is_suspended:
-                raise NodeNotSuspended(run_id, node_id, "idle" if state is None else state.status)
-            _check_since(run_id, node_id, since.get(node_id), state.suspended_at)
-            old = state.resume_state
-            merged = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-            state.resume_state_json, state.updated_at, state.wake_at = dumps_tagged(merged), now, now
-        upsert_node_rows(connection, [seal_texts(states[node_id].model_dump(), NODE_TEXTS, seal) for node_id in answers])
-
-    await store.transact(work)

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin.bounds import LARGEST_VALUE
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import FieldInvalid, NotForkable, StoreUnreachable
 from checkpoint_plugin.models import CHECKPOINT
 from checkpoint_plugin.opening.witness import Witness

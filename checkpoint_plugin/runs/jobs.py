@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from inspect import iscoroutinefunction
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, func, select, true, update
+from sqlalchemy import ColumnElement, func, select, true, update
 
 from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.batches import batches
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import StaleVersion
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.runs.access import StoreAccess
@@ -23,8 +24,9 @@ from checkpoint_plugin.tables.first_rows import FirstRows, make_run
 from checkpoint_plugin.tables.keys import RunKeys
 from checkpoint_plugin.tables.lease import first_epoch, lock_lease
 from checkpoint_plugin.tables.node_rows import lock_epoch, upsert_node_rows
+from checkpoint_plugin.tables.row_sql import JOBS
 from checkpoint_plugin.tables.row_values import check_moment, check_text, checked_row
-from checkpoint_plugin.tables.run_definition import JOBS, TEXTS, definition_columns, short_texts
+from checkpoint_plugin.tables.run_definition import TEXTS, definition_columns, short_texts
 from checkpoint_plugin.tables.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
 from hookspecs import RunExists, RunNotFound, loads_tagged
 

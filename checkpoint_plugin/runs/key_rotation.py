@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import CheckpointError
 from checkpoint_plugin.models import LEASE, RUN_KEY
 from checkpoint_plugin.store import Store

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import delete, select, update
 
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.blobs.mentioned import fetch_names, named
 from checkpoint_plugin.blobs.name import BlobName
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,

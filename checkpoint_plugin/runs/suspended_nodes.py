@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
-
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.models import JOB, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.lease import database_now
 from checkpoint_plugin.tables.sealed_columns import HIDDEN, shown_row
@@ -18,6 +17,7 @@ from hookspecs import TaggedValueError, loads_tagged
 
 __all__ = ["SuspendedNode", "fetch_suspended_nodes"]
 
+SUSPENDED: Final = Statement("checkpoint_plugin.opening.list_sql", "suspended_nodes")
 SEALED: Final = ("suspension_reason", "suspension_metadata_json")
 
 
@@ -53,21 +53,10 @@ async def fetch_suspended_nodes(store: Store) -> Sequence[SuspendedNode]:
     Raises:
         StoreDamaged: what is stored cannot be read.
     """
-    state = RUN_NODE_STATE.c
-    columns = (
-        state.run_id,
-        state.node_id,
-        state.suspension_reason,
-        state.suspended_at,
-        state.wake_at,
-        state.suspension_metadata_json,
-    )
-    query = select(*columns).join(JOB, JOB.c.id == state.run_id).where(state.status == "suspended")
-    query = query.where(JOB.c.status.not_in(("completed", "cancelled"))).order_by(state.suspended_at, state.run_id, state.node_id)
 
     def work(connection: Connection) -> Sequence[SuspendedNode]:
         now = database_now(connection)
-        return [_read(store, connection, row, now) for row in connection.execute(query).all()]
+        return [_read(store, connection, row, now) for row in connection.execute(SUSPENDED)]
 
     return await store.transact(work, write=False)
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from sqlalchemy import Connection
-
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.refusal import concerns_all
 from checkpoint_plugin.database.transaction import Database
 from checkpoint_plugin.database.unbroken import Unbroken
@@ -195,7 +194,7 @@ class GroupWriter:
                     outcomes[place] = group[place].write(connection)
                     continue
                 try:
-                    with connection.begin_nested():
+                    with connection.nested():
                         outcomes[place] = group[place].write(connection)
                 except Exception as error:
                     if concerns_all(error):

@@ -5,55 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
-
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Table,
-    Text,
-    bindparam,
-    case,
-    func,
-    insert,
-    literal_column,
-    null,
-    select,
-    true,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.dialects.sqlite import pysqlite
+from typing import Final
 
 from checkpoint_plugin.database.compiled import Compiled, Inserts
-from checkpoint_plugin.models import (
-    CHECKPOINT,
-    COMPLETED_NODES,
-    JOB,
-    LEASE,
-    NODE_VERSION,
-    OUTPUT_SEGMENT,
-    PAYLOAD,
-    PAYLOAD_SEGMENT,
-    RUN_NODE_STATE,
-)
-from checkpoint_plugin.tables.lease import HELD
+from checkpoint_plugin.database.statement import Statement, table_columns
 from checkpoint_plugin.tables.suspensions import JOB_COLUMNS as SUSPENSION_COLUMNS
 from checkpoint_plugin.tables.suspensions import NODE_COLUMNS
 
 __all__ = [
     "FENCE",
+    "HEAD",
     "JOB_COLUMNS",
+    "JOB_VALUES",
     "MANY",
     "ONE",
     "SAVES",
     "SHARED",
     "SHOWN",
+    "STATE",
     "TIMED",
     "Kind",
+    "Rows",
     "SqliteStatements",
     "prepare_saves",
     "rows_statement",
@@ -77,7 +49,7 @@ class Rows:
         columns: the others, in the order of the rows.
     """
 
-    table: Table
+    table: str
     shared: tuple[str, ...]
     columns: tuple[str, ...]
 
@@ -86,14 +58,14 @@ STATE: Final = ("node_id", "status", "attempt", "started_at", "completed_at", "f
 SHOWN: Final = ("outputs_json", "resume_state_json", "scheduled_at")
 """What the state of a node of a run that is saved by hand tells beside."""
 MANY: Final[Mapping[str, Rows]] = {
-    "payloads": Rows(PAYLOAD, ("run_id",), ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
-    "segments": Rows(PAYLOAD_SEGMENT, ("run_id",), ("series", "start", "size", "encoding", "body")),
-    "nodes": Rows(NODE_VERSION, ("run_id", "number"), ("node_id", "body", "mentions", "digest")),
-    "completed": Rows(COMPLETED_NODES, ("run_id", "number"), ("body", "digest")),
-    "items": Rows(OUTPUT_SEGMENT, ("run_id", "number"), ("node_id", "log", "first", "count", "body", "mentions", "digest")),
-    "states": Rows(RUN_NODE_STATE, SHARED, STATE),
-    "waiting": Rows(RUN_NODE_STATE, SHARED, (*STATE, *NODE_COLUMNS)),
-    "shown": Rows(RUN_NODE_STATE, SHARED, (*STATE, *SHOWN)),
+    "payloads": Rows("payload", ("run_id",), ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
+    "segments": Rows("payload_segment", ("run_id",), ("series", "start", "size", "encoding", "body")),
+    "nodes": Rows("node_version", ("run_id", "number"), ("node_id", "body", "mentions", "digest")),
+    "completed": Rows("completed_nodes", ("run_id", "number"), ("body", "digest")),
+    "items": Rows("output_segment", ("run_id", "number"), ("node_id", "log", "first", "count", "body", "mentions", "digest")),
+    "states": Rows("run_node_state", SHARED, STATE),
+    "waiting": Rows("run_node_state", SHARED, (*STATE, *NODE_COLUMNS)),
+    "shown": Rows("run_node_state", SHARED, (*STATE, *SHOWN)),
 }
 """The rows of a save by name: `waiting` are states of nodes that are suspended, of which there is more to tell, `shown` those of
 runs that are saved by hand."""
@@ -101,7 +73,7 @@ TIMED: Final = frozenset({"states", "waiting", "shown"})
 """Rows that tell when they were written, the last of `SHARED`."""
 Kind = tuple[tuple[str, ...], bool]
 """What `save_statement` is asked for."""
-ONE: Final = tuple(column.name for column in CHECKPOINT.columns)
+ONE: Final = table_columns("checkpoint")
 """The columns of the checkpoint's own row."""
 HEAD: Final = tuple(f"head_{name}" for name in ONE)
 JOB_COLUMNS: Final = (
@@ -119,20 +91,23 @@ JOB_COLUMNS: Final = (
 JOB_VALUES: Final = tuple(f"job_{name}" for name in JOB_COLUMNS)
 
 
+SQL: Final = "checkpoint_plugin.saving.save_sql"
+ADVANCE: Final = Statement(SQL, "advance")
+INSERTS: Final = {name: Statement(SQL, "insert_rows", name) for name in MANY}
+CHECKPOINT: Final = Statement(SQL, "insert_checkpoint")
+JOB: Final = Statement(SQL, "update_job")
+
+
 class SqliteStatements:
     """One a table; the transaction itself is the lock."""
 
     def __init__(self) -> None:
-        dialect = pysqlite.dialect()
-        self.advance = Compiled(_advance(), dialect, FENCE)
-        self.many: dict[str, Inserts] = {}
-        for name, rows in MANY.items():
-            values: dict[str, Any] = {column: bindparam(column) for column in (*rows.shared, *rows.columns)}
-            statement = _adding(sqlite.insert(rows.table).values({**values, **_fixed(rows)}), name)
-            self.many[name] = Inserts(statement, dialect, (*rows.shared, *rows.columns), len(rows.shared))
-        head: dict[str, Any] = {name: bindparam(given) for name, given in zip(ONE, HEAD, strict=True)}
-        self.checkpoint = Compiled(sqlite.insert(CHECKPOINT).values(head), dialect, HEAD)
-        self.job = Compiled(_job_update(bindparam("run_id")), dialect, ("run_id", *JOB_VALUES))
+        self.advance = Compiled(ADVANCE.on_sqlite, FENCE)
+        self.many = {
+            name: Inserts(INSERTS[name].on_sqlite, (*rows.shared, *rows.columns), len(rows.shared)) for name, rows in MANY.items()
+        }
+        self.checkpoint = Compiled(CHECKPOINT.on_sqlite, HEAD)
+        self.job = Compiled(JOB.on_sqlite, ("run_id", *JOB_VALUES))
 
 
 @cache
@@ -162,26 +137,24 @@ def save_statement(names: tuple[str, ...], job: bool) -> Compiled:
 
 
 def _compile_save(names: tuple[str, ...], job: bool) -> Compiled:
-    dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-    held = _advance(ends=job).returning(LEASE.c.run_id).cte("held")
-    parts = [_unnested(name, MANY[name], held).cte(f"new_{name}") for name in names]
-    head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
-    parts.append(insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held)).cte("new_checkpoint"))
-    if job:
-        parts.append(_job_update(held.c.run_id).cte("new_job"))
+    from checkpoint_plugin.database.compiling import for_postgresql
+    from checkpoint_plugin.saving.save_sql import whole_save
+
     arrays = [f"{name}_{column}" for name in names for column in MANY[name].columns]
     moment = () if TIMED.isdisjoint(names) else SHARED[-1:]
     given = (*FENCE, *moment, *HEAD, *arrays, *(JOB_VALUES if job else ()))
-    return Compiled(select(func.count()).select_from(held).add_cte(*parts), dialect, given)
+    return Compiled(for_postgresql(whole_save(names, job)), given)
 
 
 @cache
 def rows_statement(name: str) -> Compiled:
     """Rows of one name alone, for PostgreSQL: what they share, and an array a column."""
-    dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
+    from checkpoint_plugin.database.compiling import for_postgresql
+    from checkpoint_plugin.saving.save_sql import unnested_rows
+
     rows = MANY[name]
     arrays = (f"{name}_{column}" for column in rows.columns)
-    return Compiled(_unnested(name, rows, None), dialect, (*rows.shared, *arrays))
+    return Compiled(for_postgresql(unnested_rows(name)), (*rows.shared, *arrays))
 
 
 def prepare_saves(dialect: str, *kinds: Kind) -> None:
@@ -196,62 +169,3 @@ def prepare_saves(dialect: str, *kinds: Kind) -> None:
         return
     for kind in kinds:
         save_statement(*kind)
-
-
-def _advance(*, ends: bool = False) -> Any:
-    """The fence: one row where the lease is held and nobody else took a checkpoint, else none.
-
-    Args:
-        ends: the run's row is written, too; where that says that it is completed, nobody has to hold it any more.
-    """
-    run_id = bindparam("run_id", type_=Text)
-    number, epoch, generation, previous = (bindparam(name, type_=BigInteger) for name in FENCE[1:])
-    held = (LEASE.c.epoch == epoch, LEASE.c.generation == generation, LEASE.c.newest_number == previous)
-    values: dict[str, Any] = {"newest_number": number}
-    if ends:
-        over = bindparam("job_status", type_=JOB.c.status.type) == literal_column("'completed'")
-        values.update({name: case((over, null()), else_=LEASE.c[name]) for name in HELD})
-    return update(LEASE).where(LEASE.c.run_id == run_id, *held).values(values)
-
-
-def _adding(statement: Any, name: str) -> Any:
-    """What an insert does with rows that are there: the current truth is replaced, a value is the same, else it fails."""
-    if name == "payloads":
-        return statement.on_conflict_do_nothing()
-    if name not in TIMED:
-        return statement
-    new, old = statement.excluded, RUN_NODE_STATE.c
-    updates = {column: new[column] for column in (*SHARED[1:], *STATE[1:])}
-    if name == "states":
-        updates.update(dict.fromkeys(NODE_COLUMNS, null()))
-    elif name == "shown":  # by whom and why a node is suspended is never told here, and stays
-        waits = new.status == literal_column("'suspended'")
-        updates.update({column: case((waits, old[column])) for column in NODE_COLUMNS})
-        updates.update({column: new[column] for column in SHOWN})
-    else:  # where a cut tells only that a node is suspended, by whom and why was written by somebody else, and stays
-        told = new.suspended_at.is_not(None)
-        updates.update({column: case((told, new[column]), else_=old[column]) for column in NODE_COLUMNS})
-    return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=updates)
-
-
-def _fixed(rows: Rows) -> dict[str, Any]:
-    return {"retryable": true()} if rows.table is RUN_NODE_STATE else {}
-
-
-def _unnested(name: str, rows: Rows, held: Any) -> Any:
-    """An insert of rows that come as one array a column."""
-    arrays = [bindparam(f"{name}_{column}", type_=ARRAY(rows.table.c[column].type)) for column in rows.columns]
-    source = func.unnest(*arrays).table_valued(*rows.columns, name=f"{name}_rows").render_derived()
-    kinds: dict[str, Any] = {"run_id": Text, "number": BigInteger, "updated_at": DateTime(timezone=True)}
-    shared: list[Any] = [bindparam(column, type_=kinds[column]) for column in rows.shared]
-    fixed = _fixed(rows)
-    found = select(*shared, *source.c, *fixed.values())
-    found = found.select_from(source if held is None else held.join(source, true()))
-    return _adding(postgresql.insert(rows.table).from_select([*rows.shared, *rows.columns, *fixed], found), name)
-
-
-def _job_update(run_id: Any) -> Any:
-    """What a save tells of its run; a cancelled one stays so."""
-    values = {name: bindparam(given, type_=JOB.c[name].type) for name, given in zip(JOB_COLUMNS, JOB_VALUES, strict=True)}
-    of_run = (JOB.c.id == run_id, JOB.c.status != literal_column("'cancelled'"))
-    return update(JOB).where(*of_run).values(**values, version=JOB.c.version + 1)

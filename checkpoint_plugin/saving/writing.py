@@ -7,15 +7,14 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
-
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.transaction import write_step
-from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.saving.cut_encoder import CutEncoder
 from checkpoint_plugin.saving.light import is_light
 from checkpoint_plugin.saving.series import fetch_series_ends
 from checkpoint_plugin.saving.statements import MANY, ONE, SAVES, TIMED, Kind, rows_statement, save_statement, sqlite_statements
-from checkpoint_plugin.tables.lease import Release, lease_lost
+from checkpoint_plugin.tables.lease import LOCK_LEASE, Release, lease_lost
 from hookspecs import CheckpointRef, StoreError
 
 __all__ = ["CutWriter"]
@@ -26,6 +25,8 @@ MANY_ROWS: Final = 1_000
 """Rows of a table beyond which it is: a message that holds 5,000 takes the driver 15 ms, in which the event loop stands still."""
 IN_PARTS: Final = frozenset({"payloads", "segments"})
 """What a large save sends by itself: there is no bound on the bytes of its rows."""
+CHECKPOINT_DIGEST: Final = Statement("checkpoint_plugin.saving.save_sql", "checkpoint_digest")
+FILED_PAYLOADS: Final = Statement("checkpoint_plugin.saving.save_sql", "filed_payloads")
 IN_ORDER: Final = itemgetter(*ONE)
 """The values of a checkpoint's row, as its statement takes them."""
 
@@ -48,13 +49,13 @@ class CutWriter(CutEncoder):
             Whether the run's lease was held under the history's epoch, and the history is up to date; else nothing was
             written.
         """
-        if connection.dialect.name != "postgresql" or not self.is_large:
+        if connection.kind != "postgresql" or not self.is_large:
             return write_step(connection, self)
         # A server takes no message above a gigabyte. The fence goes first: others may share the transaction.
         sql, values = self.statement(whole=False)
-        held = self.outcome(connection.exec_driver_sql(sql, values).one())
+        held = self.outcome(connection.core.exec_driver_sql(sql, values).one())
         for sql, values in chain(self.payload_statements(), self.more_statements()) if held else ():
-            connection.exec_driver_sql(sql, values)
+            connection.core.exec_driver_sql(sql, values)
         return held
 
     def outcome(self, row: Any) -> bool:
@@ -169,12 +170,12 @@ class CutWriter(CutEncoder):
             StoreError: the history is not that of the newest checkpoint.
         """
         history = self.history
-        row = connection.execute(select(LEASE).where(LEASE.c.run_id == history.run_id).with_for_update()).first()
+        row = connection.execute(LOCK_LEASE, {"of_run": history.run_id}).first()
         if row is None or row.epoch != history.epoch:
             raise lease_lost(history.run_id, history.epoch, row)
         if row.newest_number == self.number:
-            found = select(CHECKPOINT.c.digest).where(CHECKPOINT.c.run_id == history.run_id, CHECKPOINT.c.number == self.number)
-            digest = connection.execute(found).scalar_one_or_none()
+            found = connection.execute(CHECKPOINT_DIGEST, {"of_run": history.run_id, "of_number": self.number})
+            digest = found.scalar_one_or_none()
             if digest == self.rows.head["digest"]:
                 return False
             written = next((each for each in history.unheard if each.rows.head.get("digest", b"") == digest), None)
@@ -189,8 +190,7 @@ class CutWriter(CutEncoder):
             )
         history.forget(row.generation, fetch_series_ends(connection, history.run_id))
         if self._files is not None:  # what is there already is not written once more, only to find that it is
-            filed = select(PAYLOAD.c.digest).where(PAYLOAD.c.run_id == history.run_id, PAYLOAD.c.blob.is_not(None))
-            history.remember(map(bytes, connection.execute(filed).scalars()))
+            history.remember(map(bytes, connection.execute(FILED_PAYLOADS, {"of_run": history.run_id}).scalars()))
         return True
 
     def discard(self) -> None:

@@ -9,9 +9,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin.database.batches import batches
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.models import CHECKPOINT
 from checkpoint_plugin.retention import Retention
@@ -60,7 +61,7 @@ def _losing(connection: Connection, rules: Retention, jobs: Iterable[Any], now: 
     statuses = {job.id: job.status for job in jobs}
     for part in batches(connection, list(statuses)):
         query = select(*LOOKED_AT).where(CHECKPOINT.c.run_id.in_(part)).order_by(CHECKPOINT.c.run_id, CHECKPOINT.c.number)
-        rows = connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE})
+        rows = connection.core.execute(query, execution_options={"yield_per": ROWS_AT_ONCE})
         for run_id, group in groupby(rows, key=attrgetter("run_id")):
             of_run = list(group)
             kept = rules.kept(of_run, statuses[run_id], now)

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, select, update
 
 from checkpoint_plugin.blobs.mentioned import fetch_names, named
 from checkpoint_plugin.blobs.name import BlobName
 from checkpoint_plugin.database.batches import batches
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from shlex import quote
 from typing import Final
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import and_, select, update
 
 from checkpoint_plugin.bounds import check_number, no_checkpoint
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.errors import FieldInvalid
 from checkpoint_plugin.models import CHECKPOINT, LEASE

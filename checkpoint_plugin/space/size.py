@@ -10,10 +10,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, LargeBinary, Table, cast, func, select
+from sqlalchemy import LargeBinary, Table, cast, func, select
 
 from checkpoint_plugin.blobs.name import read_name
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
@@ -171,7 +172,7 @@ def _measure_nodes(connection: Connection, runs: Iterable[RunSize], run_id: str 
         return query if run_id is None else query.where(JOB.c.id == run_id)
 
     def by_run(query: Any) -> _ByRun:
-        return _ByRun(connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}))
+        return _ByRun(connection.core.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}))
 
     sizes: list[tuple[str, _ByRun]] = []
     mentions: list[_ByRun] = []
@@ -274,7 +275,7 @@ def _length(connection: Connection, table: Table, columns: Iterable[str]) -> Any
         column = table.c[name]
         if isinstance(column.type, LargeBinary):
             size = func.length(column)
-        elif connection.dialect.name == "sqlite":
+        elif connection.kind == "sqlite":
             size = func.length(cast(column, LargeBinary))
         else:
             size = func.octet_length(column)
@@ -283,9 +284,9 @@ def _length(connection: Connection, table: Table, columns: Iterable[str]) -> Any
 
 
 def _measure_disk(connection: Connection) -> tuple[dict[str, int], int | None]:
-    if connection.dialect.name == "sqlite":
-        pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-        return {}, int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+    if connection.kind == "sqlite":
+        pages = connection.core.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        return {}, int(pages) * int(connection.core.exec_driver_sql("PRAGMA page_size").scalar_one())
     names = sorted(Base.metadata.tables)
     sizes: Sequence[Any] = [func.pg_total_relation_size(func.to_regclass(name)) for name in names]
     row = connection.execute(select(*sizes)).one()

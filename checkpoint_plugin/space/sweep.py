@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from checkpoint_plugin.blobs.mentioned import fetch_names, named
 from checkpoint_plugin.blobs.name import BlobName, folder_of
 from checkpoint_plugin.blobs.place import BlobFile, BlobPlace
 from checkpoint_plugin.database.batches import batches
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.models import JOB, LEASE
 from checkpoint_plugin.store import Store
 
@@ -75,7 +76,7 @@ def _stored_ids(connection: Connection, run_ids: Sequence[str] | None) -> Sequen
     """The ids of all runs, or of those of these that are there."""
     query = select(JOB.c.id)
     if run_ids is None:
-        return connection.execute(query).scalars().all()
+        return list(connection.execute(query).scalars())
     parts = batches(connection, run_ids)
     return [run_id for part in parts for run_id in connection.execute(query.where(JOB.c.id.in_(part))).scalars()]
 

@@ -8,33 +8,30 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect, Interval, Table, bindparam, case, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.dialects.sqlite import pysqlite
-
 from checkpoint_plugin.database.compiled import Compiled
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement, table_columns
 from checkpoint_plugin.database.transaction import write_step
 from checkpoint_plugin.errors import SchemaChanged
-from checkpoint_plugin.models import JOB, LEASE, RUN_DEFINITION, RUN_KEY, SCHEMA
 from checkpoint_plugin.stored_bytes.encryption import WrappedKeys
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import HOLDER
 from checkpoint_plugin.tables.schema import SCHEMA_VERSION
 
-__all__ = ["FirstRows", "Made", "make_run", "prepare_first_rows"]
+__all__ = ["GIVEN", "TIMES", "FirstRows", "Made", "make_run", "prepare_first_rows"]
 
 BEGINNING: Final = ("run_id", "epoch", "generation", "newest_number")
 """What a lease tells whether anybody holds it or not."""
 TIMES: Final = ("acquired_at", "expires_at")
 """Of the database's clock, which several hosts share; that of SQLite is this host's. So is `heartbeat_at`, where it is held."""
-TABLES: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
-    "job": (JOB, tuple(column.name for column in JOB.columns)),
-    "lease": (LEASE, (*BEGINNING, *HOLDER)),
-    "definition": (RUN_DEFINITION, tuple(column.name for column in RUN_DEFINITION.columns)),
-    "key": (RUN_KEY, tuple(column.name for column in RUN_KEY.columns)),
+GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
+    "job": table_columns("job"),
+    "lease": (*BEGINNING, *HOLDER),
+    "definition": table_columns("run_definition"),
+    "key": table_columns("run_key"),
 }
-"""The columns whose values are given, in the order of the statement."""
+"""Of each of the rows the columns whose values are given, in the order of the statement."""
+ROWS: Final = {name: Statement("checkpoint_plugin.tables.row_sql", "first_row", name) for name in GIVEN}
 VERSION: Final = "SELECT version FROM checkpoint_schema"
 NEW_LEASE: Final = {"generation": 0, "newest_number": 0}
 
@@ -125,7 +122,7 @@ class FirstRows:
 
 
 def _given(name: str, row: Mapping[str, Any]) -> Iterator[Any]:
-    return map(row.__getitem__, TABLES[name][1])
+    return map(row.__getitem__, GIVEN[name])
 
 
 _STATEMENTS: Final[dict[tuple[str, ...], Compiled]] = {}
@@ -158,43 +155,18 @@ def make_run(connection: Connection, rows: FirstRows) -> Made:
 
 @cache
 def _inserts(names: tuple[str, ...]) -> dict[str, Compiled]:
-    """One a table, for SQLite; the first writes nothing where there is such a run."""
-    dialect = pysqlite.dialect()
-    found: dict[str, Compiled] = {}
-    for name in names:
-        table, given = TABLES[name]
-        columns = (*given, *(TIMES if name == "lease" else ()))
-        statement = sqlite.insert(table).values({column: bindparam(column) for column in columns})
-        found[name] = Compiled(statement.on_conflict_do_nothing() if name == "job" else statement, dialect, columns)
-    return found
+    """One a table, for SQLite."""
+    columns = {name: (*GIVEN[name], *(TIMES if name == "lease" else ())) for name in names}
+    return {name: Compiled(ROWS[name].on_sqlite, columns[name]) for name in names}
 
 
 def _statement(names: tuple[str, ...]) -> Compiled:
+    """One for all tables, for PostgreSQL."""
     found = _STATEMENTS.get(names)
     if found is None:
-        found = _STATEMENTS[names] = _compile(names)
+        from checkpoint_plugin.database.compiling import for_postgresql
+        from checkpoint_plugin.tables.row_sql import first_rows
+
+        given = [f"{name}_{column}" for name in names for column in GIVEN[name]]
+        found = _STATEMENTS[names] = Compiled(for_postgresql(first_rows(names)), (*given, "held_for"))
     return found
-
-
-def _compile(names: tuple[str, ...]) -> Compiled:
-    """One for all tables: of two that start the same run at once, a look before the insert shows neither the other."""
-    dialect: Dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-    held_for, now = bindparam("held_for", type_=Interval), func.clock_timestamp()
-    parts: list[Any] = []
-    for name in names:
-        table, given = TABLES[name]
-        values: dict[str, Any] = {column: bindparam(f"{name}_{column}", type_=table.c[column].type) for column in given}
-        if name == "lease":
-            values.update(zip(TIMES, (case((held_for.is_not(None), now)), now + held_for), strict=True))
-        if name == "job":
-            values["heartbeat_at"] = case((held_for.is_not(None), now), else_=values["heartbeat_at"])
-            fits = select(*values.values()).where(SCHEMA.c.version == SCHEMA_VERSION)
-            new = postgresql.insert(table).from_select(list(values), fits).on_conflict_do_nothing()
-            parts.append(new.returning(JOB.c.id).cte("new_job"))
-            continue
-        row = insert(table).from_select(list(values), select(*values.values()).select_from(parts[0]))
-        parts.append((row.returning(LEASE.c.expires_at) if name == "lease" else row).cte(f"new_{name}"))
-    current = func.count(SCHEMA.c.id).filter(SCHEMA.c.version == SCHEMA_VERSION)
-    told = [select(part).scalar_subquery() for part in (current, func.count(parts[0].c.id), parts[1].c.expires_at)]
-    names_given = [f"{name}_{column}" for name in names for column in TABLES[name][1]]
-    return Compiled(select(*told).add_cte(*parts), dialect, (*names_given, "held_for"))

@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, update
-
-from checkpoint_plugin.models import JOB
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.definition import storable_text
 from checkpoint_plugin.tables.suspensions import JOB_COLUMNS
 from hookspecs import RunNotFound
 
-__all__ = ["JobEnd", "lock_job", "update_job"]
+__all__ = ["STANDING", "JobEnd", "lock_job", "update_job"]
 
 FINAL: Final = ("completed", "failed", "cancelled", "paused")
 STANDING: Final = ("status", "finished_at", "completed_at", "failed_at", "error", "error_message", *JOB_COLUMNS)
 """The columns that tell how a run stands."""
-# Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
-LOCK_JOB: Final = (
-    select(JOB.c.attempt, *(JOB.c[name] for name in STANDING)).where(JOB.c.id == bindparam("of_run")).with_for_update()
-)
-UPDATE_JOB: Final = update(JOB).where(JOB.c.id == bindparam("of_run")).values(version=JOB.c.version + 1)
+LOCK_JOB: Final = Statement("checkpoint_plugin.tables.row_sql", "lock_job")
+UPDATE_JOB: Final = Statement("checkpoint_plugin.tables.row_sql", "update_job")
 
 
 def lock_job(connection: Connection, run_id: str, shown: str) -> Any:

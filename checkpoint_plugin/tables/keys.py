@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, bindparam, select
-
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.errors import KeyMissing
-from checkpoint_plugin.models import JOB, RUN_KEY
 from checkpoint_plugin.stored_bytes.encryption import KeyRing, WrappedKeys
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 
 __all__ = ["KEY", "RunKeys", "wrapped_keys"]
 
 KNOWN: Final = 1_000
-KEY: Final = select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == bindparam("of_run"))
-"""The row of a run's keys."""
+KEY: Final = Statement("checkpoint_plugin.tables.row_sql", "keys_of_run")
+JOB_ID: Final = Statement("checkpoint_plugin.tables.row_sql", "job_id")
 
 
 class RunKeys:
@@ -71,7 +70,7 @@ class RunKeys:
                 "WORKFLOW_CHECKPOINT_KEY_PROVIDER to the name of what provides it."
             )
         if row is None or self.ring is None:
-            if self.ring is not None and connection.execute(select(JOB.c.id).where(JOB.c.id == run_id)).first() is not None:
+            if self.ring is not None and connection.execute(JOB_ID, {"of_run": run_id}).first() is not None:
                 raise KeyMissing(
                     f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
                 )

@@ -8,19 +8,18 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect, Row, bindparam, func, null, select, update
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.dialects.sqlite import pysqlite
-
 from checkpoint_plugin.database.compiled import Compiled
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.transaction import write_step
-from checkpoint_plugin.models import JOB, LEASE
 from checkpoint_plugin.tables.holder import Holder
 from hookspecs import LeaseLost, RunHeld, RunNotFound
 
 __all__ = [
     "HELD",
     "HOLDER",
+    "LOCK_LEASE",
+    "TAKEN",
     "Lease",
     "Release",
     "check_unheld",
@@ -37,15 +36,18 @@ __all__ = [
     "take_lease",
 ]
 
-# Made once, as in `job.py`.
 HOLDER: Final = ("owner", "host", "pid", "process_started")
 """The columns that tell who holds a run."""
 HELD: Final = (*HOLDER, "expires_at")
 """Those that are empty where nobody does."""
-LOCK_LEASE: Final = select(LEASE).where(LEASE.c.run_id == bindparam("of_run")).with_for_update()
-UPDATE_LEASE: Final = update(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
-RENEW_LEASE: Final = UPDATE_LEASE.where(LEASE.c.owner.is_not(None))
-"""Of a run that has completed since the last sign of life, nobody holds the lease any more."""
+TAKEN: Final = ("epoch", *HOLDER, "acquired_at", "expires_at")
+"""Those that a taking writes."""
+SQL: Final = "checkpoint_plugin.tables.row_sql"
+LOCK_LEASE: Final = Statement(SQL, "lock_lease")
+TAKE_LEASE: Final = Statement(SQL, "take_lease")
+RENEW_LEASE: Final = Statement(SQL, "renew_lease")
+SHOW_ALIVE: Final = Statement(SQL, "show_alive")
+RELEASE_LEASE: Final = Statement(SQL, "release_lease")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +82,18 @@ def first_epoch() -> int:
 
 def database_now(connection: Connection) -> datetime:
     """The time by the clock of the database, which several hosts share; that of SQLite is this host's."""
-    if connection.dialect.name == "sqlite":
+    if connection.kind == "sqlite":
         return datetime.now(UTC)
-    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    now: datetime = connection.core.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     return now
 
 
-def holder_of(row: Row[Any]) -> Holder | None:
+def holder_of(row: Any) -> Holder | None:
     """Who a row of the table names; `None` where nobody is named."""
     return None if row.owner is None else Holder(row.owner, row.host, row.pid, row.process_started)
 
 
-def is_held(row: Row[Any], now: datetime) -> bool:
+def is_held(row: Any, now: datetime) -> bool:
     """Whether a row of the table tells of somebody who holds the run now."""
     holder = holder_of(row)
     return holder is not None and row.expires_at is not None and row.expires_at > now and not holder.is_gone
@@ -133,7 +135,7 @@ def take_lease(
     if held and not steal:
         raise RunHeld(run_id, str(before), row.expires_at)
     columns, epoch = _columns(holder, now, seconds), max(row.epoch + 1, first_epoch())
-    connection.execute(UPDATE_LEASE, {"of_run": run_id, "epoch": epoch, **columns})
+    connection.execute(TAKE_LEASE, {"of_run": run_id, "epoch": epoch, **columns})
     taken_from = f"{before}, who held it until {row.expires_at.isoformat(timespec='seconds')}" if held else None
     return Lease(run_id, holder, epoch, row.generation, columns["expires_at"], taken_from)
 
@@ -182,8 +184,7 @@ def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetim
     now = database_now(connection)
     until = now + timedelta(seconds=seconds)
     connection.execute(RENEW_LEASE, {"of_run": lease.run_id, "expires_at": until})
-    alive = update(JOB).where(JOB.c.id == lease.run_id, JOB.c.status != "cancelled").values(heartbeat_at=now)
-    if connection.execute(alive).rowcount != 1:
+    if connection.execute(SHOW_ALIVE, {"of_run": lease.run_id, "heartbeat_at": now}).rowcount != 1:
         raise LeaseLost(lease.run_id, lease.epoch, why="it was cancelled")
     return until
 
@@ -228,11 +229,8 @@ class Release:
 
 
 @cache
-def _release(name: str) -> Compiled:
-    dialect: Dialect = asyncpg.dialect() if name == "postgresql" else pysqlite.dialect()  # type: ignore[no-untyped-call]
-    nobody: dict[str, Any] = dict.fromkeys(HELD, null())
-    held = LEASE.c.run_id == bindparam("of_run"), LEASE.c.epoch == bindparam("under")
-    return Compiled(update(LEASE).where(*held).values(nobody), dialect, ("of_run", "under"))
+def _release(kind: str) -> Compiled:
+    return Compiled(RELEASE_LEASE.text(kind), ("of_run", "under"))
 
 
 def _columns(holder: Holder, now: datetime, seconds: float) -> dict[str, Any]:
@@ -246,12 +244,12 @@ def _columns(holder: Holder, now: datetime, seconds: float) -> dict[str, Any]:
     }
 
 
-def _lock(connection: Connection, run_id: str) -> Row[Any] | None:
+def _lock(connection: Connection, run_id: str) -> Any:
     # Locked before it is looked at: of two that take a run at once, the second sees what the first has written.
     return connection.execute(LOCK_LEASE, {"of_run": run_id}).first()
 
 
-def lease_lost(run_id: str, epoch: int, row: Row[Any] | None) -> LeaseLost:
+def lease_lost(run_id: str, epoch: int, row: Any) -> LeaseLost:
     """What to tell a worker whose epoch is over, by the row of the table as it is now."""
     holder = None if row is None else holder_of(row)
     return LeaseLost(run_id, epoch, None if row is None else row.epoch, None if holder is None else str(holder))

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.models import LEASE, RUN_NODE_STATE
 
 __all__ = ["lock_epoch", "upsert_node_rows"]
@@ -27,7 +28,7 @@ def lock_epoch(connection: Connection, run_id: str) -> int | None:
 
 def upsert_node_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with all their columns, new or changed, by one statement."""
-    connection.execute(_upsert(connection.dialect.name), [dict(row) for row in rows])
+    connection.execute(_upsert(connection.kind), [dict(row) for row in rows])
 
 
 @cache

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
-
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes
+from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.models import JOB, RUN_DEFINITION
 from checkpoint_plugin.stored_bytes.digests import digest_of
 from checkpoint_plugin.stored_bytes.sealing import Seal
 from checkpoint_plugin.tables.sealed_columns import seal_texts
 
-__all__ = ["JOBS", "TEXTS", "change_definition", "definition_columns", "opened_definition", "short_texts"]
+__all__ = ["DEFINED", "TEXTS", "change_definition", "definition_columns", "opened_definition", "short_texts"]
 
 TEXTS: Final = ("graph", "params")
 """Columns of `job` that show to people what `body` holds."""
+DEFINED: Final = ("body", "digest", *TEXTS)
+"""Columns of the row beside the run's id."""
 LONG: Final = 8_192
 """Characters from which on such a text stands here: SQLite writes all of a row when one of its columns changes."""
-JOBS: Final = select(
-    *(column for column in JOB.columns if column.name not in TEXTS),
-    *(func.coalesce(JOB.c[name], RUN_DEFINITION.c[name]).label(name) for name in TEXTS),
-).outerjoin(RUN_DEFINITION, RUN_DEFINITION.c.run_id == JOB.c.id)
-"""The rows of runs, with the texts wherever they stand."""
+CHANGE: Final = Statement("checkpoint_plugin.tables.row_sql", "change_definition")
 
 
 def short_texts(texts: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -49,8 +46,7 @@ def definition_columns(run_id: str, body: bytes, texts: Mapping[str, str | None]
 
 def change_definition(connection: Connection, run_id: str, body: bytes, texts: Mapping[str, str | None], seal: Seal) -> None:
     """Write the row of a run anew, where it is there; arguments as for `definition_columns`."""
-    changed = update(RUN_DEFINITION).where(RUN_DEFINITION.c.run_id == run_id)
-    connection.execute(changed.values(**definition_columns(run_id, body, texts, seal)))
+    connection.execute(CHANGE, {"of_run": run_id, **definition_columns(run_id, body, texts, seal)})
 
 
 def opened_definition(run_id: str, row: Any, seal: Seal) -> bytes:

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import Final
-from zlib import crc32
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, inspect, select, text
-from sqlalchemy.schema import CreateSchema
-
-from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreReadOnly, StoreUnreadable
-from checkpoint_plugin.migrations import FIRST_VERSION, upgrade_tables
-from checkpoint_plugin.models import LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, SCHEMA, Base
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.statement import Statement, sqlite_schema
+from checkpoint_plugin.errors import SchemaInUse, SchemaNewer, SchemaOutdated, StoreMissing, StoreUnreadable
 from checkpoint_plugin.tables.lease import database_now, is_held
 
 __all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "check_upgradable", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
 SCHEMA_VERSION: Final = 11
-LOCK_KEY: Final = 7_306_085_893_296_906_348
-"""Of the advisory lock under which one of several processes makes or upgrades the tables."""
+FIRST_UPGRADABLE: Final = 2
+"""The oldest layout that can be upgraded; none before it was ever released."""
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"
-HELD: Final = select(*(LEASE.c[name] for name in ("run_id", "owner", "host", "pid", "process_started", "expires_at"))).where(
-    LEASE.c.owner.is_not(None)
-)
-"""Who executes what; every layout that can be upgraded has these columns."""
-ANY_CHARACTER: Final = ("UTF8", "SQL_ASCII")
-"""Encodings of PostgreSQL that keep every text as it is; the second knows of bytes only."""
-NOT_ENTERED: Final = text(
-    "SELECT nspname FROM pg_catalog.pg_namespace WHERE current_schema() IS NULL AND nspname IN "
-    "(SELECT btrim(name, ' \"') FROM unnest(string_to_array(current_setting('search_path'), ',')) AS name)"
-)
-"""The schemas where tables would be looked for, of a role that may enter none of them: to it they look empty."""
+TABLE: Final = "checkpoint_schema"
+"""The table that tells of all others."""
+SQL: Final = "checkpoint_plugin.tables.row_sql"
+VERSION: Final = Statement(SQL, "schema_version")
+FIRST: Final = Statement(SQL, "first_version")
+HELD: Final = Statement(SQL, "held_leases")
 
 
 def create_schema(connection: Connection, shown: str, schema: str | None = None) -> None:
@@ -45,17 +36,19 @@ def create_schema(connection: Connection, shown: str, schema: str | None = None)
     Raises:
         StoreUnreadable: tables of these names are not ours, or the database does not keep every character.
     """
-    _check_encoding(connection, shown)
-    _lock(connection, schema)
-    if schema is not None and not inspect(connection).has_schema(schema):
-        connection.execute(CreateSchema(schema))
+    if connection.kind == "postgresql":
+        from checkpoint_plugin.tables import postgresql_schema
+
+        postgresql_schema.check_encoding(connection.core, shown)
+        _lock(connection, schema)
+        postgresql_schema.make_schema(connection.core, schema)
     if read_version(connection, shown) is None:
-        Base.metadata.create_all(connection)
-        if connection.dialect.name == "postgresql":
-            # What is worth it was compressed before it was sent; the server would try it once more, at 76 ms a megabyte.
-            for table in (PAYLOAD, PAYLOAD_SEGMENT, NODE_VERSION, OUTPUT_SEGMENT):
-                connection.execute(text(f"ALTER TABLE {table.name} ALTER COLUMN body SET STORAGE EXTERNAL"))
-        connection.execute(insert(SCHEMA).values(id=1, version=SCHEMA_VERSION, store_id=uuid.uuid4().hex))
+        if connection.kind == "postgresql":
+            postgresql_schema.make_tables(connection.core)
+        else:
+            for statement in sqlite_schema()[1]:
+                connection.driver.execute(statement)
+        connection.execute(FIRST, {"version": SCHEMA_VERSION, "store_id": uuid.uuid4().hex})
 
 
 def upgrade_schema(connection: Connection, shown: str, schema: str | None = None, *, unused: bool = False) -> tuple[int, int]:
@@ -81,7 +74,9 @@ def upgrade_schema(connection: Connection, shown: str, schema: str | None = None
     if version < SCHEMA_VERSION:
         if unused:
             _check_unused(connection, shown, version)
-        upgrade_tables(connection, version, SCHEMA_VERSION)
+        from checkpoint_plugin.migrations import upgrade_tables
+
+        upgrade_tables(connection.core, version, SCHEMA_VERSION)
     return version, SCHEMA_VERSION
 
 
@@ -106,7 +101,7 @@ def check_upgradable(connection: Connection, shown: str) -> int:
         raise StoreMissing(f"the database {shown} holds no store of runs. Name another with --url.")
     if version > SCHEMA_VERSION:
         raise SchemaNewer(shown, version, SCHEMA_VERSION)
-    if version < FIRST_VERSION:
+    if version < FIRST_UPGRADABLE:
         raise StoreUnreadable(
             f"the store at {shown} has layout {version}, which no released program wrote; it was not touched. Use another store."
         )
@@ -146,17 +141,17 @@ def read_version(connection: Connection, shown: str) -> int | None:
         StoreReadOnly: the role may not look where they would be.
         StoreUnreadable: tables of these names are not ours.
     """
-    found = inspect(connection)
-    ours = {table.name for table in Base.metadata.sorted_tables}
-    # What a view gives may have no end, and nothing ends a statement of SQLite.
-    if connection.dialect.name == "sqlite" and (views := sorted(ours.intersection(found.get_view_names()))):
-        raise StoreUnreadable(f"the database {shown} has a view {views[0]!r} in the place of a table. Restore a copy of it.")
-    if not found.has_table(SCHEMA.name):
-        if taken := sorted(ours.intersection(found.get_table_names())):
+    ours = sqlite_schema()[0]
+    found = _table_names(connection, shown, ours)
+    if TABLE not in found:
+        if taken := sorted(ours.intersection(found)):
             raise StoreUnreadable(f"the database {shown} has a table {taken[0]!r} that is not ours. Use a database of its own.")
-        _check_entered(connection, shown)
+        if connection.kind == "postgresql":
+            from checkpoint_plugin.tables.postgresql_schema import check_entered
+
+            check_entered(connection.core, shown)
         return None
-    version = connection.execute(select(SCHEMA.c.version)).scalar_one_or_none()
+    version: Any = connection.execute(VERSION).scalar_one_or_none()
     if not isinstance(version, int):
         raise StoreUnreadable(
             f"the store at {shown} does not say of which version it is; it was not touched. Restore a copy of it."
@@ -164,30 +159,25 @@ def read_version(connection: Connection, shown: str) -> int | None:
     return version
 
 
-def _check_encoding(connection: Connection, shown: str) -> None:
-    if connection.dialect.name != "postgresql":
-        return
-    encoding = connection.execute(select(func.current_setting("server_encoding"))).scalar_one()
-    if encoding not in ANY_CHARACTER:
-        raise StoreUnreadable(
-            f"the database {shown} keeps the characters of {encoding} only, and ids and messages may hold any; nothing was made. "
-            "Use a database of encoding UTF8."
-        )
+def _table_names(connection: Connection, shown: str, ours: frozenset[str]) -> frozenset[str]:
+    if connection.kind == "postgresql":
+        from checkpoint_plugin.tables.postgresql_schema import table_names
 
-
-def _check_entered(connection: Connection, shown: str) -> None:
-    """Refuse to say that there are no tables where this role could not see them."""
-    if connection.dialect.name == "postgresql" and (schema := connection.execute(NOT_ENTERED).scalars().first()) is not None:
-        raise StoreReadOnly(
-            f"the store at {shown} cannot be used: this role may not enter the schema {schema!r}. Let a role that may grant it "
-            f"do so: GRANT USAGE ON SCHEMA {schema} TO …, or name another one with ?schema=."
-        )
+        return table_names(connection.core)
+    found = {"table": set[str](), "view": set[str]()}
+    for kind, name in connection.driver.execute("SELECT type, name FROM sqlite_master"):
+        if kind in found:
+            found[kind].add(str(name).lower())  # as SQLite takes names
+    if views := sorted(ours.intersection(found["view"])):  # what a view gives may have no end, and nothing ends a statement there
+        raise StoreUnreadable(f"the database {shown} has a view {views[0]!r} in the place of a table. Restore a copy of it.")
+    return frozenset(found["table"])
 
 
 def _lock(connection: Connection, schema: str | None) -> None:
-    if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is the lock
-        key = LOCK_KEY if schema is None else LOCK_KEY + crc32(schema.encode())  # stores beside one another do not wait
-        connection.execute(select(func.pg_advisory_xact_lock(key)))
+    if connection.kind == "postgresql":  # on SQLite the transaction itself is the lock
+        from checkpoint_plugin.tables.postgresql_schema import lock_tables
+
+        lock_tables(connection.core, schema)
 
 
 def _is_wanted(text: str) -> bool:

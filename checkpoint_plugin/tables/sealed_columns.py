@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import KeyMissing, StoreDamaged
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, SEALED_TEXT, Seal
 from checkpoint_plugin.tables.keys import RunKeys

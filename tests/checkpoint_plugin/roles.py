@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.store import Store
 
 __all__ = ["MAKE_WORKER", "close_with_rights"]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from checkpoint_plugin.blobs.files import ENVIRONMENT, Blobs
 from checkpoint_plugin.blobs.folder import FolderPlace
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged
 from checkpoint_plugin.models import CHECKPOINT, PAYLOAD
 from checkpoint_plugin.retention import Retention

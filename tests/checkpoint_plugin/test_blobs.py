@@ -15,13 +15,14 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from checkpoint_plugin.blobs import url as blob_url
 from checkpoint_plugin.blobs.files import ENVIRONMENT, Blobs
 from checkpoint_plugin.blobs.name import folder_of, make_name, read_name
 from checkpoint_plugin.blobs.url import check_url, shown_url
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import BlobsUnusable, PolicyInvalid, StoreDamaged, StoreUnreachable
 from checkpoint_plugin.manager import CheckpointManager

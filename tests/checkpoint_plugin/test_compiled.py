@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, insert
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from checkpoint_plugin.database.compiled import Compiled, Inserts
+from checkpoint_plugin.database.compiling import for_sqlite
 from checkpoint_plugin.models import RUN_NODE_STATE
 
 COLUMNS = ("run_id", "updated_at", "node_id", "status", "started_at", "retryable")
@@ -20,7 +21,7 @@ NOON = datetime(2027, 3, 4, 12, 0, 0, 7, tzinfo=UTC)
 
 
 def compiled() -> Compiled:
-    return Compiled(insert(RUN_NODE_STATE).values({name: bindparam(name) for name in COLUMNS}), pysqlite.dialect(), COLUMNS)
+    return Compiled(for_sqlite(insert(RUN_NODE_STATE).values({name: bindparam(name) for name in COLUMNS})), COLUMNS)
 
 
 def theirs(value: Any) -> Any:
@@ -71,7 +72,7 @@ def inserted(rows: Sequence[tuple[Any, ...]], *, most: int = 10_000, size: int =
     told: list[str] = []
     with sqlite3.connect(":memory:") as connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
-        inserts = Inserts(statement, pysqlite.dialect(), COLUMNS, shared=2)
+        inserts = Inserts(for_sqlite(statement), COLUMNS, shared=2)
         connection.execute(inserts.sql.partition(" VALUES ")[0].replace("INSERT INTO", "CREATE TABLE"))
         connection.set_trace_callback(lambda sql: told.append(sql) if sql.startswith("INSERT") else None)
         inserts.execute(connection, rows[0][:2], [row[2:] for row in rows], size)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, func, select
+from sqlalchemy import func, select
 
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.location import locate
@@ -20,6 +20,7 @@ from checkpoint_plugin.saving.completed import MOST_OPEN, Tally, is_block, is_ov
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import NodeSnapshot, Snapshot
+from tests.checkpoint_plugin.heard import hear
 from tests.checkpoint_plugin.test_store import definition
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -166,11 +167,8 @@ async def test_no_block_names_more_nodes_than_a_query_can_ask_for(store: Store) 
 async def test_a_restore_asks_as_often_for_many_blocks_as_for_few(store: Store) -> None:
     asked: list[str] = []
 
-    def watch(connection: Connection) -> None:
-        event.listen(connection.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
-
     known = history()
-    await store.transact(watch, write=False)
+    await store.transact(lambda connection: hear(connection, asked.append))
     seen: list[int] = []
     for number in range(40):
         await save(store, known, over(f"n{number}"), running("busy", number))
@@ -186,11 +184,11 @@ async def read(store: Store) -> list[str]:
     """The statements that read blocks or rows of nodes."""
     asked: list[str] = []
 
-    def heard(*told: Any) -> None:
-        if told[2].startswith("SELECT") and ("completed_nodes" in told[2] or "node_version" in told[2]):
-            asked.append(told[2])
+    def heard(statement: str) -> None:
+        if statement.startswith("SELECT") and ("completed_nodes" in statement or "node_version" in statement):
+            asked.append(statement)
 
-    await store.transact(lambda connection: event.listen(connection.engine, "before_cursor_execute", heard), write=False)
+    await store.transact(lambda connection: hear(connection, heard))
     return asked
 
 

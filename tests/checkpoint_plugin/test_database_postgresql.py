@@ -15,10 +15,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import func, select, text
 
 from checkpoint_plugin import CheckpointManager, EventLogger, JobRepository, RecoveryService, StateManager, update_suspended_state
 from checkpoint_plugin.database import postgresql_connection
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreBusy, StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.models import Job

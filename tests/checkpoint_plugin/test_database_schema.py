@@ -50,7 +50,7 @@ async def state_of(url: str) -> Any:
 async def tables(url: str, schema: str) -> set[str]:
     store = Store(locate(url), create=False)
     try:
-        return set(await store._database.transact(lambda c: inspect(c).get_table_names(schema=schema), write=False))
+        return set(await store._database.transact(lambda c: inspect(c.core).get_table_names(schema=schema), write=False))
     finally:
         await store.close()
 

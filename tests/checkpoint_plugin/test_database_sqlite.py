@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from checkpoint_plugin import CheckpointManager, JobRepository
 from checkpoint_plugin.checking.store_check import check_store
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.sqlite import create_file
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
@@ -61,7 +61,7 @@ def url(path: Path) -> str:
 
 
 def pragma(connection: Connection, what: str) -> Any:
-    return connection.exec_driver_sql(f"PRAGMA {what}").scalar_one()
+    return connection.core.exec_driver_sql(f"PRAGMA {what}").scalar_one()
 
 
 async def restored(url: str, run_id: str = "r") -> Any:
@@ -150,7 +150,7 @@ async def test_who_only_reads_cannot_write(url: str) -> None:
     await store.close()
     reader = Store(locate(url), create=False)
     with pytest.raises(StoreReadOnly):
-        await reader.transact(lambda connection: connection.exec_driver_sql("DELETE FROM job"), write=False)
+        await reader.transact(lambda connection: connection.core.exec_driver_sql("DELETE FROM job"), write=False)
     await reader.close()
 
 
@@ -224,7 +224,7 @@ async def test_a_commit_that_fails_ends_its_transaction(url: str, monkeypatch: p
     class Failing(sqlite3.Connection):
         """Fails the commit that writes a checkpoint as a disk without room for the log does."""
 
-        fails = True
+        fails = False
 
         def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
             if sql == "COMMIT" and Failing.fails:
@@ -239,6 +239,7 @@ async def test_a_commit_that_fails_ends_its_transaction(url: str, monkeypatch: p
     store = Store(locate(url), create=True)
     await store.insert_job("r", definition())
     history = RunHistory("r", 1, 1)
+    Failing.fails = True
     with pytest.raises(StoreFull):
         await store.save(history, cut(NodeSnapshot("a", "running", state="x")), "1")
     assert await store.checkpoints("r") == []

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import delete, select, update
 
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, update
+from sqlalchemy import update
 
 from checkpoint_plugin import EventLogger
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.events import log as events
@@ -213,22 +216,22 @@ async def test_what_cannot_be_stored_is_refused_at_once(store_url: str) -> None:
         EventLogger("")
 
 
-async def test_an_old_sqlite_is_asked_for_what_it_knows(tmp_path: Path) -> None:
+async def test_an_old_sqlite_is_asked_for_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """RETURNING came with 3.35; systems that are kept for long have 3.26."""
     asked: list[str] = []
+    connect = sqlite3.connect
 
-    def hear(connection: object, cursor: object, statement: str, *others: object) -> None:
-        asked.append(statement)
+    def heard(*args: Any, **more: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **more)
+        connection.set_trace_callback(asked.append)
+        return connection
 
-    event.listen(Engine, "before_cursor_execute", hear)
-    try:
-        async with EventLogger("r", f"sqlite:///{tmp_path}/events.db") as log:
-            for _ in range(2):
-                await log.log("note")
-                await log.flush()
-            assert [e.seq for e in await log.events()] == [0, 1]
-    finally:
-        event.remove(Engine, "before_cursor_execute", hear)
+    monkeypatch.setattr(sqlite3, "connect", heard)
+    async with EventLogger("r", f"sqlite:///{tmp_path}/events.db") as log:
+        for _ in range(2):
+            await log.log("note")
+            await log.flush()
+        assert [e.seq for e in await log.events()] == [0, 1]
     assert any("event_head" in statement for statement in asked)
     assert not [statement for statement in asked if "RETURNING" in statement]
 

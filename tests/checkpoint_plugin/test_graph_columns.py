@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import RUN_DEFINITION
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import digest_of
 from checkpoint_plugin.tables.definition import graph_of
-from checkpoint_plugin.tables.run_definition import JOBS
+from checkpoint_plugin.tables.row_sql import JOBS
 from hookspecs import GraphColumns, loads_tagged
 from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreFull
 from checkpoint_plugin.models import JOB
@@ -88,8 +89,8 @@ async def test_who_fills_the_disk_fails_alone(tmp_path: Path) -> None:
     """That undoes the whole transaction; the others find room."""
     store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}"), create=True)
     await store.insert_job("r", definition(), Holder.here())
-    pages = await store.transact(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
-    await store.transact(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 10}").all())
+    pages = await store.transact(lambda connection: connection.core.exec_driver_sql("PRAGMA page_count").scalar_one())
+    await store.transact(lambda connection: connection.core.exec_driver_sql(f"PRAGMA max_page_count={pages + 10}").all())
     first, *together = await asyncio.gather(*(store.write(Fills(size)) for size in (1, 2, 1_000_000, 3)), return_exceptions=True)
     assert first == 1
     assert [each if isinstance(each, int) else type(each) for each in together] == [2, StoreFull, 3]

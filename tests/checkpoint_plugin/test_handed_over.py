@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from sqlalchemy import Connection, Executable, update
+from sqlalchemy import Executable, update
 from sqlalchemy.schema import DropTable
 
 from checkpoint_plugin import CheckpointManager
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import Location, locate
 from checkpoint_plugin.database.opening import open_database
 from checkpoint_plugin.database.transaction import Database, Step

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import ormsgpack
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import update
 
 from checkpoint_plugin.blobs.name import BESIDE, make_name, read_name
 from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import PAYLOAD

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, RunNodeState, StateManager
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, IllegalTransition, StaleVersion
 from checkpoint_plugin.models import JOB

@@ -251,10 +251,10 @@ async def test_a_lease_that_cannot_be_renewed_stops_the_run_before_it_ends(store
     def hold(connection: Any) -> None:
         connection.execute(select(LEASE).with_for_update()).all()
         loop.call_soon_threadsafe(held.set)
-        if connection.dialect.name == "sqlite":
+        if connection.kind == "sqlite":
             asyncio.run_coroutine_threadsafe(done.wait(), loop).result(30)
         else:
-            connection.exec_driver_sql("SELECT pg_sleep(3)")
+            connection.core.exec_driver_sql("SELECT pg_sleep(3)")
 
     holding = asyncio.ensure_future(other.transact(hold))
     await held.wait()

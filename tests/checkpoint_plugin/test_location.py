@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.opening import open_database
@@ -234,7 +235,7 @@ async def test_a_commit_to_a_file_is_on_the_disk(tmp_path: Path) -> None:
 
     def pragmas(connection: Connection) -> list[Any]:
         names = ("journal_mode", "synchronous", "fullfsync", "checkpoint_fullfsync", "foreign_keys", "mmap_size")
-        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+        return [connection.core.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
     assert await store.transact(pragmas) == ["wal", 2, 1, 1, 1, 0]
     await store.close()

@@ -20,7 +20,7 @@ from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, Integer, LargeBinary, delete, event, func, literal, select, update
+from sqlalchemy import Integer, LargeBinary, delete, event, func, literal, select, update
 from sqlalchemy.engine import Engine
 
 from checkpoint_plugin import (
@@ -37,6 +37,7 @@ from checkpoint_plugin import manager as manager_module
 from checkpoint_plugin.by_hand.standing import moment_of
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database import worker
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_NODE_STATE, Base
@@ -1034,7 +1035,7 @@ async def test_a_save_is_one_commit_and_few_statements_however_many_nodes(store_
         is_sqlite = store_url.startswith("sqlite")
         if is_sqlite:  # most statements go to its driver directly
             store: Any = manager._access.hold(create=False)
-            await store.compute(lambda: store._database._writable().set_trace_callback(statements.append))
+            await store.compute(lambda: store._database._opened(write=True).set_trace_callback(statements.append))
         else:
             event.listen(Engine, "before_cursor_execute", note := lambda *call: statements.append(call[2]))
         try:

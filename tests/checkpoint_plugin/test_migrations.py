@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Connection, inspect, text, update
+from sqlalchemy import inspect, text, update
 
 from checkpoint_plugin import CheckpointManager
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import (
     SchemaChanged,
@@ -47,7 +48,7 @@ UNBOUND = ("node_version", "payload", "run_node_state")
 
 def make_older(connection: Connection) -> None:
     """Undo what the steps do, from the last to the first."""
-    kind = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+    kind = "BYTEA" if connection.kind == "postgresql" else "BLOB"
     for old, new in (("definition", "body"), ("definition_digest", "digest")):
         connection.execute(text(f"ALTER TABLE job ADD COLUMN {old} {kind}"))
         connection.execute(text(f"UPDATE job SET {old} = (SELECT {new} FROM run_definition WHERE run_id = job.id)"))
@@ -63,7 +64,7 @@ def make_older(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE job DROP COLUMN has_checkpoint"))
     connection.execute(text("ALTER TABLE checkpoint_schema DROP COLUMN store_id"))
     connection.execute(text("DROP INDEX ix_run_node_state_wake_at"))
-    if connection.dialect.name == "postgresql":
+    if connection.kind == "postgresql":
         for table in BODIES:
             connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN body SET STORAGE EXTENDED"))
         for table in UNBOUND:
@@ -115,10 +116,10 @@ def differences(connection: Connection) -> list[Any]:
     from alembic.migration import MigrationContext
 
     def is_there(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
-        return not (kind == "foreign_key_constraint" and connection.dialect.name == "postgresql" and item.table.name in UNBOUND)
+        return not (kind == "foreign_key_constraint" and connection.kind == "postgresql" and item.table.name in UNBOUND)
 
     options = {"include_object": is_there}
-    return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
+    return list(compare_metadata(MigrationContext.configure(connection.core, opts=options), Base.metadata))
 
 
 async def test_an_older_store_in_which_a_run_is_executed_is_upgraded_only_on_purpose(store_url: str) -> None:
@@ -149,7 +150,7 @@ async def test_an_older_store_whose_runs_were_left_behind_is_upgraded(store_url:
 
 def bound(connection: Connection) -> set[str]:
     """The tables whose rows belong to a run by a foreign key."""
-    found = inspect(connection)
+    found = inspect(connection.core)
     return {table for table in found.get_table_names() if found.get_foreign_keys(table)}
 
 

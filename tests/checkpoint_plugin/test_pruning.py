@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import func, select, text
 
 from checkpoint_plugin import Swept, prune
 from checkpoint_plugin.codec import encode
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
@@ -261,7 +262,7 @@ async def test_a_prune_does_not_wait_for_readers(tmp_path: Path) -> None:
     (pruned,) = await pruning
     assert len(pruned.checkpoints) == 4
     assert done, "and with it everybody who writes, and who holds a run"
-    found = await store.transact(lambda c: c.exec_driver_sql("PRAGMA busy_timeout").scalar_one())
+    found = await store.transact(lambda c: c.core.exec_driver_sql("PRAGMA busy_timeout").scalar_one())
     assert found == 600_000, "who writes next waits as before"
     await store.close()
 
@@ -275,7 +276,7 @@ async def counted(store: Store, rules: Retention) -> tuple[int, Sequence[int]]:
         count += 1
 
     def watch(connection: Connection) -> None:
-        raw = connection.connection.driver_connection
+        raw = connection.driver
         assert isinstance(raw, sqlite3.Connection)
         raw.set_progress_handler(tick, 100)
 

@@ -371,7 +371,9 @@ async def test_a_lease_is_renewed_while_others_wait_for_their_rows(postgres_url:
 async def test_who_finds_no_connection_free_is_told_what_to_give(postgres_url: str) -> None:
     url = f"{postgres_url}{'&' if '?' in postgres_url else '?'}connect_seconds=0.2&reconnect_seconds=0.1"
     store = Store(locate(url), create=True)
-    sleeping = [store.transact(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(2)")) for _ in range(CONNECTIONS)]
+    sleeping = [
+        store.transact(lambda connection: connection.core.exec_driver_sql("SELECT pg_sleep(2)")) for _ in range(CONNECTIONS)
+    ]
     try:
         await store.transact(lambda connection: connection.execute(select(SCHEMA)).all())
         tasks = [asyncio.create_task(each) for each in sleeping]

@@ -102,7 +102,7 @@ async def test_many_runs_take_no_more_queries_than_one(store_url: str, at_once: 
         await fill(store, {"Z": 100, "a b": 5_000, "é": 100})
         await store.insert_job("B has no rows", Definition(b"", "{}", "{}"))
         await store.transact(
-            lambda connection: event.listen(connection.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+            lambda connection: event.listen(connection.core.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
         )
         alone = {run_id: (await measure_store(store, run_id)).runs for run_id in ("Z", "a b", "B has no rows", "é")}
         of_one, asked[:] = len(asked) / len(alone), []

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from checkpoint_plugin import UNSET, CheckpointManager, JobRepository, RunNodeState, StateManager
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreUnreachable, StoreUnreadable, ValueNotStorable, WriterStopped
 from checkpoint_plugin.models import RUN_NODE_STATE

@@ -17,12 +17,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, event, func, insert, inspect, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, delete, event, func, insert, inspect, select, update
 from sqlalchemy.util import await_only
 
 from checkpoint_plugin import store as store_module
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import Codec, encode
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.opening import open_database
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
@@ -273,7 +274,7 @@ async def test_the_statements_of_a_save_do_not_grow(store: Store, monkeypatch: p
 
     database: Any = store._database
     if store.location.kind == "sqlite":
-        await store.compute(lambda: database._writable().set_trace_callback(seen.append))
+        await store.compute(lambda: database._opened(write=True).set_trace_callback(seen.append))
     else:
         monkeypatch.setattr(asyncpg.Connection, "fetchval", fetch)
         event.listen(database._engine.sync_engine, "before_cursor_execute", lambda *call: seen.append(call[2]))
@@ -497,7 +498,7 @@ def newest(table: Any) -> list[Any]:
 
 
 def digests(connection: Connection) -> Sequence[Any]:
-    return connection.execute(select(PAYLOAD.c.digest)).scalars().all()
+    return list(connection.execute(select(PAYLOAD.c.digest)).scalars())
 
 
 DAMAGES: dict[str, Damage] = {
@@ -688,8 +689,8 @@ async def test_another_version_is_refused_untouched(store: Store, store_url: str
 async def test_a_foreign_database_is_refused_untouched(store_url: str) -> None:
     location = locate(store_url)
     database = open_database(location, create=True)
-    await database.transact(lambda c: Table("job", MetaData(), Column("id", Integer)).create(c))
-    before = await database.transact(lambda c: inspect(c).get_table_names(), write=False)
+    await database.transact(lambda c: Table("job", MetaData(), Column("id", Integer)).create(c.core))
+    before = await database.transact(lambda c: inspect(c.core).get_table_names(), write=False)
     await database.close()
     if location.path is not None:  # in the mode in which another program keeps it
         connection = sqlite3.connect(location.path)
@@ -703,7 +704,7 @@ async def test_a_foreign_database_is_refused_untouched(store_url: str) -> None:
         await store.close()
     assert data is None or (location.path is not None and location.path.read_bytes() == data)
     database = open_database(location, create=False)
-    assert await database.transact(lambda c: inspect(c).get_table_names(), write=False) == before == ["job"]
+    assert await database.transact(lambda c: inspect(c.core).get_table_names(), write=False) == before == ["job"]
     await database.close()
 
 

@@ -19,9 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import insert, select, update
 
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_DEFINITION
 from checkpoint_plugin.restoring.reading import cut_hash_of

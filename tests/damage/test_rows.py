@@ -8,8 +8,9 @@ from typing import Any
 
 import ormsgpack
 import pytest
-from sqlalchemy import Connection, Table, and_, delete, insert, select, update
+from sqlalchemy import Table, and_, delete, insert, select, update
 
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import (
     CHECKPOINT,
