@@ -426,6 +426,14 @@ class PostgresDatabase:
         self._closed = True  # a transaction that is under way closes its connection itself
         saving, self._saving, self._raw = self._saving, None, None
         try:
+            await finish(self._dispose(saving))  # torn apart it would leave connections open, and SQLAlchemy tells of it
+        finally:
+            self._loop = None
+            if self._worker.is_started:
+                await finish(self._call(lambda: None))  # the event loop must not stand still until the thread is done
+
+    async def _dispose(self, saving: AsyncConnection | None) -> None:
+        try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if saving is not None:
                     await self._give(saving)
@@ -433,7 +441,3 @@ class PostgresDatabase:
         except TimeoutError:  # a server that is silent says no farewell, either
             for connection in self._open:
                 connection.terminate()
-        finally:
-            self._loop = None
-            if self._worker.is_started:
-                await finish(self._call(lambda: None))  # the event loop must not stand still until the thread is done

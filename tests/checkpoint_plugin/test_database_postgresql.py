@@ -767,3 +767,30 @@ async def test_a_server_that_was_never_there_is_told_at_once(proxy: Proxy) -> No
         await store._database.transact(work)
     assert (calls, caught.value.undone) == (0, True)
     await store.close()
+
+
+async def test_a_close_that_is_cancelled_says_farewell_all_the_same(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two signals, one after the other: what is torn apart is told on the standard error, by SQLAlchemy."""
+    began = asyncio.Event()
+    closed: list[bool] = []
+
+    async def slowly(connection: Any, *, timeout: float | None = None) -> None:
+        began.set()
+        await asyncio.sleep(0.05)
+        await close(connection, timeout=timeout)
+        closed.append(connection.is_closed())
+
+    close = asyncpg.Connection.close
+    store = Store(locate(postgres_url), create=True)
+    await store.jobs()
+    monkeypatch.setattr(asyncpg.Connection, "close", slowly)
+    closing = asyncio.create_task(store.close())
+    await began.wait()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert closed
+    assert all(closed)
+    assert [record.getMessage() for record in caplog.records] == []
