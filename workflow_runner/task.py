@@ -26,6 +26,4 @@ def start_task(
         name: of the task.
         context: the context variables that it sees; default: a copy of the present ones.
     """
-    if loop.get_task_factory() is None:
-        return loop.create_task(work, name=name, context=context)
     return asyncio.Task(work, loop=loop, name=name, context=context)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
@@ -73,6 +73,7 @@ class SqliteDatabase:
         self._busy = location.limits.busy_seconds if busy_seconds is None else busy_seconds
         self._checkpoints = checkpoints
         self._path = location.path
+        self._name = os.fspath(location.path)
         self._worker = Worker("workflow-checkpoint")
         self._raw: sqlite3.Connection | None = None
         self._may_write = False
@@ -98,8 +99,7 @@ class SqliteDatabase:
     def _take(self, step: Step[T]) -> T:
         try:
             raw = self._opened(write=True)
-            with self._transaction(raw, write=True):
-                return step.write_sqlite(raw)
+            return self._whole(raw, True, lambda: step.write_sqlite(raw))
         except _refusals() as error:
             raise unreadable(self._location, error) from error
 
@@ -171,15 +171,15 @@ class SqliteDatabase:
 
     def _try(self, work: Callable[[Connection], T], write: bool) -> T:
         raw = self._opened(write)
-        with closing(SqliteTransaction(raw, self._engine_over)) as connection, self._transaction(raw, write):
-            return work(connection)
+        with closing(SqliteTransaction(raw, self._engine_over)) as connection:
+            return self._whole(raw, write, lambda: work(connection))
 
-    @contextmanager
-    def _transaction(self, raw: sqlite3.Connection, write: bool) -> Iterator[None]:
+    def _whole(self, raw: sqlite3.Connection, write: bool, work: Callable[[], T]) -> T:
+        """Do something in a transaction, which is committed when it returns."""
         # A writer takes its lock from the start: a read lock that becomes a write lock fails at once where two do it.
         raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
-            yield
+            found = work()
             raw.execute("COMMIT")  # a full disk may show only here
         except BaseException:
             if raw.in_transaction:  # some errors have ended it already
@@ -187,6 +187,7 @@ class SqliteDatabase:
             raise
         if write:
             self._check_place()
+        return found
 
     def _engine_over(self) -> Engine:
         """SQLAlchemy over the open connection."""
@@ -210,7 +211,7 @@ class SqliteDatabase:
         if self._raw is not None and (self._may_write or not write):
             return self._raw
         self._dispose()
-        self._place = _place(self._path)
+        self._place = _place(self._name)
         if self._place in _INHERITED:
             raise StoreUnreadable(
                 f"the store at {self._location.shown} was open in the process of which this one is a fork, and SQLite takes the "
@@ -228,12 +229,12 @@ class SqliteDatabase:
         except BaseException:
             self._place = None
             raise
-        self._raw, self._may_write, self._place = raw, write, _place(self._path)
+        self._raw, self._may_write, self._place = raw, write, _place(self._name)
         return raw
 
     def _check_place(self) -> None:
         """SQLite goes on writing to a file that was moved or deleted: what is acknowledged would be found by nobody."""
-        if self._place != _place(self._path):
+        if self._place != _place(self._name):
             error = StoreUnreadable(
                 f"the store at {self._location.shown} was moved or deleted while it was written, and what was saved last is not "
                 "there. Put the file and its -wal back, and resume the run."
@@ -300,7 +301,7 @@ class SqliteDatabase:
         return SqliteDatabase(self._location, BESIDE_SECONDS, checkpoints=False)  # a thread and a connection of its own
 
     def stands(self) -> bool:
-        return self._raw is None or self._place == _place(self._path)
+        return self._raw is None or self._place == _place(self._name)
 
     def told(self, error: Exception) -> Exception:
         return unreadable(self._location, error) if isinstance(error, _refusals()) else error
@@ -344,7 +345,7 @@ def _free_pages(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
-def _place(path: Path) -> tuple[int, int] | None:
+def _place(path: str) -> tuple[int, int] | None:
     """What tells one file from another that has taken its name; `None` where there is none."""
     try:
         found = os.stat(path)
