@@ -14,6 +14,7 @@ from sqlalchemy import select
 from checkpoint_plugin.by_hand.run_record import BARE
 from checkpoint_plugin.database.batches import batches
 from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.unbroken import finish
 from checkpoint_plugin.errors import FieldInvalid, StoreMissing, WriterStopped
 from checkpoint_plugin.models import RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.runs.access import StoreAccess
@@ -156,7 +157,11 @@ class StateManager:
         Raises:
             WriterStopped: some updates are not durable; `unwritten` holds them, and the cause is what kept them.
                 What was on its way may still be written.
+            asyncio.CancelledError: the caller was cancelled; raised when it has ended.
         """
+        await finish(self._stop(timeout))  # torn apart, the writer would go on, and open the store again
+
+    async def _stop(self, timeout: float) -> None:
         try:
             await self._writer.stop(timeout)
         except WriterStopped as error:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.unbroken import finish
 from checkpoint_plugin.errors import KeyMissing, StoreDamaged, ValueNotStorable, WriterStopped
 from checkpoint_plugin.events.rows import TEXTS, append_events, are_stored, fetch_events
 from checkpoint_plugin.runs.access import StoreAccess
@@ -114,7 +115,11 @@ class EventLogger:
         Raises:
             WriterStopped: some events are not durable.
                 What was on its way may still be written.
+            asyncio.CancelledError: the caller was cancelled; raised when it has ended.
         """
+        await finish(self._stop(timeout))  # torn apart, the writer would go on, and open the store again
+
+    async def _stop(self, timeout: float) -> None:
         try:
             await self._writer.stop(timeout)
         finally:

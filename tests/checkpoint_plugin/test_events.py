@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,6 +110,21 @@ async def test_a_stop_makes_every_event_durable_and_ends_the_log(store_url: str)
     await log.log("note")
     await log.stop()
     assert [e.seq for e in await log.events(after=319)] == [320, 321]
+
+
+async def test_a_stop_that_is_cancelled_is_over_when_it_tells_so(store_url: str) -> None:
+    """Its task went on without a store, and kept a thread for ever."""
+    log = EventLogger("r", store_url)
+    await log.start()
+    await log.log("note")
+    stop = asyncio.create_task(log.stop())
+    await asyncio.sleep(0)
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert "workflow-checkpoint" not in {thread.name for thread in threading.enumerate()}
+    assert [e.kind for e in await EventLogger("r", store_url).events()] == ["note"]
 
 
 @pytest.mark.parametrize(("kind", "node_id", "waits"), [("created", None, True), ("failed", "a", True), ("note", None, False)])

@@ -198,6 +198,22 @@ async def test_a_second_start_and_a_second_stop_are_harmless(store_url: str) -> 
     assert [s.node_id for s in await JobRepository(store_url).node_states("r")] == ["a"]
 
 
+async def test_a_stop_that_is_cancelled_is_over_when_it_tells_so(store: Counted) -> None:
+    manager = StateManager("r", store=store)
+    await manager.start()
+    store.open = asyncio.Event()
+    await manager.update_node_state("a", status="running")
+    stop = asyncio.create_task(manager.stop())
+    await asyncio.sleep(0)
+    stop.cancel()
+    asyncio.get_running_loop().call_later(0.01, store.open.set)
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert manager.stats.updates_processed == 1
+    assert await state(store, "a") is not None
+
+
 async def test_an_update_after_the_end_is_an_error(store: Counted) -> None:
     manager = StateManager("r", store=store)
     await manager.start()
