@@ -77,6 +77,7 @@ class SqliteDatabase:
         self._worker = Worker("workflow-checkpoint")
         self._raw: sqlite3.Connection | None = None
         self._may_write = False
+        self._closed = False
         self._engine: Engine | None = None
         self._place: tuple[int, int] | None = None
         _KNOWN.add(self)
@@ -87,10 +88,10 @@ class SqliteDatabase:
         return await self.compute(lambda: self._run(work, write, before))
 
     async def save(self, save: Save) -> bool:
-        return await self._worker.call(partial(self._save, save))
+        return await self._call(partial(self._save, save))
 
     async def take(self, step: Step[T]) -> T:
-        return await self._worker.call(partial(self._take, step))
+        return await self._call(partial(self._take, step))
 
     def _save(self, save: Save) -> bool:
         save.encode()
@@ -144,7 +145,11 @@ class SqliteDatabase:
         return await Unbroken(self._call(work))
 
     async def _call(self, work: Callable[[], T]) -> T:
-        return await self._worker.call(work)
+        try:
+            return await self._worker.call(work)
+        finally:
+            if self._closed:  # meanwhile, or before: this has opened it again
+                await self._end()
 
     def _run(self, work: Callable[[Connection], T], write: bool, before: Callable[[], object] | None) -> T:
         if before is not None:
@@ -310,8 +315,12 @@ class SqliteDatabase:
         return SqliteDatabase(self._location, UNHURRIED_SECONDS, checkpoints=False)
 
     async def close(self) -> None:
+        self._closed = True  # who is under way closes again what it opens
+        await Unbroken(self._end())
+
+    async def _end(self) -> None:
         try:
-            await self.compute(self._dispose)
+            await self._worker.call(self._dispose)
         finally:
             self._worker.close()  # it has nothing left to do: this waits for no work
 

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -110,6 +111,19 @@ async def test_who_writes_moves_it(url: str, path: Path) -> None:
     await store.close()
     assert not path.with_name("c.db-wal").exists()
     assert await restored(url) == "r 3 " * 50
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_uses_a_store_while_it_is_closed_leaves_nothing_open(turns: int, url: str, path: Path) -> None:
+    """Each such use kept a thread for ever, and the file open."""
+    store = Store(locate(url), create=True)
+    using = asyncio.create_task(store.insert_job("r", definition()))  # one transaction after the other: there are no tables yet
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await store.close()
+    await using
+    assert "workflow-checkpoint" not in {thread.name for thread in threading.enumerate()}
+    assert not path.with_name("c.db-wal").exists()  # as a close leaves it
 
 
 async def test_one_connection_of_a_process_moves_it(url: str) -> None:
