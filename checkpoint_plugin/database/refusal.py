@@ -142,6 +142,11 @@ def _sqlite(what: str, text: str, code: int, location: Location) -> StoreUnreada
             return _read_only(what, text, location.path, wrong)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(f"{what} is held by another program ({text}). Let that finish, or wait longer with ?busy_seconds=.")
+        case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+            return StoreFull(
+                f"{what} cannot be used: there is no room for its -shm file ({text}); nothing was written. Make room on its "
+                "disk, and resume the run."
+            )
         case sqlite3.SQLITE_IOERR:
             return StoreUnreadable(f"{what} cannot be used: {text}. Look for the disk's faults in the log of the system.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

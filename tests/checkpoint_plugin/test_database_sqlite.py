@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import resource
 import shutil
 import sqlite3
 import stat
@@ -232,6 +233,22 @@ async def test_a_save_into_a_file_that_was_moved_is_recognised_when_it_is_put_ba
     assert (await store.save(history, moved, "3")).number == 3
     await store.close()
     assert await restored(url) == "y"
+
+
+async def test_no_room_for_the_file_beside_the_log_is_a_full_disk(url: str) -> None:
+    """It was told as a fault of the disk, for which somebody was to look into the system's log."""
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    await store.close()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
+    try:
+        with pytest.raises(StoreFull, match=r"c\.db cannot be used: there is no room for its -shm file .*; nothing was written"):
+            await restored(url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [row.id for row in await store.jobs()] == ["r"]
+    await store.close()
 
 
 async def test_a_commit_that_fails_ends_its_transaction(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
