@@ -163,6 +163,7 @@ class Run:
 
         Raises:
             NodeFailed, HookError, Deadlock, RunStopped: as the run ended.
+            asyncio.CancelledError: it was stopped, and its own task was cancelled.
         """
         self._task = asyncio.current_task()
         if self.hooks.before_run is not None:
@@ -172,7 +173,7 @@ class Run:
                 self._opened()
                 self._save_no_more()
                 if isinstance(error, asyncio.CancelledError) and self.ending.error is not None:
-                    raise self.ending.error from None  # it was given up, see `stop`
+                    raise self._told(self.ending.error) from None  # it was given up, see `stop`
                 raise
             self.context = contextvars.copy_context()  # what it has set, bodies may see
         try:
@@ -196,8 +197,13 @@ class Run:
             except Exception as error:
                 self.ending.add(error)
         if self.ending.error is not None:
-            raise self.ending.error
+            raise self._told(self.ending.error)
         return self.outputs()
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What the run's own task raises: an event loop that ends complains of all that it cancels and that says more."""
+        is_cancelled = self._task is not None and self._task.cancelling() > 0
+        return asyncio.CancelledError() if is_cancelled and isinstance(error, RunStopped) else error
 
     def _save_no_more(self) -> None:
         """Where the run ends before it has begun, who asked for a checkpoint must not wait for it for ever."""

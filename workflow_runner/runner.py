@@ -414,6 +414,8 @@ class WorkflowRunner:
             if not task.cancelled():
                 task.exception()  # told by the cancellation
             raise cancelled
+        if task.cancelled() and run.ending.error is not None:
+            raise run.ending.error  # its own task was, and not the caller
         status: Literal["completed", "suspended"] = "suspended" if run.ending.suspensions else "completed"
         return Result(info.run_id, status, task.result(), run.ending.degraded, run.ending.suspensions)
 

@@ -50,6 +50,7 @@ from workflow_runner import (
     NodeChanged,
     NodeFailed,
     Progressed,
+    Result,
     RunEnded,
     RunStarted,
     RunStopped,
@@ -629,6 +630,24 @@ async def test_a_run_ends_in_order_where_all_tasks_are_cancelled(order: tuple[st
     assert saving.heard[-1] == ("after_run", Cancelled("cancel"))
     assert saving.heard[-2] == ("after_node", "s" if waits else "f", 1, Cancelled("cancel"))
     assert not other_tasks()
+
+
+def test_an_event_loop_that_ends_complains_of_no_run_that_it_stops() -> None:
+    """It told of each as of an unhandled exception, on standard error."""
+    told: list[dict[str, Any]] = []
+    saving = Saving()
+    graph = Graph()
+    graph.add(forever, node_id="f", x=1)
+
+    async def main() -> asyncio.Task[Result]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        caller = asyncio.create_task(hosted(saving).run(graph, run_id="r"))
+        await asyncio.sleep(0.02)
+        return caller
+
+    assert asyncio.run(main()).cancelled()
+    assert told == []
+    assert saving.heard[-1] == ("after_run", Cancelled("cancel"))
 
 
 async def test_a_save_that_is_cancelled_ends_the_run_and_is_the_last() -> None:
