@@ -15,6 +15,7 @@ from workflow_runner.handle import Handle
 __all__ = ["PropertyInvalid", "convert_property"]
 
 SCALARS: Final = (str, int, float, bool, types.NoneType)
+PLAIN: Final = frozenset({*SCALARS, list, dict})
 MANY: Final = 1_000
 """Items of a list or dict above which pydantic is as quick, its import included."""
 
@@ -73,11 +74,9 @@ def _same(annotation: Any, value: Any) -> Any:
     if annotation is Any or (kind is annotation and kind in SCALARS) or (annotation is None and value is None):
         return value
     if asked is Union or asked is types.UnionType:
-        for member in get_args(annotation):
-            try:
-                return _same(member, value)
-            except _OtherwiseError:
-                continue
+        members = {get_origin(member) or member: member for member in get_args(annotation)}
+        if len(members) == len(get_args(annotation)) and members.keys() <= PLAIN and kind in members:
+            return _same(members[kind], value)  # no other can take it: of several that could, pydantic knows which is nearest
     elif kind is asked and kind in (list, dict) and len(value) <= MANY:
         parts = get_args(annotation) or (Any, Any)
         if kind is list:

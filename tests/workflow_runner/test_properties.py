@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
 from workflow_runner.handle import Handle
 from workflow_runner.properties import MANY, PropertyInvalid, convert_property
+
+
+class Settings(BaseModel):
+    a: int = 7
+
 
 VALUES: list[Any] = [
     None,
@@ -21,6 +26,7 @@ VALUES: list[Any] = [
     1.5,
     "",
     "3",
+    "a",
     [],
     {},
     [1, 2],
@@ -62,6 +68,13 @@ ANNOTATIONS: list[Any] = [
     str | int | None,
     Optional[list[int]],  # noqa: UP045 - another origin
     list[int] | dict[str, int],
+    float | int | None,
+    Settings | dict[str, Any],
+    dict[str, Any] | Settings | None,
+    list[Settings | dict[str, Any]],
+    Annotated[str, StringConstraints(to_upper=True)] | str,
+    int | Any,
+    list[Any] | list[int],
     Annotated[int, Field(gt=1)],
     list[Annotated[int, Field(gt=1)]],
     Literal["3", 3],
@@ -103,7 +116,16 @@ def test_what_fits_is_what_pydantic_makes_of_it(annotation: Any) -> None:
         assert shape(found) == shape(wanted), (annotation, value)
 
 
-@pytest.mark.parametrize(("annotation", "value"), [(list[list[int]], [[1]]), (dict[str, list[int]], {"a": [1]}), (list, [1])])
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (list[list[int]], [[1]]),
+        (dict[str, list[int]], {"a": [1]}),
+        (dict[str, Any] | dict[str, list[int]], {"a": [1]}),
+        (Any | list[list[int]], [[1]]),
+        (list, [1]),
+    ],
+)
 def test_what_a_body_changes_is_not_the_graph(annotation: Any, value: Any) -> None:
     found = convert_property(Handle("x", annotation, stream=False), value)
     assert found == value
