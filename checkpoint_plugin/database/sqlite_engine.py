@@ -7,7 +7,10 @@ that would take longer than the answer.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
+from itertools import chain, repeat
 from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine
@@ -27,8 +30,13 @@ def make_sqlite_engine(raw: sqlite3.Connection) -> Engine:
         raw: which; who opened it closes it.
     """
     first, compiled = _sqlite()
-    open_already: Any = lambda: raw  # noqa: E731
-    pool = StaticPool(open_already, dialect=first.dialect, reset_on_return=None)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as another:
+        given: Iterator[Any] = chain((another,), repeat(raw))
+        pool = StaticPool(lambda: next(given), dialect=first.dialect, reset_on_return=None)
+        # Whoever listens for all connections of SQLAlchemy, to set a pragma for example, is shown another one: ours is in a
+        # transaction, which that may commit, and is set as a store needs it.
+        shown = pool.connection
+        shown.dbapi_connection = next(given)
     return Engine(pool, first.dialect, first.url, execution_options={"compiled_cache": compiled})
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, delete, event, func, select
 
 from checkpoint_plugin import CheckpointManager, JobRepository
 from checkpoint_plugin.checking.store_check import check_store
@@ -27,6 +28,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.sqlite import create_file
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.models import LEASE
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
@@ -167,6 +169,36 @@ async def test_who_only_reads_cannot_write(url: str) -> None:
     with pytest.raises(StoreReadOnly):
         await reader.transact(lambda connection: connection.core.exec_driver_sql("DELETE FROM job"), write=False)
     await reader.close()
+
+
+async def test_what_a_program_does_to_all_connections_of_sqlalchemy_is_not_done_to_a_store(url: str) -> None:
+    """As its documentation shows it for foreign keys: a mode that is changed commits what has been written so far."""
+    seen: list[Any] = []
+
+    def prepare(connection: Any, record: Any) -> None:
+        seen.append(connection)
+        connection.isolation_level = None  # commits, as `autocommit = True` does since Python 3.12
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = NORMAL")  # raises in a transaction
+
+    def half(connection: Connection) -> None:
+        connection.driver.execute("DELETE FROM run_definition")
+        connection.execute(delete(LEASE))
+        raise LookupError("the rest is not written")
+
+    event.listen(Engine, "connect", prepare)
+    try:
+        store = Store(locate(url), create=True)
+        await store.insert_job("r", definition())
+        with pytest.raises(LookupError):
+            await store.transact(half)
+        assert seen, "of other connections"
+        assert await store.transact(lambda c: c.execute(select(func.count()).select_from(LEASE)).scalar_one()) == 1
+        assert (await store.load_job("r")).status == "running"
+        assert await store.transact(lambda c: pragma(c, "synchronous")) == 2
+        await store.close()
+    finally:
+        event.remove(Engine, "connect", prepare)
 
 
 # Several processes.
