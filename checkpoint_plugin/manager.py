@@ -60,6 +60,7 @@ class CheckpointManager:
             self._record: RunRecord | None = None
             self._epoch: int | None = None
             self._saved_last = False
+            self._is_imported = False
 
     async def __aenter__(self) -> Self:
         if self.enabled:
@@ -69,6 +70,7 @@ class CheckpointManager:
             except BaseException:
                 await self._access.close()
                 raise
+            self._is_imported = True
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -136,6 +138,7 @@ class CheckpointManager:
         if shape is not None and (unknown := sorted(changes.node_ids - shape.nodes.keys())):
             raise GraphMismatch(self.run_id, [f"node {node_id!r} is missing" for node_id in unknown])
         async with self._turn(), self._access.open(create=not self.checkpoint_count) as store:
+            await self._import()
             for _ in range(TRIES):
                 if await self._try(store, shape, changes, context, reason):
                     return True
@@ -251,10 +254,11 @@ class CheckpointManager:
         """
         if not self.enabled:
             return False
-        from checkpoint_plugin.runs.resumable import fetch_resumable
-
         try:
             async with self._access.open(create=False) as store:
+                await self._import()
+                from checkpoint_plugin.runs.resumable import fetch_resumable
+
                 return await store.transact(lambda connection: fetch_resumable(connection, self.run_id), write=False)
         except StoreMissing:
             if self.checkpoint_count:  # there was one when this manager saved
@@ -278,10 +282,11 @@ class CheckpointManager:
         if not self.enabled:
             return None
         shape = self._read_shape(graph)
-        from checkpoint_plugin.by_hand.run_record import load_record
-
         try:
             async with self._access.open(create=False) as store:
+                await self._import()
+                from checkpoint_plugin.by_hand.run_record import load_record
+
                 record = await load_record(store, self.run_id)
                 if record is None or record.taken_at is None:
                     return None
@@ -306,10 +311,11 @@ class CheckpointManager:
         """
         if not self.enabled:
             return False
-        from checkpoint_plugin.runs.resumable import delete_history
-
         try:
             async with self._turn(), self._access.open(create=False) as store:
+                await self._import()
+                from checkpoint_plugin.runs.resumable import delete_history
+
                 self._record, self._saved_last = None, False
                 files = await store.transact(lambda connection: delete_history(connection, self.run_id, store.blobs, self._epoch))
                 await store.remove_files(files or ())
@@ -331,6 +337,12 @@ class CheckpointManager:
             "checkpoint_count": self.checkpoint_count,
             "last_checkpoint_time": self.last_checkpoint_time,
         }
+
+    async def _import(self) -> None:
+        """Import what only SQLAlchemy says, off the event loop: it takes a third of a second."""
+        if not self._is_imported:
+            await asyncio.to_thread(import_module, "checkpoint_plugin.by_hand.run_record")
+            self._is_imported = True
 
     def _turn(self) -> asyncio.Lock:
         """One save after the other; a lock that somebody waited for belongs to that event loop, which may have ended."""

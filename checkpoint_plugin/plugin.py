@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from checkpoint_plugin.loader import CheckpointLoader
@@ -98,7 +99,7 @@ class CheckpointPlugin:
 
             check_names(self._policy, run.graph)
         if self._policy.retention is not None:  # it asks what only SQLAlchemy says, which must not be imported in a run's middle
-            import checkpoint_plugin.space.pruning  # noqa: F401
+            await asyncio.to_thread(import_module, "checkpoint_plugin.space.pruning")  # nor in that of another run of this loop
         from checkpoint_plugin.blobs.files import Blobs
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.database.location import locate

@@ -10,10 +10,9 @@ from typing import Any, Final
 from checkpoint_plugin.by_hand.checkpoint_data import NodeStateSnapshot
 from checkpoint_plugin.by_hand.node_record import NodeRecord, pack_values, unpack_values
 from checkpoint_plugin.codec import Codec
-from checkpoint_plugin.models import RUN_NODE_STATE
 from checkpoint_plugin.status import NODE_STATUSES
 from checkpoint_plugin.tables.definition import check_node_id
-from checkpoint_plugin.tables.row_values import checked_row
+from checkpoint_plugin.tables.field_checks import check_number, check_text
 
 __all__ = ["NodeChanges"]
 
@@ -82,7 +81,9 @@ class NodeChanges:
                 raise ValueError(f"node {node_id!r}: {state.status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
             if state.node_id != node_id:
                 raise ValueError(f"node_states has the state of node {state.node_id!r} under {node_id!r}. Name one node.")
-            checked_row(_where(run_id, node_id), RUN_NODE_STATE, {"attempt": state.attempt, "last_error": state.error})
+            check_number(_where(run_id, node_id), "attempt", state.attempt)
+            if state.error is not None:
+                check_text(_where(run_id, node_id), "last_error", state.error, escaped=True)
             if state.outputs is not None and not isinstance(state.outputs, Mapping):
                 raise ValueError(f"the outputs of node {node_id!r} are values by handle, not {type(state.outputs).__name__}.")
             kept = pack_values(_where(run_id, node_id), state.outputs, state.resume_state, codec)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from checkpoint_plugin.bounds import LARGEST_VALUE
@@ -98,7 +99,8 @@ async def answer_nodes(
     if row.execution_strategy == RUNNER:
         await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
     else:
-        from checkpoint_plugin.runs.answers_by_hand import answer_by_hand  # which needs the models
+        await asyncio.to_thread(import_module, "checkpoint_plugin.runs.answers_by_hand")  # with SQLAlchemy: it takes long
+        from checkpoint_plugin.runs.answers_by_hand import answer_by_hand
 
         await answer_by_hand(store, run_id, answers, asked)
 

@@ -20,12 +20,13 @@ from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.status import INCOMPLETE, NODE_STATUSES, RESUMABLE, RUN_STATUSES
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.definition import check_run_id, is_storable_text
+from checkpoint_plugin.tables.field_checks import check_moment, check_text
 from checkpoint_plugin.tables.first_rows import FirstRows, make_run
 from checkpoint_plugin.tables.keys import RunKeys
 from checkpoint_plugin.tables.lease import first_epoch, lock_lease
 from checkpoint_plugin.tables.node_rows import lock_epoch, upsert_node_rows
 from checkpoint_plugin.tables.row_sql import JOBS
-from checkpoint_plugin.tables.row_values import check_moment, check_text, checked_row
+from checkpoint_plugin.tables.row_values import checked_row
 from checkpoint_plugin.tables.run_definition import TEXTS, definition_columns, short_texts
 from checkpoint_plugin.tables.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
 from hookspecs import RunExists, RunNotFound, loads_tagged

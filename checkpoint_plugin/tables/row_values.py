@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import cache
-from math import isfinite
 from reprlib import repr as shortened
 from typing import Any, Final
 
 from sqlalchemy import Boolean, DateTime, Float, Integer, String, Table
 from sqlalchemy.types import TypeDecorator
 
-from checkpoint_plugin.bounds import LARGEST_INTEGER
 from checkpoint_plugin.errors import FieldInvalid
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE
 from checkpoint_plugin.status import NODE_STATUSES, RUN_STATUSES
-from checkpoint_plugin.tables.definition import is_storable_text, storable_text
+from checkpoint_plugin.tables.definition import storable_text
+from checkpoint_plugin.tables.field_checks import check_flag, check_float, check_moment, check_number, check_text
 
-__all__ = ["check_moment", "check_text", "checked_row"]
+__all__ = ["checked_row"]
 
 ESCAPED: Final = frozenset({"error", "error_message", "last_error", "suspension_reason", "degraded"})
 """Texts that only people read: what no database keeps is escaped in them, as in the errors of nodes."""
@@ -55,66 +53,18 @@ def checked_row(where: str, table: Table, values: Mapping[str, Any]) -> dict[str
     return found
 
 
-def check_text(where: str, name: str, value: object) -> None:
-    """Refuse what is no text that every database keeps.
-
-    Args:
-        where: what it is said of.
-        name: of the field.
-        value: that was given.
-
-    Raises:
-        FieldInvalid: it is none.
-    """
-    if not isinstance(value, str):
-        raise FieldInvalid(where, f"{name} is text, not {shortened(value)}. Give it as text.")
-    if not is_storable_text(value):
-        raise FieldInvalid(
-            where, f"{name} {shortened(value)} holds NUL or a lone surrogate, which databases do not keep. Replace it."
-        )
-
-
-def check_moment(where: str, name: str, value: object) -> None:
-    """As `check_text`, for a time."""
-    if not isinstance(value, datetime) or value != value:  # the "not a time" of pandas is a datetime that equals nothing
-        raise FieldInvalid(where, f"{name} is a datetime, not {shortened(value)}. Use datetime.now(UTC), or another one like it.")
-    if value.utcoffset() is None:
-        raise FieldInvalid(where, f"{name} {value} has no time zone, and could be any moment. Use datetime.now(UTC).")
-    try:
-        value.astimezone(UTC)
-    except OverflowError:
-        raise FieldInvalid(where, f"{name} {value} is no moment of the years 1 to 9999 in UTC. Give one.") from None
-
-
 def _check_status(where: str, table: Table, value: object) -> None:
     what, known = STATUSES[table.name]
     if not isinstance(value, str) or value not in known:
         raise FieldInvalid(where, f"{shortened(value)} is no status of a {what}. Use one of {', '.join(sorted(known))}.")
 
 
-def _check_number(where: str, name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
-        raise FieldInvalid(
-            where, f"{name} is a whole number of up to {LARGEST_INTEGER}, not {shortened(value)}. Give such a one."
-        )
-
-
-def _check_float(where: str, name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
-        raise FieldInvalid(where, f"{name} is a finite number, not {shortened(value)}. Give such a one, or None.")
-
-
-def _check_flag(where: str, name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise FieldInvalid(where, f"{name} is True or False, not {shortened(value)}. Give one of them.")
-
-
 BY_TYPE: Final[Mapping[type, Check]] = {
     String: check_text,
     DateTime: check_moment,
-    Boolean: _check_flag,
-    Integer: _check_number,
-    Float: _check_float,
+    Boolean: check_flag,
+    Integer: check_number,
+    Float: check_float,
 }
 
 

@@ -128,6 +128,58 @@ def test_a_run_on_sqlite_never_imports_sqlalchemy(tmp_path: Path, steps: list[st
     connection.close()
 
 
+LATE = """
+import asyncio, sys, threading
+
+importing = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sqlalchemy":
+            importing.append(threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Watch())
+from checkpoint_plugin import CheckpointManager, NodeStateSnapshot, update_suspended_state
+from workflow_runner import Graph, WorkflowRunner, node
+
+url, step = sys.argv[1:]
+
+@node
+def take(number: int) -> int:
+    return number
+
+async def main():
+    manager = CheckpointManager("by hand", enabled=True, url=url)
+    if step == "save":
+        await manager.save_checkpoint(node_states={"a": NodeStateSnapshot("a", "suspended", error="later")})
+    elif step == "answer":
+        await update_suspended_state("by hand", "a", {"b": 1}, url)
+    elif step == "can resume":
+        assert await manager.can_resume()
+    elif step == "restore":
+        assert (await manager.restore_checkpoint()).node_states["a"].resume_state == {"b": 1}
+    elif step == "clear":
+        assert await manager.clear_checkpoint()
+    else:
+        graph = Graph()
+        graph.output("end", graph.add(take, number=3))
+        await WorkflowRunner().run(graph, enable={"checkpoint": {"url": url, "retention": {"keep_last": 1}}})
+
+asyncio.run(main())
+print(importing)
+"""
+
+
+def test_sqlalchemy_is_not_imported_on_the_event_loop(tmp_path: Path) -> None:
+    """It takes a third of a second, in which nothing else there would move."""
+    program = tmp_path / "program.py"
+    program.write_text(LATE)
+    for step in ("save", "answer", "can resume", "restore", "clear", "a run that prunes"):
+        command = [sys.executable, str(program), f"sqlite:///{tmp_path}/s.db", step]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (step, done.stdout, done.returncode) == (step, "[False]\n", 0), done.stderr
+
+
 def executed(connection: sqlite3.Connection, text: Text, values: dict[str, Any]) -> Rows:
     return Rows(connection.execute(*text.filled(values)), text.row, text.made)
 
