@@ -138,7 +138,7 @@ class CheckpointManager:
         if shape is not None and (unknown := sorted(changes.node_ids - shape.nodes.keys())):
             raise GraphMismatch(self.run_id, [f"node {node_id!r} is missing" for node_id in unknown])
         async with self._turn(), self._access.open(create=not self.checkpoint_count) as store:
-            await self._import()
+            await self._import(store)
             for _ in range(TRIES):
                 if await self._try(store, shape, changes, context, reason):
                     return True
@@ -256,7 +256,7 @@ class CheckpointManager:
             return False
         try:
             async with self._access.open(create=False) as store:
-                await self._import()
+                await self._import(store)
                 from checkpoint_plugin.runs.resumable import fetch_resumable
 
                 return await store.transact(lambda connection: fetch_resumable(connection, self.run_id), write=False)
@@ -284,7 +284,7 @@ class CheckpointManager:
         shape = self._read_shape(graph)
         try:
             async with self._access.open(create=False) as store:
-                await self._import()
+                await self._import(store)
                 from checkpoint_plugin.by_hand.run_record import load_record
 
                 record = await load_record(store, self.run_id)
@@ -313,7 +313,7 @@ class CheckpointManager:
             return False
         try:
             async with self._turn(), self._access.open(create=False) as store:
-                await self._import()
+                await self._import(store)
                 from checkpoint_plugin.runs.resumable import delete_history
 
                 self._record, self._saved_last = None, False
@@ -338,10 +338,10 @@ class CheckpointManager:
             "last_checkpoint_time": self.last_checkpoint_time,
         }
 
-    async def _import(self) -> None:
+    async def _import(self, store: Store) -> None:
         """Import what only SQLAlchemy says, off the event loop: it takes a third of a second."""
         if not self._is_imported:
-            await asyncio.to_thread(import_module, "checkpoint_plugin.by_hand.run_record")
+            await store.compute(partial(import_module, "checkpoint_plugin.by_hand.run_record"))
             self._is_imported = True
 
     def _turn(self) -> asyncio.Lock:

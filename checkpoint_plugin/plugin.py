@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,8 +99,6 @@ class CheckpointPlugin:
             from checkpoint_plugin.node_policy import check_names
 
             check_names(self._policy, run.graph)
-        if self._policy.retention is not None:  # it asks what only SQLAlchemy says, which must not be imported in a run's middle
-            await asyncio.to_thread(import_module, "checkpoint_plugin.space.pruning")  # nor in that of another run of this loop
         from checkpoint_plugin.blobs.files import Blobs
         from checkpoint_plugin.codec import Codec
         from checkpoint_plugin.database.location import locate
@@ -140,6 +139,8 @@ class CheckpointPlugin:
         )
         holder, seconds, began = Holder.here(), self._policy.lease_seconds, time.monotonic()
         try:
+            if self._policy.retention is not None:  # it asks what only SQLAlchemy says: not to be imported in the middle of a run
+                await store.compute(partial(import_module, "checkpoint_plugin.space.pruning"))
             if definition is None:
                 lease, self._before = await store.begin_attempt(run.run_id, run.attempt, holder, seconds, steal=run.steal)
                 if lease.taken_from is not None:

@@ -119,7 +119,12 @@ class OpenStore:
             return await Unbroken(self._connections.group.write(write))
 
     async def compute(self, work: Callable[[], T]) -> T:
-        """Run a function that takes long off the event loop."""
+        """Run a function that takes long off the event loop.
+
+        Raises:
+            StoreUnreadable: this process is a fork of the one that opened the store.
+        """
+        self._check_process()
         return await self._database.compute(work)
 
     async def seal(self, run_id: str) -> Seal:

@@ -99,7 +99,7 @@ async def answer_nodes(
     if row.execution_strategy == RUNNER:
         await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
     else:
-        await asyncio.to_thread(import_module, "checkpoint_plugin.runs.answers_by_hand")  # with SQLAlchemy: it takes long
+        await store.compute(partial(import_module, "checkpoint_plugin.runs.answers_by_hand"))  # with SQLAlchemy: it takes long
         from checkpoint_plugin.runs.answers_by_hand import answer_by_hand
 
         await answer_by_hand(store, run_id, answers, asked)

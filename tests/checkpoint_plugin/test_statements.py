@@ -130,6 +130,7 @@ def test_a_run_on_sqlite_never_imports_sqlalchemy(tmp_path: Path, steps: list[st
 
 LATE = """
 import asyncio, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 
 importing = []
 
@@ -145,11 +146,16 @@ from workflow_runner import Graph, WorkflowRunner, node
 url, step = sys.argv[1:]
 
 @node
-def take(number: int) -> int:
+async def take(number: int) -> int:
     return number
+
+class Full(ThreadPoolExecutor):  # whose threads may all be waiting for what is done here
+    def submit(self, *work):
+        raise AssertionError("it may never come to its turn")
 
 async def main():
     manager = CheckpointManager("by hand", enabled=True, url=url)
+    asyncio.get_running_loop().set_default_executor(Full())
     if step == "save":
         await manager.save_checkpoint(node_states={"a": NodeStateSnapshot("a", "suspended", error="later")})
     elif step == "answer":
