@@ -6,10 +6,12 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from checkpoint_plugin.database.sqlite_rows import Rows
+from checkpoint_plugin.database.sqlite_values import ValueRefused
 from checkpoint_plugin.database.statement import Statement
+from checkpoint_plugin.database.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 __all__ = ["Connection", "PostgresTransaction", "SqliteTransaction"]
+
+REFUSED: Final = (UnicodeEncodeError, OverflowError)
+"""What the driver of SQLite raises for a text with a lone surrogate, and for a number beyond 64 bits."""
 
 
 class Connection(ABC):
@@ -121,14 +126,23 @@ class SqliteTransaction(Connection):
 
     def _execute(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         text = statement.on_sqlite
-        return Rows(self._raw.execute(*text.filled(values)), text.row, text.made)
+        return Rows(self._sent(text, values), text.row, text.made)
 
     def execute_many(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
         text = statement.on_sqlite
-        self._raw.executemany(text.sql, (text.filled(row)[1] for row in rows))
+        try:
+            self._raw.executemany(text.sql, (text.filled(row)[1] for row in rows))
+        except REFUSED as error:
+            raise ValueRefused(str(error)) from error
 
     def tuples(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Any]:
-        return self._raw.execute(*statement.on_sqlite.filled(values)).fetchall()
+        return self._sent(statement.on_sqlite, values).fetchall()
+
+    def _sent(self, text: Text, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        try:
+            return self._raw.execute(*text.filled(values))
+        except REFUSED as error:
+            raise ValueRefused(str(error)) from error
 
     @property
     def core(self) -> sqlalchemy.Connection:

@@ -11,6 +11,7 @@ from typing import Final
 
 from checkpoint_plugin.database import sqlite_rows
 from checkpoint_plugin.database.location import Location
+from checkpoint_plugin.database.sqlite_values import ValueRefused
 from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable, ValueNotStorable
 
 __all__ = [
@@ -80,8 +81,10 @@ def concerns_all(error: Exception) -> bool:
 
 def is_of_an_argument(error: BaseException) -> bool:
     """Whether a database, or its driver, did not take a value that it was given: whatever is stored is as it was."""
-    if isinstance(error, (UnicodeEncodeError, OverflowError)):
+    if isinstance(error, (UnicodeEncodeError, ValueRefused)):
         return True
+    if isinstance(error, OverflowError):  # SQLAlchemy gave it to the driver; else a time was made of what a row holds
+        return _raised_in(error).startswith("sqlalchemy.")
     if isinstance(error, of_sqlalchemy("StatementError")) and not isinstance(error, of_sqlalchemy("DBAPIError")):
         return not isinstance(
             getattr(error, "orig", None), of_sqlalchemy("SQLAlchemyError")
@@ -94,11 +97,16 @@ def is_of_an_argument(error: BaseException) -> bool:
 
 def is_of_a_row(error: Exception) -> bool:
     """Whether an error was raised where a value is made of what a row holds: SQLite keeps anything in any column."""
+    name = _raised_in(error)
+    return name == sqlite_rows.__name__ or name.partition(".")[0] in ("sqlalchemy", "sqlmodel")
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module that raised an error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
-    return name == sqlite_rows.__name__ or name.partition(".")[0] in ("sqlalchemy", "sqlmodel")
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
 
 
 def driver_error(error: BaseException) -> BaseException:

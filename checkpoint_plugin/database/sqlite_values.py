@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-__all__ = ["TO_SQLITE", "time_as_text"]
+__all__ = ["TO_SQLITE", "ValueRefused", "time_as_text"]
 
 TO_MINUTES: Final = 16
 """Characters of a time up to its minutes."""
 
 _minute: tuple[tuple[int, int, int, int, int], str] = (0, 0, 0, 0, 0), ""
 """The last minute that was asked for, and its text."""
+
+
+class ValueRefused(sqlite3.DataError):
+    """Raised for a value that the driver does not take and tells of by an error of Python, as what reads damaged rows does."""
 
 
 def time_as_text(moment: datetime) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, event, func, select
+from sqlalchemy import Engine, bindparam, delete, event, func, select
 
 from checkpoint_plugin import CheckpointManager, JobRepository
 from checkpoint_plugin.checking.store_check import check_store
@@ -32,6 +32,8 @@ from checkpoint_plugin.models import LEASE
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import LOCK_LEASE
 from hookspecs import NodeSnapshot
 from tests.checkpoint_plugin.test_store import cut, definition
 from workflow_runner import Context, Graph, WorkflowRunner, node
@@ -480,3 +482,15 @@ async def test_a_view_in_the_place_of_a_table_is_refused_before_it_is_asked(tmp_
             with pytest.raises(StoreUnreadable, match=f"has a view '{table}' in the place of a table"):
                 await store.jobs()
             await store.close()
+
+
+@pytest.mark.parametrize("by_name", [True, False], ids=["by name", "in the language of SQLAlchemy"])
+async def test_a_time_that_is_out_of_range_is_damage_of_its_row(url: str, by_name: bool) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition(), Holder.here())
+    change = "UPDATE lease SET expires_at = '0001-01-01 00:00:00+14:00'"
+    await store.transact(lambda connection: connection.driver.execute(change))
+    statement: Any = LOCK_LEASE if by_name else select(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
+    with pytest.raises(StoreUnreadable, match=r"a row of the store at .* is damaged \(OverflowError"):
+        await store.transact(lambda connection: connection.execute(statement, {"of_run": "r"}).first(), write=False)
+    await store.close()

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.opening import open_database
 from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.events.rows import append_events
 from checkpoint_plugin.models import (
     CHECKPOINT,
     JOB,
@@ -98,6 +99,20 @@ async def test_a_value_that_a_database_does_not_take_is_not_told_as_damage_of_th
         with pytest.raises(ValueNotStorable, match=r"a value that was given to the store at .*Give another one") as raised:
             await store.transact(lambda connection, wanted=statement: connection.execute(wanted), write=bool(write))  # type: ignore[misc]
         assert "damaged" not in str(raised.value) and "Check that it is there" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["\udcff", 2**70], ids=["surrogate", "large"])
+async def test_nor_is_one_of_a_statement_that_is_said_by_name(store: Store, value: Any) -> None:
+    of_event = {"kind": value, "node_id": None, "time": datetime.now(UTC), "payload_json": None}
+    steps: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.take(value, HOLDER),
+        lambda: store.restore(RunHistory(value, 1, 1), None),
+        lambda: store.jobs([value]),
+        lambda: store.transact(lambda connection: append_events(connection, "r", [of_event])),
+    ]
+    for step in steps:
+        with pytest.raises(ValueNotStorable, match=r"a value that was given to the store at .*Give another one"):
+            await step()
 
 
 def definition(run_id: str = "r", **inputs: Any) -> Definition:
