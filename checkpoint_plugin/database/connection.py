@@ -24,6 +24,10 @@ REFUSED: Final = (UnicodeEncodeError, OverflowError)
 """What the driver of SQLite raises for a text with a lone surrogate, and for a number beyond 64 bits."""
 
 
+class TransactionEnded(sqlite3.OperationalError):
+    """Raised where an error in a part of a transaction of SQLite has undone all of it, as a full disk does."""
+
+
 class Connection(ABC):
     """Executes statements by name, and whatever SQLAlchemy can say through `core`.
 
@@ -70,7 +74,11 @@ class Connection(ABC):
 
     @abstractmethod
     def nested(self) -> AbstractContextManager[Any]:
-        """A part of the transaction that is undone alone where it raises."""
+        """A part of the transaction that is undone alone where it raises.
+
+        Raises:
+            TransactionEnded: what it raised had undone the whole transaction.
+        """
 
 
 class PostgresTransaction(Connection):
@@ -159,10 +167,11 @@ class SqliteTransaction(Connection):
         self._raw.execute("SAVEPOINT part")
         try:
             yield
-        except BaseException:
-            if self._raw.in_transaction:  # some errors have ended it already
-                self._raw.execute("ROLLBACK TO part")
-                self._raw.execute("RELEASE part")
+        except BaseException as error:
+            if not self._raw.in_transaction:
+                raise TransactionEnded(str(error)) from error
+            self._raw.execute("ROLLBACK TO part")
+            self._raw.execute("RELEASE part")
             raise
         self._raw.execute("RELEASE part")
 

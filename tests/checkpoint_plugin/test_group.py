@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import StoreFull
+from checkpoint_plugin.errors import StoreFull, StoreUnreadable
 from checkpoint_plugin.models import JOB
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
@@ -94,6 +94,17 @@ async def test_who_fills_the_disk_fails_alone(tmp_path: Path) -> None:
     first, *together = await asyncio.gather(*(store.write(Fills(size)) for size in (1, 2, 1_000_000, 3)), return_exceptions=True)
     assert first == 1
     assert [each if isinstance(each, int) else type(each) for each in together] == [2, StoreFull, 3]
+    await store.close()
+
+
+async def test_who_ends_the_transaction_fails_alone_and_nobody_writes_outside_of_one(tmp_path: Path) -> None:
+    """As want of memory may, an error that tells only of one write undoes those that were before it."""
+    store = Store(locate(f"sqlite:///{tmp_path / 'c.db'}?busy_seconds=0.1"), create=True)
+    await store.insert_job("r", definition(), Holder.here())
+    ends = "CREATE TEMP TRIGGER ends UPDATE ON job WHEN NEW.error_message LIKE '%b' BEGIN SELECT RAISE(ROLLBACK, 'over'); END"
+    await store.transact(lambda connection: connection.driver.execute(ends))
+    (a, b, c), stored = await shared(store, ValueError("never reached"))
+    assert (a, type(b), c, stored) == ("a", StoreUnreadable, "c", "alone ac")
     await store.close()
 
 
