@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, get_args
 
 from sqlalchemy import func, select
@@ -45,6 +46,8 @@ __all__ = ["RunChecked", "check_run"]
 
 STATUSES: Final = frozenset(get_args(RunStatus))
 UNNEEDED: Final = f"No resume needs them. {RESTORE}"
+MOST_MISSING: Final = 100
+"""Checkpoints that are told as missing: where the number of the newest was changed, all up to it may be."""
 LATER: Final = "No checkpoint needs it: the run can be resumed, and its next save writes it anew."
 
 
@@ -290,7 +293,8 @@ class RunCheck:
         if newest != row.newest_number:
             self._notes.note(f"its lease names {row.newest_number} as the newest checkpoint, which is {newest}")
         if row.generation == 0:  # nothing was ever pruned
-            for number in sorted(set(range(1, (self._numbers or (0,))[-1])).difference(self._numbers)):
+            there = frozenset(self._numbers)
+            for number in islice((number for number in range(1, newest) if number not in there), MOST_MISSING):
                 self._notes.note("the checkpoint itself is missing", number)
 
     def _look_at_events(self) -> None:

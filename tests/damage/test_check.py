@@ -18,7 +18,7 @@ from checkpoint_plugin.checking.finding import RunReport, StoreReport
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.models import EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import row_digest
 from hookspecs import RunNotFound
@@ -142,6 +142,16 @@ async def test_rows_of_two_runs_that_changed_places_are_found(stored: str, name:
             update(table).where(is_row(table, two)).values(values[1]),
         )
     assert await look(stored) == reference
+
+
+async def test_a_checkpoint_whose_number_has_become_very_large_does_not_make_all_below_it_findings(stored: str) -> None:
+    newest = and_(CHECKPOINT.c.run_id == RUN_ID, CHECKPOINT.c.number == CHECKPOINTS)
+    await change(stored, update(CHECKPOINT).where(newest).values(number=2**31 - 1))
+    report = await check_run(stored)
+    assert 2**31 - 1 in report.damaged
+    missing = [finding.number for finding in report.findings if finding.what == "the checkpoint itself is missing"]
+    assert missing == list(range(CHECKPOINTS, CHECKPOINTS + len(missing)))
+    assert 1 < len(missing) <= 100
 
 
 async def test_a_forged_row_with_a_digest_of_its_own_is_found(stored: str) -> None:
