@@ -7,7 +7,7 @@ from typing import Final
 
 from hookspecs import StoreError
 
-__all__ = ["LARGEST", "LARGEST_INTEGER", "LARGEST_VALUE", "bounded", "check_number", "no_checkpoint"]
+__all__ = ["LARGEST", "LARGEST_INTEGER", "LARGEST_VALUE", "bounded", "check_number", "is_attempt", "no_checkpoint"]
 
 LARGEST: Final = 2**63 - 1
 """Of events, and of rows to list."""
@@ -30,6 +30,11 @@ def check_number(run_id: str, number: int | None) -> None:
     """
     if number is not None and abs(number) > LARGEST_INTEGER:
         raise no_checkpoint(run_id, number)
+
+
+def is_attempt(value: object) -> bool:
+    """Whether what a row holds is the number of an attempt after which there can be another."""
+    return type(value) is int and 1 <= value < LARGEST_INTEGER
 
 
 def no_checkpoint(run_id: str, number: int) -> StoreError:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from checkpoint_plugin.blobs.name import BlobName
+from checkpoint_plugin.bounds import is_attempt
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
@@ -329,7 +330,7 @@ class Store(ListedRuns):
         except ValueNotReadable as error:
             raise error.within(f"run {run_id!r}, definition") from error
         inputs, enable = (found[name] for name in ("inputs", "enable"))
-        if type(row.attempt) is not int or row.attempt < 1 or any(type(part) is not dict for part in (inputs, enable)):
+        if not is_attempt(row.attempt) or any(type(part) is not dict for part in (inputs, enable)):
             raise StoreDamaged(run_id, "its row is not one that was written")
         by_runner = row.execution_strategy == RUNNER
         if enable and not by_runner:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from checkpoint_plugin.blobs.files import Blobs
+from checkpoint_plugin.bounds import LARGEST, is_attempt
 from checkpoint_plugin.checking.cut_check import CutCheck, Head
 from checkpoint_plugin.checking.finding import RESTORE, RunReport
 from checkpoint_plugin.checking.payload_check import PayloadCheck
@@ -177,7 +178,7 @@ class RunCheck:
         row = self._connection.execute(select(*columns).select_from(joined).where(JOB.c.id == self._notes.run_id)).one()
         self._status = row.status
         self._is_runs = row.execution_strategy == "runner"  # what others write into the rows of a run saved by hand counts
-        if row.status not in STATUSES or type(row.attempt) is not int or row.attempt < 1:
+        if row.status not in STATUSES or not is_attempt(row.attempt):
             self._notes.condemn(f"its row says status {row.status!r}, attempt {row.attempt!r}")
         try:
             body = opened_definition(self._notes.run_id, row, self._seal or PLAIN)
@@ -286,7 +287,7 @@ class RunCheck:
     def _look_at_lease(self) -> None:
         query = select(LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number).where(LEASE.c.run_id == self._notes.run_id)
         row = self._connection.execute(query).first()
-        if row is None or row.epoch < 0:
+        if row is None or not 0 <= row.epoch < LARGEST:
             self._notes.condemn("its row in lease is missing or was changed")
             return
         newest = self._numbers[-1] if self._numbers else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from checkpoint_plugin.bounds import LARGEST_INTEGER
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.statement import Statement
 
@@ -27,8 +28,13 @@ def fetch_numbers(connection: Connection, run_id: str) -> tuple[int | None, Sequ
 
     Returns:
         The number of the newest as its lease names it, 0 before the first, `None` where it names none; and the numbers of
-        all that are there, the newest first. SQLite keeps anything in any column, so what is no number is left out.
+        all that are there, the newest first. SQLite keeps anything in any column, so what no run can have is left out.
     """
     newest = connection.execute(NEWEST_NUMBER, {"run": run_id}).scalar_one_or_none()
     found = connection.execute(NUMBERS, {"run": run_id}).scalars()
-    return newest if type(newest) is int else None, [number for number in found if type(number) is int]
+    return newest if _is_number(newest) else None, [number for number in found if _is_number(number)]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a checkpoint can have this number, and the one after it the next."""
+    return type(value) is int and abs(value) < LARGEST_INTEGER

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
+from checkpoint_plugin.bounds import LARGEST
 from checkpoint_plugin.database.compiled import Compiled
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.transaction import write_step
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.tables.holder import Holder
 from hookspecs import LeaseLost, RunHeld, RunNotFound
 
@@ -126,10 +128,13 @@ def take_lease(
     Raises:
         RunNotFound: there is no such run.
         RunHeld: somebody holds it; nothing was changed.
+        StoreDamaged: the row has an epoch that none can follow.
     """
     row = _lock(connection, run_id)
     if row is None:
         raise RunNotFound(run_id, shown)
+    if type(row.epoch) is not int or row.epoch >= LARGEST:  # SQLite keeps anything in any column
+        raise StoreDamaged(run_id, f"the epoch of its lease is {row.epoch!r:.200}")
     now, before = database_now(connection), holder_of(row)
     held = is_held(row, now)
     if held and not steal:

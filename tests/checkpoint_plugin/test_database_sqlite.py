@@ -23,11 +23,12 @@ import pytest
 from sqlalchemy import Engine, bindparam, delete, event, func, select
 
 from checkpoint_plugin import CheckpointManager, JobRepository
+from checkpoint_plugin.bounds import LARGEST
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.sqlite import create_file
-from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreDamaged, StoreFull, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.models import LEASE
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.space.pruning import prune_runs
@@ -493,4 +494,55 @@ async def test_a_time_that_is_out_of_range_is_damage_of_its_row(url: str, by_nam
     statement: Any = LOCK_LEASE if by_name else select(LEASE).where(LEASE.c.run_id == bindparam("of_run"))
     with pytest.raises(StoreUnreadable, match=r"a row of the store at .* is damaged \(OverflowError"):
         await store.transact(lambda connection: connection.execute(statement, {"of_run": "r"}).first(), write=False)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("lease SET epoch = 'x'", "the epoch of its lease is 'x'"),
+        (f"lease SET epoch = {LARGEST}", f"the epoch of its lease is {LARGEST}"),
+        (f"job SET attempt = {LARGEST}", "its row is not one that was written"),
+    ],
+    ids=["text", "epoch", "attempt"],
+)
+async def test_a_number_that_has_no_next_is_damage_of_the_run(url: str, change: str, what: str) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    await store.transact(lambda connection: connection.driver.execute(f"UPDATE {change}"))
+
+    async def begin() -> None:
+        job = await store.load_job("r")
+        await store.begin_attempt("r", job.attempt + 1, Holder.here())
+
+    async def take() -> None:
+        await store.load_job("r")
+        await store.take("r", Holder.here())
+
+    for step in (begin, take):
+        with pytest.raises(StoreDamaged, match=f"run 'r' is damaged: {what}"):
+            await step()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "intact", "next_number"),
+    [(f"lease SET newest_number = {LARGEST}", 3, None), (f"checkpoint SET number = {LARGEST} WHERE number = 3", 2, 4)],
+    ids=["lease", "checkpoint"],
+)
+async def test_a_number_of_a_checkpoint_that_no_run_can_have_is_passed_over(
+    url: str, change: str, intact: int, next_number: int | None
+) -> None:
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    for number in (1, 2, 3):
+        await store.save(history, cut(NodeSnapshot("a", "running", firing=1, state=number)), "x")
+    await store.transact(lambda connection: connection.driver.execute(f"UPDATE {change}"))
+    again = RunHistory("r", 1, 1)
+    found = await store.restore_latest_intact(again)
+    assert found is not None
+    assert (again.number, found.nodes[0].state) == (intact, intact)
+    ref = await store.rewind(again, found)
+    assert (None if ref is None else ref.number) == next_number
     await store.close()
