@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 from sqlalchemy.exc import DBAPIError
 
 from checkpoint_plugin.blobs.files import Blobs
@@ -18,6 +18,7 @@ from checkpoint_plugin.checking.finding import RESTORE, RunReport
 from checkpoint_plugin.checking.payload_check import PayloadCheck
 from checkpoint_plugin.checking.run_notes import RunNotes
 from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.database.compiling import kind_of
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.raw_rows import raw
@@ -125,6 +126,10 @@ class RunCheck:
         self._step("its lease", self._look_at_lease)
         self._step("its run_node_state", self._look_at_states, LATER)
         self._step("its events", self._look_at_events, UNNEEDED)
+        if self._connection.kind == "sqlite":  # which keeps anything in any column; no restore reads these
+            self._step("a time of its row", lambda: self._read_times(JOB, JOB.c.id), RESTORE)
+            self._step("a time of its lease", lambda: self._read_times(LEASE, LEASE.c.run_id), RESTORE)
+            self._step("a time of its events", lambda: self._read_times(EVENT, EVENT.c.run_id), UNNEEDED)
         head = self._heads.get(self._numbers[-1]) if self._numbers else None
         newest = (0, None) if head is None else (head.number, column_bytes(head.cut_hash))
         return RunChecked(self._notes.report(self._numbers), self._options, newest)
@@ -146,6 +151,12 @@ class RunCheck:
             why = error.what if isinstance(error, StoreDamaged) else f"{what} cannot be read: {error.orig}"
             self._notes.hopeless = self._notes.hopeless or advice is None
             self._notes.note(why, None, None, advice)
+
+    def _read_times(self, table: Table, key: Any) -> None:
+        """Make all times of rows of the run, as whoever reads them does."""
+        times = [column for column in table.columns if kind_of(column.type) == "time"]
+        for _ in self._connection.execute(select(*times).where(key == self._notes.run_id)):
+            pass
 
     # The run itself.
 

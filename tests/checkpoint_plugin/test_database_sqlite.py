@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, bindparam, delete, event, func, select
 
-from checkpoint_plugin import CheckpointManager, JobRepository
+from checkpoint_plugin import CheckpointManager, EventLogger, JobRepository
 from checkpoint_plugin.bounds import LARGEST
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.connection import Connection
@@ -545,4 +545,18 @@ async def test_a_number_of_a_checkpoint_that_no_run_can_have_is_passed_over(
     assert (again.number, found.nodes[0].state) == (intact, intact)
     ref = await store.rewind(again, found)
     assert (None if ref is None else ref.number) == next_number
+    await store.close()
+
+
+@pytest.mark.parametrize("column", ["job.heartbeat_at", "lease.expires_at", "lease.acquired_at", "event.time"])
+async def test_a_check_of_the_store_finds_the_row_whose_time_is_none(url: str, column: str) -> None:
+    table, name = column.split(".")
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    async with EventLogger("r", store=store) as log:
+        await log.log("created")
+    await store.transact(lambda connection: connection.driver.execute(f"UPDATE {table} SET {name} = 'noon'"))
+    (finding,) = (await check_store(store)).all_findings
+    assert finding.run_id == "r"
+    assert "cannot be read (ValueError: Invalid isoformat string: 'noon')" in finding.what
     await store.close()
