@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -105,13 +106,20 @@ class Witness:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Replace a file by one that is whole on the disk, so that a crash leaves the old or the new."""
-    fresh = path.with_suffix(".new")
+    """Replace a file by one that is whole on the disk, so that a crash leaves the old or the new.
+
+    Each thread writes one of its own: a run may have been taken from a worker that has just saved it.
+    """
+    fresh = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, data)
-        sync(handle)
-    finally:
-        os.close(handle)
-    fresh.replace(path)
+        try:
+            os.write(handle, data)
+            sync(handle)
+        finally:
+            os.close(handle)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)

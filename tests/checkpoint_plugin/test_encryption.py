@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -472,3 +473,21 @@ async def test_a_witness_is_found_from_every_folder(tmp_path: Path, monkeypatch:
     with pytest.raises(StoreDamaged, match="was durable, and the newest that is there is"):
         await runner().resume("r", url=url)
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_two_that_note_the_same_run_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was taken from its worker, who has just saved: the file of neither is torn, and no save is told as failed."""
+    others = iter([Witness(tmp_path)])
+
+    def meanwhile(handle: int) -> None:
+        for other in others:
+            thread = threading.Thread(target=other.note, args=("r", 2, b"longer than the other one"))
+            thread.start()
+            thread.join()
+        os.fsync(handle)
+
+    monkeypatch.setattr("checkpoint_plugin.opening.witness.sync", meanwhile)
+    witness = Witness(tmp_path)
+    witness.note("r", 1, b"hash")
+    witness.check("r", 2, b"longer than the other one")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
