@@ -216,8 +216,17 @@ async def test_a_save_that_no_standby_has_heard_of_is_not_acknowledged(server: S
         await execute(server.dsn(), f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
         await execute(server.dsn(), "SELECT pg_reload_conf()")
 
+    async def commits_at_once() -> bool:
+        try:
+            await asyncio.wait_for(execute(server.dsn(), "SELECT pg_logical_emit_message(true, 'a', 'b')"), 0.2)
+        except TimeoutError:
+            return False
+        return True
+
     await wait_for_standbys("away")
     async with asyncio.timeout(GUARD_SECONDS):
+        while await commits_at_once():
+            pass  # the processes of a server hear of it one after the other
         with pytest.raises(StoreUnreachable):
             await store.save(history, cut(NodeSnapshot("a", "running", state=2)), "2")
         await wait_for_standbys("")
