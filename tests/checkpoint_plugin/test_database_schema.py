@@ -32,9 +32,11 @@ TABLES = {table.name for table in Base.metadata.sorted_tables}
 async def make(url: str, state: str) -> None:
     """A store with a run `r`."""
     store = Store(locate(url), create=True)
-    await store.insert_job("r", definition())
-    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state=state)), "1")
-    await store.close()
+    try:
+        await store.insert_job("r", definition())
+        await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("a", "running", state=state)), "1")
+    finally:
+        await store.close()
 
 
 async def state_of(url: str) -> Any:
