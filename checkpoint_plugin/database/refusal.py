@@ -86,9 +86,8 @@ def is_of_an_argument(error: BaseException) -> bool:
     if isinstance(error, OverflowError):  # SQLAlchemy gave it to the driver; else a time was made of what a row holds
         return _raised_in(error).startswith("sqlalchemy.")
     if isinstance(error, of_sqlalchemy("StatementError")) and not isinstance(error, of_sqlalchemy("DBAPIError")):
-        return not isinstance(
-            getattr(error, "orig", None), of_sqlalchemy("SQLAlchemyError")
-        )  # of a value on its way to the driver
+        original = getattr(error, "orig", None)  # of a value on its way to the driver
+        return not isinstance(original, of_sqlalchemy("SQLAlchemyError"))
     cause = driver_error(error)
     if isinstance(cause, sqlite3.Error):
         return str(cause).startswith(NOT_BOUND)

@@ -1,4 +1,4 @@
-"""Statements by name: SQLite is given text that was compiled with this package, so that a run on it never imports SQLAlchemy.
+"""Statements by name: SQLite is given text that was compiled with this package, so that a run on it needs no SQLAlchemy.
 
 To import SQLAlchemy and the models takes a process three times as long as to begin a run, or to go on with one. What they say of
 each statement on SQLite is kept in `statements.json`, which `python -m checkpoint_plugin.compile_statements` writes.
