@@ -56,11 +56,15 @@ def check(run_ids: Sequence[str], witness: Path | None, url: str | None, as_json
         for each in report.unverified:
             click.echo(f"Not verified: run {one_line(each.run_id)}: {one_line(each.what)}", err=True)
         count = sum(len(run.checkpoints) for run in report.runs)
-        told = "nothing is damaged" if not findings else f"{len(findings)} findings"
-        click.echo(f"{len(report.runs)} runs, {count} checkpoints: {told}")
+        told = "nothing is damaged" if not findings else _counted(len(findings), "finding")
+        click.echo(f"{_counted(len(report.runs), 'run')}, {_counted(count, 'checkpoint')}: {told}")
     print_listing(_document(report), (), (), as_json, quiet or not as_json)
     if findings:
         click.get_current_context().exit(DAMAGED)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _where(found: Finding) -> str:

@@ -180,15 +180,20 @@ class EventLogger:
             limit: at most so many.
 
         Raises:
+            TypeError: a kind or the node's id is no text.
             StoreDamaged: a payload is not what was written.
             StoreError: the store is missing or cannot be read.
         """
+        kinds = [] if kind is None else [kind] if isinstance(kind, str) else list(kind)
+        for asked in kinds if node_id is None else [*kinds, node_id]:
+            if not isinstance(asked, str):
+                raise TypeError(f"events are asked for by texts, and {asked!r} is none. Give kinds and a node's id as texts.")
         await self._writer.flush()
         async with self._access.open(create=False) as store:
 
             def read(connection: Connection) -> list[Any]:
                 seal = store.keys.find(connection, self.run_id)
-                rows = fetch_events(connection, self.run_id, kind, node_id, after, limit)
+                rows = fetch_events(connection, self.run_id, None if kind is None else kinds, node_id, after, limit)
                 return [opened_row(self.run_id, row, TEXTS, seal) for row in rows]
 
             rows = await store.transact(read, write=False)

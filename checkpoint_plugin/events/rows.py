@@ -75,7 +75,7 @@ def are_stored(connection: Connection, run_id: str, first: int, rows: Sequence[M
 def fetch_events(
     connection: Connection,
     run_id: str,
-    kind: str | Collection[str] | None,
+    kinds: Collection[str] | None,
     node_id: str | None,
     after: int | None,
     limit: int | None,
@@ -90,8 +90,8 @@ def fetch_events(
         "many": many,
         "node_id": node_id,
     }
-    if kind is not None:
-        values["kinds"] = [each for each in ([kind] if isinstance(kind, str) else sorted(kind)) if is_storable_text(each)]
-    query = EVENTS["all" if kind is None else "some", "all" if node_id is None else "one"]
+    if kinds is not None:
+        values["kinds"] = [kind for kind in kinds if is_storable_text(kind)]
+    query = EVENTS["all" if kinds is None else "some", "all" if node_id is None else "one"]
     rows: Sequence[Any] = connection.execute(query, values).all()
     return rows

@@ -63,6 +63,14 @@ def test_one_text_is_no_list_of_kinds() -> None:
         EventLogger("r", blocking="paid")
 
 
+@pytest.mark.parametrize("asked", [{"kind": [1]}, {"kind": [None]}, {"node_id": 5}], ids=["kind", "none", "node"])
+async def test_events_are_asked_for_by_texts(tmp_path: Path, asked: dict[str, Any]) -> None:
+    async with EventLogger("r", f"sqlite:///{tmp_path}/c.db") as log:
+        await log.log("created")
+        with pytest.raises(TypeError, match=r"and (1|None|5) is none\. Give kinds and a node's id as texts"):
+            await log.events(**asked)
+
+
 async def test_a_number_that_is_taken_is_damage_at_once(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No second try would mend it, and the log tries for a minute what a second try may."""
     store = Store(locate(store_url), create=True)

@@ -193,6 +193,7 @@ def test_the_command(stored_url: str) -> None:
     assert document["intact"]
     assert document["findings"] == document["unverified"] == []
     assert document["runs"][0] == {"run_id": RUN_ID, "checkpoints": 6, "damaged": [], "newest_intact": 6}
+    assert call(stored_url, RUN_ID).stdout.splitlines()[-1] == "1 run, 6 checkpoints: nothing is damaged"
     row = next(r for r in asyncio.run(read_rows(stored_url, NODE_VERSION)) if (r["node_id"], r["number"]) == ("busy", 5))
     asyncio.run(change(stored_url, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=row["body"] + b"x")))
     done = call(stored_url, "--json")
