@@ -123,6 +123,8 @@ class Policy:
         for name in ("url", "witness", "key_provider"):
             if not isinstance(options.get(name), str | None):
                 raise _invalid(name, options[name], "text")
+        if options.get("witness") == "":  # as a path it would be the current folder
+            raise _invalid("witness", "", "a folder")
         if not isinstance(options.get("blobs"), bool | str | None) or options.get("blobs") == "":
             raise _invalid("blobs", options["blobs"], "true, false or a url")
         largest = options.get("max_value_bytes", 1)

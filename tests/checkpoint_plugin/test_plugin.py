@@ -673,6 +673,7 @@ async def test_the_url_is_never_stored(store_url: str) -> None:
     [
         ({"every_second": 1}, "no option 'every_second'. Did you mean 'every_seconds'"),
         ({"every_seconds": 0}, "above 0"),
+        ({"witness": ""}, "'witness' is a folder"),
         ({"every_seconds": True}, "above 0"),
         ({"every_seconds": float("nan")}, "above 0"),
         ({"every_seconds": 10**400}, "above 0"),
