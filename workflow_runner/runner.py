@@ -321,8 +321,9 @@ class WorkflowRunner:
                 types = own.types
             is_over = stored.status == "completed" and (checkpoint is None or stored.outputs is not None)
             for node_id in (*answers, *replay):
-                if is_over or all(node_id != node["id"] for node in stored.graph["nodes"]):
-                    raise NodeNotWaiting(run_id, node_id, "completed" if is_over else "not in its graph")
+                is_there = any(node_id == node["id"] for node in stored.graph["nodes"])
+                if is_over or not is_there:
+                    raise NodeNotWaiting(run_id, node_id, "completed" if is_there else "not in its graph")
             if unknown := sorted(changed.difference(node["id"] for node in stored.graph["nodes"]) if changed else ()):
                 raise InputInvalid(f"run {run_id!r} has no node {unknown[0]!r} that could have changed. Leave it out.")
             if stored.status == "completed" and stored.outputs is not None:

@@ -698,6 +698,9 @@ async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url
     assert done.outputs == {"out": ["10 1"]}
     with pytest.raises(NodeNotWaiting, match="completed"):
         await runner(store_url).resume("r", graph=graph, updates={"n": 1})
+    for more in ({"updates": {"nobody": 1}}, {"replay": ["nobody"]}):
+        with pytest.raises(NodeNotWaiting, match="it is not in its graph"):
+            await runner(store_url).resume("r", graph=graph, **more)
 
 
 async def asked_twice(store_url: str) -> tuple[Graph, datetime, datetime]:
