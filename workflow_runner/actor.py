@@ -122,7 +122,8 @@ class Actor(Outbox):
         self.frozen = False
         self.suspension: Suspension | None = None
         """What it waits for, or what its body goes on with until its step is final."""
-        self.durable_calls: Sequence[Callable[[], object]] = ()
+        self.durable_calls: list[Callable[[], object]] | tuple[()] = ()
+        """Of the present step; a list of its own, which a generator that never commits adds to for as long as it runs."""
 
     @property
     def order(self) -> ArrivalOrder | None:
@@ -291,7 +292,10 @@ class Actor(Outbox):
 
     def stage(self, call: Callable[[], object]) -> None:
         """Call this when the step is durable."""
-        self.durable_calls = [*self.durable_calls, call]
+        if self.durable_calls:
+            self.durable_calls.append(call)
+        else:
+            self.durable_calls = [call]
 
     def rewind(self) -> None:
         """Let the next call of the body run the unfinished step again, from its last commit point."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import re
 import sys
 import threading
@@ -749,6 +750,24 @@ async def test_keys_differ_between_steps_and_nodes() -> None:
     graph.add(keys_of, items=source)
     await outputs(graph)
     assert len(keys) == len(set(keys)) == 9
+
+
+async def test_calls_of_on_durable_are_added_to_those_of_the_step_and_not_copied_with_them() -> None:
+    kept: list[list[Any]] = []
+
+    @node
+    async def never_commits(context: Context) -> AsyncIterator[int]:
+        def call() -> None: ...
+
+        for i in range(5):
+            context.on_durable(call if i == 0 else lambda: None)
+            kept.extend(held for held in gc.get_referrers(call) if type(held) is list and held not in kept)
+            yield i
+
+    graph = Graph()
+    graph.output("out", graph.add(never_commits))
+    assert await outputs(graph) == {"out": [0, 1, 2, 3, 4]}
+    assert [len(calls) for calls in kept] == [5]
 
 
 async def test_on_durable_is_called_when_the_step_is_final_with_nothing_enabled() -> None:
