@@ -5,8 +5,8 @@ A claim is a mark in the run's row, and no right to write: that is the lease, wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -77,12 +77,14 @@ class Search:
 def fetch_waiting(connection: Connection, search: Search) -> Sequence[Any]:
     """The rows of runs that wait, the oldest first."""
     now = database_now(connection)
-    return [row for row in connection.execute(_waiting(now, search)).all() if not _is_held(connection, row.id, now)]
+    without = set(search.without)
+    rows = [row for row in connection.execute(_waiting(now, search)).all() if row.id not in without]
+    return [row for row in rows if not _is_held(connection, row.id, now)]
 
 
 def may_wait(connection: Connection, search: Search) -> bool:
     """Whether a claim is worth while: it locks, a look does not."""
-    return connection.execute(_waiting(database_now(connection), search).limit(1)).first() is not None
+    return bool(_first_ids(connection, database_now(connection), search, set(search.without), 1))
 
 
 def claim_run(connection: Connection, worker_id: str, search: Search, max_attempts: int) -> Claim | None:
@@ -98,12 +100,11 @@ def claim_run(connection: Connection, worker_id: str, search: Search, max_attemp
     Returns:
         The claim; `None` when there is nothing to do.
     """
-    now, seen = database_now(connection), list(search.without)
-    while True:
-        query = _waiting(now, replace(search, without=seen)).limit(LOOKED_AT)
-        rows = connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all()
-        for row in rows:
-            seen.append(row.id)
+    now, seen = database_now(connection), set(search.without)
+    while found := _first_ids(connection, now, search, seen, LOOKED_AT):
+        seen.update(found)
+        query = _waiting(now, search).where(JOB.c.id.in_(found))
+        for row in connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all():
             try:
                 with telling_damage(str(row.id), "its row"):
                     held = _is_held(connection, row.id, now)
@@ -112,8 +113,13 @@ def claim_run(connection: Connection, worker_id: str, search: Search, max_attemp
                 return Claim(error.run_id, worker_id, "", 0, 0, None, damaged=str(error))
             if claim is not None:
                 return claim
-        if not rows:
-            return None
+    return None
+
+
+def _first_ids(connection: Connection, now: datetime, search: Search, without: Set[str], most: int) -> Sequence[str]:
+    """The ids of the oldest runs that wait, but for some: these may be more than a statement of PostgreSQL takes arguments."""
+    query = _waiting(now, search).with_only_columns(JOB.c.id).limit(len(without) + most)
+    return [run_id for run_id in connection.execute(query).scalars() if run_id not in without][:most]
 
 
 def _is_held(connection: Connection, run_id: str, now: datetime) -> bool:
@@ -188,6 +194,7 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
 
 
 def _waiting(now: datetime, search: Search) -> Any:
+    """The rows of runs that wait, also of those to leave alone."""
     seen = func.coalesce(JOB.c.heartbeat_at, JOB.c.updated_at)
     old = now - timedelta(seconds=CLAIM_SECONDS)
     stuck = and_(
@@ -210,8 +217,6 @@ def _waiting(now: datetime, search: Search) -> Any:
         query = query.where(JOB.c.execution_strategy.in_(sorted(search.strategies)))
     if search.before is not None:
         query = query.where(seen < search.before)
-    if search.without:
-        query = query.where(JOB.c.id.not_in(list(search.without)))
     return query.order_by(JOB.c.updated_at, JOB.c.id)
 
 

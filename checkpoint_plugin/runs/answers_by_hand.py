@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from checkpoint_plugin.database.batches import batches
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import NodeNotSuspended
 from checkpoint_plugin.models import RUN_NODE_STATE, RunNodeState
@@ -38,8 +39,10 @@ async def answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any], 
         lock_epoch(connection, run_id)
         seal = store.keys.find(connection, run_id)
         asked = [node_id for node_id in answers if is_storable_text(node_id)]
-        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id, RUN_NODE_STATE.c.node_id.in_(asked))
-        rows = (open_texts(run_id, dict(row._mapping), NODE_TEXTS, seal) for row in connection.execute(query))
+        query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)
+        parts = batches(connection, asked)
+        found = (row for part in parts for row in connection.execute(query.where(RUN_NODE_STATE.c.node_id.in_(part))))
+        rows = (open_texts(run_id, dict(row._mapping), NODE_TEXTS, seal) for row in found)
         states = {row["node_id"]: RunNodeState(**row) for row in rows}
         now = database_now(connection)
         for node_id, value in answers.items():

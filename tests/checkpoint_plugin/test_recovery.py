@@ -22,7 +22,7 @@ from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing, StoreUnreachable
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
-from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting
+from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting, may_wait
 from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.space.size import measure_store
@@ -568,6 +568,13 @@ async def test_answers_are_given_all_or_none(store: Store) -> None:
     assert (await RecoveryService(store=store).plan("r"))["b"].resume_state is None
 
 
+async def test_answers_may_be_of_any_number(store: Store) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended", 1))
+    many = {f"never-{number}": 1 for number in range(33_000)}  # more than PostgreSQL takes arguments of a statement
+    with pytest.raises(NodeNotSuspended, match="'never-0' of run 'r' is idle"):
+        await answer_nodes(store, "r", {"b": 1, **many})
+
+
 # Many runs.
 
 
@@ -680,6 +687,18 @@ async def test_a_claim_looks_past_runs_that_are_executed_on_this_host(store: Sto
     found = await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5))
     assert found is not None and found.run_id == "r9"
     assert await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5)) is None
+
+
+async def test_a_claim_passes_over_any_number_of_runs(store: Store) -> None:
+    for run_id in ("r", "s"):
+        await saved(store, run_id)
+        await make_stuck(store, run_id)
+    many = ["r", *(f"other-{number}" for number in range(33_000))]  # more than PostgreSQL takes arguments of a statement
+    search = Search(timedelta(), without=many)
+    assert await store.transact(lambda connection: may_wait(connection, search), write=False)
+    found = await store.transact(lambda connection: claim_run(connection, "w", search, 5))
+    assert found is not None and found.run_id == "s"
+    assert not await store.transact(lambda connection: may_wait(connection, search), write=False)
 
 
 async def test_a_row_that_was_written_since_it_was_looked_at_is_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
