@@ -90,9 +90,10 @@ class StreamingActor(BodyActor):
                         f"node {self.node_id!r}, handle {edge.planned.target_handle!r}: a plain input of a streaming node takes "
                         f"exactly one item, and edge {edge.edge_id!r} ended without any. Send one, or make the handle a Stream."
                     )
-            await self.wait_for_items(missing)
+            await self.wait_for_items(missing, of_each=True)
         self._refuse_second(1)  # before the first is taken: the cut of this failure holds both
-        values = [edge.pop() if edge in self.plain_edges else None for edge in self.in_edges]
+        plain = set(self.plain_edges)
+        values = [edge.pop() if edge in plain else None for edge in self.in_edges]
         arguments = self.planned.name_values(values)
         self._guard()
         await self.fire(arguments)
@@ -108,9 +109,10 @@ class StreamingActor(BodyActor):
     def close_streams(self) -> None:
         """Its body is over, and only the ends of its plain inputs are to come: a stream must not keep their producer waiting."""
         order = self.order
-        left = [] if order is None else [edge for edge in order if edge in self.plain_edges]
+        plain = set(self.plain_edges)
+        left = [] if order is None else [edge for edge in order if edge in plain]
         for edge in self.in_edges:
-            if edge not in self.plain_edges:
+            if edge not in plain:
                 edge.close()
         if order is not None:
             order.clear()

@@ -281,6 +281,37 @@ async def test_a_fan_in_is_looked_at_once_a_set_however_many_edges_it_has(
     assert looks <= 3
 
 
+@pytest.mark.parametrize("n", [50, 200])
+async def test_a_streaming_node_is_woken_once_for_its_plain_inputs_however_many_edges_they_have(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    wait = Actor.wait_for_items
+
+    async def count(actor: Actor, edges: Any, **options: Any) -> None:
+        if actor.node_id == "all":
+            waits.append(len(edges))
+        await wait(actor, edges, **options)
+
+    monkeypatch.setattr(Actor, "wait_for_items", count)
+
+    @node
+    async def step(x: int) -> int:
+        return x + 1
+
+    @node
+    async def all_of(items: list[int], more: Stream[int]) -> list[int]:
+        return [*items, *[x async for x in more]]
+
+    graph = Graph()
+    ends = [graph.add(step, x=0)]
+    for _ in range(n - 1):
+        ends.append(graph.add(step, x=ends[-1]))
+    graph.output("out", graph.add(all_of, node_id="all", items=ends, more=graph.add(upto, n=1)))
+    assert await out(graph) == [[*range(1, n + 1), 0]]
+    assert sum(waits) <= 3 * n
+
+
 @pytest.mark.parametrize("mode", ["on_any", "zip_shortest"])
 async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring_none_yet(mode: Any) -> None:
     is_over = asyncio.Event()
