@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GraphShape", "read_shape"]
+__all__ = ["Edge", "GraphShape", "read_shape"]
 
 Edge = tuple[str, str, str, str]
 """Source, its handle, target, its handle."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from checkpoint_plugin.by_hand.checkpoint_data import NodeStateSnapshot
-from checkpoint_plugin.by_hand.graph_shape import GraphShape
+from checkpoint_plugin.by_hand.graph_shape import Edge, GraphShape
 
 __all__ = ["Action", "PlanEntry", "RecoveryPlan", "make_plan"]
 
@@ -82,10 +82,14 @@ def make_plan(
     """
     completed = {node_id: state.outputs for node_id, state in states.items() if state.status == "completed"}
     plan = RecoveryPlan(run_id, completed)
+    handed: dict[str, list[Edge]] = {}
+    for edge in shape.edges:
+        if edge[0] in completed:
+            handed.setdefault(edge[2], []).append(edge)
     for node_id in dict.fromkeys((*shape.nodes, *states)):
         state = states.get(node_id) or NodeStateSnapshot(node_id, "idle")
-        inputs = waiting.get(node_id) or _inputs(node_id, shape, completed)
-        ready = node_id in waiting or any(edge[2] == node_id and edge[0] in completed for edge in shape.edges)
+        inputs = waiting.get(node_id) or _inputs(handed.get(node_id, ()), completed)
+        ready = node_id in waiting or node_id in handed
         found = _decide(state, node_id in retryable, ready, by_runner)
         if found is not None:
             action, reason, attempt = found
@@ -111,12 +115,12 @@ def _decide(state: NodeStateSnapshot, retryable: bool, ready: bool, by_runner: b
     return None
 
 
-def _inputs(node_id: str, shape: GraphShape, completed: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
+def _inputs(edges: Iterable[Edge], completed: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
     """What completed producers hand over: an edge that names no handle takes the only output there is, or all of them."""
     found: dict[str, list[Any]] = {}
-    for source, source_handle, target, target_handle in shape.edges:
-        outputs = completed.get(source)
-        if target != node_id or outputs is None:
+    for source, source_handle, _, target_handle in edges:
+        outputs = completed[source]
+        if outputs is None:
             continue
         if source_handle in outputs:
             value = outputs[source_handle]

@@ -7,9 +7,10 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pytest
 from sqlalchemy import select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
+from checkpoint_plugin.by_hand.graph_shape import Edge, GraphShape
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing, StoreUnreachable
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting, may_wait
+from checkpoint_plugin.recovery.plan import make_plan
 from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.space.size import measure_store
@@ -496,6 +499,22 @@ async def test_a_run_saved_by_hand_needs_a_function(store: Store) -> None:
         await service.resume("r")
     assert await service.recover_all() == [], "and is no concern of a pass without one"
     assert (await JobRepository(store=store).get("r")).status == "running"
+
+
+def test_a_plan_looks_through_the_edges_once_however_many_nodes_there_are() -> None:
+    class Counted(tuple[Edge, ...]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[Edge]:
+            Counted.passes += 1
+            return super().__iter__()
+
+    nodes = [f"n{number}" for number in range(100)]
+    edges = Counted((source, "", target, "x") for source, target in pairwise(nodes))
+    states = {"n0": NodeStateSnapshot("n0", "completed", outputs={"output": 7})}
+    plan = make_plan("r", GraphShape(dict.fromkeys(nodes, ""), edges), states, set(), {})
+    assert {node_id: entry.inputs for node_id, entry in plan.items()} == {"n1": {"x": 7}}
+    assert Counted.passes == 1
 
 
 # Answers.
