@@ -164,13 +164,26 @@ def _table_names(connection: Connection, shown: str, ours: frozenset[str]) -> fr
         from checkpoint_plugin.tables.postgresql_schema import table_names
 
         return table_names(connection.core)
-    found = {"table": set[str](), "view": set[str]()}
-    for kind, name in connection.driver.execute("SELECT type, name FROM sqlite_master"):
-        if kind in found:
-            found[kind].add(str(name).lower())  # as SQLite takes names
-    if views := sorted(ours.intersection(found["view"])):  # what a view gives may have no end, and nothing ends a statement there
-        raise StoreUnreadable(f"the database {shown} has a view {views[0]!r} in the place of a table. Restore a copy of it.")
-    return frozenset(found["table"])
+    tables = set[str]()
+    for kind, name, table, page in connection.driver.execute("SELECT type, name, tbl_name, rootpage FROM sqlite_master"):
+        table = str(table).lower()  # as SQLite takes names
+        if table in ours:
+            _check_plain(shown, kind, name, table, is_stored=bool(page))
+        if kind == "table":
+            tables.add(table)
+    return frozenset(tables)
+
+
+def _check_plain(shown: str, kind: str, name: str, table: str, *, is_stored: bool) -> None:
+    """Refuse what runs with statements about a table: it may have no end, and nothing ends a statement there."""
+    if kind == "trigger":
+        raise StoreUnreadable(
+            f"the database {shown} has a trigger {name!r} on the table {table!r}, which is none of ours. Drop it, or restore a "
+            "copy of the database."
+        )
+    if kind == "view" or (kind == "table" and not is_stored):
+        what = "view" if kind == "view" else "virtual table"
+        raise StoreUnreadable(f"the database {shown} has a {what} {table!r} in the place of a table. Restore a copy of it.")
 
 
 def _lock(connection: Connection, schema: str | None) -> None:

@@ -485,6 +485,40 @@ async def test_a_view_in_the_place_of_a_table_is_refused_before_it_is_asked(tmp_
             await store.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("CREATE TRIGGER t UPDATE ON Lease BEGIN SELECT RAISE(ABORT, 'asked'); END", "has a trigger 't' on the table 'lease'"),
+        ("ALTER TABLE job RENAME TO real; CREATE VIRTUAL TABLE job USING fts3(id)", "has a virtual table 'job' in the place of"),
+    ],
+    ids=["a trigger", "a virtual table"],
+)
+async def test_what_a_file_has_that_runs_with_our_statements_is_refused_before_it_is_asked(
+    tmp_path: Path, change: str, told: str
+) -> None:
+    """It may have no end, as a view: a trigger has statements of its own, and a virtual table may read a view."""
+    path = tmp_path / "c.db"
+    store = Store(locate(f"sqlite:///{path}"), create=True)
+    await store.insert_job("r", definition())
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        # Those of tables and views that are not ours are nobody's matter.
+        connection.executescript(
+            "CREATE TABLE other (x); CREATE VIEW seen AS SELECT * FROM other; CREATE VIRTUAL TABLE found USING fts3(x); "
+            "CREATE TRIGGER own INSERT ON other BEGIN SELECT 1; END"
+        )
+    store = Store(locate(f"sqlite:///{path}"), create=False)
+    assert [job.id for job in await store.jobs()] == ["r"]
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(change)
+    for create in (False, True):
+        store = Store(locate(f"sqlite:///{path}"), create=create)
+        with pytest.raises(StoreUnreadable, match=told):
+            await store.jobs()
+        await store.close()
+
+
 @pytest.mark.parametrize("by_name", [True, False], ids=["by name", "in the language of SQLAlchemy"])
 async def test_a_time_that_is_out_of_range_is_damage_of_its_row(url: str, by_name: bool) -> None:
     store = Store(locate(url), create=True)
