@@ -95,7 +95,7 @@ class Witness:
             known, known_hash = int(noted["number"]), bytes.fromhex(noted["hash"])
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise StoreUnreadable(
                 f"the witness {path} cannot be read. Restore it, or resume without the option witness."
             ) from error

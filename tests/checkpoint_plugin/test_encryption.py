@@ -475,6 +475,18 @@ async def test_a_witness_is_found_from_every_folder(tmp_path: Path, monkeypatch:
     assert list((tmp_path / "there").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"number": 1e999, "hash": ""}', '{"number": "one", "hash": ""}', "[]", ""],
+    ids=["nested too deeply", "a number without end", "no number", "a list", "nothing"],
+)
+def test_a_witness_that_says_nothing_that_was_noted_cannot_be_read(tmp_path: Path, text: str) -> None:
+    witness = Witness(tmp_path)
+    witness.path("r").write_text(text)
+    with pytest.raises(StoreUnreadable, match=r"the witness .*\.json cannot be read"):
+        witness.check("r", 1, b"hash")
+
+
 def test_two_that_note_the_same_run_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was taken from its worker, who has just saved: the file of neither is torn, and no save is told as failed."""
     others = iter([Witness(tmp_path)])
