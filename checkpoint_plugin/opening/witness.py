@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,10 @@ from checkpoint_plugin.stored_bytes.digests import text_bytes
 __all__ = ["Witness"]
 
 NAME_SIZE: Final = 16
+LARGEST: Final = 1 << 16
+"""Bytes; what is noted has a tenth of that at most."""
+NOT_WAITING: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""For who writes to a pipe that stands in the place of a file; and as Windows is told that it must not change line ends."""
 
 
 class Witness:
@@ -91,7 +96,7 @@ class Witness:
         """
         path = self.path(run_id)
         try:
-            noted = json.loads(path.read_bytes())
+            noted = json.loads(_read(path))
             known, known_hash = int(noted["number"]), bytes.fromhex(noted["hash"])
         except FileNotFoundError:
             return
@@ -103,6 +108,23 @@ class Witness:
             raise StoreDamaged(run_id, f"checkpoint {known} was durable, and the newest that is there is {number}")
         if known == number and cut_hash is not None and known_hash != cut_hash:
             raise StoreDamaged(run_id, "it is not the checkpoint that was written", number)
+
+
+def _read(path: Path) -> bytes:
+    """What is noted in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file: a pipe says nothing, and a device has no end.
+    """
+    handle = os.open(path, os.O_RDONLY | NOT_WAITING)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is no file")
+        with open(handle, "rb", closefd=False) as opened:
+            return opened.read(LARGEST)
+    finally:
+        os.close(handle)
 
 
 def _replace(path: Path, data: bytes) -> None:

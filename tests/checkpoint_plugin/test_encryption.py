@@ -487,6 +487,38 @@ def test_a_witness_that_says_nothing_that_was_noted_cannot_be_read(tmp_path: Pat
         witness.check("r", 1, b"hash")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices are files elsewhere")
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to a pipe"])
+def test_a_witness_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    witness = Witness(tmp_path)
+    path = witness.path("r")
+    pipe = tmp_path / "pipe" if kind == "a link to a pipe" else path
+    if kind == "a folder":
+        path.mkdir()
+    else:
+        os.mkfifo(pipe)
+    if pipe != path:
+        path.symlink_to(pipe)
+    outcome: list[Exception] = []
+    checking = threading.Thread(target=take_error, args=(outcome, witness), daemon=True)
+    checking.start()
+    try:
+        checking.join(10)
+        assert len(outcome) == 1
+        assert isinstance(outcome[0], StoreUnreadable)
+    finally:
+        if checking.is_alive():  # who reads a pipe goes on when somebody has written to it
+            pipe.write_bytes(b"")
+
+
+def take_error(outcome: list[Exception], witness: Witness) -> None:
+    """Append what a check raises to a list."""
+    try:
+        witness.check("r", 1, b"hash")
+    except Exception as error:
+        outcome.append(error)
+
+
 def test_two_that_note_the_same_run_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was taken from its worker, who has just saved: the file of neither is torn, and no save is told as failed."""
     others = iter([Witness(tmp_path)])
