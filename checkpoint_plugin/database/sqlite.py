@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -391,6 +392,8 @@ def create_file(path: Path) -> None:
             if path.is_file():  # a thread was faster: to close it here would take the locks from its connection
                 return
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            if not path.is_file():  # a pipe, for which SQLite would wait, or a device
+                raise OSError(errno.EINVAL, "it is no file") from None
         sync_folder(path.parent)
     except OSError as error:
         raise not_reached(path, error, "created") from error

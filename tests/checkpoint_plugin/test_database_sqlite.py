@@ -485,6 +485,16 @@ async def test_a_view_in_the_place_of_a_table_is_refused_before_it_is_asked(tmp_
             await store.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are files elsewhere")
+async def test_a_store_is_not_made_where_something_else_than_a_file_is(tmp_path: Path) -> None:
+    """SQLite waits without end for somebody to write to a pipe, and no signal ends that."""
+    path = tmp_path / "c.db"
+    os.mkfifo(path)
+    with pytest.raises(StoreUnreadable, match=r"c\.db cannot be created: it is no file\. .* url"):
+        create_file(path)
+    assert not path.is_file()
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
