@@ -165,25 +165,15 @@ def _table_names(connection: Connection, shown: str, ours: frozenset[str]) -> fr
 
         return table_names(connection.core)
     tables = set[str]()
-    for kind, name, table, page in connection.driver.execute("SELECT type, name, tbl_name, rootpage FROM sqlite_master"):
-        table = str(table).lower()  # as SQLite takes names
-        if table in ours:
-            _check_plain(shown, kind, name, table, is_stored=bool(page))
+    for kind, name, page in connection.driver.execute("SELECT type, name, rootpage FROM sqlite_master"):
+        name = str(name).lower()  # as SQLite takes names
         if kind == "table":
-            tables.add(table)
+            tables.add(name)
+        # What these give may have no end, and nothing ends a statement there.
+        if name in ours and (kind == "view" or (kind == "table" and not page)):
+            what = "view" if kind == "view" else "virtual table"
+            raise StoreUnreadable(f"the database {shown} has a {what} {name!r} in the place of a table. Restore a copy of it.")
     return frozenset(tables)
-
-
-def _check_plain(shown: str, kind: str, name: str, table: str, *, is_stored: bool) -> None:
-    """Refuse what runs with statements about a table: it may have no end, and nothing ends a statement there."""
-    if kind == "trigger":
-        raise StoreUnreadable(
-            f"the database {shown} has a trigger {name!r} on the table {table!r}, which is none of ours. Drop it, or restore a "
-            "copy of the database."
-        )
-    if kind == "view" or (kind == "table" and not is_stored):
-        what = "view" if kind == "view" else "virtual table"
-        raise StoreUnreadable(f"the database {shown} has a {what} {table!r} in the place of a table. Restore a copy of it.")
 
 
 def _lock(connection: Connection, schema: str | None) -> None:
