@@ -130,7 +130,7 @@ class RunExists(Refusal):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
-            f"run {run_id!r} exists already. Continue it with `workflow resume {quote(run_id)}`, or choose another --run-id."
+            f"run {run_id!r} exists already. Continue it with `workflow resume {quote(run_id)}`, or choose another id."
         )
         self.run_id = run_id
 
