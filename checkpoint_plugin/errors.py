@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
-from hookspecs import PluginOptionsInvalid, Refusal, StoreError
+from hookspecs import PluginOptionsInvalid, Refusal, StoreError, text_of
 
 __all__ = [
     "BlobsUnusable",
@@ -319,11 +319,14 @@ class WriterStopped(CheckpointError, RuntimeError):
     Args:
         what: the writer.
         unwritten: what is not durable.
+        why: what kept it, if that is known; what to do is said there.
     """
 
-    def __init__(self, what: str, unwritten: Sequence[Any]) -> None:
+    def __init__(self, what: str, unwritten: Sequence[Any], why: BaseException | None = None) -> None:
         if unwritten:
-            text = f"{len(unwritten)} writes of the {what} are not durable. Write them again when the store can be reached."
+            count = len(unwritten)
+            text = f"1 write of the {what} is not durable" if count == 1 else f"{count} writes of the {what} are not durable"
+            text += ". Write again when the store can be reached." if why is None else f": {text_of(why)}"
         else:
             text = f"the {what} is stopped and takes nothing more. Start it, or make a new one."
         super().__init__(text)

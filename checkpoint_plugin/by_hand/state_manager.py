@@ -166,7 +166,7 @@ class StateManager:
             await self._writer.stop(timeout)
         except WriterStopped as error:
             left = tuple((update.node_id, dict(update.columns)) for update in error.unwritten)
-            raise WriterStopped(f"state writer of run {self.run_id!r}", left) from error.__cause__
+            raise WriterStopped(f"state writer of run {self.run_id!r}", left, error.__cause__) from error.__cause__
         finally:
             await self._access.close()
 

@@ -181,7 +181,7 @@ class BatchWriter(Generic[T]):
             _settle(entry, broken or WriterStopped(self._name, left))
         self._batch, self._waiting, self._by_key = [], deque(), {}
         if left:
-            raise WriterStopped(self._name, left) from broken
+            raise WriterStopped(self._name, left, broken) from broken
 
     def _check(self) -> None:
         if self._broken is not None:
@@ -219,7 +219,7 @@ class BatchWriter(Generic[T]):
             if not caller.taken.done():
                 self._leave(caller)
         if not caller.taken.done():
-            raise WriterStopped(self._name, self.waiting) from self._broken
+            raise WriterStopped(self._name, self.waiting, self._broken) from self._broken
         return caller.taken.result()
 
     def _leave(self, caller: _Caller[T]) -> None:

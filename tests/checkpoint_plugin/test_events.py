@@ -221,7 +221,7 @@ async def test_what_was_rolled_back_gives_its_numbers_back(store_url: str, monke
         assert [(e.seq, e.kind) for e in await log.events()] == [(0, "created"), (1, "completed")]
         store.failures = 10**6
         await log.log("note", payload={"lost": True})
-        with pytest.raises(WriterStopped, match="1 writes of the event log of run 'r' are not durable"):
+        with pytest.raises(WriterStopped, match="1 write of the event log of run 'r' is not durable"):
             await log.stop(0.05)
     store.failures = 0
     assert len(await log.events()) == 2
