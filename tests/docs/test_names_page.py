@@ -11,7 +11,7 @@ import pytest
 from hookspecs import WorkflowError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "names.md").read_text(encoding="utf-8")
-PACKAGES = ("hookspecs", "workflow_runner", "checkpoint_plugin")
+PACKAGES = ("hookspecs", "workflow_runner", pytest.param("checkpoint_plugin", marks=pytest.mark.plugin))
 
 
 def rows(heading: str) -> list[tuple[str, str]]:
