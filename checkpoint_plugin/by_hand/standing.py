@@ -116,8 +116,7 @@ def moment_of(connection: Connection) -> Any:
 
 def show_life(connection: Connection, run_id: str, at: datetime) -> None:
     """Write when a run was last saved: nobody beats for one that is saved by hand."""
-    statement = standing_statements(connection.kind).life
-    connection.core.exec_driver_sql(statement.sql, statement.parameters((run_id, at)))
+    _execute(connection, standing_statements(connection.kind).life, run_id, at)
 
 
 def mark_moment(connection: Connection, at: datetime) -> Any:
@@ -155,4 +154,13 @@ def standing_statements(name: str) -> _Statements:
 
 
 def _rows(connection: Connection, statement: Compiled, run_id: str) -> Sequence[Any]:
-    return connection.core.exec_driver_sql(statement.sql, statement.parameters((run_id,))).all()
+    rows: Sequence[Any] = _execute(connection, statement, run_id).fetchall()
+    return rows
+
+
+def _execute(connection: Connection, statement: Compiled, *values: Any) -> Any:
+    """On SQLite by the driver: to begin SQLAlchemy over its connection takes longer than a save of nothing new."""
+    parameters = statement.parameters(values)
+    if connection.kind == "sqlite":
+        return connection.driver.execute(statement.sql, parameters)
+    return connection.core.exec_driver_sql(statement.sql, parameters)

@@ -36,7 +36,7 @@ from checkpoint_plugin import (
 from checkpoint_plugin import manager as manager_module
 from checkpoint_plugin.by_hand.standing import moment_of
 from checkpoint_plugin.checking.store_check import check_store
-from checkpoint_plugin.database import worker
+from checkpoint_plugin.database import sqlite_engine, worker
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
@@ -1023,6 +1023,28 @@ async def test_a_save_of_200_nodes_is_one_commit(postgres_url: str, first: bool)
     before = await written_transactions(postgres_url)
     await manager.save_checkpoint(graph, names, outputs={name: {"out": BIG + name} for name in names})
     assert await written_transactions(postgres_url) - before == 2, "the save, and this count"
+
+
+async def test_a_save_of_nothing_new_needs_no_sqlalchemy_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To begin it over the connection of the driver takes longer than all else of such a save."""
+    begun: list[Engine] = []
+    begin = sqlite_engine.make_sqlite_engine
+
+    def count(*of: Any) -> Engine:
+        begun.append(begin(*of))
+        return begun[-1]
+
+    monkeypatch.setattr(sqlite_engine, "make_sqlite_engine", count)
+    async with CheckpointManager("r", enabled=True, url=f"sqlite:///{tmp_path}/c.db") as manager:
+        await manager.save_checkpoint(completed_nodes=["a"], outputs={"a": {"output": 1}})
+        before = len(begun)
+        await manager.save_checkpoint()
+        await manager.save_checkpoint(completed_nodes=["b"])
+        assert len(begun) == before
+        found = await manager.restore_checkpoint()
+        assert len(begun) == 1, "a restore needs it"
+    assert found is not None
+    assert sorted(found.completed_nodes) == ["a", "b"]
 
 
 @pytest.mark.parametrize("changed", [0, 1, 200, 1000])
