@@ -227,7 +227,8 @@ class NodeVersion(Base, table=True):
     """A node as of one checkpoint; checkpoint N is each node's newest row of a number ≤ N.
 
     Its key begins with the number: the rows of a save lie side by side. `mentions` are the digests of the payloads that
-    `body` mentions, one after the other: retention reads no body.
+    `body` mentions, one after the other: retention reads no body. One of a node that holds much may tell only what changed since
+    the node's row of the number `continues`.
     """
 
     __tablename__: ClassVar[str] = "node_version"
@@ -239,6 +240,7 @@ class NodeVersion(Base, table=True):
     body: bytes = Field(sa_type=LargeBinary)
     mentions: bytes | None = Field(default=None, sa_type=LargeBinary)
     digest: bytes = Field(sa_type=LargeBinary)
+    continues: int | None = None
 
 
 class CompletedNodes(Base, table=True):

@@ -13,12 +13,13 @@ from sqlalchemy import select
 from checkpoint_plugin.checking.finding import RESTORE
 from checkpoint_plugin.checking.payload_check import PayloadCheck
 from checkpoint_plugin.checking.run_notes import RunNotes
-from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.raw_rows import pages, raw
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT
+from checkpoint_plugin.restoring.joined import INBOX, LATEST, TAKEN, Joined, told_by
 from checkpoint_plugin.restoring.reading import cut_hash_of
 from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.saving.chain import Chain
@@ -91,6 +92,7 @@ class CutCheck:
         self._outputs: set[str] = set()
         self._total = 0
         self._bad_nodes: set[str] = set()
+        self._joined: dict[str, Joined] = {}
 
     def look_at_items(self) -> None:
         """Look at the items of outputs."""
@@ -173,9 +175,10 @@ class CutCheck:
         before = self.rows.get(row.node_id)
         shape = None
         self._bad_nodes.discard(row.node_id)
+        joined = self._joined.pop(row.node_id, None)
         try:
             with telling_damage(self._notes.run_id, "its row", row.number):
-                shape = self._look_at_row(row)
+                shape = self._look_at_row(row, before, joined)
         except StoreDamaged as error:
             self._bad_nodes.add(row.node_id)
             self._notes.note(error.what, row.number, row.node_id)
@@ -187,7 +190,7 @@ class CutCheck:
         else:
             self._outputs.discard(row.node_id)
 
-    def _look_at_row(self, row: Any) -> Sequence[Any] | None:
+    def _look_at_row(self, row: Any, before: NewestRow | None, joined: Joined | None) -> Sequence[Any] | None:
         body = column_bytes(row.body)
         if row_digest(self._notes.run_id, row.node_id, row.number, body) != column_bytes(row.digest):
             raise StoreDamaged(self._notes.run_id, "its row was changed", row.number)
@@ -195,10 +198,28 @@ class CutCheck:
             self.look_at_mentions(row, None)
             return None
         reader = InlineReader(self._notes.run_id, row.number, self._codec, self._seal)
-        fields = reader.unpack(row.node_id, body, row.number)
+        if row.continues is None:
+            fields = reader.unpack(row.node_id, body, row.number)
+            if fields[TAKEN] or fields[LATEST] or fields[INBOX]:
+                self._joined[row.node_id] = Joined(fields)
+        else:
+            fields = self._take_change(row, before, joined, *reader.unpack_change(row.node_id, body, row.number))
         self.look_at_mentions(row, reader.mentioned(fields))
         self._notes.read(lambda: reader.node(row.node_id, fields, range(fields[COLLECTED])))
         return fields[STATUS], fields[ATTEMPT], fields[COLLECTED]
+
+    def _take_change(
+        self, row: Any, before: NewestRow | None, joined: Joined | None, number: int, digest: bytes, fields: Sequence[Any]
+    ) -> list[Any]:
+        """Let a row continue the one before; what it tells by itself."""
+        if before is None or joined is None or not number == row.continues == before.number or digest != before.digest:
+            raise StoreDamaged(self._notes.run_id, "the row that it continues is missing or damaged", row.number)
+        try:
+            joined.add(fields)
+        except MalformedValue as error:
+            raise StoreDamaged(self._notes.run_id, f"it does not continue the row before: {error}", row.number) from error
+        self._joined[row.node_id] = joined
+        return told_by(fields)
 
     def _look_at_cut(self, number: int) -> None:
         """All rows up to a checkpoint were taken."""

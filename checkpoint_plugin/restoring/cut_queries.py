@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 from checkpoint_plugin.blobs.files import Blobs
@@ -17,7 +18,7 @@ from checkpoint_plugin.saving.completed import Blocks
 from checkpoint_plugin.saving.payloads import PayloadReader, PayloadRow, SegmentRow
 from checkpoint_plugin.stored_bytes.sealing import Seal
 
-__all__ = ["fetch_blocks", "fetch_head", "fetch_nodes", "fetch_segments", "load_payloads"]
+__all__ = ["fetch_blocks", "fetch_continued", "fetch_head", "fetch_nodes", "fetch_segments", "load_payloads"]
 
 FEW: Final = 8
 """Numbers of checkpoints among which the rows of nodes are looked for one by one."""
@@ -28,6 +29,7 @@ BLOCKS: Final = Statement(SQL, "blocks")
 NEWEST_ROWS: Final = Statement(SQL, "newest_rows")
 ROWS_BY_PAIR: Final = Statement(SQL, "rows_by_pair")
 ROWS_BY_PARTS: Final = Statement(SQL, "rows_by_parts")
+CONTINUED: Final = Statement(SQL, "continued_rows")
 SEGMENTS: Final = Statement(SQL, "segments")
 PAYLOADS: Final = Statement(SQL, "payloads")
 PARTS: Final = Statement(SQL, "series_parts")
@@ -67,7 +69,7 @@ def fetch_blocks(connection: Connection, run_id: str) -> Sequence[Any]:
 
 
 def fetch_nodes(connection: Connection, run_id: str, head: Any, blocks: Blocks) -> Sequence[Any]:
-    """The rows of all nodes of a checkpoint but those of which blocks tell: id, number, body and digest."""
+    """The rows of all nodes of a checkpoint but those of which blocks tell: id, number, body, digest, and what it continues."""
     rows: Sequence[Any] = ()
     if blocks.number < head.number:
         rows = connection.tuples(NEWEST_ROWS, {"run": run_id, "after": blocks.number, "upto": head.number})
@@ -88,6 +90,22 @@ def _fetch_older(connection: Connection, run_id: str, wanted: Mapping[str, int])
     for batch in batches(connection, sorted(wanted)):
         found += connection.tuples(ROWS_BY_PARTS, {"run": run_id, "numbers": numbers, "node_ids": batch})
     return [row for row in found if wanted[row[0]] == row[1]]
+
+
+def fetch_continued(connection: Connection, run_id: str, rows: Iterable[Any]) -> Mapping[str, Sequence[Any]]:
+    """The rows that others continue, of each node from its oldest.
+
+    Args:
+        connection: for reading.
+        run_id: the run.
+        rows: newest rows of nodes, as `fetch_nodes` gives them.
+    """
+    pairs = [(row[4], row[0]) for row in rows if row[4] is not None]
+    found: dict[str, list[Any]] = {}
+    for part in batches(connection, pairs, columns=2):
+        for row in connection.tuples(CONTINUED, {"run": run_id, "pairs": part}):
+            found.setdefault(row[0], []).append(row)
+    return {node_id: sorted(older, key=itemgetter(1)) for node_id, older in found.items()}
 
 
 def fetch_segments(connection: Connection, run_id: str, head: Any) -> Sequence[Any]:

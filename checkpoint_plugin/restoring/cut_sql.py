@@ -20,6 +20,7 @@ from checkpoint_plugin.models import (
 __all__ = [
     "blocks",
     "checkpoint_numbers",
+    "continued_rows",
     "head",
     "newest_number",
     "newest_rows",
@@ -51,7 +52,7 @@ def blocks() -> Any:
 
 
 def _node_rows() -> Any:
-    columns = [NODE_VERSION.c[name] for name in ("node_id", "number", "body", "digest")]
+    columns = [NODE_VERSION.c[name] for name in ("node_id", "number", "body", "digest", "continues")]
     return select(*columns).where(NODE_VERSION.c.run_id == RUN)
 
 
@@ -73,6 +74,16 @@ def rows_by_parts() -> Any:
     """The rows of some `node_ids` that have some `numbers`."""
     of_numbers = NODE_VERSION.c.number.in_(bindparam("numbers", expanding=True))
     return _node_rows().where(of_numbers, NODE_VERSION.c.node_id.in_(bindparam("node_ids", expanding=True)))
+
+
+def continued_rows() -> Any:
+    """The rows of `pairs` of a number and a node, and all that they continue."""
+    pair = tuple_(NODE_VERSION.c.number, NODE_VERSION.c.node_id).in_(bindparam("pairs", expanding=True))
+    rows = _node_rows().where(pair).cte("continued", recursive=True)
+    older = and_(NODE_VERSION.c.number == rows.c.continues, NODE_VERSION.c.node_id == rows.c.node_id)
+    # A number that is not smaller was forged, and would have no end.
+    further = _node_rows().join(rows, and_(older, NODE_VERSION.c.number < rows.c.number))
+    return select(rows.union_all(further))
 
 
 def segments() -> Any:

@@ -11,7 +11,14 @@ from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.restoring.cut_queries import fetch_blocks, fetch_head, fetch_nodes, fetch_segments, load_payloads
+from checkpoint_plugin.restoring.cut_queries import (
+    fetch_blocks,
+    fetch_continued,
+    fetch_head,
+    fetch_nodes,
+    fetch_segments,
+    load_payloads,
+)
 from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
 from checkpoint_plugin.saving.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
@@ -157,15 +164,17 @@ def _fetch_rows(
         blocks, rows = NO_BLOCKS, fetch_nodes(connection, run_id, head, NO_BLOCKS)
     segments = fetch_segments(connection, run_id, head)
     total = _check_cut(run_id, head, rows, blocks, reader.seal)
-    digests = {node_id: digest for node_id, _, _, digest in rows}
+    digests = {row[0]: row[3] for row in rows}
     tally: Tally | None = None
     over: frozenset[str] = frozenset()
     if brief:
         over = _over(blocks, rows, reader) if seen is None else seen.over
-        loose = {node_id: digest for node_id, _, _, digest in rows if node_id in over}
+        loose = {row[0]: row[3] for row in rows if row[0] in over}
         rows = [row for row in rows if row[0] not in loose]
-        tally = Tally(loose, {node_id: number for node_id, number, _, _ in rows})
-    unpacked = {node_id: reader.unpack(node_id, body, number) for node_id, number, body, _ in rows}
+        tally = Tally(loose, {row[0]: row[1] for row in rows})
+    unpacked = {row[0]: reader.unpack(row[0], row[2], row[1]) for row in rows if row[4] is None}
+    if len(unpacked) < len(rows):
+        unpacked |= _join(connection, run_id, head.number, [row for row in rows if row[4] is not None], reader)
     _check_segments(run_id, head.number, segments)
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
@@ -174,6 +183,21 @@ def _fetch_rows(
     mentioned.update(dict.fromkeys(mentioned_in_refs([context])))
     reader.payloads = load_payloads(connection, run_id, mentioned, reader.seal, blobs)
     return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over, len(blocks.node_ids), tally, context)
+
+
+def _join(connection: Connection, run_id: str, number: int, rows: Sequence[Any], reader: RowReader) -> dict[str, list[Any]]:
+    """The fields of rows that continue others."""
+    older, digest_row, joined = fetch_continued(connection, run_id, rows), row_digester(run_id), {}
+    for row in rows:
+        node_id = row[0]
+        found = [*older.get(node_id, ()), row]
+        if found[0][4] is not None:
+            raise StoreDamaged(run_id, f"a row of node {node_id!r} is missing, which others continue", number)
+        for _, of_number, body, digest, _ in found[:-1]:
+            if digest_row(node_id, of_number, body) != digest:
+                raise StoreDamaged(run_id, f"a row of node {node_id!r} was changed, which others continue", number)
+        joined[node_id] = reader.unpack_joined(node_id, found)
+    return joined
 
 
 async def read_whole(read: Callable[[], Awaitable[T]]) -> T:
@@ -239,7 +263,7 @@ def _check_cut(run_id: str, head: Any, rows: Sequence[Any], blocks: Blocks, seal
     if head_digest(head._mapping, seal) != head.digest:
         raise StoreDamaged(run_id, "the row of the checkpoint was changed", head.number)
     digest_row = row_digester(run_id)
-    for node_id, number, body, digest in rows:
+    for node_id, number, body, digest, _ in rows:
         if digest_row(node_id, number, body) != digest:
             raise StoreDamaged(run_id, f"the row of node {node_id!r} was changed", head.number)
     total = (blocks.total + sum_digests(row[3] for row in rows)) % MODULUS

@@ -12,7 +12,8 @@ import ormsgpack
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.damage import column_bytes
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
-from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_row
+from checkpoint_plugin.restoring.joined import Joined
+from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_change, is_row
 from checkpoint_plugin.saving.completed import is_block
 from checkpoint_plugin.saving.payloads import CACHED, GROWING, LARGEST, BaseCache, PayloadReader
 from checkpoint_plugin.saving.rows import FIELDS, PAYLOAD_REF, THEMSELVES, Place
@@ -79,6 +80,38 @@ class RowReader:
         if not is_row(row):
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
         return row  # type: ignore[no-any-return]  # a list, as was just seen
+
+    def unpack_change(self, node_id: str, body: bytes, number: int) -> tuple[int, bytes, list[Any]]:
+        """A row that tells only what changed: number and digest of the row that it continues, and its own fields."""
+        body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
+        try:
+            found = ormsgpack.unpackb(body)
+        except ValueError as error:
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
+        if not is_change(found):
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
+        before, digest, row = found
+        return before, digest, row
+
+    def unpack_joined(self, node_id: str, rows: Sequence[Any]) -> list[Any]:
+        """The fields of a node's newest row with all that it continues; digests of rows are compared by whoever read them.
+
+        Args:
+            node_id: the node.
+            rows: id, number, body and digest, and what each continues, from the oldest to the newest.
+        """
+        (_, number, body, digest, _), *later = rows
+        joined = Joined(self.unpack(node_id, body, number))
+        try:
+            for _, of_number, body, of_row, continues in later:
+                before, of_before, row = self.unpack_change(node_id, body, of_number)
+                if not before == continues == number or of_before != digest:
+                    raise MalformedValue("it does not continue the one before")
+                joined.add(row)
+                number, digest = of_number, of_row
+            return joined.row()
+        except MalformedValue as error:
+            raise StoreDamaged(self.run_id, f"the row of node {node_id!r}: {error}", self.number) from error
 
     def is_over(self, node_id: str, body: bytes, number: int) -> bool:
         """Whether a row says no more than that its node has completed."""

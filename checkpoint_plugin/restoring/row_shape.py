@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, get_args
 
+from checkpoint_plugin.restoring.joined import told_by
 from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES
 from hookspecs import NodeStatus
 
-__all__ = ["are_refs", "is_bare", "is_row"]
+__all__ = ["are_refs", "is_bare", "is_change", "is_row"]
 
 NONE: Final = type(None)
 STATUSES: Final = frozenset(get_args(NodeStatus))
@@ -58,6 +59,19 @@ def is_row(row: Any) -> bool:
     )
 
 
+def is_change(found: Any) -> bool:
+    """Whether it lists what `holding.pack_link` and `holding.follow` list of a row that tells only what changed."""
+    if type(found) is not list or len(found) != 3:
+        return False
+    number, digest, row = found
+    if type(number) is not int or type(digest) is not bytes or type(row) is not list or not _are_kinds(tuple(map(type, row))):
+        return False
+    taken, inbox, order = row[TAKEN], row[INBOX], row[ORDER]
+    if len(taken) != 2 or type(taken[0]) is not int or type(taken[1]) is not list or not _are(int, order):
+        return False
+    return all(map(_is_changed_edge, inbox)) and is_row(told_by(row))
+
+
 def is_bare(row: Sequence[Any]) -> bool:
     """Whether a row whose fields are of their types holds no value and nothing waits in it, as with nodes that have completed."""
     return (
@@ -92,6 +106,10 @@ def _is_named(pair: Any) -> bool:
 
 def _is_edge(edge: Any) -> bool:
     return type(edge) is list and len(edge) == 3 and type(edge[0]) is str and are_refs(edge[1]) and type(edge[2]) is bool
+
+
+def _is_changed_edge(edge: Any) -> bool:
+    return type(edge) is list and len(edge) == 4 and type(edge[0]) is type(edge[1]) is int
 
 
 def _is_suspension(found: Any) -> bool:

@@ -13,6 +13,7 @@ from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.database.damage import column_bytes
 from checkpoint_plugin.saving.completed import Tally, block_digest
 from checkpoint_plugin.saving.history import RunHistory
+from checkpoint_plugin.saving.holding import Holding, pack_link
 from checkpoint_plugin.saving.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.saving.rows import PAYLOAD_REF, EncodedCut, Ref, RowWriter
 from checkpoint_plugin.saving.statements import JOB_COLUMNS, MANY
@@ -41,6 +42,7 @@ class SaveRows:
     payloads: list[PayloadRow] = field(default_factory=list)
     segments: list[tuple[Any, ...]] = field(default_factory=list)
     nodes: list[tuple[Any, ...]] = field(default_factory=list)
+    changed: list[tuple[Any, ...]] = field(default_factory=list)
     completed: list[tuple[Any, ...]] = field(default_factory=list)
     items: list[tuple[Any, ...]] = field(default_factory=list)
     states: list[tuple[Any, ...]] = field(default_factory=list)
@@ -85,6 +87,7 @@ class CutEncoder:
         self._digests: dict[str, bytes] = {}
         self._over: dict[str, bytes] = {}
         self._saved_items: dict[str, int] = {}
+        self._held: dict[str, Holding] = {}
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
         self._large: dict[int, tuple[str | bytes, Ref]] = {}
@@ -124,9 +127,10 @@ class CutEncoder:
             history.large,
             history.places,
             file_bytes,
+            history.held,
         )
         cut = writer.encode(snapshot.nodes, snapshot.context)
-        self._mentioned, self._large = cut.mentioned, cut.large
+        self._mentioned, self._large, self._held = cut.mentioned, cut.large, cut.held
         self._size = self._encode_payloads(cut, rows, file_bytes) + self._encode_nodes(cut, rows) + self._encode_items(cut, rows)
         if history.tally is not None:
             self._size += self._encode_block(cut, rows, history.tally)
@@ -163,13 +167,21 @@ class CutEncoder:
         history, number, digest_row = self.history, self.number, row_digester(self.history.run_id)
         total, size, new = history.total, 0, 0
         for node_id, row in cut.rows.items():
+            before = history.digests.get(node_id)
+            continues = history.held[node_id].number if node_id in cut.changed else None
+            if continues is not None:
+                row = pack_link(continues, history.digests[node_id]) + row
             body = self._sealed(row, node_place, node_id, number)
             digest = self._digests[node_id] = digest_row(node_id, number, body)
-            before = history.digests.get(node_id)
             new += before is None
             total = add_digests(total, added=digest, removed=before)
-            rows.nodes.append((node_id, body, cut.mentions.get(node_id, b""), digest))
+            if continues is None:
+                rows.nodes.append((node_id, body, cut.mentions.get(node_id, b""), digest))
+            else:
+                rows.changed.append((node_id, body, cut.mentions.get(node_id, b""), digest, continues))
             size += len(body)
+        for held in cut.held.values():
+            held.number = number
         self._cut_hash, self._new_nodes = total, new
         return size
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from checkpoint_plugin.saving.completed import Tally
+from checkpoint_plugin.saving.holding import Holding
 from checkpoint_plugin.saving.payloads import BaseCache
 from checkpoint_plugin.saving.rows import NO_PLACES, GraphPlaces, Ref
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
@@ -37,6 +38,7 @@ class RunHistory:
         unread: nodes whose rows nobody read, because a block tells that they have completed.
         tally: what the next block will tell; `None` where none is written.
         saved_items: durable items of each output node.
+        held: what nodes hold as of their newest rows, of those that hold much and of which this attempt wrote a row.
         log: to which output items are appended; another one after going back to an older checkpoint.
         total: the hash of the newest cut.
         status: of the run in the last checkpoint of this attempt.
@@ -58,6 +60,7 @@ class RunHistory:
     unread: int = 0
     tally: Tally | None = None
     saved_items: dict[str, int] = field(default_factory=dict)
+    held: dict[str, Holding] = field(default_factory=dict, compare=False)
     log: int = 0
     total: int = 0
     status: str | None = None
@@ -89,6 +92,7 @@ class RunHistory:
         """
         self.generation = generation
         self.status = None
+        self.held.clear()
         self.payloads.clear()
         self.large.clear()
         self.bases.keep(ends)

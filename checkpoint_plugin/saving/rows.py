@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.saving.completed import is_over
+from checkpoint_plugin.saving.holding import INBOX, LATEST, MANY, TAKEN, Holding, Refs, follow, held_by
 from checkpoint_plugin.stored_bytes.digests import text_bytes
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.suspensions import pack_suspension
@@ -72,6 +74,8 @@ class EncodedCut:
         rows: of the nodes, by node id.
         mentions: digests of the payloads that a row mentions, one after the other, by node id where there are any.
         over: nodes of which there is no more to say than that they have completed.
+        held: what the nodes hold that hold much.
+        changed: of these, those of which the row tells only what changed.
         segments: of output items.
         payloads: values that are not yet stored, by digest, each with the place where it stands.
         mentioned: digests of all payloads that the cut mentions, in order.
@@ -82,6 +86,8 @@ class EncodedCut:
     rows: dict[str, bytes] = field(default_factory=dict)
     mentions: dict[str, bytes] = field(default_factory=dict)
     over: list[str] = field(default_factory=list)
+    held: dict[str, Holding] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
     segments: list[EncodedSegment] = field(default_factory=list)
     payloads: dict[bytes, tuple[bytes, Place]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
@@ -101,6 +107,7 @@ class RowWriter:
         large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
         places: of the graph, for errors: a value that cannot be stored is told as that of the node that gave it.
         file_bytes: from which on a value becomes a file; `None` for none.
+        held: what nodes hold as of their newest rows, of those that hold much.
     """
 
     def __init__(
@@ -113,8 +120,10 @@ class RowWriter:
         large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
         places: GraphPlaces | None = None,
         file_bytes: int | None = None,
+        held: Mapping[str, Holding] | None = None,
     ) -> None:
         self._places = places
+        self._held = held or {}
         self._most_room = ROOM if file_bytes is None else min(ROOM, file_bytes - 1)
         self._seal = seal
         self._large = large or {}
@@ -144,7 +153,7 @@ class RowWriter:
             # The same object stands in many places: an output in every inbox.
             ref = refs.get(id(value))
             if ref is None and type(value) in IMMUTABLE and len(value) > LARGE:
-                ref = self._again(value)
+                ref = self._known_again(value)
                 if ref is not None:
                     refs[id(value)] = ref
                     cut.large[id(value)] = value, ref
@@ -188,10 +197,18 @@ class RowWriter:
             node_id, what = made[0], f"outputs[{made[1]!r}]"
         return f"run {self._run_id!r}, node {node_id!r}, {what}"
 
-    def _again(self, value: str | bytes) -> Ref:
+    def _known_again(self, value: str | bytes) -> Ref:
         """The reference of a value that was encoded for the save before and is stored; else `None`."""
         before, ref = self._large.get(id(value), (None, None))
         return ref if before is value and type(ref) is tuple and ref[0] in self._known else None
+
+    def _again(self, cut: EncodedCut, mentioned: dict[bytes, None], ref: Ref, place: Place) -> Ref:
+        """The reference in a row of a value that an earlier one told: a larger one that stood there becomes a payload."""
+        if type(ref) is bytes and len(ref) > SMALL:
+            ref = self._address(ref, cut, place)
+        if type(ref) is tuple:
+            mentioned[ref[0]] = None
+        return ref
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id
@@ -223,37 +240,33 @@ class RowWriter:
             cut.mentioned.update(mentioned)
             mentioned = {}
         self._room = self._most_room
-        row: list[Any] = [
-            node.status,
-            node.attempt,
-            node.firing,
-            node.commits,
-            None if node.state is None else one(node.state, ("state", node_id), "state"),
-            None
-            if node.arguments is None
-            else [[n, one(v, ("argument", node_id, n), "arguments[{!r}]", n)] for n, v in node.arguments.items()],
-            [[e, one(v, ("edge", e), "taken from edge[{!r}]", e)] for e, v in node.taken],
-            node.emitted,
-            None
-            if node.latest is None
-            else [[e, one(v, ("edge", e), "latest of edge[{!r}]", e)] for e, v in node.latest.items()],
-            [
+        state = None if node.state is None else one(node.state, ("state", node_id), "state")
+        arguments: Sequence[Any] | None = None
+        if node.arguments is not None:
+            arguments = [[n, one(v, ("argument", node_id, n), "arguments[{!r}]", n)] for n, v in node.arguments.items()]
+        taken: Sequence[Any]
+        latest: Sequence[Any] | None = None
+        if (many := held_by(node)) < MANY:
+            taken = [[e, one(v, ("edge", e), TAKEN, e)] for e, v in node.taken]
+            if node.latest is not None:
+                latest = [[e, one(v, ("edge", e), LATEST, e)] for e, v in node.latest.items()]
+            inbox: Sequence[Any] = [
                 [
                     edge.edge_id,
-                    several(edge.items, ("edge", edge.edge_id), "inbox of edge {1!r}[{0}]", 0, edge.edge_id)
-                    if edge.items
-                    else (),
+                    several(edge.items, ("edge", edge.edge_id), INBOX, 0, edge.edge_id) if edge.items else (),
                     edge.ended,
                 ]
                 for edge in node.inbox
-            ],
-            list(node.order),
-            len(node.collected),
-            node.source,
-            _error(node),
-            _time(node.started_at),
-            _time(node.ended_at),
-        ]
+            ]
+            order: Sequence[Any] = list(node.order)
+        else:
+            held, told = follow(self._held.get(node_id), node, many, Refs(one, several, partial(self._again, cut, mentioned)))
+            taken, latest, inbox, order = told.parts
+            cut.held[node_id] = held
+            if told.continues:
+                cut.changed.add(node_id)
+        row = [node.status, node.attempt, node.firing, node.commits, state, arguments, taken, node.emitted, latest, inbox, order]
+        row += len(node.collected), node.source, _error(node), _time(node.started_at), _time(node.ended_at)
         if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were
             waits = node.suspension
             row.append(pack_suspension(waits, lambda value, what: one(value, ("suspension", node_id, what), "{}", what)))

@@ -61,14 +61,15 @@ MANY: Final[Mapping[str, Rows]] = {
     "payloads": Rows("payload", ("run_id",), ("digest", "encoding", "size", "body", "series", "series_end", "blob")),
     "segments": Rows("payload_segment", ("run_id",), ("series", "start", "size", "encoding", "body")),
     "nodes": Rows("node_version", ("run_id", "number"), ("node_id", "body", "mentions", "digest")),
+    "changed": Rows("node_version", ("run_id", "number"), ("node_id", "body", "mentions", "digest", "continues")),
     "completed": Rows("completed_nodes", ("run_id", "number"), ("body", "digest")),
     "items": Rows("output_segment", ("run_id", "number"), ("node_id", "log", "first", "count", "body", "mentions", "digest")),
     "states": Rows("run_node_state", SHARED, STATE),
     "waiting": Rows("run_node_state", SHARED, (*STATE, *NODE_COLUMNS)),
     "shown": Rows("run_node_state", SHARED, (*STATE, *SHOWN)),
 }
-"""The rows of a save by name: `waiting` are states of nodes that are suspended, of which there is more to tell, `shown` those of
-runs that are saved by hand."""
+"""The rows of a save by name: `changed` are rows of nodes that tell only what changed since an earlier one, `waiting` states of
+nodes that are suspended, of which there is more to tell, `shown` those of runs that are saved by hand."""
 TIMED: Final = frozenset({"states", "waiting", "shown"})
 """Rows that tell when they were written, the last of `SHARED`."""
 Kind = tuple[tuple[str, ...], bool]

@@ -213,6 +213,9 @@ class CutWriter(CutEncoder):
         history.remember(self._mentioned)
         history.large = self._large
         history.saved_items.update(self._saved_items)
+        for node_id in self._digests if history.held else ():
+            history.held.pop(node_id, None)
+        history.held.update(self._held)
         if self._payloads is not None:
             self._payloads.note()
         details = {"nodes": len(self._digests), "bytes": self._size}

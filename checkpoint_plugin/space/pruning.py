@@ -200,14 +200,30 @@ def stored_bytes(connection: Connection, run_id: str) -> int:
 
 
 def _delete_rows(connection: Connection, run_id: str, kept: Sequence[int]) -> None:
-    """A row goes when no kept checkpoint lies between it and the next version of the same node.
+    """A row goes when no kept checkpoint lies between it and the next version of the same node, and none that stays continues it.
 
     That is not left to the database: from each row on PostgreSQL would go through all checkpoints that were deleted just now.
     """
     version = NODE_VERSION.c
     following = func.lead(version.number).over(partition_by=version.node_id, order_by=version.number)
-    found = connection.execute(select(version.number, version.node_id, following).where(version.run_id == run_id))
-    gone = [{"of_number": row[0], "of_node": row[1]} for row in found if not _is_needed(row[0], row[2], kept)]
+    query = select(version.number, version.node_id, following, version.continues).where(version.run_id == run_id)
+    unneeded: list[tuple[int, str]] = []
+    older: dict[tuple[int, str], tuple[int, str]] = {}
+    ends: list[tuple[int, str]] = []
+    for number, node_id, next_number, continues in connection.execute(query):
+        needed = _is_needed(number, next_number, kept)
+        if not needed:
+            unneeded.append((number, node_id))
+        if continues is not None:
+            older[number, node_id] = continues, node_id
+            if needed:
+                ends.append((number, node_id))
+    continued: set[tuple[int, str]] = set()
+    for row in ends:
+        while (before := older.get(row)) is not None and before not in continued:
+            continued.add(before)
+            row = before
+    gone = [{"of_number": row[0], "of_node": row[1]} for row in unneeded if row not in continued]
     if gone:
         of_row = (version.number == bindparam("of_number"), version.node_id == bindparam("of_node"))
         connection.execute(delete(NODE_VERSION).where(version.run_id == run_id, *of_row), gone)

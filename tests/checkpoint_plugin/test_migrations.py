@@ -42,6 +42,8 @@ from tests.checkpoint_plugin.test_store import cut, definition
 
 MANY = 6
 BODIES = ("payload", "payload_segment", "node_version", "output_segment")
+LATER = ", continues INTEGER"
+"""A column that came after the rows had moved, and so stands behind all else."""
 UNBOUND = ("node_version", "payload", "run_node_state")
 """Tables that have no foreign key on PostgreSQL."""
 
@@ -63,6 +65,7 @@ def make_older(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE lease DROP COLUMN newest_number"))
     connection.execute(text("ALTER TABLE job DROP COLUMN has_checkpoint"))
     connection.execute(text("ALTER TABLE checkpoint_schema DROP COLUMN store_id"))
+    connection.execute(text("ALTER TABLE node_version DROP COLUMN continues"))
     connection.execute(text("DROP INDEX ix_run_node_state_wake_at"))
     if connection.kind == "postgresql":
         for table in BODIES:
@@ -205,14 +208,15 @@ async def test_on_sqlite_rows_of_nodes_move_to_a_table_beside_their_key(tmp_path
     await older_store(old)
 
     def table(connection: Connection) -> tuple[list[Any], str]:
-        return rows_of(connection, name), " ".join(table_text(connection, name).split())
+        made = " ".join(table_text(connection, name).split())
+        return rows_of(connection, name), made.replace(LATER, "")
 
     before, made = await look(old, table)
     assert len(before) == 1
     assert "WITHOUT ROWID" in made
     assert await upgraded(old) == (2, SCHEMA_VERSION)
     after, made = await look(old, table)
-    assert after == before
+    assert [{key: value for key, value in row.items() if key != "continues"} for row in after] == before
     await new.insert_job("r", definition())
     assert made == (await new.transact(table))[1]
     await new.close()

@@ -242,7 +242,7 @@ def test_an_update_of_any_column_changes_those_that_are_given(raw: sqlite3.Conne
 def test_lists_are_given_value_by_value(raw: sqlite3.Connection) -> None:
     raw.execute("PRAGMA foreign_keys = 0")
     for number, node_id in ((1, "a"), (1, "b"), (2, "a"), (3, "c")):
-        raw.execute("INSERT INTO node_version VALUES ('r', ?, ?, x'00', NULL, x'01')", (number, node_id))
+        raw.execute("INSERT INTO node_version VALUES ('r', ?, ?, x'00', NULL, x'01', NULL)", (number, node_id))
     pairs = executed(raw, for_sqlite(cut_sql.rows_by_pair()), {"run": "r", "pairs": [(1, "b"), (2, "a"), (2, "c")]})
     assert {(row.node_id, row.number) for row in pairs} == {("b", 1), ("a", 2)}
     parts = {"run": "r", "numbers": [1, 3], "node_ids": ["a", "c"]}

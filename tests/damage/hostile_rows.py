@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, select, update
 
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.connection import Connection
@@ -27,6 +27,7 @@ from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_DEFINITION
 from checkpoint_plugin.restoring.reading import cut_hash_of
 from checkpoint_plugin.saving.cut_encoder import head_digest
+from checkpoint_plugin.saving.holding import pack_link
 from checkpoint_plugin.saving.payloads import PIECES
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.digests import row_digest, segment_digest
@@ -75,18 +76,29 @@ class Forge(Protocol):
     def __call__(self, connection: Connection, /, run_id: str, data: bytes) -> None: ...
 
 
-def node_body(connection: Connection, run_id: str, data: bytes) -> None:
+def node_body(connection: Connection, run_id: str, data: bytes, node_id: str = "s", continues: int | None = None) -> None:
     """A node's row, with its digest, the hash of the cut and the digest of the checkpoint put right."""
     of_run = NODE_VERSION.c.run_id == run_id
-    number = connection.execute(select(NODE_VERSION.c.number).where(of_run, NODE_VERSION.c.node_id == "s")).scalar_one()
-    digest = row_digest(run_id, "s", number, data)
-    connection.execute(update(NODE_VERSION).where(of_run, NODE_VERSION.c.node_id == "s").values(body=data, digest=digest))
-    digests = connection.execute(select(NODE_VERSION.c.node_id, NODE_VERSION.c.digest).where(of_run)).all()
+    of_node = (of_run, NODE_VERSION.c.node_id == node_id)
+    number = connection.execute(select(NODE_VERSION.c.number).where(*of_node)).scalar_one()
+    values = {"body": data, "digest": row_digest(run_id, node_id, number, data), "continues": continues}
+    connection.execute(update(NODE_VERSION).where(*of_node).values(values))
+    newest = and_(of_run, NODE_VERSION.c.number == number)
+    digests = connection.execute(select(NODE_VERSION.c.node_id, NODE_VERSION.c.digest).where(newest)).all()
     head = connection.execute(select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id)).one()
     total = sum(int.from_bytes(digest, "big") for _, digest in digests) % (1 << 256)
     values = {**head._mapping, "cut_hash": cut_hash_of(head, total, ())}
     fixed = {"cut_hash": values["cut_hash"], "digest": head_digest(values, PLAIN)}
     connection.execute(update(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).values(fixed))
+
+
+def changed_body(connection: Connection, run_id: str, data: bytes) -> None:
+    """The same of a row that continues another; the one before it is moved to a number that no checkpoint has."""
+    of_node = (NODE_VERSION.c.run_id == run_id, NODE_VERSION.c.node_id == "s")
+    row = connection.execute(select(NODE_VERSION).where(*of_node)).one()
+    before = {**row._mapping, "number": 0, "digest": row_digest(run_id, "s", 0, row.body)}
+    node_body(connection, run_id, pack_link(0, before["digest"]) + data, continues=0)
+    connection.execute(insert(NODE_VERSION).values(before))
 
 
 def items_body(connection: Connection, run_id: str, data: bytes) -> None:
@@ -124,6 +136,7 @@ FORGES: Final[dict[str, Forge | None]] = {
     "context": None,
     "definition": definition,
     "node body": node_body,
+    "changed body": changed_body,
     "items body": items_body,
     "payload as it is": payload_body(0),
     "payload unpacked": payload_body(1),

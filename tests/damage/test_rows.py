@@ -31,7 +31,7 @@ from tests.damage.stored import RUN_ID, Refused, Seen, compare, look, store_run
 NEEDED: dict[str, tuple[Table, tuple[str, ...]]] = {
     "payload": (PAYLOAD, ("body", "encoding", "size", "digest")),
     "payload_segment": (PAYLOAD_SEGMENT, ("body", "encoding", "size", "start", "series")),
-    "node_version": (NODE_VERSION, ("body", "digest", "node_id", "number")),
+    "node_version": (NODE_VERSION, ("body", "digest", "node_id", "number", "continues")),
     "completed_nodes": (COMPLETED_NODES, ("body", "digest", "number")),
     "output_segment": (OUTPUT_SEGMENT, ("body", "digest", "first", "log", "node_id")),
     "checkpoint": (

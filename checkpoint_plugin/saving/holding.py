@@ -1,0 +1,288 @@
+"""What a node that holds much held in its newest row, and what has changed since: its next row tells no more than that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from operator import is_
+from typing import Any, Final, NamedTuple
+
+import ormsgpack
+
+from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Taken
+
+__all__ = [
+    "INBOX",
+    "LATEST",
+    "MANY",
+    "TAKEN",
+    "Changes",
+    "Holding",
+    "Refs",
+    "Told",
+    "find_changes",
+    "follow",
+    "held_by",
+    "pack_link",
+]
+
+MANY: Final = 32
+"""Items and edges from which on a node holds much."""
+TAKEN: Final = "taken from edge[{!r}]"
+LATEST: Final = "latest of edge[{!r}]"
+INBOX: Final = "inbox of edge {1!r}[{0}]"
+"""How errors tell where a value stands."""
+TRIES: Final = 8
+"""Places in a queue at which a newer one may begin, and which are looked at: where none is one, all is told anew."""
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a node holds as of one of its rows, and how rows refer to it. The values are the very objects.
+
+    Args:
+        taken: of its snapshot, as are the next three.
+        latest: likewise.
+        inbox: likewise.
+        order: likewise.
+        taken_refs: a reference for each of `taken`.
+        latest_refs: for each of `latest`, by edge.
+        inbox_refs: for each item of each edge of `inbox`.
+        read: items and edges that a restore reads, in this row and in those that it continues.
+        number: of the row, once it is written.
+    """
+
+    taken: Sequence[Taken]
+    latest: Mapping[str, Any] | None
+    inbox: tuple[EdgeSnapshot, ...]
+    order: tuple[str, ...]
+    taken_refs: Sequence[Any]
+    latest_refs: Mapping[str, Any]
+    inbox_refs: Sequence[Sequence[Any]]
+    read: int = 0
+    number: int = 0
+
+    @classmethod
+    def nothing(cls, node: NodeSnapshot) -> Holding:
+        """What the node held before anything came."""
+        inbox = tuple([EdgeSnapshot(edge.edge_id, (), False) for edge in node.inbox])
+        return cls((), None, inbox, (), (), {}, [()] * len(inbox))
+
+    def is_continued(self, changes: Changes, many: int) -> bool:
+        """Whether a row that tells these changes is worth it.
+
+        A restore never reads more than about twice of what there is. So what has gone is soon mentioned no more, and all that is
+        ever written is a small multiple of all that ever changed.
+
+        Args:
+            changes: since this row.
+            many: what the node holds now.
+        """
+        return self.read > 0 and self.read + changes.size <= 2 * many + MANY
+
+
+class Refs(NamedTuple):
+    """What gives the references under which the values of one node stand in its row.
+
+    Args:
+        one: of a value, with its place for the store and for people.
+        several: of items of one edge, likewise.
+        again: of a value that an earlier row told, by its reference there, with its place.
+    """
+
+    one: Callable[..., Any]
+    several: Callable[..., Sequence[Any]]
+    again: Callable[[Any, tuple[str, ...]], Any]
+
+
+class Told(NamedTuple):
+    """What a row says of what its node holds.
+
+    Args:
+        parts: in the places of `taken`, `latest`, `inbox` and `order`.
+        continues: they tell only what changed since the row before. Then `taken` is how many are gone from its front, and those
+            that came; `latest` the edges whose value is another; of `inbox` each edge that is not as it was, by its place, with
+            how many are gone, those that came, and whether it has ended; `order` the places of the edges of all that came.
+    """
+
+    parts: tuple[Sequence[Any], Sequence[Any] | None, Sequence[Any], Sequence[Any]]
+    continues: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed between two moments of a node.
+
+    Args:
+        taken_gone: so many of the first of `taken` are gone.
+        took: so many of the last of it are new.
+        latest: edges of which the latest value is another.
+        edges: those of the inbox that are not as they were: place, how many of their first items are gone, and how many are new.
+        arrived: places in the inbox of the edges of all items that are new, in the order of their arrival.
+        size: items and edges that must be told.
+    """
+
+    taken_gone: int
+    took: int
+    latest: Sequence[str]
+    edges: Sequence[tuple[int, int, int]]
+    arrived: Sequence[int]
+    size: int
+
+
+def pack_link(number: int, digest: bytes) -> bytes:
+    """What stands before a row that tells only what changed: with it, MessagePack has a list of three.
+
+    Args:
+        number: of the row that it continues.
+        digest: of that row.
+    """
+    return b"\x93" + ormsgpack.packb(number) + ormsgpack.packb(digest)
+
+
+def held_by(node: NodeSnapshot) -> int:
+    """How many items and edges a node holds."""
+    inbox = node.inbox
+    many = len(node.taken) + len(inbox)
+    for edge in inbox:
+        many += len(edge.items)
+    return many if node.latest is None else many + len(node.latest)
+
+
+def follow(before: Holding | None, node: NodeSnapshot, many: int, refs: Refs) -> tuple[Holding, Told]:
+    """What a node holds now, and what its row says of it.
+
+    Args:
+        before: as of its newest row, where that is known.
+        node: as it is now.
+        many: as `held_by` counts it.
+        refs: gives references.
+    """
+    changes = None if before is None else find_changes(before, node)
+    if before is None or changes is None:
+        before = Holding.nothing(node)
+        changes = find_changes(before, node)
+        assert changes is not None, "nothing comes before anything"
+    continues = before.is_continued(changes, many)
+    if not continues:
+        before = _told_again(before, changes, refs)
+    took = [[edge, refs.one(item, ("edge", edge), TAKEN, edge)] for edge, item in node.taken[len(node.taken) - changes.took :]]
+    latest = dict(before.latest_refs)
+    for edge in changes.latest:
+        latest[edge] = refs.one((node.latest or {})[edge], ("edge", edge), LATEST, edge)
+    inbox, came = list(before.inbox_refs), []
+    for place, gone, many_new in changes.edges:
+        there = node.inbox[place]
+        first = len(there.items) - many_new
+        new = refs.several(there.items[first:], ("edge", there.edge_id), INBOX, first, there.edge_id) if many_new else ()
+        inbox[place] = [*inbox[place][gone:], *new]
+        came.append([place, gone, new, there.ended])
+    taken = [*before.taken_refs[changes.taken_gone :], *took]
+    held = Holding(node.taken, node.latest, node.inbox, node.order, taken, latest, inbox)
+    if continues:
+        held.read = before.read + changes.size
+        of_latest = None if node.latest is None else [[edge, latest[edge]] for edge in changes.latest]
+        return held, Told(([changes.taken_gone, took], of_latest, came, changes.arrived), continues)
+    held.read = many
+    whole = [[there.edge_id, items, there.ended] for there, items in zip(node.inbox, inbox, strict=True)]
+    return held, Told((taken, None if node.latest is None else [*map(list, latest.items())], whole, node.order), continues)
+
+
+def _told_again(before: Holding, changes: Changes, refs: Refs) -> Holding:
+    """What was held before, with references for a row that tells all of it that is left; those of what is gone are of no use."""
+    first, changed = changes.taken_gone, frozenset(changes.latest)
+    taken = [None] * first + [[edge, refs.again(ref, ("edge", edge))] for edge, ref in before.taken_refs[first:]]
+    latest = {e: ref if e in changed else refs.again(ref, ("edge", e)) for e, ref in before.latest_refs.items()}
+    gone = {place: many for place, many, _ in changes.edges}
+    inbox = []
+    for place, (edge, items) in enumerate(zip(before.inbox, before.inbox_refs, strict=True)):
+        first = gone.get(place, 0)
+        inbox.append([*items[:first], *(refs.again(ref, ("edge", edge.edge_id)) for ref in items[first:])])
+    return replace(before, taken_refs=taken, latest_refs=latest, inbox_refs=inbox)
+
+
+def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
+    """What of a node has changed; `None` where only telling all of it anew can tell.
+
+    Items are compared by identity: whatever is found makes of what was what is, also where one object came several times.
+    """
+    if len(before.inbox) != len(node.inbox) or (before.latest is not None and node.latest is None):
+        return None
+    taken_gone = _gone(before.taken, node.taken)
+    took = size = len(node.taken) - len(before.taken) + taken_gone
+    edges: list[tuple[int, int, int]] = []
+    gone_by_edge: dict[str, int] = {}
+    for place, (old, new) in enumerate(zip(before.inbox, node.inbox, strict=True)):
+        if old.edge_id != new.edge_id:
+            return None
+        items = new.items
+        gone = 0 if items is old.items else _gone(old.items, items)
+        came = len(items) - len(old.items) + gone
+        if gone or came or old.ended is not new.ended:
+            edges.append((place, gone, came))
+            size += 1 + came
+            if gone:
+                gone_by_edge[new.edge_id] = gone
+    latest = _new_latest(before.latest, node.latest)
+    arrived = _arrived(before, node, gone_by_edge, edges)
+    if latest is None or arrived is None:
+        return None
+    return Changes(taken_gone, took, latest, edges, arrived, size + len(latest) + (taken_gone > 0))
+
+
+def _gone(old: Sequence[Any], new: Sequence[Any]) -> int:
+    """How many of the first items of a queue are gone: the others are the first of what it is now."""
+    if type(old) is type(new) is Prefix and old.source is new.source and len(old) <= len(new):
+        return 0
+    if not old or not new:
+        return len(old)
+    old, new = old[:], new[:]
+    first, tries = new[0], 0
+    for gone in range(max(0, len(old) - len(new)), len(old)):
+        if old[gone] is first:
+            if all(map(is_, islice(old, gone, None), new)):
+                return gone
+            tries += 1
+            if tries == TRIES:
+                break
+    return len(old)
+
+
+def _new_latest(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Sequence[str] | None:
+    """The edges of which the latest value is another; `None` where their order is."""
+    if not new:
+        return () if not old else None
+    if not old:
+        return list(new)
+    if list(old) != list(islice(new, len(old))):
+        return None
+    return [edge for edge, value in new.items() if edge not in old or old[edge] is not value]
+
+
+def _arrived(before: Holding, node: NodeSnapshot, gone: dict[str, int], edges: Sequence[tuple[int, int, int]]) -> Any:
+    """The places of the edges of new items, in the order of their arrival; `None` where the order of the others is another."""
+    old: Sequence[str] = before.order
+    if gone and old:
+        left = Counter(gone)
+        first = 0  # most go in the order in which they came
+        while first < len(old) and left[old[first]]:
+            left[old[first]] -= 1
+            first += 1
+        old = old[first:]
+        if any(left.values()):
+            kept: list[str] = []
+            for edge in old:
+                if left[edge]:
+                    left[edge] -= 1
+                else:
+                    kept.append(edge)
+            if any(left.values()):
+                return None
+            old = tuple(kept)
+    if node.order[: len(old)] != old:
+        return None
+    places = {node.inbox[place].edge_id: place for place, _, came in edges if came}
+    arrived = [places.get(edge, -1) for edge in node.order[len(old) :]]
+    return None if -1 in arrived else arrived
