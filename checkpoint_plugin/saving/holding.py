@@ -65,10 +65,20 @@ class Holding:
     number: int = 0
 
     @classmethod
-    def nothing(cls, node: NodeSnapshot) -> Holding:
-        """What the node held before anything came."""
-        inbox = tuple([EdgeSnapshot(edge.edge_id, (), False) for edge in node.inbox])
-        return cls((), None, inbox, (), (), {}, [()] * len(inbox))
+    def whole(
+        cls, node: NodeSnapshot, many: int, taken: Sequence[Any], latest: Sequence[Any] | None, inbox: Sequence[Any]
+    ) -> Holding:
+        """As a row tells it that tells all.
+
+        Args:
+            node: as it is now.
+            many: what it holds.
+            taken: what the row says of it, as of the next two.
+            latest: likewise.
+            inbox: likewise.
+        """
+        refs = [refs for _, refs, _ in inbox]
+        return cls(node.taken, node.latest, node.inbox, node.order, taken, dict(latest or ()), refs, many)
 
     def is_continued(self, changes: Changes, many: int) -> bool:
         """Whether a row that tells these changes is worth it.
@@ -151,43 +161,39 @@ def held_by(node: NodeSnapshot) -> int:
     return many if node.latest is None else many + len(node.latest)
 
 
-def follow(before: Holding | None, node: NodeSnapshot, many: int, refs: Refs) -> tuple[Holding, Told]:
+def follow(before: Holding, changes: Changes, node: NodeSnapshot, many: int, refs: Refs) -> tuple[Holding, Told]:
     """What a node holds now, and what its row says of it.
 
     Args:
-        before: as of its newest row, where that is known.
+        before: as of its newest row.
+        changes: since then.
         node: as it is now.
         many: as `held_by` counts it.
         refs: gives references.
     """
-    changes = None if before is None else find_changes(before, node)
-    if before is None or changes is None:
-        before = Holding.nothing(node)
-        changes = find_changes(before, node)
-        assert changes is not None, "nothing comes before anything"
     continues = before.is_continued(changes, many)
     if not continues:
         before = _told_again(before, changes, refs)
-    took = [[edge, refs.one(item, ("edge", edge), TAKEN, edge)] for edge, item in node.taken[len(node.taken) - changes.took :]]
-    latest = dict(before.latest_refs)
-    for edge in changes.latest:
-        latest[edge] = refs.one((node.latest or {})[edge], ("edge", edge), LATEST, edge)
+    one, several = refs.one, refs.several
+    took = [[edge, one(item, ("edge", edge), TAKEN, edge)] for edge, item in node.taken[len(node.taken) - changes.took :]]
+    latest, all_latest = before.latest_refs, node.latest or {}
+    if changes.latest:
+        latest = {**latest, **{edge: one(all_latest[edge], ("edge", edge), LATEST, edge) for edge in changes.latest}}
     inbox, came = list(before.inbox_refs), []
     for place, gone, many_new in changes.edges:
-        there = node.inbox[place]
-        first = len(there.items) - many_new
-        new = refs.several(there.items[first:], ("edge", there.edge_id), INBOX, first, there.edge_id) if many_new else ()
-        inbox[place] = [*inbox[place][gone:], *new]
+        there, kept = node.inbox[place], inbox[place][gone:]
+        first = len(kept)
+        new = several(there.items[first:], ("edge", there.edge_id), INBOX, first, there.edge_id) if many_new else ()
+        inbox[place] = [*kept, *new] if kept else new
         came.append([place, gone, new, there.ended])
     taken = [*before.taken_refs[changes.taken_gone :], *took]
-    held = Holding(node.taken, node.latest, node.inbox, node.order, taken, latest, inbox)
     if continues:
-        held.read = before.read + changes.size
+        held = Holding(node.taken, node.latest, node.inbox, node.order, taken, latest, inbox, before.read + changes.size)
         of_latest = None if node.latest is None else [[edge, latest[edge]] for edge in changes.latest]
         return held, Told(([changes.taken_gone, took], of_latest, came, changes.arrived), continues)
-    held.read = many
     whole = [[there.edge_id, items, there.ended] for there, items in zip(node.inbox, inbox, strict=True)]
-    return held, Told((taken, None if node.latest is None else [*map(list, latest.items())], whole, node.order), continues)
+    told = Told((taken, None if node.latest is None else [*map(list, latest.items())], whole, node.order), continues)
+    return Holding.whole(node, many, *told.parts[:3]), told
 
 
 def _told_again(before: Holding, changes: Changes, refs: Refs) -> Holding:
@@ -217,9 +223,9 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
     for place, (old, new) in enumerate(zip(before.inbox, node.inbox, strict=True)):
         if old.edge_id != new.edge_id:
             return None
-        items = new.items
-        gone = 0 if items is old.items else _gone(old.items, items)
-        came = len(items) - len(old.items) + gone
+        items, were = new.items, old.items
+        gone = 0 if items is were or not were else _gone(were, items)
+        came = len(items) - len(were) + gone
         if gone or came or old.ended is not new.ended:
             edges.append((place, gone, came))
             size += 1 + came

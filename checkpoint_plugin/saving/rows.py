@@ -12,7 +12,7 @@ import ormsgpack
 
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.saving.completed import is_over
-from checkpoint_plugin.saving.holding import INBOX, LATEST, MANY, TAKEN, Holding, Refs, follow, held_by
+from checkpoint_plugin.saving.holding import INBOX, LATEST, MANY, TAKEN, Holding, Refs, find_changes, follow, held_by
 from checkpoint_plugin.stored_bytes.digests import text_bytes
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.suspensions import pack_suspension
@@ -246,7 +246,10 @@ class RowWriter:
             arguments = [[n, one(v, ("argument", node_id, n), "arguments[{!r}]", n)] for n, v in node.arguments.items()]
         taken: Sequence[Any]
         latest: Sequence[Any] | None = None
-        if (many := held_by(node)) < MANY:
+        many = held_by(node)
+        before = self._held.get(node_id) if many >= MANY else None
+        changes = None if before is None else find_changes(before, node)
+        if before is None or changes is None:
             taken = [[e, one(v, ("edge", e), TAKEN, e)] for e, v in node.taken]
             if node.latest is not None:
                 latest = [[e, one(v, ("edge", e), LATEST, e)] for e, v in node.latest.items()]
@@ -259,10 +262,13 @@ class RowWriter:
                 for edge in node.inbox
             ]
             order: Sequence[Any] = list(node.order)
+            if many >= MANY:
+                cut.held[node_id] = Holding.whole(node, many, taken, latest, inbox)
         else:
-            held, told = follow(self._held.get(node_id), node, many, Refs(one, several, partial(self._again, cut, mentioned)))
+            cut.held[node_id], told = follow(
+                before, changes, node, many, Refs(one, several, partial(self._again, cut, mentioned))
+            )
             taken, latest, inbox, order = told.parts
-            cut.held[node_id] = held
             if told.continues:
                 cut.changed.add(node_id)
         row = [node.status, node.attempt, node.firing, node.commits, state, arguments, taken, node.emitted, latest, inbox, order]
