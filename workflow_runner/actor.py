@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import NodeStatus, Suspension, Taken
+from hookspecs import EdgeSnapshot, NodeStatus, Suspension, Taken
 from workflow_runner.checker import Checker, Mismatch
 from workflow_runner.edge import Edge
 from workflow_runner.errors import Cancelled, ItemTypeError, NodeProtocolError, ReplayDiverged, RunStopped, StateNotCopyable
@@ -110,6 +110,9 @@ class Actor(Outbox):
     first_attempt = 1
     """The attempt from which on the retries of the present step are counted."""
     captured: tuple[Any, ...] | None = None
+    """What the newest cut has of it, as far as that takes to see whether it has changed; see `cut`."""
+    captured_inbox: tuple[EdgeSnapshot, ...] = ()
+    """Of an actor with many edges what the newest cut has of them."""
 
     def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
         self.run = run
@@ -212,7 +215,7 @@ class Actor(Outbox):
             edge.consumer = None
         for edge in self.edges:
             edge.producer = None
-        self.in_edges = ()
+        self.in_edges = self.captured_inbox = ()
         self.edges = []
         del self.publish
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hookspecs import EdgeDraft, EdgeSnapshot, NodeDraft, NodeSnapshot, Prefix
 from workflow_runner.firing import FiringActor
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from workflow_runner.run import Run
 
 __all__ = ["capture", "capture_last", "take_cut"]
+
+WIDE: Final = 16
+"""Edges from which on an actor has many."""
+OWN: Final = 9
+"""Parts of a signature before those of its edges."""
 
 
 def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
@@ -34,8 +39,7 @@ def take_cut(run: Run) -> tuple[NodeSnapshot, ...]:
     for actor in visited:
         signature = _signature(actor)
         if signature != actor.captured:
-            actor.captured = signature
-            snapshots.append(capture(actor))
+            snapshots.append(_capture_changed(actor, signature))
     return tuple(snapshots)
 
 
@@ -55,8 +59,29 @@ def capture_last(run: Run, actor: Actor) -> None:
             run.changed[consumer] = None
 
 
-def capture(actor: Actor) -> NodeSnapshot:
-    """One actor as it is now; nothing in it aliases what the actor will change."""
+def _capture_changed(actor: Actor, signature: tuple[Any, ...]) -> NodeSnapshot:
+    """Capture an actor once more. Of many edges those stay that are as they were: a save must not cost all of them."""
+    before, actor.captured = actor.captured, signature
+    if len(actor.in_edges) < WIDE or actor.status == "completed":
+        actor.captured_inbox = ()
+        return capture(actor)
+    inbox: tuple[EdgeSnapshot, ...] | None = None
+    if before is not None and actor.captured_inbox and before[:OWN] == signature[:OWN]:
+        hidden = actor.type.role == "preview"
+        each = zip(actor.in_edges, actor.captured_inbox, before[OWN:], signature[OWN:], strict=True)
+        inbox = tuple([kept if was == now else _capture_edge(edge, hidden) for edge, kept, was, now in each])
+    snapshot = capture(actor, inbox)
+    actor.captured_inbox = snapshot.inbox
+    return snapshot
+
+
+def capture(actor: Actor, inbox: tuple[EdgeSnapshot, ...] | None = None) -> NodeSnapshot:
+    """One actor as it is now; nothing in it aliases what the actor will change.
+
+    Args:
+        actor: any.
+        inbox: its edges as they are now, where they were captured already.
+    """
     kind = actor.type
     draft = NodeDraft()
     draft.node_id = actor.node_id
@@ -80,7 +105,7 @@ def capture(actor: Actor) -> NodeSnapshot:
         draft.inbox = draft.order = ()
     else:
         draft.latest = actor.latest() if isinstance(actor, FiringActor) else None
-        draft.inbox = tuple([_capture_edge(edge, kind.role == "preview") for edge in actor.in_edges])
+        draft.inbox = tuple([_capture_edge(e, kind.role == "preview") for e in actor.in_edges]) if inbox is None else inbox
         draft.order = _arrivals(actor)
     return draft.frozen()
 
@@ -106,7 +131,7 @@ def _arrivals(actor: Actor) -> tuple[str, ...]:
 
 
 def _signature(actor: Actor) -> tuple[Any, ...]:
-    """Equal for two moments between which the actor's capture has not changed.
+    """Equal for two moments between which the actor's capture has not changed: `OWN` parts are its own, the others one an edge.
 
     Of an actor that took, emitted or committed nothing, an edge can only have grown, so its length tells.
     """

@@ -221,6 +221,8 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
     edges: list[tuple[int, int, int]] = []
     gone_by_edge: dict[str, int] = {}
     for place, (old, new) in enumerate(zip(before.inbox, node.inbox, strict=True)):
+        if new is old:
+            continue
         if old.edge_id != new.edge_id:
             return None
         items, were = new.items, old.items

@@ -6,6 +6,8 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from dataclasses import FrozenInstanceError, fields, replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from hookspecs import NodeSnapshot
 from tests.workflow_runner.test_runs import Saving, hosted
 from workflow_runner import Context, Graph, NodeFailed, Stream, node
 from workflow_runner.actor import Actor
+from workflow_runner.aligner import SyncMode
 
 
 @node
@@ -114,3 +117,33 @@ async def test_a_producer_that_is_over_is_not_kept_by_a_stream_that_its_consumer
     graph.output("kept", both["kept"])
     result = await hosted(Saving()).run(graph, run_id="left")
     assert result.outputs == {"out": [[1]], "kept": [0]}
+
+
+@node
+async def asks_in_turn(x: int, context: Context) -> int:
+    await context.checkpoint()
+    return x + 1
+
+
+@pytest.mark.parametrize("mode", ["on_any", "zip_all"])
+async def test_a_cut_captures_those_of_many_edges_that_are_not_as_they_were(mode: SyncMode) -> None:
+    """Each of 40 nodes asks for a cut, and gives its item to the next and to one that 40 edges lead to."""
+    saving = Saving()
+    graph = Graph()
+    value: Any = 0
+    ones = []
+    for number in range(40):
+        value = graph.add(asks_in_turn, node_id=f"one{number}", x=value)
+        ones.append(value)
+    graph.output("out", graph.add(counts_actors, node_id="all", sync_mode=mode, values=ones))
+    await hosted(saving).run(graph, run_id="wide")
+    seen = [each for _, snapshot in saving.cuts for each in snapshot.nodes if each.node_id == "all" and each.inbox]
+    waits, fired = seen[:39], seen[39]
+    for number, (old, new) in enumerate(pairwise(waits), 1):
+        changed = [place for place, (was, now) in enumerate(zip(old.inbox, new.inbox, strict=True)) if was is not now]
+        assert len(changed) <= 2, number
+        waiting = [len(edge.items) for edge in new.inbox]
+        assert waiting == [1] * sum(waiting) + [0] * (40 - sum(waiting))
+        assert [edge.ended for edge in new.inbox[: sum(waiting) - 1]] == [True] * (sum(waiting) - 1)
+    assert [sum(len(edge.items) for edge in each.inbox) for each in waits] == list(range(1, 40))
+    assert fired.firing == 1 and not any(edge.items for edge in fired.inbox)
