@@ -141,14 +141,19 @@ class CutCheck:
             StoreDamaged: one is missing or damaged.
         """
         listed = _digests(row.mentions)
-        for digest in dict.fromkeys(listed if mentioned is None else mentioned):
+        found = dict.fromkeys(listed if mentioned is None else mentioned)
+        self._look_at_values(row, found)
+        for digest in found:
+            if digest not in listed:
+                what = f"it mentions payload {digest.hex()[:16]} and does not list it, so that pruning would delete that"
+                self._notes.note(what, row.number, getattr(row, "node_id", None), "Do not prune the run. " + RESTORE)
+
+    def _look_at_values(self, row: Any, mentioned: Iterable[bytes]) -> None:
+        for digest in mentioned:
             if digest not in self._payloads.present:
                 raise StoreDamaged(self._notes.run_id, f"payload {digest.hex()[:16]}, which it mentions, is missing", row.number)
             if digest in self._payloads.wrong:
                 raise StoreDamaged(self._notes.run_id, f"payload {digest.hex()[:16]}, which it mentions, is damaged", row.number)
-            if digest not in listed:
-                what = f"it mentions payload {digest.hex()[:16]} and does not list it, so that pruning would delete that"
-                self._notes.note(what, row.number, getattr(row, "node_id", None), "Do not prune the run. " + RESTORE)
 
     def look_at_rows(self, numbers: Sequence[int], heads: Mapping[int, Head]) -> None:
         """Look at the rows of nodes, and at the cuts that they make.
@@ -174,14 +179,16 @@ class CutCheck:
     def _take_row(self, row: Any) -> None:
         before = self.rows.get(row.node_id)
         shape = None
+        # What is wrong with a row is wrong with those that continue it, too, as long as they hold it: told once.
+        goes_on = row.continues is not None and row.node_id in self._bad_nodes
         self._bad_nodes.discard(row.node_id)
-        joined = self._joined.pop(row.node_id, None)
         try:
             with telling_damage(self._notes.run_id, "its row", row.number):
-                shape = self._look_at_row(row, before, joined)
+                shape = self._look_at_row(row, before, whole=goes_on)
         except StoreDamaged as error:
             self._bad_nodes.add(row.node_id)
-            self._notes.note(error.what, row.number, row.node_id)
+            if not goes_on:
+                self._notes.note(error.what, row.number, row.node_id)
         digest = row.digest if type(row.digest) is bytes else b""
         self._total = add_digests(self._total, added=digest, removed=None if before is None else before.digest)
         self.rows[row.node_id] = NewestRow(row.number, digest, shape)
@@ -190,11 +197,23 @@ class CutCheck:
         else:
             self._outputs.discard(row.node_id)
 
-    def _look_at_row(self, row: Any, before: NewestRow | None, joined: Joined | None) -> Sequence[Any] | None:
+    def _look_at_row(self, row: Any, before: NewestRow | None, *, whole: bool) -> Sequence[Any] | None:
+        """Look at a row.
+
+        Args:
+            row: of a node.
+            before: the node's row before it.
+            whole: look, too, at all that it continues.
+        """
+        joined = self._joined.pop(row.node_id, None)
         body = column_bytes(row.body)
         if row_digest(self._notes.run_id, row.node_id, row.number, body) != column_bytes(row.digest):
             raise StoreDamaged(self._notes.run_id, "its row was changed", row.number)
+        if row.continues is not None and (before is None or before.number != row.continues):
+            raise StoreDamaged(self._notes.run_id, "the row that it continues is missing", row.number)
         if self._seal is None:
+            if whole:
+                raise StoreDamaged(self._notes.run_id, "the row that it continues is damaged", row.number)
             self.look_at_mentions(row, None)
             return None
         reader = InlineReader(self._notes.run_id, row.number, self._codec, self._seal)
@@ -205,6 +224,9 @@ class CutCheck:
         else:
             fields = self._take_change(row, before, joined, *reader.unpack_change(row.node_id, body, row.number))
         self.look_at_mentions(row, reader.mentioned(fields))
+        if whole:
+            fields = self._joined[row.node_id].row()
+            self._look_at_values(row, reader.mentioned(fields))
         self._notes.read(lambda: reader.node(row.node_id, fields, range(fields[COLLECTED])))
         return fields[STATUS], fields[ATTEMPT], fields[COLLECTED]
 
@@ -212,12 +234,12 @@ class CutCheck:
         self, row: Any, before: NewestRow | None, joined: Joined | None, number: int, digest: bytes, fields: Sequence[Any]
     ) -> list[Any]:
         """Let a row continue the one before; what it tells by itself."""
-        if before is None or joined is None or not number == row.continues == before.number or digest != before.digest:
-            raise StoreDamaged(self._notes.run_id, "the row that it continues is missing or damaged", row.number)
+        if before is None or joined is None or number != row.continues or digest != before.digest:
+            raise StoreDamaged(self._notes.run_id, "it does not continue the row before it", row.number)
         try:
             joined.add(fields)
         except MalformedValue as error:
-            raise StoreDamaged(self._notes.run_id, f"it does not continue the row before: {error}", row.number) from error
+            raise StoreDamaged(self._notes.run_id, f"it does not continue the row before it: {error}", row.number) from error
         self._joined[row.node_id] = joined
         return told_by(fields)
 

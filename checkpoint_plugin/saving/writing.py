@@ -125,7 +125,7 @@ class CutWriter(CutEncoder):
     def is_large(self) -> bool:
         """Whether it is too large for one message."""
         many = 0 if self._payloads is None else self._payloads.row_bytes
-        return many > LARGE_SAVE or len(self.rows.nodes) > MANY_ROWS
+        return many > LARGE_SAVE or len(self.rows.nodes) + len(self.rows.changed) > MANY_ROWS
 
     def payload_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The payloads in parts, for PostgreSQL, none much larger than a single value."""

@@ -21,7 +21,7 @@ __all__ = ["RUN_ID", "Seen", "look", "plain", "save_cut", "store_run"]
 RUN_ID = "r"
 CHECKPOINTS = 6
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
-HELD: list[Any] = [f"held {number} " * (3 + 40 * (number % 3 == 0)) for number in range(70)]
+HELD: list[Any] = [f"held {number} " * (3 + 170 * (number % 3 == 0)) for number in range(90)]
 TAKEN = [(f"f{number % 2}", item) for number, item in enumerate(HELD)]
 """What a node holds that holds much: a save tells only what has changed, and the same object is the same item."""
 Seen = Mapping[Any, Any]
@@ -42,8 +42,8 @@ def make_cut(number: int, items: list[Any], log: list[str], epoch: int = 1) -> S
         NodeSnapshot("grows", "running", state=list(log)),
         NodeSnapshot(
             "holds", "running", firing=number, taken=TAKEN[number : 2 * number], latest={"f0": number, "f1": None},
-            inbox=(EdgeSnapshot("f0", tuple(HELD[number : 40 + 2 * number]), False), EdgeSnapshot("f1", (number,), number > 3)),
-            order=("f1", *["f0"] * (40 + number)),
+            inbox=(EdgeSnapshot("f0", (*HELD[6 * number : 40 + 7 * number],), False), EdgeSnapshot("f1", (number,), number > 3)),
+            order=(*["f0"] * (40 + number), "f1"),
         ),
         NodeSnapshot("out", "running", collected=Prefix(items)),
         *(NodeSnapshot(f"over {number}.{each}", "completed", source="s", started_at=AT, ended_at=AT) for each in range(12)),

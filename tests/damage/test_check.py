@@ -18,7 +18,7 @@ from checkpoint_plugin.checking.finding import RunReport, StoreReport
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import row_digest
 from hookspecs import RunNotFound
@@ -95,6 +95,23 @@ async def test_whatever_is_changed_is_found_where_a_restore_finds_it(stored: str
             report = await compare_with_restore(stored)
             assert report.findings, f"nobody saw that {column} of {row} was changed"
             await change(stored, update(table).where(is_row(table, there)).values({column: row[column]}))
+    assert not (await check_run(stored)).findings
+
+
+async def test_a_value_is_missed_as_long_as_rows_hold_it(stored: str) -> None:
+    """A row that continues another holds values that it does not mention, until they are gone."""
+    rows = [row for row in await read_rows(stored, NODE_VERSION) if row["node_id"] == "holds"]
+    assert [row["continues"] for row in rows] == [None, 1, 2, 3, 4, 5]
+    values = {bytes(row["digest"]): row for row in await read_rows(stored, PAYLOAD)}
+    spoiled = []
+    for digest in (rows[0]["mentions"][96:128], rows[0]["mentions"][-32:], rows[2]["mentions"][-32:]):
+        value = values[bytes(digest)]
+        await change(stored, update(PAYLOAD).where(is_row(PAYLOAD, value)).values(body=b"x"))
+        report = await compare_with_restore(stored)
+        assert len([found for found in report.findings if found.node_id == "holds"]) == 1
+        spoiled.append(sorted(report.damaged))
+        await change(stored, update(PAYLOAD).where(is_row(PAYLOAD, value)).values(body=value["body"]))
+    assert spoiled == [[1, 2, 3], [1, 2, 3, 4, 5, 6], [3, 4, 5, 6]]
     assert not (await check_run(stored)).findings
 
 
