@@ -50,7 +50,7 @@ class Holding:
         taken_refs: a reference for each of `taken`.
         latest_refs: for each of `latest`, by edge.
         inbox_refs: for each item of each edge of `inbox`.
-        read: items and edges that a restore reads, in this row and in those that it continues.
+        read: rows, items and edges that a restore reads, in this row and in those that it continues.
         number: of the row, once it is written.
     """
 
@@ -65,6 +65,21 @@ class Holding:
     number: int = 0
 
     @classmethod
+    def of(cls, node: NodeSnapshot, taken: Sequence[Any], latest: Mapping[str, Any], inbox: Sequence[Any], read: int) -> Holding:
+        """What a node holds now.
+
+        Args:
+            node: as it is now; who made it may change what is not frozen.
+            taken: references, as of the next two.
+            latest: likewise.
+            inbox: likewise.
+            read: as above.
+        """
+        items = node.taken if type(node.taken) is Prefix else tuple(node.taken)
+        values = None if node.latest is None else dict(node.latest)
+        return cls(items, values, node.inbox, node.order, taken, latest, inbox, read)
+
+    @classmethod
     def whole(
         cls, node: NodeSnapshot, many: int, taken: Sequence[Any], latest: Sequence[Any] | None, inbox: Sequence[Any]
     ) -> Holding:
@@ -77,8 +92,7 @@ class Holding:
             latest: likewise.
             inbox: likewise.
         """
-        refs = [refs for _, refs, _ in inbox]
-        return cls(node.taken, node.latest, node.inbox, node.order, taken, dict(latest or ()), refs, many)
+        return cls.of(node, taken, dict(latest or ()), [refs for _, refs, _ in inbox], many)
 
     def is_continued(self, changes: Changes, many: int) -> bool:
         """Whether a row that tells these changes is worth it.
@@ -90,7 +104,7 @@ class Holding:
             changes: since this row.
             many: what the node holds now.
         """
-        return self.read > 0 and self.read + changes.size <= 2 * many + MANY
+        return self.read + changes.size <= 2 * many + MANY
 
 
 class Refs(NamedTuple):
@@ -131,7 +145,7 @@ class Changes:
         latest: edges of which the latest value is another.
         edges: those of the inbox that are not as they were: place, how many of their first items are gone, and how many are new.
         arrived: places in the inbox of the edges of all items that are new, in the order of their arrival.
-        size: items and edges that must be told.
+        size: items and edges that must be told, and the row itself.
     """
 
     taken_gone: int
@@ -188,7 +202,7 @@ def follow(before: Holding, changes: Changes, node: NodeSnapshot, many: int, ref
         came.append([place, gone, new, there.ended])
     taken = [*before.taken_refs[changes.taken_gone :], *took]
     if continues:
-        held = Holding(node.taken, node.latest, node.inbox, node.order, taken, latest, inbox, before.read + changes.size)
+        held = Holding.of(node, taken, latest, inbox, before.read + changes.size)
         of_latest = None if node.latest is None else [[edge, latest[edge]] for edge in changes.latest]
         return held, Told(([changes.taken_gone, took], of_latest, came, changes.arrived), continues)
     whole = [[there.edge_id, items, there.ended] for there, items in zip(node.inbox, inbox, strict=True)]
@@ -217,7 +231,8 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
     if len(before.inbox) != len(node.inbox) or (before.latest is not None and node.latest is None):
         return None
     taken_gone = _gone(before.taken, node.taken)
-    took = size = len(node.taken) - len(before.taken) + taken_gone
+    took = len(node.taken) - len(before.taken) + taken_gone
+    size = 1 + took
     edges: list[tuple[int, int, int]] = []
     gone_by_edge: dict[str, int] = {}
     for place, (old, new) in enumerate(zip(before.inbox, node.inbox, strict=True)):
