@@ -14,6 +14,7 @@ import ormsgpack
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Taken
 
 __all__ = [
+    "BESIDE",
     "INBOX",
     "LATEST",
     "MANY",
@@ -30,6 +31,8 @@ __all__ = [
 
 MANY: Final = 32
 """Items and edges from which on a node holds much."""
+BESIDE: Final = 32
+"""Bytes of what else a row tells, like a state, that count as much as an item; so many has the reference of a large one."""
 TAKEN: Final = "taken from edge[{!r}]"
 LATEST: Final = "latest of edge[{!r}]"
 INBOX: Final = "inbox of edge {1!r}[{0}]"
@@ -50,7 +53,7 @@ class Holding:
         taken_refs: a reference for each of `taken`.
         latest_refs: for each of `latest`, by edge.
         inbox_refs: for each item of each edge of `inbox`.
-        read: rows, items and edges that a restore reads, in this row and in those that it continues.
+        read: items and edges that a restore reads, in this row and in those that it continues, and what else these tell.
         number: of the row, once it is written.
     """
 
@@ -98,7 +101,8 @@ class Holding:
         """Whether a row that tells these changes is worth it.
 
         A restore never reads more than about twice of what there is. So what has gone is soon mentioned no more, and all that is
-        ever written is a small multiple of all that ever changed.
+        ever written is a small multiple of all that ever changed. A row that is continued stays, and so does what else it tells:
+        a state of which no checkpoint is left, say. Where that is more than the items, they are told again.
 
         Args:
             changes: since this row.
@@ -145,7 +149,7 @@ class Changes:
         latest: edges of which the latest value is another.
         edges: those of the inbox that are not as they were: place, how many of their first items are gone, and how many are new.
         arrived: places in the inbox of the edges of all items that are new, in the order of their arrival.
-        size: items and edges that must be told, and the row itself.
+        size: items and edges that must be told; at least 1, for the row itself.
     """
 
     taken_gone: int
@@ -231,8 +235,7 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
     if len(before.inbox) != len(node.inbox) or (before.latest is not None and node.latest is None):
         return None
     taken_gone = _gone(before.taken, node.taken)
-    took = len(node.taken) - len(before.taken) + taken_gone
-    size = 1 + took
+    took = size = len(node.taken) - len(before.taken) + taken_gone
     edges: list[tuple[int, int, int]] = []
     gone_by_edge: dict[str, int] = {}
     for place, (old, new) in enumerate(zip(before.inbox, node.inbox, strict=True)):
@@ -252,7 +255,7 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
     arrived = _arrived(before, node, gone_by_edge, edges)
     if latest is None or arrived is None:
         return None
-    return Changes(taken_gone, took, latest, edges, arrived, size + len(latest) + (taken_gone > 0))
+    return Changes(taken_gone, took, latest, edges, arrived, max(1, size + len(latest) + (taken_gone > 0)))
 
 
 def _gone(old: Sequence[Any], new: Sequence[Any]) -> int:

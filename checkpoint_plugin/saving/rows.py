@@ -12,7 +12,7 @@ import ormsgpack
 
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.saving.completed import is_over
-from checkpoint_plugin.saving.holding import INBOX, LATEST, MANY, TAKEN, Holding, Refs, find_changes, follow, held_by
+from checkpoint_plugin.saving.holding import BESIDE, INBOX, LATEST, MANY, TAKEN, Holding, Refs, find_changes, follow, held_by
 from checkpoint_plugin.stored_bytes.digests import text_bytes
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.suspensions import pack_suspension
@@ -210,6 +210,11 @@ class RowWriter:
             mentioned[ref[0]] = None
         return ref
 
+    def _told_yet(self, mentioned: Iterable[bytes], cut: EncodedCut) -> int:
+        """Bytes of the larger values that the row in hand has by now, itself or in payloads that are new."""
+        new = [len(cut.payloads[digest][0]) for digest in mentioned if digest in cut.payloads]
+        return self._most_room - self._room + sum(new)
+
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id
         if is_over(node):  # as below: most nodes of a large cut, and there is nothing to refer to
@@ -247,6 +252,7 @@ class RowWriter:
         taken: Sequence[Any]
         latest: Sequence[Any] | None = None
         many = held_by(node)
+        beside = self._told_yet(mentioned, cut) if many >= MANY else 0
         before = self._held.get(node_id) if many >= MANY else None
         changes = None if before is None else find_changes(before, node)
         if before is None or changes is None:
@@ -271,6 +277,8 @@ class RowWriter:
             taken, latest, inbox, order = told.parts
             if told.continues:
                 cut.changed.add(node_id)
+        if many >= MANY:
+            cut.held[node_id].read += beside // BESIDE
         row = [node.status, node.attempt, node.firing, node.commits, state, arguments, taken, node.emitted, latest, inbox, order]
         row += len(node.collected), node.source, _error(node), _time(node.started_at), _time(node.ended_at)
         if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were

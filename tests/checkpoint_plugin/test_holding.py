@@ -190,6 +190,39 @@ async def test_what_has_gone_is_soon_mentioned_no_more(store: Store) -> None:
     await check_whole(store)
 
 
+async def test_rows_that_only_tell_of_something_else_are_not_continued_for_ever(store: Store) -> None:
+    known, inbox = history(), tuple([EdgeSnapshot(f"e{number}", (), True) for number in range(40)])
+    for firing in range(200):
+        await save(store, known, NodeSnapshot("n", "running", firing=firing, inbox=inbox))
+    whole = [row.number for row in await rows_of(store, "n") if row.continues is None]
+    assert whole == [1, 74, 147], "as many rows as edges that it has"
+    assert (await nodes_of(store))["n"].firing == 199
+
+
+async def test_states_that_no_checkpoint_has_any_more_are_pruned_with_them(store: Store) -> None:
+    """Also where the rows that told them are still continued."""
+    known, rng = history(), random.Random(1)
+    for _ in range(30):
+        await save(store, known, waiting(range(40), state=rng.randbytes(5_000)))
+    await prune_runs(store, Retention(keep_last=1), ["r"])
+    count = select(func.count()).select_from(PAYLOAD)
+    assert await store.transact(lambda connection: connection.execute(count).scalar_one(), write=False) <= 2
+    await check_whole(store)
+
+
+async def test_rows_that_tell_the_same_state_again_are_soon_continued_no_more(store: Store) -> None:
+    """A state that stands in the row itself is in every one of them, and a restore would read it as often."""
+    known, taken = history(), [("e", number) for number in range(40)]
+    for number in range(200):
+        taken = [*taken, ("e", number)]
+        await save(store, known, NodeSnapshot("n", "running", state="s" * 1_400, taken=taken))
+    rows = await rows_of(store, "n")
+    newest = max(row.number for row in rows if row.continues is None)
+    assert 4 <= sum(row.continues is None for row in rows) < 80
+    assert sum(row.size for row in rows if row.number >= newest) < 20_000
+    assert (await nodes_of(store))["n"].taken == taken
+
+
 async def test_a_restore_asks_once_for_all_that_is_continued(store: Store) -> None:
     asked: list[str] = []
     known, items = history(), list(range(500))
