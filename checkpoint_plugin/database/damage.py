@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from checkpoint_plugin.errors import StoreDamaged
 from hookspecs import WorkflowError
 
-__all__ = ["column_bytes", "telling_damage"]
+__all__ = ["column_bytes", "read_time", "telling_damage"]
 
 
 def column_bytes(value: object) -> bytes:
@@ -18,6 +19,19 @@ def column_bytes(value: object) -> bytes:
         TypeError: it holds something else.
     """
     return value if type(value) is bytes else bytes(memoryview(value))  # type: ignore[arg-type]  # which refuses all others
+
+
+def read_time(seconds: float) -> datetime:
+    """The moment so many seconds after 1970 began, aware UTC.
+
+    Raises:
+        ValueError: no clock has it.
+        OverflowError: likewise.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except OSError as error:  # the system's own calendar ends sooner than the numbers that it takes
+        raise ValueError(f"there is no time {seconds} seconds after 1970 began") from error
 
 
 @contextmanager

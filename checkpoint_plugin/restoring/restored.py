@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec, MalformedValue
-from checkpoint_plugin.database.damage import column_bytes
+from checkpoint_plugin.database.damage import column_bytes, read_time
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.restoring.joined import Joined
 from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_change, is_row
@@ -251,4 +251,4 @@ def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:
 
 
 def _read_time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return None if seconds is None else read_time(seconds)

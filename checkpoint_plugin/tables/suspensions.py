@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from checkpoint_plugin.database.damage import read_time
 from checkpoint_plugin.stored_bytes.digests import text_bytes
 from checkpoint_plugin.stored_bytes.sealing import Seal
 from checkpoint_plugin.tables.definition import storable_text
@@ -67,18 +68,18 @@ def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
     reason, since, state, metadata, wake_at, answered, answer, earlier = row
     return Suspension(
         reason.decode("utf-8", "surrogatepass"),
-        datetime.fromtimestamp(since, UTC),
+        read_time(since),
         read(state),
         read(metadata) or {},
-        None if wake_at is None else _read_time(wake_at),
+        None if wake_at is None else _read_wake(wake_at),
         answered,
         read(answer),
         tuple(read(earlier) or ()),
     )
 
 
-def _read_time(seconds: float) -> datetime:
-    return LATEST if seconds == LATEST.timestamp() else datetime.fromtimestamp(seconds, UTC)
+def _read_wake(seconds: float) -> datetime:
+    return LATEST if seconds == LATEST.timestamp() else read_time(seconds)
 
 
 def mentioned_in(row: Sequence[Any]) -> tuple[tuple[str, Any], ...]:

@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import Table, and_, delete, insert, select, update
 
 from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import (
     CHECKPOINT,
     COMPLETED_NODES,
@@ -23,6 +25,7 @@ from checkpoint_plugin.models import (
     PAYLOAD_SEGMENT,
     RUN_DEFINITION,
 )
+from checkpoint_plugin.restoring.restored import RowReader
 from checkpoint_plugin.saving.rows import FIELDS
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import row_digest
@@ -217,6 +220,22 @@ async def test_a_well_formed_row_with_one_number_changed(stored: str, fixed: boo
         )
         back = {"body": row["body"], "digest": row["digest"]}
         await change(stored, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(back))
+
+
+@pytest.mark.parametrize("seconds", [2**62, -1e18, 1e300])
+@pytest.mark.parametrize("place", ["started_at", "suspension"])
+def test_a_time_that_no_clock_has_is_damage(place: str, seconds: float) -> None:
+    """Some of them Python tells as an error of the system."""
+    row: list[Any] = [None if name in ("state", "arguments", "latest", "error", "ended_at") else 0 for name in FIELDS]
+    for name in ("taken", "inbox", "order"):
+        row[FIELDS.index(name)] = []
+    row[FIELDS.index("status")], row[FIELDS.index("source")] = "suspended", ""
+    waits = [b"why", seconds, None, None, None, False, None, None]
+    row[FIELDS.index(place)], row[-1] = seconds, waits if place == "suspension" else None
+    reader = RowReader(RUN_ID, 1)
+    found = reader.unpack("n", ormsgpack.packb(row), 1)
+    with pytest.raises(StoreDamaged, match="row of it"), telling_damage(RUN_ID, "a row of it", 1):
+        reader.node("n", found, [])
 
 
 def told(seen: Seen, number: int) -> str:
