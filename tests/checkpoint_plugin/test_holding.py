@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from checkpoint_plugin import fork_run
 from checkpoint_plugin.checking.store_check import check_store
@@ -27,6 +27,7 @@ from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_b
 from checkpoint_plugin.saving.rows import FIELDS
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.stored_bytes.sealing import PLAIN
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Snapshot
 from tests.checkpoint_plugin.heard import hear
 from tests.checkpoint_plugin.test_store import definition
@@ -525,6 +526,44 @@ async def test_a_row_that_is_missing_or_another_is_damage(
         assert await nodes_of(store, 5)
         await check_whole(store)
     await store.close()
+
+
+async def test_a_row_that_others_continue_is_missed_without_the_key(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "1" * 64)
+    store = Store(locate(store_url), create=True)
+    await store.insert_job("r", definition())
+    await grown(store, history(), 6)
+    await prune_runs(store, Retention(keep_last=1), ["r"])
+    await check_whole(store)
+    third = (NODE_VERSION.c.node_id == "n", NODE_VERSION.c.number == 3)
+    await store.transact(lambda connection: connection.execute(delete(NODE_VERSION).where(*third)))
+    await store.close()
+    monkeypatch.delenv("WORKFLOW_CHECKPOINT_KEY")
+    store = Store(locate(store_url), create=False)
+    (run,) = (await check_store(store)).runs
+    assert any("the row that it continues is missing" in finding.what for finding in run.findings), run.findings
+    assert 6 in run.damaged
+    await store.close()
+
+
+async def test_a_value_that_is_missing_is_missed_by_every_checkpoint_that_needs_it(store: Store) -> None:
+    """The row that told it is not the only one: those that continue it do as long as it waits."""
+    known, items = history(), [f"item {number} " * 300 for number in range(60)]
+    for first in range(6):
+        await save(store, known, waiting(items[first : first + 50]))
+    lost = PLAIN.address(store.codec.encode(items[3], str))
+    gone = delete(PAYLOAD).where(PAYLOAD.c.digest == lost)
+    assert await store.transact(lambda connection: connection.execute(gone).rowcount) == 1
+    refused = set()
+    for number in range(1, 7):
+        try:
+            await nodes_of(store, number)
+        except StoreDamaged:
+            refused.add(number)
+    assert refused == {1, 2, 3, 4}
+    (run,) = (await check_store(store)).runs
+    assert set(run.damaged) == refused
+    assert {finding.number for finding in run.findings} == refused
 
 
 # From the runner.
