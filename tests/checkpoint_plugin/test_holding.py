@@ -25,6 +25,7 @@ from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.completed import Tally
 from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_by
 from checkpoint_plugin.saving.rows import FIELDS
+from checkpoint_plugin.saving.writing import MANY_ROWS, CutWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.sealing import PLAIN
@@ -237,6 +238,22 @@ async def test_a_restore_asks_once_for_all_that_is_continued(store: Store) -> No
         seen.append(len([text for text in asked if text.startswith(("SELECT", "WITH"))]))
     assert set(seen[1:]) == {4}, seen
     assert seen[0] == 3
+
+
+async def test_many_rows_of_changes_are_sent_in_parts(store: Store) -> None:
+    """A message that holds them all would keep the event loop."""
+    known, many = history(), MANY_ROWS // 2 + 1
+    held = [replace(waiting(range(MANY)), node_id=f"n{number}") for number in range(2 * many)]
+    await save(store, known, *held[:many])
+    await save(store, known, *held[many:])
+    cut = [replace(node, firing=1) for node in held]
+    writer = CutWriter(known, Snapshot("r", 1, "running", tuple(cut), AT), "x")
+    writer.encode()
+    assert not writer.rows.nodes
+    assert writer.is_large
+    await save(store, known, *cut)
+    assert {node.firing for node in (await nodes_of(store)).values()} == {1}
+    await check_whole(store)
 
 
 # Any run.
