@@ -31,6 +31,7 @@ class Joined:
         self._latest = None if row[LATEST] is None else dict(row[LATEST])
         self._inbox = [_Queue(refs) for _, refs, _ in row[INBOX]]
         self._edges = [(edge, ended) for edge, _, ended in row[INBOX]]
+        self._queues = {edge: queue for (edge, _), queue in zip(self._edges, self._inbox, strict=True)}
         self._order = list(row[ORDER])
         self._arrivals: Counter[str] | None = None
         """How often each edge stands in `_order`, once somebody has to know."""
@@ -55,7 +56,9 @@ class Joined:
             self._edges[place] = edge, ended
             if self._order and queue.gone > self._arrivals[edge]:
                 raise MalformedValue("the order of its items does not have all that are gone")
-        came = [self._edges[self._checked(place)][0] for place in row[ORDER]]
+        again, places = row[ORDER]
+        self._take_back(again, self._arrivals)
+        came = [self._edges[self._checked(place)][0] for place in places]
         self._order += came
         self._arrivals.update(came)
 
@@ -72,6 +75,20 @@ class Joined:
         if not 0 <= place < len(self._edges):
             raise MalformedValue(f"it tells of edge {place} of {len(self._edges)}")
         return place
+
+    def _take_back(self, many: int, arrivals: Counter[str]) -> None:
+        """The last arrivals of what is there are told again; those of what is gone stay, and are left out in the end."""
+        passed = []
+        while many:
+            if many < 0 or not self._order:
+                raise MalformedValue(f"{many} more arrivals are told again than there are")
+            edge = self._order.pop()
+            if edge in self._queues and arrivals[edge] <= self._queues[edge].gone:
+                passed.append(edge)
+            else:
+                arrivals[edge] -= 1
+                many -= 1
+        self._order += reversed(passed)
 
     def _left_of_order(self) -> list[str]:
         gone = {edge: queue.gone for (edge, _), queue in zip(self._edges, self._inbox, strict=True) if queue.gone}

@@ -67,7 +67,7 @@ def is_change(found: Any) -> bool:
     if type(number) is not int or type(digest) is not bytes or type(row) is not list or not _are_kinds(tuple(map(type, row))):
         return False
     taken, inbox, order = row[TAKEN], row[INBOX], row[ORDER]
-    if len(taken) != 2 or type(taken[0]) is not int or type(taken[1]) is not list or not _are(int, order):
+    if not _is_move(taken) or not _is_move(order) or not _are(int, order[1]):
         return False
     return all(map(_is_changed_edge, inbox)) and is_row(told_by(row))
 
@@ -106,6 +106,11 @@ def _is_named(pair: Any) -> bool:
 
 def _is_edge(edge: Any) -> bool:
     return type(edge) is list and len(edge) == 3 and type(edge[0]) is str and are_refs(edge[1]) and type(edge[2]) is bool
+
+
+def _is_move(found: Any) -> bool:
+    """Whether it lists how many are gone, and what came."""
+    return len(found) == 2 and type(found[0]) is int and type(found[1]) is list
 
 
 def _is_changed_edge(edge: Any) -> bool:

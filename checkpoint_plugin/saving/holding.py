@@ -132,7 +132,8 @@ class Told(NamedTuple):
         parts: in the places of `taken`, `latest`, `inbox` and `order`.
         continues: they tell only what changed since the row before. Then `taken` is how many are gone from its front, and those
             that came; `latest` the edges whose value is another; of `inbox` each edge that is not as it was, by its place, with
-            how many are gone, those that came, and whether it has ended; `order` the places of the edges of all that came.
+            how many are gone, those that came, and whether it has ended; `order` how many of its last are told again, because
+            they are in another order now, and the places of the edges of these and of all that came.
     """
 
     parts: tuple[Sequence[Any], Sequence[Any] | None, Sequence[Any], Sequence[Any]]
@@ -148,7 +149,8 @@ class Changes:
         took: so many of the last of it are new.
         latest: edges of which the latest value is another.
         edges: those of the inbox that are not as they were: place, how many of their first items are gone, and how many are new.
-        arrived: places in the inbox of the edges of all items that are new, in the order of their arrival.
+        again: so many of the last of `order`, of what is left, are told again: they are in another order now.
+        arrived: places in the inbox of the edges of these, and of all items that are new, in the order of their arrival.
         size: items and edges that must be told; at least 1, for the row itself.
     """
 
@@ -156,6 +158,7 @@ class Changes:
     took: int
     latest: Sequence[str]
     edges: Sequence[tuple[int, int, int]]
+    again: int
     arrived: Sequence[int]
     size: int
 
@@ -208,7 +211,7 @@ def follow(before: Holding, changes: Changes, node: NodeSnapshot, many: int, ref
     if continues:
         held = Holding.of(node, taken, latest, inbox, before.read + changes.size)
         of_latest = None if node.latest is None else [[edge, latest[edge]] for edge in changes.latest]
-        return held, Told(([changes.taken_gone, took], of_latest, came, changes.arrived), continues)
+        return held, Told(([changes.taken_gone, took], of_latest, came, [changes.again, changes.arrived]), continues)
     whole = [[there.edge_id, items, there.ended] for there, items in zip(node.inbox, inbox, strict=True)]
     told = Told((taken, None if node.latest is None else [*map(list, latest.items())], whole, node.order), continues)
     return Holding.whole(node, many, *told.parts[:3]), told
@@ -252,10 +255,11 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
             if gone:
                 gone_by_edge[new.edge_id] = gone
     latest = _new_latest(before.latest, node.latest)
-    arrived = _arrived(before, node, gone_by_edge, edges)
-    if latest is None or arrived is None:
+    order = _new_order(before, node, gone_by_edge)
+    if latest is None or order is None:
         return None
-    return Changes(taken_gone, took, latest, edges, arrived, max(1, size + len(latest) + (taken_gone > 0)))
+    again, arrived = order
+    return Changes(taken_gone, took, latest, edges, again, arrived, max(1, size + again + len(latest) + (taken_gone > 0)))
 
 
 def _gone(old: Sequence[Any], new: Sequence[Any]) -> int:
@@ -287,9 +291,13 @@ def _new_latest(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) ->
     return [edge for edge, value in new.items() if edge not in old or old[edge] is not value]
 
 
-def _arrived(before: Holding, node: NodeSnapshot, gone: dict[str, int], edges: Sequence[tuple[int, int, int]]) -> Any:
-    """The places of the edges of new items, in the order of their arrival; `None` where the order of the others is another."""
-    old: Sequence[str] = before.order
+def _new_order(before: Holding, node: NodeSnapshot, gone: dict[str, int]) -> tuple[int, Sequence[int]] | None:
+    """How many of the last arrivals are told again, and the places of the edges of these and of the new ones.
+
+    What is held while a save is under way stands in the order of the edges, and goes on in another one. `None` where the order
+    does not tell of all items.
+    """
+    old, new = before.order, node.order
     if gone and old:
         left = Counter(gone)
         first = 0  # most go in the order in which they came
@@ -307,8 +315,13 @@ def _arrived(before: Holding, node: NodeSnapshot, gone: dict[str, int], edges: S
             if any(left.values()):
                 return None
             old = tuple(kept)
-    if node.order[: len(old)] != old:
+    elif gone and new:
         return None
-    places = {node.inbox[place].edge_id: place for place, _, came in edges if came}
-    arrived = [places.get(edge, -1) for edge in node.order[len(old) :]]
-    return None if -1 in arrived else arrived
+    same = len(old)
+    if new[:same] != old:
+        same = next((at for at, (one, two) in enumerate(zip(old, new, strict=False)) if one != two), min(same, len(new)))
+    if same == len(new):
+        return len(old) - same, ()
+    places = {edge.edge_id: place for place, edge in enumerate(node.inbox)}
+    arrived = [places.get(edge, -1) for edge in new[same:]]
+    return None if -1 in arrived else (len(old) - same, arrived)
