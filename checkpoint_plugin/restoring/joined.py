@@ -47,7 +47,9 @@ class Joined:
         self._row = row
         self._taken.move(*row[TAKEN])
         if row[LATEST] is not None:
-            self._latest = {**(self._latest or {}), **dict(row[LATEST])}
+            if self._latest is None:
+                self._latest = {}
+            self._latest.update(row[LATEST])
         elif self._latest is not None:
             raise MalformedValue("it has no latest values, and the row that it continues has some")
         for place, gone, refs, ended in row[INBOX]:
