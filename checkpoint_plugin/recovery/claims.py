@@ -100,19 +100,21 @@ def claim_run(connection: Connection, worker_id: str, search: Search, max_attemp
     Returns:
         The claim; `None` when there is nothing to do.
     """
-    now, seen = database_now(connection), set(search.without)
-    while found := _first_ids(connection, now, search, seen, LOOKED_AT):
+    now, seen, most = database_now(connection), set(search.without), LOOKED_AT
+    while found := _first_ids(connection, now, search, seen, most):
         seen.update(found)
-        query = _waiting(now, search).where(JOB.c.id.in_(found))
-        for row in connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all():
-            try:
-                with telling_damage(str(row.id), "its row"):
-                    held = _is_held(connection, row.id, now)
-                    claim = None if held else _mark(connection, row, worker_id, now, max_attempts)
-            except StoreDamaged as error:  # the other runs are recovered all the same
-                return Claim(error.run_id, worker_id, "", 0, 0, None, damaged=str(error))
-            if claim is not None:
-                return claim
+        most *= 2  # each look goes through all that wait, and this host may execute thousands of them
+        for first in range(0, len(found), LOOKED_AT):
+            query = _waiting(now, search).where(JOB.c.id.in_(found[first : first + LOOKED_AT]))
+            for row in connection.execute(query.with_for_update(of=LEASE, skip_locked=True)).all():
+                try:
+                    with telling_damage(str(row.id), "its row"):
+                        held = _is_held(connection, row.id, now)
+                        claim = None if held else _mark(connection, row, worker_id, now, max_attempts)
+                except StoreDamaged as error:  # the other runs are recovered all the same
+                    return Claim(error.run_id, worker_id, "", 0, 0, None, damaged=str(error))
+                if claim is not None:
+                    return claim
     return None
 
 

@@ -34,7 +34,9 @@ from checkpoint_plugin.tables.definition import Definition
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import release_lease, take_lease
 from hookspecs import EdgeSnapshot, NodeSnapshot, RunNotFound, Snapshot, StoreError, SuspensionChanged, TaggedValueError
+from tests.checkpoint_plugin.heard import hear
 from tests.checkpoint_plugin.test_plugin import CALLS, STOP_AT, WHOLE, pipeline, runner
+from tests.checkpoint_plugin.test_store import definition
 from workflow_runner import Context, EdgeSpec, Graph, NodeFailed, WorkflowRunner, node
 
 GRAPH = {
@@ -706,6 +708,17 @@ async def test_a_claim_looks_past_runs_that_are_executed_on_this_host(store: Sto
     found = await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5))
     assert found is not None and found.run_id == "r9"
     assert await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5)) is None
+
+
+async def test_a_claim_goes_through_all_runs_a_few_times_however_many_are_executed_on_this_host(store: Store) -> None:
+    here, asked = Holder.here("w"), list[str]()
+    for place in range(60):
+        await store.insert_job(f"r{place}", definition())
+        await make_stuck(store, f"r{place}")
+        await store.transact(lambda connection, p=place: take_lease(connection, f"r{p}", here, 600))  # type: ignore[misc]
+    await store.transact(lambda connection: hear(connection, asked.append))
+    assert await store.transact(lambda connection: claim_run(connection, "w", Search(timedelta()), 5)) is None
+    assert len([text for text in asked if "LIMIT" in text]) == 5, "4, 8, 16 and 32 of them, and none"
 
 
 async def test_a_claim_passes_over_any_number_of_runs(store: Store) -> None:
