@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any, Final, NamedTuple
 
 import ormsgpack
@@ -33,6 +34,11 @@ TAIL: Final = 32
 """Bytes at the end of what is new that stay out of the log: what stands there (a counter, the end of a mapping) is the next
 to change, and the log would be cut into ever more extents."""
 MOST_PIECES: Final = 64
+"""Pieces that a value may have before it begins another series. A long one may have more, by the root of its length: it is
+written again whole less often, and lists of pieces come to about as much as that."""
+STRETCH: Final = 4
+"""How many times its own length a value, with those that it grew out of, may put into its series; then it begins another one. Who
+reads it reads all of the series, and none of that is deleted as long as the value is kept."""
 PROBE: Final = 24
 NEAR: Final = 4_096
 CACHED: Final = 64 << 20
@@ -71,11 +77,13 @@ class Base:
         data: its bytes.
         pieces: what it is made of, extents of its series and bytes; `None` for a value that stands alone.
         series: its series.
+        logged: bytes that it and those that it grew out of have put there.
     """
 
     data: bytes
     pieces: Sequence[Piece] | None = None
     series: int = 0
+    logged: int = 0
 
     @property
     def end(self) -> int:
@@ -220,7 +228,7 @@ class PayloadWriter:
         # Several values may grow out of one, in this save and in others: each appends where the series ends now.
         end = first = self._ends.get(base.series) or self._cache.ends[base.series]
         pieces = _merged(_translated(found, base.pieces))
-        if len(pieces) > MOST_PIECES:
+        if len(pieces) > max(MOST_PIECES, isqrt(len(data) // 4)):
             return self._begin(data)
         logged: list[bytes] = []
         told: list[Piece] = []
@@ -231,15 +239,18 @@ class PayloadWriter:
                 end += len(logged[-1])
             else:
                 told.append(piece)
+        all_logged = base.logged + end - first
+        if all_logged > STRETCH * len(data):
+            return self._begin(data)
         if logged:
             self._log(base.series, first, b"".join(logged))
-        return Base(data, _merged(told), base.series)
+        return Base(data, _merged(told), base.series, all_logged)
 
     def _begin(self, data: bytes) -> Base:
         series, self._next_series = self._next_series, self._next_series + 1
         end = len(data) - TAIL
         self._log(series, 0, data[:end])
-        return Base(data, ((0, end), data[end:]), series)
+        return Base(data, ((0, end), data[end:]), series, end)
 
     def _log(self, series: int, start: int, data: bytes) -> None:
         encoding, body = self._cache.compressor.compress(data)
@@ -312,8 +323,8 @@ class PayloadReader:
             cache.put(place, Base(data))
             return
         found = _read_pieces(self._seal.open(row.body, *payload_place(digest)), row.size)
-        base = Base(data, tuple(piece if isinstance(piece, bytes) else (piece[0], piece[1]) for piece in found), row.series)
         end = self._ends.get(row.series, 0)
+        base = Base(data, tuple(piece if isinstance(piece, bytes) else (piece[0], piece[1]) for piece in found), row.series, end)
         if base.end <= end <= 2 * len(data):  # as in `BaseCache.keep`
             cache.put(place, base)
             cache.ends[row.series] = end

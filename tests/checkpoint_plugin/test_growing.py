@@ -15,6 +15,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import CHECKPOINT, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.saving.payloads import BaseCache, PayloadWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import EdgeSnapshot, NodeSnapshot, Suspension
@@ -126,3 +127,33 @@ async def test_values_that_grow_out_of_read_ones_are_what_was_saved(store: Store
 
 def as_named(name: str, value: bytes, step: int) -> NodeSnapshot:
     return NodeSnapshot(name, "running", firing=1, commits=step, state=value)
+
+
+async def test_what_a_value_has_no_more_is_read_for_a_while_only(store: Store) -> None:
+    """A large part stays, and another is replaced in each save: all that had ever been there was read, and no prune took it."""
+    await store.insert_job("r", definition())
+    bits, known = random.Random(6), RunHistory("r", 1, 1)
+    stays, new, values = bits.randbytes(20_000), 5_000, list[bytes]()
+    for number in range(1, 61):
+        values.append(stays + bits.randbytes(new))
+        await store.save(known, cut(as_state(values[-1], number)), "step")
+    assert await store.transact(stored, write=False) <= 1.5 * len(values) * new, "and little is written again"
+    for number in range(1, 61):
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None
+        assert found.nodes[0].state == values[number - 1]
+    await prune_runs(store, Retention(keep_last=1), ["r"])
+    assert await store.transact(stored, write=False) <= 5 * len(values[-1])
+
+
+def test_a_long_value_is_seldom_written_again_whole() -> None:
+    """What is added to its front, or exchanged in it, makes it of ever more parts: a long one may have more of them."""
+    bits, cache = random.Random(7), BaseCache()
+    value, written = bits.randbytes(1_000_000), 0
+    for number in range(1, 201):
+        writer = PayloadWriter(cache, number)
+        value = bits.randbytes(200) + value
+        writer.add(number.to_bytes(32, "big"), value, "place")
+        writer.note()
+        written += writer.row_bytes
+    assert written < 3_000_000, "as it was first, once more as what others grow out of, and what is new"
