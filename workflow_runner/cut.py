@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress, count
+from operator import ne
 from typing import TYPE_CHECKING, Any, Final
 
 from hookspecs import EdgeDraft, EdgeSnapshot, NodeDraft, NodeSnapshot, Prefix
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["capture", "capture_last", "take_cut"]
 
-WIDE: Final = 16
+WIDE: Final = 32
 """Edges from which on an actor has many."""
 OWN: Final = 9
 """Parts of a signature before those of its edges."""
@@ -67,9 +69,10 @@ def _capture_changed(actor: Actor, signature: tuple[Any, ...]) -> NodeSnapshot:
         return capture(actor)
     inbox: tuple[EdgeSnapshot, ...] | None = None
     if before is not None and actor.captured_inbox and before[:OWN] == signature[:OWN]:
-        hidden = actor.type.role == "preview"
-        each = zip(actor.in_edges, actor.captured_inbox, before[OWN:], signature[OWN:], strict=True)
-        inbox = tuple([kept if was == now else _capture_edge(edge, hidden) for edge, kept, was, now in each])
+        there, hidden = list(actor.captured_inbox), actor.type.role == "preview"
+        for place in compress(count(), map(ne, before[OWN:], signature[OWN:])):
+            there[place] = _capture_edge(actor.in_edges[place], hidden)
+        inbox = tuple(there)
     snapshot = capture(actor, inbox)
     actor.captured_inbox = snapshot.inbox
     return snapshot
