@@ -77,13 +77,20 @@ def rows_by_parts() -> Any:
 
 
 def continued_rows() -> Any:
-    """The rows of `pairs` of a number and a node, and all that they continue."""
-    pair = tuple_(NODE_VERSION.c.number, NODE_VERSION.c.node_id).in_(bindparam("pairs", expanding=True))
-    rows = _node_rows().where(pair).cte("continued", recursive=True)
-    older = and_(NODE_VERSION.c.number == rows.c.continues, NODE_VERSION.c.node_id == rows.c.node_id)
+    """The rows of `pairs` of a number and a node, and all that they continue.
+
+    One leads to the next by a question of its own, not by a join: PostgreSQL, which cannot know how many follow one another,
+    would go through all rows of the run at each.
+    """
+    row, older = NODE_VERSION.c, NODE_VERSION.alias("older").c
+    pair = tuple_(row.number, row.node_id).in_(bindparam("pairs", expanding=True))
+    first = select(row.node_id, row.number, row.continues).where(row.run_id == RUN, pair).cte("continued", recursive=True)
+    of_older = and_(older.run_id == RUN, older.number == first.c.continues, older.node_id == first.c.node_id)
+    continues = select(older.continues).where(of_older).correlate(first).scalar_subquery()
     # A number that is not smaller was forged, and would have no end.
-    further = _node_rows().join(rows, and_(older, NODE_VERSION.c.number < rows.c.number))
-    return select(rows.union_all(further))
+    further = select(first.c.node_id, first.c.continues, continues).where(first.c.continues < first.c.number)
+    links = first.union_all(further)
+    return _node_rows().join(links, and_(row.number == links.c.number, row.node_id == links.c.node_id))
 
 
 def segments() -> Any:

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from checkpoint_plugin import fork_run
 from checkpoint_plugin.checking.store_check import check_store
@@ -21,9 +22,10 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
 from checkpoint_plugin.models import LEASE, NODE_VERSION, PAYLOAD
+from checkpoint_plugin.restoring.cut_queries import fetch_continued, fetch_nodes
 from checkpoint_plugin.restoring.joined import Joined
 from checkpoint_plugin.retention import Retention
-from checkpoint_plugin.saving.completed import Tally
+from checkpoint_plugin.saving.completed import NO_BLOCKS, Tally
 from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_by
 from checkpoint_plugin.saving.rows import FIELDS
 from checkpoint_plugin.saving.writing import MANY_ROWS, CutWriter
@@ -33,6 +35,7 @@ from checkpoint_plugin.stored_bytes.sealing import PLAIN
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Snapshot
 from tests.checkpoint_plugin.heard import hear
 from tests.checkpoint_plugin.test_store import definition
+from tests.postgres import execute
 from workflow_runner import Context, Graph, Stream, WorkflowRunner, node
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -274,6 +277,30 @@ async def test_many_rows_of_changes_are_sent_in_parts(store: Store) -> None:
     await save(store, known, *cut)
     assert {node.firing for node in (await nodes_of(store)).values()} == {1}
     await check_whole(store)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_a_restore_reads_a_row_that_is_continued_once(postgres_url: str, analyzed: bool) -> None:
+    """PostgreSQL, which knows nothing of how many there are, went through all rows of the run for each that is continued."""
+    store = Store(locate(postgres_url), create=True)
+    await store.insert_job("r", definition())
+    known, items = history(), list(range(300))
+    for last in range(100, 300):
+        await save(store, known, *(replace(waiting(items[:last]), node_id=f"n{each}") for each in range(10)))
+    if analyzed:
+        await execute(postgres_url, "ANALYZE")
+
+    def read(connection: Connection) -> tuple[int, int]:
+        nodes = fetch_nodes(connection, "r", SimpleNamespace(number=200), NO_BLOCKS)
+        many = text("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'node_version'")
+        before = connection.execute(many).scalar_one()
+        found = fetch_continued(connection, "r", nodes)
+        return sum(map(len, found.values())), connection.execute(many).scalar_one() - before
+
+    rows, looked_at = await store.transact(read, write=False)
+    await store.close()
+    assert rows > 1_000
+    assert looked_at <= 4 * rows
 
 
 # Any run.
