@@ -11,10 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_plugin.loader import CheckpointLoader
 from checkpoint_plugin.policy import Policy
+from checkpoint_plugin.retention import PruneTurns
 from hookspecs import (
     Cancelled,
     CheckpointChoice,
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["CheckpointPlugin", "checkpoint"]
 
 logger = logging.getLogger("checkpoint_plugin")
-
-PRUNE_EVERY: Final = 100
-"""Checkpoints from one pruning of a run by itself to the next."""
 
 
 def checkpoint(options: Mapping[str, Any]) -> CheckpointPlugin:
@@ -88,7 +86,7 @@ class CheckpointPlugin:
         """An older cut, until a save makes it the run's newest: who is refused before that has moved nothing."""
         self._control: RunControl | None = None
         self._degraded: str | None = None
-        self._prune_at = PRUNE_EVERY
+        self._turns = PruneTurns()
         self._returned = 0
         """Bodies that have returned since the last save that `every_nodes` asked for."""
 
@@ -208,10 +206,10 @@ class CheckpointPlugin:
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
         self._before = None
-        if self._policy.retention is not None and (snapshot.status != "running" or ref.number >= self._prune_at):
-            self._prune_at = ref.number + PRUNE_EVERY
+        rules = self._policy.retention
+        if rules is not None and (self._is_due(ref, history) or snapshot.status != "running"):
             try:
-                await self._prune(store, self._policy.retention, run.run_id)
+                await self._prune(store, rules, run.run_id)
             except StoreError as error:  # what was saved is saved, and what is kept too long can be deleted later
                 logger.warning("run %s: what is not kept is left for `workflow prune`: %s", run.run_id, error)
         return ref
@@ -226,6 +224,9 @@ class CheckpointPlugin:
             ref = await store.save(history, snapshot, reason)
         self._back = None
         return ref
+
+    def _is_due(self, ref: CheckpointRef, history: RunHistory) -> bool:
+        return self._turns.is_due(ref.number, int(ref.details["bytes"]), history.unread + len(history.digests))
 
     async def _prune(self, store: Store, rules: Retention, run_id: str) -> None:
         from checkpoint_plugin.space.pruning import prune_runs

@@ -10,12 +10,18 @@ from typing import Any, Final, Protocol
 
 from hookspecs import PluginOptionsInvalid
 
-__all__ = ["LONGEST", "CheckpointRow", "Retention", "Thinning", "read_duration"]
+__all__ = ["LONGEST", "CheckpointRow", "PruneTurns", "Retention", "Thinning", "read_duration"]
 
 UNITS: Final[Mapping[str, float]] = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 LONGEST: Final = 365_000 * 86_400.0
 """Seconds, a thousand years: a time so long ago is still one."""
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+PRUNE_EVERY: Final = 100
+"""Checkpoints from one pruning of a run by itself to the next, at least."""
+NODES_A_SAVE: Final = 10
+"""Nodes of a run for each of which it waits for one checkpoint more."""
+PRUNE_BYTES: Final = 64 << 20
+"""Bytes for which it does not wait longer than for those at least."""
 FINISHED: Final = frozenset({"completed", "cancelled"})
 
 
@@ -145,6 +151,29 @@ class Retention:
         if self.drop_finished is None or status not in FINISHED or ended_at is None:
             return False
         return ended_at <= now - timedelta(seconds=self.drop_finished)
+
+
+class PruneTurns:
+    """When a run prunes itself while it executes. Each time costs a look at all of its rows: a run of many nodes waits longer."""
+
+    def __init__(self) -> None:
+        self._saves: int | None = None
+        self._bytes = 0
+
+    def is_due(self, number: int, size: int, nodes: int) -> bool:
+        """Whether it is time, after one more checkpoint; the count begins anew then.
+
+        Args:
+            number: of the checkpoint; of the first that is told, it and all before count.
+            size: its bytes.
+            nodes: of which the run has rows.
+        """
+        self._saves = number if self._saves is None else self._saves + 1
+        self._bytes += size
+        if self._saves < PRUNE_EVERY or (self._saves * NODES_A_SAVE < nodes and self._bytes < PRUNE_BYTES):
+            return False
+        self._saves = self._bytes = 0
+        return True
 
 
 def read_duration(value: object) -> float:

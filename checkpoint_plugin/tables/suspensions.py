@@ -32,6 +32,8 @@ STATE: Final = "state of the suspension"
 METADATA: Final = "metadata of the suspension"
 ANSWER: Final = "answer"
 EARLIER: Final = "earlier answers"
+MOST_DROPPED: Final = 10_000_000
+"""More suspensions than a step can have had."""
 REPR_LENGTH: Final = 1_000
 """Of a value that has no JSON form, so much is told at most."""
 
@@ -54,8 +56,28 @@ def pack_suspension(suspension: Suspension, pack: Pack) -> list[Any]:
         None if suspension.wake_at is None else suspension.wake_at.timestamp(),
         suspension.answered,
         pack(suspension.answer, ANSWER),
-        pack(list(suspension.earlier) or None, EARLIER),
+        pack(_without_dropped(suspension.earlier) or None, EARLIER),
     ]
+
+
+def _without_dropped(earlier: Sequence[Any]) -> list[Any]:
+    """Earlier answers as they are stored: of the first that were dropped, many where a body commits often, only the number."""
+    dropped = 0
+    while dropped < len(earlier) and earlier[dropped][0] is None:
+        dropped += 1
+    return [dropped, *earlier[dropped:]] if dropped else list(earlier)
+
+
+def _with_dropped(stored: Sequence[Any]) -> tuple[Any, ...]:
+    """What `_without_dropped` was given; before layout 12 all were stored."""
+    dropped, answers = 0, tuple(stored)
+    if answers and type(answers[0]) is int:
+        dropped, answers = answers[0], answers[1:]
+        if not 0 < dropped <= MOST_DROPPED:
+            raise ValueError(f"{dropped} answers were dropped")
+    if not all(type(answer) is tuple and len(answer) == 2 for answer in answers):
+        raise ValueError("an earlier answer is none")
+    return (*(((None, None),) * dropped), *answers)
 
 
 def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
@@ -74,7 +96,7 @@ def read_suspension(row: Sequence[Any], read: Read) -> Suspension:
         None if wake_at is None else _read_wake(wake_at),
         answered,
         read(answer),
-        tuple(read(earlier) or ()),
+        _with_dropped(read(earlier) or ()),
     )
 
 

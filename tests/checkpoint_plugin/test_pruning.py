@@ -27,7 +27,7 @@ from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
-from checkpoint_plugin.retention import CheckpointRow, Retention, Thinning, read_duration
+from checkpoint_plugin.retention import CheckpointRow, PruneTurns, Retention, Thinning, read_duration
 from checkpoint_plugin.saving.writing import LARGE_SAVE
 from checkpoint_plugin.space import candidates
 from checkpoint_plugin.space.candidates import find_candidates
@@ -663,15 +663,28 @@ async def nothing() -> None:
 
 
 async def test_a_run_prunes_itself(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from checkpoint_plugin import plugin as plugin_module
     from tests.checkpoint_plugin.test_durability import chain, run
 
-    monkeypatch.setattr(plugin_module, "PRUNE_EVERY", 10)
+    monkeypatch.setattr("checkpoint_plugin.retention.PRUNE_EVERY", 10)
     result = await run(store_url, chain("count", "add", n=60), every_firing=True, retention={"keep_last": 5})
     assert result.outputs["out"] == list(range(1, 61))
     store = Store(locate(store_url), create=False)
     assert len(await store.checkpoints("r")) <= 5
     await store.close()
+
+
+def turns(saves: int, *, first: int = 1, size: int = 1_000, nodes: int = 5) -> list[int]:
+    """After which checkpoints a run prunes itself."""
+    found = PruneTurns()
+    return [number for number in range(first, first + saves) if found.is_due(number, size, nodes)]
+
+
+def test_a_run_prunes_itself_the_more_seldom_the_more_nodes_it_has() -> None:
+    assert turns(350) == [100, 200, 300]
+    assert turns(350, nodes=1_000) == [100, 200, 300]
+    assert turns(2_500, nodes=10_000) == [1_000, 2_000]
+    assert turns(350, nodes=10_000, size=1 << 20) == [100, 200, 300], "or when much was written"
+    assert turns(350, first=450) == [450, 550, 650, 750], "one that was killed again and again, with its first"
 
 
 SPOILED: list[Path] = []

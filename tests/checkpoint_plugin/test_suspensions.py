@@ -38,6 +38,7 @@ from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.definition import Definition
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import take_lease
+from checkpoint_plugin.tables.suspensions import read_suspension
 from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension
 from tests.checkpoint_plugin.newest import newest_number
 from tests.checkpoint_plugin.test_encryption import everything
@@ -114,6 +115,25 @@ async def test_a_suspension_comes_back_as_it_was(store: Store) -> None:
     assert nodes["a"].suspension == WAITS
     assert nodes["b"].suspension == Suspension("", SINCE)
     assert nodes["c"].suspension is None
+
+
+async def test_answers_that_were_dropped_are_told_by_their_number(store: Store) -> None:
+    """A body that commits between its suspensions, as one that talks with somebody, drops one each time."""
+    dropped: tuple[tuple[str | None, Any], ...] = ((None, None),) * 5_000
+    waits = [Suspension("asks", SINCE, earlier=earlier) for earlier in (dropped, (*dropped, ("asked", 1)), (("asked", None),))]
+    await suspend(store, **{f"n{number}": each for number, each in enumerate(waits)})
+    nodes = await restored(store)
+    assert [nodes[f"n{number}"].suspension for number in range(3)] == waits
+    cut = RowWriter("r", {}).encode([NodeSnapshot("a", "suspended", suspension=waits[1])])
+    assert len(cut.rows["a"]) < 100
+    assert not cut.payloads
+
+
+@pytest.mark.parametrize("stored", [[-1], [0], [1 << 60], [2, 3]])
+def test_a_number_of_dropped_answers_that_cannot_be_is_damage(stored: Any) -> None:
+    row = [b"asks", 0.0, None, None, None, False, None, b"earlier"]
+    with pytest.raises(ValueError, match=r"dropped|none"):
+        read_suspension(row, lambda ref: stored if ref else None)
 
 
 async def test_its_values_survive_pruning(store: Store) -> None:
