@@ -89,6 +89,7 @@ class StoredCut:
         history.number = head.number
         history.digests = self.digests
         history.unread, history.tally = self.unread, self.tally
+        history.held = {}
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
         history.log = head.log
         history.suspended = {node.node_id: node.suspension for node in nodes if node.suspension is not None}

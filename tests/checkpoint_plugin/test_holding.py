@@ -168,6 +168,18 @@ async def test_another_order_of_the_last_that_came_is_told_by_itself(store: Stor
     await check_whole(store)
 
 
+async def test_who_restores_into_what_it_has_saved_with_tells_all_again(store: Store) -> None:
+    known, items = history(), list(range(100))
+    await save(store, known, waiting(items))
+    await save(store, known, waiting(items, firing=1))
+    assert await store.restore(known, 1) is not None
+    assert known.held == {}
+    found = await store.restore(known, None)
+    assert found is not None
+    await save(store, known, waiting(items, firing=2))
+    assert [row.continues for row in await rows_of(store, "n")] == [None, 1, None]
+
+
 async def test_an_item_is_encoded_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     known, items = history(), [{"n": number} for number in range(300)]
     encode, encoded = type(store.codec).encode, list[Any]()
