@@ -37,8 +37,14 @@ TAKEN: Final = "taken from edge[{!r}]"
 LATEST: Final = "latest of edge[{!r}]"
 INBOX: Final = "inbox of edge {1!r}[{0}]"
 """How errors tell where a value stands."""
+LEAVES: Final = frozenset({str, bytes, int, float, complex, bool, type(None)})
+"""Types whose values nobody can change."""
 TRIES: Final = 8
 """Places in a queue at which a newer one may begin, and which are looked at: where none is one, all is told anew."""
+
+
+Same = Callable[[Any, Any], bool]
+"""Whether a value is still the one that a reference was made of."""
 
 
 @dataclass(slots=True)
@@ -230,10 +236,17 @@ def _told_again(before: Holding, changes: Changes, refs: Refs) -> Holding:
     return replace(before, taken_refs=taken, latest_refs=latest, inbox_refs=inbox)
 
 
-def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
+def find_changes(before: Holding, node: NodeSnapshot, same: Same) -> Changes | None:
     """What of a node has changed; `None` where only telling all of it anew can tell.
 
-    Items are compared by identity: whatever is found makes of what was what is, also where one object came several times.
+    Items are compared by identity: whatever is found makes of what was what is, also where one object came several times. A node
+    may give the same object again, with another content, when the one that it gave before was taken: so one that can be changed
+    is looked at, but on an edge of which the very snapshot is as it was.
+
+    Args:
+        before: as of its newest row.
+        node: as it is now.
+        same: whether a value is still the one of a reference.
     """
     if len(before.inbox) != len(node.inbox) or (before.latest is not None and node.latest is None):
         return None
@@ -248,13 +261,15 @@ def find_changes(before: Holding, node: NodeSnapshot) -> Changes | None:
             return None
         items, were = new.items, old.items
         gone = 0 if items is were or not were else _gone(were, items)
+        if gone < len(were) and not _are_same(items[: len(were) - gone], before.inbox_refs[place][gone:], same):
+            gone = len(were)
         came = len(items) - len(were) + gone
         if gone or came or old.ended is not new.ended:
             edges.append((place, gone, came))
             size += 1 + came
             if gone:
                 gone_by_edge[new.edge_id] = gone
-    latest = _new_latest(before.latest, node.latest)
+    latest = _new_latest(before, node.latest, same)
     order = _new_order(before, node, gone_by_edge)
     if latest is None or order is None:
         return None
@@ -280,15 +295,22 @@ def _gone(old: Sequence[Any], new: Sequence[Any]) -> int:
     return len(old)
 
 
-def _new_latest(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Sequence[str] | None:
+def _are_same(items: Sequence[Any], refs: Sequence[Any], same: Same) -> bool:
+    """Whether objects that were there before are still what they were."""
+    return LEAVES.issuperset(map(type, items)) or all(map(same, items, refs))
+
+
+def _new_latest(before: Holding, new: Mapping[str, Any] | None, same: Same) -> Sequence[str] | None:
     """The edges of which the latest value is another; `None` where their order is."""
+    old, refs = before.latest, before.latest_refs
     if not new:
         return () if not old else None
     if not old:
         return list(new)
     if list(old) != list(islice(new, len(old))):
         return None
-    return [edge for edge, value in new.items() if edge not in old or old[edge] is not value]
+    kept = {edge for edge, value in old.items() if new[edge] is value and _are_same((value,), (refs[edge],), same)}
+    return [edge for edge in new if edge not in kept]
 
 
 def _new_order(before: Holding, node: NodeSnapshot, gone: dict[str, int]) -> tuple[int, Sequence[int]] | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.codec import Codec
+from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.saving.completed import is_over
 from checkpoint_plugin.saving.holding import BESIDE, INBOX, LATEST, MANY, TAKEN, Holding, Refs, find_changes, follow, held_by
 from checkpoint_plugin.stored_bytes.digests import text_bytes
@@ -202,6 +203,14 @@ class RowWriter:
         before, ref = self._large.get(id(value), (None, None))
         return ref if before is value and type(ref) is tuple and ref[0] in self._known else None
 
+    def _is_same(self, value: Any, ref: Ref) -> bool:
+        """Whether a value is the one of a reference still."""
+        try:
+            data = self._codec.encode(value, lambda: "")
+        except ValueNotStorable:  # any more, which is told where it stands
+            return False
+        return data == ref if type(ref) is not tuple else self._seal.address(data) == ref[0]
+
     def _again(self, cut: EncodedCut, mentioned: dict[bytes, None], ref: Ref, place: Place) -> Ref:
         """The reference in a row of a value that an earlier one told: a larger one that stood there becomes a payload."""
         if type(ref) is bytes and len(ref) > SMALL:
@@ -254,7 +263,7 @@ class RowWriter:
         many = held_by(node)
         beside = self._told_yet(mentioned, cut) if many >= MANY else 0
         before = self._held.get(node_id) if many >= MANY else None
-        changes = None if before is None else find_changes(before, node)
+        changes = None if before is None else find_changes(before, node, self._is_same)
         if before is None or changes is None:
             taken = [[e, one(v, ("edge", e), TAKEN, e)] for e, v in node.taken]
             if node.latest is not None:

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, select, text, update
 
 from checkpoint_plugin import fork_run
 from checkpoint_plugin.checking.store_check import check_store
-from checkpoint_plugin.codec import MalformedValue
+from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
@@ -180,19 +180,57 @@ async def test_who_restores_into_what_it_has_saved_with_tells_all_again(store: S
     assert [row.continues for row in await rows_of(store, "n")] == [None, 1, None]
 
 
-async def test_an_item_is_encoded_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    known, items = history(), [{"n": number} for number in range(300)]
-    encode, encoded = type(store.codec).encode, list[Any]()
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is encoded."""
+    encode, found = Codec.encode, list[Any]()
 
-    def counted(self: Any, value: Any, place: Any) -> bytes:
-        encoded.append(value)
+    def counted(self: Codec, value: Any, place: Any) -> bytes:
+        found.append(value)
         return encode(self, value, place)
 
-    monkeypatch.setattr(type(store.codec), "encode", counted)
+    monkeypatch.setattr(Codec, "encode", counted)
+    return found
+
+
+async def test_a_text_is_encoded_once(store: Store, encoded: list[Any]) -> None:
+    known, items = history(), [f"a text of some length {number}" * 2 for number in range(300)]
     for last in range(100, 300):
         await save(store, known, waiting(items[last - 100 : last]))
     assert len(encoded) == 299
     assert (await nodes_of(store))["n"].inbox[0].items == tuple(items[199:299])
+
+
+def wide(edges: Sequence[EdgeSnapshot], **more: Any) -> NodeSnapshot:
+    """A node with many edges."""
+    return NodeSnapshot("n", "idle", inbox=tuple(edges), order=tuple(edge.edge_id for edge in edges for _ in edge.items), **more)
+
+
+async def test_an_object_that_is_given_again_with_another_content_is_another_item(store: Store) -> None:
+    """Its consumer has taken it, and the one that makes it has filled it anew: the same object waits on the same edge."""
+    known, buffers = history(), [{"n": number} for number in range(40)]
+    edges = [EdgeSnapshot(f"e{number}", (buffer,), False) for number, buffer in enumerate(buffers)]
+    latest = {f"e{number}": buffer for number, buffer in enumerate(buffers)}
+    await save(store, known, wide(edges, latest=latest))
+    for number in (5, 39, 5):
+        buffers[number]["n"] += 100
+        edges[number] = replace(edges[number])
+        expected = plain(wide(edges, latest=latest))
+        await save(store, known, wide(edges, latest=latest))
+        assert plain((await nodes_of(store))["n"]) == expected
+    assert [row.continues for row in await rows_of(store, "n")] == [None, 1, 2, 3]
+    first = (await nodes_of(store, 1))["n"]
+    assert [edge.items for edge in first.inbox] == [({"n": number},) for number in range(40)]
+
+
+async def test_of_an_edge_that_is_as_it_was_no_item_is_looked_at(store: Store, encoded: list[Any]) -> None:
+    known = history()
+    edges = [EdgeSnapshot(f"e{number}", ({"n": number},), False) for number in range(40)]
+    await save(store, known, wide(edges))
+    encoded.clear()
+    edges[7] = EdgeSnapshot("e7", (*edges[7].items, {"n": -1}), False)
+    await save(store, known, wide(edges))
+    assert encoded == [{"n": 7}, {"n": -1}]
 
 
 async def test_an_item_that_cannot_be_stored_is_told_where_it_stands(store: Store) -> None:
@@ -446,8 +484,9 @@ def test_changes_make_of_what_was_what_is(seed: int) -> None:
         for _ in range(rng.choice([1, 1, 5])):
             model.step()
         two = model.snapshot()
-        before = Holding(one.taken, one.latest, one.inbox, one.order, [], {}, [])
-        changes = find_changes(before, two)
+        refs = [edge.items for edge in one.inbox]
+        before = Holding(one.taken, one.latest, one.inbox, one.order, [], one.latest or {}, refs)
+        changes = find_changes(before, two, lambda value, ref: value is ref)
         if changes is not None:
             joined = Joined(fields_of(one))
             joined.add(told(two, changes))
