@@ -76,7 +76,7 @@ class Prefix(Sequence[T_co], Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class EdgeSnapshot:
-    """What an edge holds for its consumer.
+    """What an edge holds for its consumer. One that a later cut has again, the very object, says that nothing came or went.
 
     Args:
         edge_id: the edge in the run's graph.
