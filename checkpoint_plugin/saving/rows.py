@@ -219,10 +219,11 @@ class RowWriter:
             mentioned[ref[0]] = None
         return ref
 
-    def _told_yet(self, mentioned: Iterable[bytes], cut: EncodedCut) -> int:
-        """Bytes of the larger values that the row in hand has by now, itself or in payloads that are new."""
+    @staticmethod
+    def _size_of(beside: Sequence[Any], mentioned: Iterable[bytes], cut: EncodedCut) -> int:
+        """Bytes of what a row tells beside its items, itself and in payloads that are new."""
         new = [len(cut.payloads[digest][0]) for digest in mentioned if digest in cut.payloads]
-        return self._most_room - self._room + sum(new)
+        return len(ormsgpack.packb(beside)) + sum(new)
 
     def _encode_node(self, node: NodeSnapshot, cut: EncodedCut, refer: Refer) -> None:
         node_id = node.node_id
@@ -258,10 +259,14 @@ class RowWriter:
         arguments: Sequence[Any] | None = None
         if node.arguments is not None:
             arguments = [[n, one(v, ("argument", node_id, n), "arguments[{!r}]", n)] for n, v in node.arguments.items()]
+        waits: Sequence[Any] | None = None
+        if node.suspension is not None:
+            waits = pack_suspension(node.suspension, lambda value, what: one(value, ("suspension", node_id, what), "{}", what))
+        error = _error(node)
         taken: Sequence[Any]
         latest: Sequence[Any] | None = None
         many = held_by(node)
-        beside = self._told_yet(mentioned, cut) if many >= MANY else 0
+        beside = self._size_of((state, arguments, waits, error), mentioned, cut) if many >= MANY else 0
         before = self._held.get(node_id) if many >= MANY else None
         changes = None if before is None else find_changes(before, node, self._is_same)
         if before is None or changes is None:
@@ -289,10 +294,9 @@ class RowWriter:
         if many >= MANY:
             cut.held[node_id].read += beside // BESIDE
         row = [node.status, node.attempt, node.firing, node.commits, state, arguments, taken, node.emitted, latest, inbox, order]
-        row += len(node.collected), node.source, _error(node), _time(node.started_at), _time(node.ended_at)
-        if node.suspension is not None:  # rows of nodes that do not wait stay as short as they were
-            waits = node.suspension
-            row.append(pack_suspension(waits, lambda value, what: one(value, ("suspension", node_id, what), "{}", what)))
+        row += len(node.collected), node.source, error, _time(node.started_at), _time(node.ended_at)
+        if waits is not None:  # rows of nodes that do not wait stay as short as they were
+            row.append(waits)
         cut.rows[node_id] = ormsgpack.packb(row)
         if mentioned:
             cut.mentions[node_id] = b"".join(mentioned)

@@ -32,7 +32,7 @@ from checkpoint_plugin.saving.writing import MANY_ROWS, CutWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.sealing import PLAIN
-from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Snapshot
+from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Snapshot, Suspension
 from tests.checkpoint_plugin.heard import hear
 from tests.checkpoint_plugin.test_store import definition
 from tests.postgres import execute
@@ -296,6 +296,30 @@ async def test_rows_that_tell_the_same_state_again_are_soon_continued_no_more(st
     assert 4 <= sum(row.continues is None for row in rows) < 80
     assert sum(row.size for row in rows if row.number >= newest) < 20_000
     assert (await nodes_of(store))["n"].taken == taken
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"arguments": {f"a{number}": "x" * 60 for number in range(40)}},
+        {"suspension": Suspension("why?", AT, state="s" * 1_400)},
+        {"suspension": Suspension("r" * 2_000, AT)},
+        {"error": "e" * 2_000},
+    ],
+    ids=["arguments", "suspension", "reason", "error"],
+)
+async def test_a_restore_reads_not_much_more_than_there_is_whatever_rows_tell(store: Store, beside: dict[str, Any]) -> None:
+    """Each row tells again what is neither an item nor an edge, in few large values or in many small ones."""
+    known, items, read = history(), [*range(200)], 0
+    for number in range(100):
+        items = [*items, number]
+        await save(store, known, waiting(items, **beside))
+    for row in await rows_of(store, "n"):
+        read = row.size + (0 if row.continues is None else read)
+    held = [row.size for row in await rows_of(store, "n") if row.continues is None]
+    assert len(held) > 1
+    assert read < 10 * max(held)
+    assert plain((await nodes_of(store))["n"]) == plain(waiting(items, **beside))
 
 
 async def test_a_restore_asks_once_for_all_that_is_continued(store: Store) -> None:
