@@ -308,7 +308,8 @@ class CheckpointPlugin:
 
     async def _end_degraded(self, store: Store, history: RunHistory, outcome: Outcome, end: JobEnd) -> None:
         try:
-            if not _has_ended(history) and isinstance(outcome, Completed):
+            is_lost = isinstance(outcome, Completed) or (isinstance(outcome, Suspended) and not history.suspended)
+            if is_lost and not _has_ended(history):
                 end = replace(end, status="paused")  # its end is in no checkpoint: a resume repeats what was not saved
             await store.end_attempt(history.run_id, history.epoch, end, self._degraded)
         except StoreError as error:

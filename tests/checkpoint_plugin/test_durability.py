@@ -55,6 +55,12 @@ async def asks(value: str, context: Context) -> bool:
 
 
 @node
+async def asks_with_an_object(value: object, context: Context) -> bool:
+    answer: bool = await context.suspend(f"is {value} right?", metadata={"value": object()})
+    return answer
+
+
+@node
 async def steps(n: int, context: Context) -> AsyncIterator[int]:
     """Commits each step, and asks for a checkpoint of it."""
     for number in range(context.state or 0, n):
@@ -182,6 +188,25 @@ def test_a_degraded_run_that_waits_leaves_as_one_that_waits(tmp_path: Path) -> N
     assert (done.returncode, report["status"]) == (3, "suspended"), done.stderr
     assert "could not be saved" in report["degraded"]
     assert "is suspended, but degraded: a checkpoint could not be saved" in done.stderr
+
+
+async def test_a_run_that_waits_is_not_stored_as_such_where_that_was_not_saved(store_url: str) -> None:
+    """Nobody could answer it, and no time that comes would wake it: it is one that was stopped, and a resume asks again."""
+    result = await run(store_url, chain("count", "asks_with_an_object", n=1), best_effort=True)
+    assert result.status == "suspended"
+    assert result.degraded is not None
+    assert (await stored(store_url, "job")).status == "paused"
+
+
+async def test_a_run_that_waits_is_stored_as_such_where_one_of_its_waits_was_saved(store_url: str) -> None:
+    """Whoever has the answer to that can give it, and a time that comes wakes it; what was not saved is asked again."""
+    graph = chain("count", "told", "asks", "asks_with_an_object", n=1)
+    graph["nodes"].append({"id": "other", "type": f"{__name__}.asks", "data": {"value": "other"}})
+    assert (await run(store_url, graph, best_effort=True)).degraded is None
+    result = await runner().resume("r", url=store_url, updates={"n1": True})
+    assert sorted(result.suspensions) == ["n2", "other"]
+    assert result.degraded is not None
+    assert (await stored(store_url, "job")).status == "suspended"
 
 
 @pytest.mark.parametrize(
