@@ -39,8 +39,6 @@ INBOX: Final = "inbox of edge {1!r}[{0}]"
 """How errors tell where a value stands."""
 LEAVES: Final = frozenset({str, bytes, int, float, complex, bool, type(None)})
 """Types whose values nobody can change."""
-TRIES: Final = 8
-"""Places in a queue at which a newer one may begin, and which are looked at: where none is one, all is told anew."""
 
 
 Same = Callable[[Any, Any], bool]
@@ -281,18 +279,34 @@ def _gone(old: Sequence[Any], new: Sequence[Any]) -> int:
     """How many of the first items of a queue are gone: the others are the first of what it is now."""
     if type(old) is type(new) is Prefix and old.source is new.source and len(old) <= len(new):
         return 0
+    many = len(old)
     if not old or not new:
-        return len(old)
-    old, new = old[:], new[:]
-    first, tries = new[0], 0
-    for gone in range(max(0, len(old) - len(new)), len(old)):
-        if old[gone] is first:
-            if all(map(is_, islice(old, gone, None), new)):
-                return gone
-            tries += 1
-            if tries == TRIES:
-                break
-    return len(old)
+        return many
+    old, new = old[max(0, len(old) - len(new)) :], new[:]
+    start = next((at for at, item in enumerate(old) if item is new[0]), len(old))
+    old = old[start:]
+    left = len(old) if all(map(is_, old, new)) else _overlap(old, new)
+    return many - left
+
+
+def _overlap(old: Sequence[Any], new: Sequence[Any]) -> int:
+    """How many of the last of `old` are the first of `new`, which is not shorter.
+
+    The same few objects may be everywhere in both, so that one begins in the other at thousands of places: each item is looked
+    at about twice, as Knuth, Morris and Pratt do it.
+    """
+    shorter, found = [0] * len(old), 0  # of each beginning of `new`: the next shorter one that it ends with
+    for at in range(1, len(old)):
+        while found and new[at] is not new[found]:
+            found = shorter[found - 1]
+        found += new[at] is new[found]
+        shorter[at] = found
+    found = 0
+    for item in old:
+        while found and item is not new[found]:
+            found = shorter[found - 1]
+        found += item is new[found]
+    return found
 
 
 def _are_same(items: Sequence[Any], refs: Sequence[Any], same: Same) -> bool:

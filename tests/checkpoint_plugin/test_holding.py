@@ -135,6 +135,20 @@ async def test_lists_that_somebody_changes_later_are_no_matter(store: Store) -> 
         latest["e"] = number
 
 
+@pytest.mark.parametrize("constants", [(False, True), ("one", "two", "three", None), (1, 1.0, True)])
+async def test_where_a_few_constants_wait_a_row_tells_what_changed(store: Store, constants: Sequence[Any]) -> None:
+    """The same objects are everywhere in the queue: where the newer one begins must be found all the same."""
+    known, rng = history(), random.Random(1)
+    items = rng.choices(constants, weights=[98, *[1] * (len(constants) - 1)], k=1_000)
+    for _ in range(30):
+        items = [*items[20:], *rng.choices(constants, k=20)]
+        await save(store, known, waiting(items))
+    found = (await nodes_of(store))["n"].inbox[0].items
+    assert list(map(repr, found)) == list(map(repr, items))
+    assert [row.number for row in await rows_of(store, "n") if row.continues is None] == [1]
+    assert all(row.size < 400 for row in await rows_of(store, "n") if row.continues)
+
+
 async def test_what_is_restored_is_first_told_whole(store: Store) -> None:
     known, items = history(), list(range(100))
     await save(store, known, waiting(items))
