@@ -69,9 +69,9 @@ def _capture_changed(actor: Actor, signature: tuple[Any, ...]) -> NodeSnapshot:
         return capture(actor)
     inbox: tuple[EdgeSnapshot, ...] | None = None
     if before is not None and actor.captured_inbox and before[:OWN] == signature[:OWN]:
-        there, hidden = list(actor.captured_inbox), actor.type.role == "preview"
+        there = list(actor.captured_inbox)
         for place in compress(count(), map(ne, before[OWN:], signature[OWN:])):
-            there[place] = _capture_edge(actor.in_edges[place], hidden)
+            there[place] = _capture_edge(actor.in_edges[place])
         inbox = tuple(there)
     snapshot = capture(actor, inbox)
     actor.captured_inbox = snapshot.inbox
@@ -108,12 +108,12 @@ def capture(actor: Actor, inbox: tuple[EdgeSnapshot, ...] | None = None) -> Node
         draft.inbox = draft.order = ()
     else:
         draft.latest = actor.latest() if isinstance(actor, FiringActor) else None
-        draft.inbox = tuple([_capture_edge(e, kind.role == "preview") for e in actor.in_edges]) if inbox is None else inbox
+        draft.inbox = tuple([_capture_edge(e, hidden=kind.role == "preview") for e in actor.in_edges]) if inbox is None else inbox
         draft.order = _arrivals(actor)
     return draft.frozen()
 
 
-def _capture_edge(edge: Edge, hidden: bool) -> EdgeSnapshot:
+def _capture_edge(edge: Edge, *, hidden: bool = False) -> EdgeSnapshot:
     """One edge; what a preview has not looked at yet is of no use to a resumed run."""
     draft = EdgeDraft()
     draft.edge_id = edge.planned.edge_id
