@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -83,14 +83,9 @@ class RowReader:
 
     def unpack_change(self, node_id: str, body: bytes, number: int) -> tuple[int, bytes, list[Any]]:
         """A row that tells only what changed: number and digest of the row that it continues, and its own fields."""
-        body = self.opened(body, f"the row of node {node_id!r}", *node_place(node_id, number))
-        try:
-            found = ormsgpack.unpackb(body)
-        except ValueError as error:
-            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
-        if not is_change(found):
-            raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
-        before, digest, row = found
+        before, digest, row = self._listed(
+            body, f"the row of node {node_id!r}", is_change, self.number, *node_place(node_id, number)
+        )
         return before, digest, row
 
     def unpack_joined(self, node_id: str, rows: Sequence[Any]) -> list[Any]:
@@ -124,25 +119,22 @@ class RowReader:
 
     def unpack_block(self, body: bytes, number: int) -> list[Any]:
         """A block of completed nodes."""
-        body = self.opened(body, "the list of its completed nodes", *completed_place(number))
-        try:
-            block = ormsgpack.unpackb(body)
-        except ValueError as error:
-            raise StoreDamaged(self.run_id, "the list of its completed nodes cannot be read", number) from error
-        if not is_block(block):
-            raise StoreDamaged(self.run_id, "the list of its completed nodes cannot be read", number)
-        return list(block)
+        return self._listed(body, "the list of its completed nodes", is_block, number, *completed_place(number))
 
     def unpack_segment(self, node_id: str, body: bytes, log: int, first: int) -> list[Any]:
         """An output segment's references."""
-        body = self.opened(body, f"the items of output {node_id!r}", *items_place(node_id, log, first))
+        return self._listed(body, f"the items of output {node_id!r}", are_refs, self.number, *items_place(node_id, log, first))
+
+    def _listed(self, body: bytes, what: str, fits: Callable[[Any], bool], number: int, *place: bytes) -> list[Any]:
+        """The list that bytes are, if it is of the shape that is asked for."""
+        body = self.opened(body, what, *place)
         try:
-            refs = ormsgpack.unpackb(body)
+            found = ormsgpack.unpackb(body)
         except ValueError as error:
-            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number) from error
-        if not are_refs(refs):
-            raise StoreDamaged(self.run_id, f"the items of output {node_id!r} cannot be read", self.number)
-        return list(refs)
+            raise StoreDamaged(self.run_id, f"{what} cannot be read", number) from error
+        if not fits(found):
+            raise StoreDamaged(self.run_id, f"{what} cannot be read", number)
+        return list(found)
 
     def mentioned(self, row: Sequence[Any]) -> Iterable[bytes]:
         """The digests of the payloads that a row mentions."""
