@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ormsgpack
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
@@ -26,11 +27,12 @@ from checkpoint_plugin.restoring.cut_queries import fetch_continued, fetch_nodes
 from checkpoint_plugin.restoring.joined import Joined
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.completed import NO_BLOCKS, Tally
-from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_by
+from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_by, pack_link
 from checkpoint_plugin.saving.rows import FIELDS
 from checkpoint_plugin.saving.writing import MANY_ROWS, CutWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.stored_bytes.digests import row_digest
 from checkpoint_plugin.stored_bytes.sealing import PLAIN
 from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Snapshot, Suspension
 from tests.checkpoint_plugin.heard import hear
@@ -723,6 +725,25 @@ async def test_a_value_that_is_missing_is_missed_by_every_checkpoint_that_needs_
     (run,) = (await check_store(store)).runs
     assert set(run.damaged) == refused
     assert {finding.number for finding in run.findings} == {1}, "which told it"
+
+
+async def test_a_row_is_continued_only_by_what_was_written_after_it(store: Store) -> None:
+    """Another row of the same node and number, whole in itself, as an old copy of the file may have it."""
+    await grown(store, history(), 6)
+    of_row = (NODE_VERSION.c.run_id == "r", NODE_VERSION.c.node_id == "n", NODE_VERSION.c.number == 3)
+
+    def exchange(connection: Connection) -> None:
+        link, digest, row = ormsgpack.unpackb(connection.execute(select(NODE_VERSION.c.body).where(*of_row)).scalar_one())
+        row[FIELDS.index("inbox")][0][2][0] = Codec().encode("another", str)
+        body = pack_link(link, digest) + ormsgpack.packb(row)
+        values = {"body": body, "digest": row_digest("r", "n", 3, body)}
+        assert connection.execute(update(NODE_VERSION).where(*of_row).values(values)).rowcount == 1
+
+    await store.transact(exchange)
+    for brief in (False, True):
+        with pytest.raises(StoreDamaged, match="does not continue"):
+            await nodes_of(store, 5, brief=brief)
+    assert {4, 5, 6} <= set((await check_store(store)).runs[0].damaged)
 
 
 # From the runner.
