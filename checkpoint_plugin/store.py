@@ -425,7 +425,8 @@ class Store(ListedRuns):
             return None
         moved = {node.node_id for node in snapshot.nodes}
         back = (NodeSnapshot(node_id, "idle") for node_id in sorted(node_ids - moved))
-        anew = {"number": newest, "log": newest + 1, "total": 0, "digests": {}, "unread": 0, "tally": Tally(), "saved_items": {}}
+        anew = {"number": newest, "log": newest + 1, "total": 0, "digests": {}, "unread": 0, "tally": Tally()}
+        anew |= {"saved_items": {}, "held": {}}
         stood = {name: getattr(history, name) for name in anew}
         now = datetime.now(UTC)
         whole = replace(snapshot, nodes=(*snapshot.nodes, *back), attempt=history.attempt, status="running", taken_at=now)

@@ -21,7 +21,8 @@ from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT
 from checkpoint_plugin.restoring.joined import INBOX, LATEST, TAKEN, Joined, told_by
 from checkpoint_plugin.restoring.reading import cut_hash_of
-from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
+from checkpoint_plugin.restoring.restored import RowReader
+from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
 from checkpoint_plugin.saving.chain import Chain
 from checkpoint_plugin.saving.rows import FIELDS
 from checkpoint_plugin.stored_bytes.digests import add_digests, row_digest, segment_digest

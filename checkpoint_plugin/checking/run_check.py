@@ -34,7 +34,8 @@ from checkpoint_plugin.models import (
     RUN_KEY,
     RUN_NODE_STATE,
 )
-from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
+from checkpoint_plugin.restoring.restored import RowReader
+from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
 from checkpoint_plugin.saving.completed import block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.stored_bytes.digests import sum_digests

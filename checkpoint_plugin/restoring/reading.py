@@ -19,10 +19,13 @@ from checkpoint_plugin.restoring.cut_queries import (
     fetch_segments,
     load_payloads,
 )
-from checkpoint_plugin.restoring.restored import RowReader, mentioned_in_refs
+from checkpoint_plugin.restoring.remembered import Weight, held_again
+from checkpoint_plugin.restoring.restored import RowReader
+from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
 from checkpoint_plugin.saving.completed import NO_BLOCKS, Blocks, Tally, block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.saving.history import RunHistory
+from checkpoint_plugin.saving.holding import Holding
 from checkpoint_plugin.saving.payloads import BaseCache
 from checkpoint_plugin.saving.rows import CONTEXT
 from checkpoint_plugin.stored_bytes.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
@@ -61,6 +64,8 @@ class StoredCut:
     total: int
     digests: dict[str, bytes]
     rows: Mapping[str, Sequence[Any]]
+    numbers: Mapping[str, int]
+    joined: Mapping[str, Weight]
     segments: Sequence[tuple[str, Sequence[Any]]]
     mentioned: Iterable[bytes]
     reader: RowReader
@@ -89,7 +94,7 @@ class StoredCut:
         history.number = head.number
         history.digests = self.digests
         history.unread, history.tally = self.unread, self.tally
-        history.held = {}
+        history.held = self._held(nodes)
         history.saved_items = {node_id: len(found) for node_id, found in items.items()}
         history.log = head.log
         history.suspended = {node.node_id: node.suspension for node in nodes if node.suspension is not None}
@@ -105,6 +110,16 @@ class StoredCut:
         error = None if head.error is None else reader.text(head.error)
         told = (error, head.error_node_id, head.number, context, self.over)
         return Snapshot(head.run_id, head.attempt, head.status, nodes, head.created_at, *told)
+
+    def _held(self, nodes: Iterable[NodeSnapshot]) -> dict[str, Holding]:
+        """What nodes hold that hold much: the next save continues their rows."""
+        found: dict[str, Holding] = {}
+        for node in nodes:
+            node_id = node.node_id
+            held = held_again(node, self.rows[node_id], self.numbers[node_id], self.joined.get(node_id))
+            if held is not None:
+                found[node_id] = held
+        return found
 
 
 def is_as_new(node: NodeSnapshot) -> bool:
@@ -174,8 +189,11 @@ def _fetch_rows(
         rows = [row for row in rows if row[0] not in loose]
         tally = Tally(loose, {row[0]: row[1] for row in rows})
     unpacked = {row[0]: reader.unpack(row[0], row[2], row[1]) for row in rows if row[4] is None}
+    numbers = {row[0]: row[1] for row in rows}
+    joined: dict[str, Weight] = {}
     if len(unpacked) < len(rows):
-        unpacked |= _join(connection, run_id, head.number, [row for row in rows if row[4] is not None], reader)
+        for node_id, (fields, weight) in _join(connection, run_id, head.number, rows, reader):
+            unpacked[node_id], joined[node_id] = fields, weight
     _check_segments(run_id, head.number, segments)
     items = [(part.node_id, reader.unpack_segment(part.node_id, part.body, part.log, part.first)) for part in segments]
     mentioned = dict.fromkeys(digest for row in unpacked.values() for digest in reader.mentioned(row))
@@ -183,13 +201,18 @@ def _fetch_rows(
     context = None if head.context is None else reader.context(head.context)
     mentioned.update(dict.fromkeys(mentioned_in_refs([context])))
     reader.payloads = load_payloads(connection, run_id, mentioned, reader.seal, blobs)
-    return StoredCut(head, total, digests, unpacked, items, mentioned, reader, over, len(blocks.node_ids), tally, context)
+    found = (head, total, digests, unpacked, numbers, joined, items, mentioned, reader)
+    return StoredCut(*found, over, len(blocks.node_ids), tally, context)
 
 
-def _join(connection: Connection, run_id: str, number: int, rows: Sequence[Any], reader: RowReader) -> dict[str, list[Any]]:
-    """The fields of rows that continue others."""
-    older, digest_row, joined = fetch_continued(connection, run_id, rows), row_digester(run_id), {}
+def _join(
+    connection: Connection, run_id: str, number: int, rows: Sequence[Any], reader: RowReader
+) -> Iterable[tuple[str, tuple[list[Any], Weight]]]:
+    """Of each node whose row continues others the fields of all, and how much was read for them."""
+    older, digest_row = fetch_continued(connection, run_id, rows), row_digester(run_id)
     for row in rows:
+        if row[4] is None:
+            continue
         node_id = row[0]
         found = [*older.get(node_id, ()), row]
         if found[0][4] is not None:
@@ -197,8 +220,7 @@ def _join(connection: Connection, run_id: str, number: int, rows: Sequence[Any],
         for _, of_number, body, digest, _ in found[:-1]:
             if digest_row(node_id, of_number, body) != digest:
                 raise StoreDamaged(run_id, f"a row of node {node_id!r} was changed, which others continue", number)
-        joined[node_id] = reader.unpack_joined(node_id, found)
-    return joined
+        yield node_id, reader.unpack_joined(node_id, found)
 
 
 async def read_whole(read: Callable[[], Awaitable[T]]) -> T:

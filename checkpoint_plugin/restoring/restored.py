@@ -13,7 +13,8 @@ from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.damage import column_bytes, read_time
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.restoring.joined import Joined
-from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_change, is_row
+from checkpoint_plugin.restoring.remembered import Weight
+from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_change, is_row, mentioned_in_refs
 from checkpoint_plugin.saving.completed import is_block
 from checkpoint_plugin.saving.payloads import CACHED, GROWING, LARGEST, BaseCache, PayloadReader
 from checkpoint_plugin.saving.rows import FIELDS, PAYLOAD_REF, THEMSELVES, Place
@@ -21,7 +22,7 @@ from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal, completed_place,
 from checkpoint_plugin.tables.suspensions import mentioned_in, read_suspension
 from hookspecs import EdgeSnapshot, NodeDraft, NodeSnapshot
 
-__all__ = ["RowReader", "mentioned_in_refs"]
+__all__ = ["RowReader"]
 
 COLLECTED: Final = FIELDS.index("collected")
 COMPLETED: Final = ormsgpack.packb([None] * 16)[:-16] + ormsgpack.packb("completed")
@@ -88,23 +89,28 @@ class RowReader:
         )
         return before, digest, row
 
-    def unpack_joined(self, node_id: str, rows: Sequence[Any]) -> list[Any]:
+    def unpack_joined(self, node_id: str, rows: Sequence[Any]) -> tuple[list[Any], Weight]:
         """The fields of a node's newest row with all that it continues; digests of rows are compared by whoever read them.
 
         Args:
             node_id: the node.
             rows: id, number, body and digest, and what each continues, from the oldest to the newest.
+
+        Returns:
+            The fields, and how much was read for them.
         """
         (_, number, body, digest, _), *later = rows
-        joined = Joined(self.unpack(node_id, body, number))
+        oldest = self.unpack(node_id, body, number)
+        joined, weight = Joined(oldest), Weight(oldest)
         try:
             for _, of_number, body, of_row, continues in later:
                 before, of_before, row = self.unpack_change(node_id, body, of_number)
                 if not before == continues == number or of_before != digest:
                     raise MalformedValue("it does not continue the one before")
                 joined.add(row)
+                weight.add(row)
                 number, digest = of_number, of_row
-            return joined.row()
+            return joined.row(), weight
         except MalformedValue as error:
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r}: {error}", self.number) from error
 
@@ -230,16 +236,6 @@ class RowReader:
         draft.order = tuple(order)
         draft.suspension = None if waits is None else read_suspension(waits, lambda ref: self.value(ref, where))
         return draft.frozen()
-
-
-def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:
-    """The digests of the payloads among references."""
-    for ref in refs:
-        if type(ref) is list:
-            if len(ref) == 1:
-                yield ref[0]
-            elif ref[0] == 1:
-                yield ref[1]
 
 
 def _read_time(seconds: float | None) -> datetime | None:

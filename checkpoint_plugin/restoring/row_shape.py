@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, get_args
 
@@ -10,7 +10,7 @@ from checkpoint_plugin.restoring.joined import told_by
 from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES
 from hookspecs import NodeStatus
 
-__all__ = ["are_refs", "is_bare", "is_change", "is_row"]
+__all__ = ["are_refs", "is_bare", "is_change", "is_row", "mentioned_in_refs"]
 
 NONE: Final = type(None)
 STATUSES: Final = frozenset(get_args(NodeStatus))
@@ -84,6 +84,16 @@ def is_bare(row: Sequence[Any]) -> bool:
 def are_refs(refs: Any) -> bool:
     """Whether it is a list of references to values."""
     return type(refs) is list and all(map(_is_ref, refs))
+
+
+def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:
+    """The digests of the payloads among references."""
+    for ref in refs:
+        if type(ref) is list:
+            if len(ref) == 1:
+                yield ref[0]
+            elif ref[0] == 1:
+                yield ref[1]
 
 
 @lru_cache(4_096)

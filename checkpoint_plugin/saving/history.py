@@ -38,7 +38,7 @@ class RunHistory:
         unread: nodes whose rows nobody read, because a block tells that they have completed.
         tally: what the next block will tell; `None` where none is written.
         saved_items: durable items of each output node.
-        held: what nodes hold as of their newest rows, of those that hold much and of which this attempt wrote a row.
+        held: what nodes hold as of their newest rows, of those that hold much and whose rows this attempt read or wrote.
         log: to which output items are appended; another one after going back to an older checkpoint.
         total: the hash of the newest cut.
         status: of the run in the last checkpoint of this attempt.

@@ -205,6 +205,8 @@ class RowWriter:
 
     def _is_same(self, value: Any, ref: Ref) -> bool:
         """Whether a value is the one of a reference still."""
+        if ref is None:
+            return value is None
         try:
             data = self._codec.encode(value, lambda: "")
         except ValueNotStorable:  # any more, which is told where it stands

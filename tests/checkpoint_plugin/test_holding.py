@@ -25,6 +25,7 @@ from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
 from checkpoint_plugin.models import LEASE, NODE_VERSION, PAYLOAD
 from checkpoint_plugin.restoring.cut_queries import fetch_continued, fetch_nodes
 from checkpoint_plugin.restoring.joined import Joined
+from checkpoint_plugin.restoring.remembered import held_again
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.completed import NO_BLOCKS, Tally
 from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_by, pack_link
@@ -151,7 +152,7 @@ async def test_where_a_few_constants_wait_a_row_tells_what_changed(store: Store,
     assert all(row.size < 400 for row in await rows_of(store, "n") if row.continues)
 
 
-async def test_what_is_restored_is_first_told_whole(store: Store) -> None:
+async def test_what_is_restored_is_continued(store: Store) -> None:
     known, items = history(), list(range(100))
     await save(store, known, waiting(items))
     await save(store, known, waiting([*items, 100]))
@@ -161,8 +162,46 @@ async def test_what_is_restored_is_first_told_whole(store: Store) -> None:
     (held,) = found.nodes
     await save(store, known, replace(held, firing=1))
     await save(store, known, replace(held, firing=2))
-    assert [row.continues for row in await rows_of(store, "n")] == [None, 1, None, 3]
+    assert [row.continues for row in await rows_of(store, "n")] == [None, 1, 2, 3]
     assert plain((await nodes_of(store))["n"]) == plain(replace(held, firing=2))
+    await check_whole(store)
+
+
+@pytest.mark.parametrize("item", ["plain", "x" * 100, "x" * 1_000, {"a": ["dict"]}, {"a": "x" * 5_000}, None])
+async def test_many_attempts_of_a_save_each_write_what_changed(store: Store, item: Any) -> None:
+    known, items = history(), [(item, number) if number % 2 else item for number in range(40)]
+    await save(store, known, waiting(items, latest={"a": item}))
+    for number in range(200):
+        known = history()
+        found = await store.restore(known, None, brief=number % 3 == 0)
+        assert found is not None
+        (held,) = found.nodes
+        taken = [*held.taken, ("e", held.inbox[0].items[0])]
+        latest = {"a": held.inbox[0].items[0]} if number % 7 == 0 else held.latest
+        items = [*items[1:], (item, number)]
+        edge = EdgeSnapshot("e", (*held.inbox[0].items[1:], (item, number)), False)
+        await save(store, known, replace(held, taken=taken, inbox=(edge,), latest=latest, firing=number))
+    rows = await rows_of(store, "n")
+    whole = [row.number for row in rows if row.continues is None]
+    assert 2 < len(whole) < 10
+    found_now = (await nodes_of(store))["n"]
+    assert (len(found_now.taken), found_now.inbox[0].items) == (200, tuple(items))
+    await check_whole(store)
+
+
+async def test_states_of_earlier_attempts_are_not_kept_by_the_rows_of_later_ones(store: Store) -> None:
+    """A row of an earlier attempt that is continued stays, and so does its state, of whatever size."""
+    known, rng = history(), random.Random(1)
+    await save(store, known, waiting(range(1_000), state=rng.randbytes(5_000)))
+    for number in range(30):
+        known = history()
+        found = await store.restore(known, None)
+        assert found is not None
+        await save(store, known, replace(found.nodes[0], firing=number, state=rng.randbytes(5_000)))
+    await prune_runs(store, Retention(keep_last=1), ["r"])
+    count = select(func.count()).select_from(PAYLOAD)
+    assert await store.transact(lambda connection: connection.execute(count).scalar_one(), write=False) <= 3
+    await check_whole(store)
 
 
 async def test_another_order_of_the_last_that_came_is_told_by_itself(store: Store) -> None:
@@ -184,16 +223,54 @@ async def test_another_order_of_the_last_that_came_is_told_by_itself(store: Stor
     await check_whole(store)
 
 
-async def test_who_restores_into_what_it_has_saved_with_tells_all_again(store: Store) -> None:
+async def test_what_rows_of_earlier_attempts_tell_beside_items_is_weighed(store: Store) -> None:
+    """A state that stands in the row itself is in every one of them."""
+    known = history()
+    await save(store, known, waiting(range(40), state="s" * 1_400))
+    for number in range(30):
+        known = history()
+        found = await store.restore(known, None)
+        assert found is not None
+        await save(store, known, replace(found.nodes[0], firing=number))
+    rows = await rows_of(store, "n")
+    assert 10 <= sum(row.continues is None for row in rows) < 30
+
+
+def test_references_of_the_first_layout_are_known_again() -> None:
+    digest, held = b"d" * 32, NodeSnapshot("n", "running", inbox=(EdgeSnapshot("e", ("small", "large") * MANY, False),))
+    row = fields_of(held)
+    row[FIELDS.index("inbox")] = [["e", [[0, b"small"], [1, digest]] * MANY, False]]
+    again = held_again(held, row, 7, None)
+    assert again is not None
+    assert (again.number, again.read) == (7, held_by(held))
+    assert list(again.inbox_refs[0]) == [b"small", (digest,)] * MANY
+
+
+async def test_who_goes_back_tells_all_again(store: Store) -> None:
     known, items = history(), list(range(100))
-    await save(store, known, waiting(items))
-    await save(store, known, waiting(items, firing=1))
-    assert await store.restore(known, 1) is not None
-    assert known.held == {}
+    for firing in range(3):
+        await save(store, known, waiting(items, firing=firing))
+    found = await store.restore(known, 2)
+    assert found is not None
+    await store.rewind(known, found)
+    await save(store, known, waiting(items, firing=5))
+    assert [row.continues for row in await rows_of(store, "n")] == [None, 1, 2, None, 4]
+    assert (await nodes_of(store))["n"].firing == 5
+    await check_whole(store)
+
+
+async def test_what_was_pruned_since_it_was_restored_is_not_continued(store: Store) -> None:
+    known, items = history(), list(range(100))
+    for firing in range(3):
+        await save(store, known, waiting(items, firing=firing))
+    known = history()
     found = await store.restore(known, None)
     assert found is not None
-    await save(store, known, waiting(items, firing=2))
-    assert [row.continues for row in await rows_of(store, "n")] == [None, 1, None]
+    await prune_runs(store, Retention(keep_last=1), ["r"])
+    await save(store, known, replace(found.nodes[0], firing=5))
+    assert (await rows_of(store, "n"))[-1].continues is None
+    assert (await nodes_of(store))["n"].firing == 5
+    await check_whole(store)
 
 
 @pytest.fixture
@@ -493,6 +570,10 @@ async def test_any_run(store: Store, seed: int) -> None:
             found = await store.restore(known, None, brief=rng.random() < 0.5)
             assert found is not None
             assert {n.node_id: plain(n) for n in found.nodes} == {n: v for n, v in now.items() if n not in found.over}
+            for model in models:
+                for each in found.nodes:
+                    if each.node_id == model.node_id and rng.random() < 0.8:  # else it goes on with equal items that are others
+                        model.take_back(each)
         elif what < 0.13:
             await prune_runs(store, Retention(keep_last=rng.randint(1, 9)), ["r"])
         elif what < 0.16:

@@ -24,6 +24,7 @@ from typing import Any
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreMissing
 from checkpoint_plugin.events.log import EventLogger
+from checkpoint_plugin.restoring import remembered
 from checkpoint_plugin.saving import holding, rows
 from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import CheckpointRef, PluginHost, RunExists, RunHeld, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
@@ -217,7 +218,7 @@ async def _live(order: Order, works: int) -> dict[str, list[Any]]:
     case = make_case(order.seed)
     random = Random(f"{order.seed} {order.attempt}")
     if order.seed % 2:  # these graphs are small: let a node that holds anything hold much, so that its rows continue others
-        for module in (holding, rows):
+        for module in (holding, remembered, rows):
             vars(module)["MANY"] = 1
     lab = WitnessLab(open_journal(order.journal), works, order.attempt, random, order.pace_seconds)
     LAB.set(lab)
