@@ -26,7 +26,7 @@ class Step(Protocol[T_co]):
         """For PostgreSQL."""
 
     def outcome(self, row: Any) -> T_co:
-        """What came of it, by the row that `statement` gave; `None` for one that gives none."""
+        """What came of it, by the row that `statement` gave; `None` where it gave none."""
 
     def write_sqlite(self, connection: Any) -> T_co:
         """The same on a connection of the standard library, in whose transaction nobody else can write."""
@@ -66,7 +66,7 @@ def write_step(connection: Connection, step: Step[T]) -> T:
     """Take a step in a transaction that has more to do."""
     if connection.kind == "postgresql":
         found = connection.core.exec_driver_sql(*step.statement())
-        return step.outcome(found.one() if found.returns_rows else None)
+        return step.outcome(found.first() if found.returns_rows else None)
     return step.write_sqlite(connection.driver)
 
 

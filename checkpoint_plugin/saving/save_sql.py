@@ -14,7 +14,6 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
-    insert,
     literal_column,
     null,
     select,
@@ -85,14 +84,16 @@ def _fixed(rows: Rows) -> dict[str, Any]:
 
 
 def _unnested(name: str, rows: Rows, held: Any) -> Any:
-    """An insert of rows that come as one array a column."""
-    arrays = [bindparam(f"{name}_{column}", type_=ARRAY(TABLES[rows.table].c[column].type)) for column in rows.columns]
-    source = func.unnest(*arrays).table_valued(*rows.columns, name=f"{name}_rows").render_derived()
+    """An insert of rows that come as one array a column. In the list of a SELECT each row is made when it is written; in its
+    FROM, a server makes a table of each array before."""
+    columns = TABLES[rows.table].c
+    arrays = [func.unnest(bindparam(f"{name}_{column}", type_=ARRAY(columns[column].type))) for column in rows.columns]
     kinds: dict[str, Any] = {"run_id": Text, "number": BigInteger, "updated_at": DateTime(timezone=True)}
     shared: list[Any] = [bindparam(column, type_=kinds[column]) for column in rows.shared]
     fixed = _fixed(rows)
-    found = select(*shared, *source.c, *fixed.values())
-    found = found.select_from(source if held is None else held.join(source, true()))
+    found = select(*shared, *arrays, *fixed.values())
+    if held is not None:
+        found = found.select_from(held)
     return _adding(postgresql.insert(TABLES[rows.table]).from_select([*rows.shared, *rows.columns, *fixed], found), name)
 
 
@@ -126,10 +127,10 @@ def whole_save(names: Sequence[str], job: bool) -> Any:
     held = advance(ends=job).returning(LEASE.c.run_id).cte("held")
     parts = [_unnested(name, MANY[name], held).cte(f"new_{name}") for name in names]
     head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
-    parts.append(insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held)).cte("new_checkpoint"))
     if job:
         parts.append(update_job(held.c.run_id).cte("new_job"))
-    return select(func.count()).select_from(held).add_cte(*parts)
+    checkpoint = postgresql.insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held))
+    return checkpoint.returning(literal_column("1")).add_cte(*parts)
 
 
 def series_ends() -> Any:

@@ -53,14 +53,14 @@ class CutWriter(CutEncoder):
             return write_step(connection, self)
         # A server takes no message above a gigabyte. The fence goes first: others may share the transaction.
         sql, values = self.statement(whole=False)
-        held = self.outcome(connection.core.exec_driver_sql(sql, values).one())
+        held = self.outcome(connection.core.exec_driver_sql(sql, values).first())
         for sql, values in chain(self.payload_statements(), self.more_statements()) if held else ():
             connection.core.exec_driver_sql(sql, values)
         return held
 
     def outcome(self, row: Any) -> bool:
         """Whether it was written."""
-        return bool(row[0])
+        return row is not None
 
     def write_sqlite(self, connection: Any) -> bool:
         """As `write`, on a connection of the standard library, in whose transaction nobody else can write."""
@@ -79,7 +79,7 @@ class CutWriter(CutEncoder):
         return True
 
     def statement(self, *, whole: bool = True) -> tuple[str, tuple[Any, ...]]:
-        """The whole save as one statement for PostgreSQL, which gives 1 when it was written, else 0.
+        """The whole save as one statement for PostgreSQL, which gives a row when it was written.
 
         Args:
             whole: off when `payload_statements` went before, and `more_statements` follow, in the same transaction.
@@ -92,7 +92,7 @@ class CutWriter(CutEncoder):
         values += IN_ORDER(rows.head)
         for name in kind[0]:
             many: Sequence[Any] = getattr(rows, name)
-            values += zip(*(many if whole else many[:MANY_ROWS]), strict=True)
+            values += _columns(many if whole else many[:MANY_ROWS])
         return save.sql, save.parameters((*values, *rows.job))
 
     def is_compiled(self, *, whole: bool = True) -> bool:
@@ -140,7 +140,7 @@ class CutWriter(CutEncoder):
             part.append(row)
             size += len(row[body])
             if size >= LARGE_SAVE or len(part) >= MANY_ROWS or place == len(rows):
-                yield statement.sql, statement.parameters((self.history.run_id, *zip(*part, strict=True)))
+                yield statement.sql, statement.parameters((self.history.run_id, *_columns(part)))
                 part, size = [], 0
 
     def more_statements(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -151,7 +151,7 @@ class CutWriter(CutEncoder):
             many = () if name in IN_PARTS else getattr(self.rows, name)
             for first in range(MANY_ROWS, len(many), MANY_ROWS):
                 statement = rows_statement(name)
-                columns = zip(*many[first : first + MANY_ROWS], strict=True)
+                columns = _columns(many[first : first + MANY_ROWS])
                 yield statement.sql, statement.parameters((*shared[: len(kind.shared)], *columns))
 
     # What comes of it.
@@ -220,3 +220,10 @@ class CutWriter(CutEncoder):
             self._payloads.note()
         details = {"nodes": len(self._digests), "bytes": self._size}
         return CheckpointRef(history.run_id, self.number, self._reason, self._snapshot.taken_at, details)
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Rows by column. One that is empty in all rows has no values: a server makes of that what is missing, and the driver looks
+    at each value for half a microsecond."""
+    for column in zip(*rows, strict=True):
+        yield () if column[0] is None and column.count(None) == len(column) else column
