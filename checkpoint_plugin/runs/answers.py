@@ -15,7 +15,7 @@ from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
-from checkpoint_plugin.errors import NodeNotSuspended
+from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.store import RUNNER, Store
@@ -64,6 +64,7 @@ async def update_suspended_state(
     Raises:
         RunNotFound: there is no such run.
         NodeNotSuspended: the node waits for nothing, or in a run of a runner was answered already; nothing was changed.
+        NotResumable: the run is cancelled, and nothing goes on with it; nothing was changed.
         SuspensionChanged: it waits for something else by now; nothing was changed.
         RunHeld: somebody executes the run, or answers another node in this moment; nothing was changed.
         ValueNotStorable: the value cannot be stored; nothing was changed.
@@ -121,6 +122,8 @@ async def _answer_runner(
     lease = await _take(store, run_id, holder)
     try:
         job = await store.job(run_id)
+        if job.status == "cancelled":
+            raise NotResumable(run_id, "it is cancelled")
         history = RunHistory(run_id, job.attempt, lease.epoch, generation=lease.generation)
         cut = await store.restore(history, None)
         known = {} if cut is None else {node.node_id: node for node in cut.nodes}

@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from checkpoint_plugin.database.batches import batches
 from checkpoint_plugin.database.connection import Connection
-from checkpoint_plugin.errors import NodeNotSuspended
-from checkpoint_plugin.models import RUN_NODE_STATE, RunNodeState
+from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
+from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
 from checkpoint_plugin.runs.answers import check_since
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.definition import is_storable_text
@@ -37,6 +37,8 @@ async def answer_by_hand(store: Store, run_id: str, answers: Mapping[str, Any], 
 
     def work(connection: Connection) -> None:
         lock_epoch(connection, run_id)
+        if connection.execute(select(JOB.c.status).where(JOB.c.id == run_id)).scalar() == "cancelled":
+            raise NotResumable(run_id, "it is cancelled")
         seal = store.keys.find(connection, run_id)
         asked = [node_id for node_id in answers if is_storable_text(node_id)]
         query = select(RUN_NODE_STATE).where(RUN_NODE_STATE.c.run_id == run_id)

@@ -28,7 +28,7 @@ from checkpoint_plugin import (
 from checkpoint_plugin.cli.suspended import suspended
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import NodeNotSuspended, ValueNotStorable
+from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, ValueNotStorable
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE
 from checkpoint_plugin.restoring.restored import RowReader
 from checkpoint_plugin.retention import Retention
@@ -277,6 +277,22 @@ async def test_several_answers_come_in_any_order_from_anywhere(store: Store, sto
     for name in names:
         waits = nodes[name].suspension
         assert waits is not None and waits.answer == name.upper()
+
+
+@pytest.mark.parametrize("by", ["runner", "hand"])
+async def test_a_cancelled_run_takes_no_answer(by: str, store: Store) -> None:
+    if by == "runner":
+        await suspend(store, a=Suspension("approval", SINCE))
+    else:
+        states = {"a": NodeStateSnapshot("a", "suspended", resume_state={"n": 1})}
+        await CheckpointManager("r", enabled=True, store=store).save_checkpoint(node_states=states)
+    number = await newest_number(store)
+    await JobRepository(store=store).change("r", lambda job: job.mark_cancelled())
+    with pytest.raises(NotResumable, match="it is cancelled"):
+        await update_suspended_state("r", "a", 1, store=store)
+    assert await newest_number(store) == number
+    node = await JobRepository(store=store).node_state("r", "a")
+    assert node is not None and node.resume_state == (None if by == "runner" else {"n": 1})
 
 
 async def test_an_answer_to_nobody_is_an_error_and_changes_nothing(store: Store) -> None:
