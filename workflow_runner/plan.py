@@ -295,9 +295,9 @@ class _Planner:
         for end, node_id, node in (("source", spec.source, source), ("target", spec.target, target)):
             if node is None and node_id not in self.unknown:
                 self.problems.append(f"{what}: its {end} {node_id!r} is no node of the graph.{self.near_node(node_id)}")
-        if source is not None and spec.source_handle not in source.type.outputs:
+        if source is not None and spec.source_handle not in source.type.outputs and spec.source not in self.over:
             self.explain_handle(what, spec.source, "output", spec.source_handle, source.type.outputs)
-        if target is not None and spec.target_handle not in target.type.connectable:
+        if target is not None and spec.target_handle not in target.type.connectable and spec.target not in self.over:
             self.explain_handle(what, spec.target, "input", spec.target_handle, target.type.connectable)
 
     def near_node(self, node_id: str) -> str:

@@ -20,6 +20,7 @@ from tests.checkpoint_plugin.test_plugin import Host, checkpoints, runner, statu
 from workflow_runner import (
     Context,
     Graph,
+    GraphInvalid,
     InputInvalid,
     NodeFailed,
     NodeNotWaiting,
@@ -701,6 +702,16 @@ async def test_an_answer_for_a_node_that_does_not_wait_changes_nothing(store_url
     for more in ({"updates": {"nobody": 1}}, {"replay": ["nobody"]}):
         with pytest.raises(NodeNotWaiting, match="it is not in its graph"):
             await runner(store_url).resume("r", graph=graph, **more)
+
+
+async def test_a_resume_without_its_node_types_names_those_that_are_missing_and_nothing_else(store_url: str) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(approve, node_id="n", x=graph.add(work, node_id="w", x=1)))
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    with pytest.raises(GraphInvalid) as caught:
+        await runner(store_url).resume("r")
+    [problem] = caught.value.problems
+    assert problem.startswith("node 'n': unknown type")
 
 
 async def asked_twice(store_url: str) -> tuple[Graph, datetime, datetime]:
