@@ -295,6 +295,27 @@ async def test_an_item_where_several_were_meant_is_told_how_to_ask_for_them(want
     assert re.search(rf"got str \('a'\). {advice}", str(cause))
 
 
+def price_of_a_shop() -> type:
+    """A class that is defined anew at each call, as by a cell that is run again."""
+
+    class Price: ...
+
+    return Price
+
+
+async def test_an_item_of_a_class_that_was_defined_twice_is_told_so() -> None:
+    older, newer = price_of_a_shop(), price_of_a_shop()
+
+    async def want_price(x: Any) -> None: ...
+
+    want_price.__annotations__["x"] = older
+    graph = Graph()
+    graph.add(node(want_price), node_id="n", x=graph.add(give, value=newer()))
+    _, cause = await failure(graph)
+    assert "expected Price, got Price" in str(cause)
+    assert "It is of another class of that name" in str(cause)
+
+
 async def test_deep_validation_looks_inside() -> None:
     graph = Graph()
     graph.add(want_ints, node_id="n", x=graph.add(give, value=[1, "2"]))
