@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from checkpoint_plugin.cli.runs import show
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 from hookspecs import CodecRegistry, HookError, PluginHost, hookimpl
@@ -94,6 +97,14 @@ async def test_without_the_type_nothing_begins_and_nothing_is_lost(store_url: st
         await runner(store_url).resume("r", url=store_url)
     assert caught.value.exit_code == 5
     assert (await runner(store_url, Teacher()).resume("r", graph=graph(), url=store_url)).outputs == OUTPUTS
+
+
+async def test_a_run_with_values_of_unknown_types_is_shown(store_url: str) -> None:
+    await runner(store_url, Teacher()).run(graph(), INPUTS, enabled(store_url), run_id="r")
+    done = await asyncio.to_thread(CliRunner().invoke, show, ["r", "--url", store_url, "--json"])
+    assert done.exit_code == 0, done.output
+    told = [(entry["type"].rpartition(".")[2], entry["status"]) for entry in json.loads(done.stdout)["nodes"]]
+    assert told == [("Input", "completed"), ("prices", "completed"), ("doubled", "completed"), ("Output", "completed")]
 
 
 async def test_a_value_of_an_unknown_type_fails_the_save_with_its_place(store_url: str) -> None:
