@@ -198,8 +198,8 @@ class Context:
     def on_durable(self, call: Callable[[], object]) -> None:
         """Have a function called, on the event loop, once a checkpoint is durable that holds this step as final.
 
-        With nothing enabled it is called when the step is final. What is durable stays so whatever it raises: a resume
-        does not call it again.
+        With nothing enabled it is called when the step is final. Ask before the `commit` that ends the step: behind it the next
+        one has begun. What is durable stays so whatever it raises: a resume does not call it again.
 
         Args:
             call: takes nothing; what it raises fails the node. Where that checkpoint is the last one of the run, the run is

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from workflow_runner import Context, Graph, NodeFailed, Stream, WorkflowRunner, node
+from workflow_runner import Context, Graph, Node, NodeFailed, Stream, WorkflowRunner, node, run_workflow
 
 pytestmark = pytest.mark.plugin
 PAGE = (Path(__file__).parents[2] / "docs" / "nodes.md").read_text(encoding="utf-8")
@@ -65,7 +68,7 @@ async def test_a_body_of_many_steps_begins_each_task_anew(store_url: str) -> Non
 
 
 @pytest.mark.parametrize("items", [0, 1, 2, 3, 6])
-async def test_several_calls_at_once_repeat_those_of_one_batch(items: int, store_url: str) -> None:
+async def test_several_calls_at_once_repeat_those_that_were_under_way(items: int, store_url: str) -> None:
     calls: list[tuple[str, str]] = []
     at_once, most = 0, 0
     broken = [True]
@@ -77,7 +80,7 @@ async def test_several_calls_at_once_repeat_those_of_one_batch(items: int, store
         most = max(most, at_once)
         await asyncio.sleep(0)
         at_once -= 1
-        if url == "item 5" and broken:
+        if url == "item 4" and broken:
             raise OSError(broken.pop())
         return url.encode()
 
@@ -95,3 +98,92 @@ async def test_several_calls_at_once_repeat_those_of_one_batch(items: int, store
     assert most == min(items, 2)
     assert len(calls) == items + 2 * (items > 5)
     assert len(set(calls)) == len({key for _, key in calls}) == items
+
+
+async def test_a_call_begins_while_others_are_under_way_and_nothing_else_comes() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def fetch(url: str, key: str) -> bytes:
+        begun.set()
+        await ended.wait()
+        return url.encode()
+
+    @node
+    async def pauses() -> AsyncIterator[str]:
+        yield "first"
+        await begun.wait()
+        yield "second"
+        ended.set()
+
+    graph = Graph()
+    node_type = defined("def fetch_all", asyncio=asyncio, fetch=fetch)["fetch_all"]
+    graph.output("pages", graph.add(node_type, urls=graph.add(pauses), at_once=5))
+    assert (await WorkflowRunner().run(graph)).outputs == {"pages": [b"first", b"second"]}
+
+
+class Queue:
+    """Gives what was not acknowledged again, and never in the same order."""
+
+    def __init__(self, *texts: str) -> None:
+        self.left = list(texts)
+
+    async def receive(self, queue: str) -> AsyncIterator[Any]:
+        self.left.reverse()
+        for text in list(self.left):
+            await asyncio.sleep(0)
+            yield SimpleNamespace(text=text, acknowledge=partial(self.left.remove, text))
+
+
+UNTIL_IT_FAILS: list[int] = []
+
+
+@node
+async def fails_once(text: str) -> str:
+    for _ in range(20):  # meanwhile the source has yielded the next message, and waits for room
+        await asyncio.sleep(0)
+    if UNTIL_IT_FAILS:
+        UNTIL_IT_FAILS[0] -= 1
+        if UNTIL_IT_FAILS[0] < 0:
+            UNTIL_IT_FAILS.clear()
+            raise OSError(text)
+    return text
+
+
+@pytest.mark.parametrize("fails_after", range(6))
+async def test_a_source_that_acknowledges_loses_no_message(fails_after: int, store_url: str) -> None:
+    queue = Queue("a", "b", "c", "d", "e")
+    UNTIL_IT_FAILS[:] = [fails_after]
+    graph = Graph()
+    source = defined("async def messages", receive=queue.receive)["messages"]
+    graph.output("texts", graph.add(fails_once, text=graph.add(source, queue="q")))
+    enable = {"checkpoint": {"url": store_url, "explicit": True, "on_error": True}}
+    if fails_after < 5:
+        with pytest.raises(NodeFailed):
+            await WorkflowRunner(edge_capacity=1).run(graph, enable=enable, run_id="r")
+        done = await WorkflowRunner(edge_capacity=1).resume("r", graph=graph, enable=enable)
+    else:
+        done = await WorkflowRunner(edge_capacity=1).run(graph, enable=enable, run_id="r")
+    assert sorted(set(done.outputs["texts"])) == ["a", "b", "c", "d", "e"]
+    assert len(done.outputs["texts"]) <= 5 + 4, "only what was not acknowledged comes twice"
+    assert not queue.left
+
+
+async def test_a_body_finds_its_client_in_a_context_variable() -> None:
+    async def tokens_about(topic: str) -> AsyncIterator[str]:
+        for token in (topic, " ", "again"):
+            yield token
+
+    names = defined("show.get", ContextVar=ContextVar, Callable=Callable, tokens_about=tokens_about)
+    shown: list[str] = []
+    names["show"].set(shown.append)
+    graph = Graph()
+    graph.output("text", graph.add(names["write"], topic="rain"))
+    assert (await WorkflowRunner().run(graph)).outputs == {"text": ["rain again"]}
+    assert shown == ["rain", " ", "again"]
+
+
+def test_the_tests_of_nodes_pass() -> None:
+    names = defined("async def running_total", Node=Node)
+    names = defined("def test_running_total", asyncio=asyncio, Graph=Graph, run_workflow=run_workflow, **names)
+    names["test_add"]()
+    names["test_running_total"]()
