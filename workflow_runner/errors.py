@@ -183,7 +183,8 @@ class GraphChanged(RunnerError):
         lines = "\n".join(f"  {line}" for line in differences)
         super().__init__(
             f"the graph differs from the one that run {run_id!r} was started with:\n{lines}\n"
-            "Resume without --graph to go on with the stored graph, or start a new run with the new one."
+            "Resume without --graph (in Python without graph=, and with nodes=[...]) to go on with the stored graph, or start a"
+            " new run with the new one."
         )
         self.run_id = run_id
         self.differences = tuple(differences)

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import pytest
 
-from workflow_runner import Context, Event, Graph, RunStopped, WorkflowRunner, node
+from workflow_runner import Context, Event, Graph, GraphChanged, RunStopped, WorkflowRunner, node
 from workflow_runner.builtin import BUILTIN_TYPES
 from workflow_runner.specs import SYNC_MODES
 
@@ -92,6 +92,36 @@ async def test_a_run_that_a_node_begins_and_that_suspends_is_answered_first(
     child_graph.output("line", child_graph.add(asks, order=7))
     await runner.resume(waiting.split()[1], graph=child_graph, updates={"asks": "yes"})
     assert (await runner.resume("r", graph=graph, updates={"a": None})).outputs == {"line": ["yes"]}
+
+
+def version(module: ModuleType, word: str, *, wider: bool) -> Graph:
+    """A version of a program whose node `ask` says a word, and whose graph has another node where it is the wider one."""
+
+    @node(type="shop.ask")
+    async def ask(context: Context) -> str:
+        return f"{word}: {await context.suspend('which?')}"
+
+    @node(type="shop.shout")
+    async def shout(text: str) -> str:
+        return text.upper()
+
+    vars(module).update(ask=ask, shout=shout)
+    graph = Graph()
+    asked: Any = graph.add(ask, node_id="ask")
+    graph.output("line", graph.add(shout, text=asked) if wider else asked)
+    return graph
+
+
+@pytest.mark.plugin
+async def test_a_run_of_an_older_version_goes_on_with_its_graph_and_the_new_code(store_url: str) -> None:
+    module, enable = ModuleType("shop"), {"checkpoint": {"url": store_url}}
+    await WorkflowRunner().run(version(module, "old", wider=False), run_id="r", enable=enable)
+    newer = version(module, "new", wider=True)
+    runner = WorkflowRunner(nodes=[module])
+    with pytest.raises(GraphChanged, match=r"node 'shout' is new(.|\n)*in Python without graph=, and with nodes="):
+        await runner.resume("r", graph=newer, updates={"ask": "this"}, enable=enable)
+    done = await runner.resume("r", updates={"ask": "this"}, enable=enable)
+    assert done.outputs == {"line": ["new: this"]}
 
 
 @node
