@@ -14,6 +14,7 @@ import pytest
 
 from checkpoint_plugin.cli import prune as pruning
 from checkpoint_plugin.cli import runs as stored
+from checkpoint_plugin.cli.cancel import cancel
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.cli.events import events
 from checkpoint_plugin.cli.fork import fork
@@ -41,6 +42,7 @@ COMMANDS: dict[str, click.Command] = {
     "savepoint": pruning.savepoint,
     **{f"db {name}": command for name, command in db.commands.items()},
     "fork": fork,
+    "cancel": cancel,
     "events": events,
 }
 
@@ -132,6 +134,7 @@ def test_the_json_of_every_command_is_documented(tmp_path: Path) -> None:
         "prune": ["--drop-finished", "0", "--dry-run"],
         "savepoint": ["r", "end"],
         "fork": ["r", "s", "--checkpoint", "1"],
+        "cancel": ["s"],
     }
     listed = set(re.findall(r'"(\w+)"', rows["runs"].partition(";")[0])) - {"runs"}
     for name in rows:
