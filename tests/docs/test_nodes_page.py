@@ -182,6 +182,24 @@ async def test_a_body_finds_its_client_in_a_context_variable() -> None:
     assert shown == ["rain", " ", "again"]
 
 
+@pytest.mark.parametrize("failures", [0, 2, 3])
+async def test_a_step_that_fails_for_good_may_give_a_value(failures: int) -> None:
+    keys: list[str] = []
+
+    async def charge(order: int, key: str) -> str:
+        keys.append(key)
+        if len(keys) <= failures:
+            raise OSError("declined")
+        return "paid"
+
+    graph = Graph()
+    pay = defined("async def pay", charge=charge)["pay"]
+    graph.output("paid", graph.add(pay, order=7, failure={"backoff": [0.0]}))
+    told = {"receipt": "paid"} if failures < 3 else {"failed": "declined"}
+    assert (await WorkflowRunner().run(graph)).outputs == {"paid": [{"order": 7, **told}]}
+    assert (len(keys), len(set(keys))) == (min(failures, 2) + 1, 1)
+
+
 def test_the_tests_of_nodes_pass() -> None:
     names = defined("async def running_total", Node=Node)
     names = defined("def test_running_total", asyncio=asyncio, Graph=Graph, run_workflow=run_workflow, **names)
