@@ -375,9 +375,8 @@ class NodeNotSuspended(CheckpointError):
     exit_code = 2
 
     def __init__(self, run_id: str, node_id: str, status: str) -> None:
-        super().__init__(
-            f"node {node_id!r} of run {run_id!r} is {status}, not suspended. See who waits for what with `workflow suspended`."
-        )
+        stands = "idle, or not in its graph" if status == "idle" else f"{status}, not suspended"
+        super().__init__(f"node {node_id!r} of run {run_id!r} is {stands}. See who waits for what with `workflow suspended`.")
         self.run_id = run_id
         self.node_id = node_id
         self.status = status

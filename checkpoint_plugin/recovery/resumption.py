@@ -109,7 +109,10 @@ class Resumption:
             return RecoveryOutcome(run_id, "failed", _told(error))
         except Exception as error:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
-            return RecoveryOutcome(run_id, "refused" if refused else "failed", _told(error))
+            if refused:
+                return RecoveryOutcome(run_id, "refused", _told(error))
+            paused = (await JobRepository(store=store).get(run_id)).status == "paused"  # its runner was told to stop
+            return RecoveryOutcome(run_id, "paused" if paused else "failed", _told(error))
         try:
             end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more

@@ -622,6 +622,19 @@ async def test_a_function_that_waited_for_something_cancelled_stops_no_other(sto
         assert (job.status, job.error) == ("failed", "CancelledError: ")
 
 
+async def test_a_run_that_its_runner_stopped_is_told_as_paused(store: Store) -> None:
+    await saved(store)
+    await store.transact(lambda connection: connection.execute(update(JOB).values(execution_strategy="runner")))
+
+    async def execute(run_id: str) -> None:
+        await JobRepository(store=store).change(run_id, lambda job: job.mark_running())
+        await JobRepository(store=store).change(run_id, lambda job: job.mark_paused())
+        raise RuntimeError("it was stopped")
+
+    [found] = await RecoveryService(store=store, execute=execute).recover_all(-60)
+    assert (found.run_id, found.status, found.error) == ("r", "paused", "RuntimeError: it was stopped")
+
+
 async def test_every_stuck_run_is_resumed_and_one_that_fails_stops_no_other(store: Store) -> None:
     for place in range(5):
         await saved(store, f"r{place}")

@@ -297,7 +297,7 @@ async def test_a_cancelled_run_takes_no_answer(by: str, store: Store) -> None:
 
 async def test_an_answer_to_nobody_is_an_error_and_changes_nothing(store: Store) -> None:
     await suspend(store, a=Suspension("approval", SINCE))
-    for node_id, words in (("c", "is completed"), ("never", "is idle")):
+    for node_id, words in (("c", "is completed"), ("never", "is idle, or not in its graph")):
         with pytest.raises(NodeNotSuspended, match=words) as told:
             await update_suspended_state("r", node_id, 1, store=store)
         assert told.value.exit_code == 2
