@@ -96,3 +96,18 @@ async def test_what_is_emitted_together_arrives_in_the_order_of_the_outputs(hand
     graph.output("out", graph.add(told, **{handle: sources[handle] for handle in handles}))
     assert [edge.target_handle for edge in graph.edges][:2] == list(handles)
     assert (await WorkflowRunner().run(graph)).outputs == {"out": ["a0", "b0", "a1", "b1"]}
+
+
+@node
+async def told_of_two(a: Stream[int], b: Stream[int], c: Stream[int], context: Context) -> AsyncIterator[str]:
+    async for handle, item in context.arrivals(b, c):
+        yield f"{handle}{item}"
+    async for item in a:
+        yield f"a{item}"
+
+
+async def test_arrivals_of_some_streams_leave_the_items_of_the_others_where_they_are() -> None:
+    graph = Graph()
+    emitted = graph.add(pairs, n=2)
+    graph.output("out", graph.add(told_of_two, a=emitted["first"], b=emitted["second"], c=emitted["second"]))
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": ["b0", "c0", "b1", "c1", "a0", "a1"]}

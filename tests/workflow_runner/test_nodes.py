@@ -277,6 +277,27 @@ async def test_an_item_of_another_type_fails_the_receiver(wants: Any, value: Any
 
 
 @node
+async def reads_ints(x: Stream[int]) -> None:
+    async for _ in x:
+        pass
+
+
+@node(stateless=True)
+async def reads_ints_one_by_one(x: Stream[int]) -> None:
+    async for _ in x:
+        pass
+
+
+@pytest.mark.parametrize("body", [reads_ints, reads_ints_one_by_one])
+@pytest.mark.parametrize("retries", [0, 1], ids=["nothing is remembered", "each item is remembered"])
+async def test_an_item_of_another_type_fails_the_body_that_reads_it(body: Any, retries: int) -> None:
+    graph = Graph()
+    graph.add(body, node_id="n", failure={"retries": retries}, x=graph.add(each, values=[1, 2, 3, "4"]))
+    node_id, cause = await failure(graph)
+    assert (node_id, type(cause)) == ("n", ItemTypeError)
+
+
+@node
 async def want_them_one_by_one(x: AsyncIterator[int]) -> None: ...
 
 
