@@ -16,6 +16,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from inspect import BoundArguments, signature
 from types import SimpleNamespace
 from typing import Any
@@ -292,6 +293,42 @@ async def test_what_nobody_waits_for_is_saved_at_most_half_of_the_time(monkeypat
     assert [reason for reason, _ in saving.cuts] == [*asked, "end"]
 
 
+class OfSixtyBytes(FarBehind):
+    """Each of its checkpoints has sixty bytes, and a hundred may be ahead."""
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        control.follow_outputs("follow", 1_000, 100)
+        self.now += 1
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        return replace(await super().save_checkpoint(run, snapshot, reason), details={"bytes": 60})
+
+
+async def test_who_is_too_many_bytes_ahead_of_what_is_durable_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    saving = OfSixtyBytes()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: saving.now)
+    saved: list[int] = []
+
+    @node
+    async def emits() -> AsyncIterator[int]:
+        yield 1
+        saving.now += LONGEST_REST
+        for _ in range(50):
+            await asyncio.sleep(0)
+        saved.append(len(saving.cuts))
+        yield 2
+        saved.append(len(saving.cuts))
+        yield 3
+        saved.append(len(saving.cuts))
+
+    graph = Graph()
+    graph.output("out", graph.add(emits))
+    await hosted(saving).run(graph)
+    assert saved == [1, 1, 2]
+
+
 class LosingBehind(FarBehind):
     """Its first save is lost, and the run goes on."""
 
@@ -325,6 +362,28 @@ async def test_what_was_lost_behind_the_run_is_not_saved_again_and_again(monkeyp
     await hosted(saving).run(graph)
     assert saved == [1, 1, 2, 2]
     assert [node.emitted for node in saving.cuts[1][1].nodes if node.node_id == "emits"] == [2]
+
+
+async def test_a_step_that_fails_as_it_suspends_takes_back_its_own_calls_of_on_durable_and_no_others() -> None:
+    called: list[int] = []
+
+    @node
+    async def fails_as_it_suspends(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for x in items:
+            yield x
+            context.on_durable(partial(called.append, x))
+            if x == 1:
+                try:
+                    await context.suspend("may I?")
+                finally:
+                    raise OSError("it cannot be closed")
+            context.commit()
+
+    graph = Graph()
+    graph.output("out", graph.add(fails_as_it_suspends, items=graph.add(upto, n=3)))
+    with pytest.raises(NodeFailed, match="it cannot be closed"):
+        await hosted(Saving()).run(graph)
+    assert called == [0]
 
 
 async def test_a_node_that_waits_when_its_call_of_on_durable_raises_has_failed_in_the_last_cut() -> None:
@@ -480,12 +539,18 @@ async def test_a_firing_tells_what_its_body_returned() -> None:
     async def total(items: Stream[int]) -> int:
         return sum([x async for x in items])
 
+    @node(outputs=("half", "rest"))
+    async def parts(x: int) -> dict[str, int]:
+        return {"half": x // 2}
+
     witness = Witness()
     graph = Graph()
-    graph.output("out", graph.add(total, "total", items=graph.add(upto, "upto", n=4)))
+    summed = graph.add(total, "total", items=graph.add(upto, "upto", n=4))
+    graph.output("out", graph.add(parts, "parts", x=summed)["half"])
     await hosted(witness).run(graph)
     told = {entry[1]: entry[3] for entry in witness.heard if entry[0] == "after_node"}
     assert (told["upto"], told["total"]) == (Completed({}), Completed({"output": 6}))
+    assert told["parts"] == Completed({"half": 3})
     assert "empty where it yields" in (Completed.__doc__ or "")
 
 
@@ -875,21 +940,22 @@ async def test_a_hook_that_never_returns_after_the_last_node_is_left_after_the_g
     runner = hosted(Stuck(), grace_seconds=0.05)
     over = asyncio.Event()
     runner.subscribe(lambda event: over.set() if event == NodeChanged(run_id, "out", "completed", 0) else None)
-    for run_id in ("stopped", "cancelled"):
+    for run_id in ("stopped", "stopped while it waits", "cancelled"):
         over.clear()
         task = asyncio.ensure_future(runner.run(graph, run_id=run_id))
         await over.wait()
+        for _ in range(10 if run_id == "stopped while it waits" else 0):
+            await asyncio.sleep(0)
         with caplog.at_level(logging.WARNING, "workflow_runner"):
-            if run_id == "stopped":
-                runner.stop("signal")
-            else:
+            if run_id == "cancelled":
                 task.cancel()
-            async with asyncio.timeout(10):
-                await asyncio.wait((task,))
+            else:
+                runner.stop("signal")
+            await asyncio.wait((task,), timeout=10)
         assert task.cancelled() if run_id == "cancelled" else task.result().outputs == {"out": [0, 1]}
         assert f"run {run_id}: left after 0.05 s of grace, still running: upto" in caplog.text
     assert runner.abandoned
-    assert outcomes == [Completed({"out": [0, 1]})] * 2, "its nodes were over"
+    assert outcomes == [Completed({"out": [0, 1]})] * 3, "its nodes were over"
     let_go.set()
     await asyncio.sleep(0)
 
