@@ -205,6 +205,8 @@ def test_a_document_that_is_too_deep_is_refused(levels: int) -> None:
         {"$type": "os.system", "value": "true"},
         {"$type": "tuple"},
         {"$type": "tuple", "value": 1},
+        {"$type": "tuple", "value": "ab"},
+        {"$type": "set", "value": {"a": 1}},
         {"$type": "tuple", "value": [], "more": 1},
         {"$type": ["tuple"], "value": []},
         {"$type": "float", "value": "1.5"},

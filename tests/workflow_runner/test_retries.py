@@ -403,10 +403,11 @@ async def test_a_thread_is_left_and_what_it_asks_later_is_refused() -> None:
         if len(LOG) > 1:
             return x
         release.wait()
-        try:
-            context.commit("too late")
-        except asyncio.CancelledError as error:
-            LOG.append(str(error))
+        for _ in range(2):  # it may ask again while it cleans up, and nobody is there any more
+            try:
+                context.commit("too late")
+            except asyncio.CancelledError as error:
+                LOG.append(str(error))
         ended.set()
         return 99
 
@@ -416,7 +417,7 @@ async def test_a_thread_is_left_and_what_it_asks_later_is_refused() -> None:
     release.set()
     assert await asyncio.to_thread(ended.wait, 10)
     assert LOG[:2] == [1, 1]
-    assert "took too long" in LOG[2] or "was stopped" in LOG[2]
+    assert [("took too long" in told or "was stopped" in told) for told in LOG[2:]] == [True, True]
 
 
 # How it is declared.
@@ -430,6 +431,7 @@ def test_declarations_are_checked() -> None:
         {"backoff": "1"},
         {"backoff": [1, -1]},
         {"backoff": {"initial": 1, "unit": "s"}},
+        {"backoff": {"initial": 1, "jitter": -1}},
         {"retry_on": BaseException},
         {"retry_on": ["OSError"]},
         {"timeout": 0},
