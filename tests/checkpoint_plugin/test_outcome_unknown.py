@@ -128,6 +128,23 @@ async def test_a_body_whose_beginning_cannot_be_saved_is_not_started(store_url: 
     assert [call[0] for call in CALLS if isinstance(call, tuple)] == ["charge"]
 
 
+@node(replayable=False, retries=1, backoff=0)
+async def declined_at_first(x: int, context: Context) -> int:
+    if context.attempt == 1:
+        raise OSError("declined")
+    await act("declined_at_first", context)
+    return 10 * x
+
+
+async def test_a_try_after_one_that_failed_is_of_unknown_outcome_too(store_url: str) -> None:
+    """The error of the one before says nothing of it."""
+    await crash(store_url, declined_at_first)
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=graph(declined_at_first))
+    assert len([call for call in CALLS if call != "after"]) == 1
+    assert (await runner(store_url).resume("r", graph=graph(declined_at_first), updates={"it": 3})).outputs == {"out": [4]}
+
+
 async def test_replay_runs_it_again_with_the_same_key(store_url: str) -> None:
     await crash(store_url)
     with pytest.raises(OutcomeUnknown):
