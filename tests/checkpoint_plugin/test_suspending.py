@@ -437,18 +437,28 @@ async def test_a_timer_wakes_when_its_time_has_come(store_url: str) -> None:
     assert BEGUN == ["sleeps"]
 
 
-async def test_a_timer_for_the_last_time_there_is_waits_until_it_is_answered(store_url: str) -> None:
-    last = datetime.max.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 
-    @node
-    async def sleeps_for_ever(x: int, context: Context) -> str:
-        if not context.is_resuming:
-            await context.sleep_until(last)
-        return f"{x} {context.answer}"
 
-    graph = one(sleeps_for_ever, x=5)
-    assert (await runner(store_url).run(graph, enable=ON, run_id="r")).suspensions["n"].wake_at == last
-    assert (await runner(store_url).resume("r", graph=graph)).suspensions["n"].wake_at == last
+@node
+async def sleeps_for_ever(x: int, context: Context) -> str:
+    if not context.is_resuming:
+        await context.sleep_until(LAST)
+    return f"{x} {context.answer}"
+
+
+@node
+def sleeps_for_ever_in_a_thread(x: int, context: ThreadContext) -> str:
+    if not context.is_resuming:
+        context.sleep_until(LAST)
+    return f"{x} {context.answer}"
+
+
+@pytest.mark.parametrize("sleeps", [sleeps_for_ever, sleeps_for_ever_in_a_thread])
+async def test_a_timer_for_the_last_time_there_is_waits_until_it_is_answered(store_url: str, sleeps: Any) -> None:
+    graph = one(sleeps, x=5)
+    assert (await runner(store_url).run(graph, enable=ON, run_id="r")).suspensions["n"].wake_at == LAST
+    assert (await runner(store_url).resume("r", graph=graph)).suspensions["n"].wake_at == LAST
     assert (await runner(store_url).resume("r", graph=graph, updates={"n": "woken"})).outputs == {"out": ["5 woken"]}
 
 

@@ -547,6 +547,23 @@ async def test_a_generator_without_a_consumer_left_is_closed() -> None:
     assert CLOSED == ["endless"]
 
 
+async def test_a_generator_in_a_thread_that_is_closed_for_want_of_consumers_may_commit_as_it_cleans_up() -> None:
+    kept: list[Any] = []
+
+    @node
+    def count_until_nobody_listens(context: ThreadContext) -> Iterator[int]:
+        try:
+            yield from range(10_000)
+        finally:
+            context.commit({"closed": True})
+            kept.append(context.state)
+
+    graph = Graph()
+    graph.output("out", graph.add(first_two, items=graph.add(count_until_nobody_listens)))
+    assert (await outputs(graph))["out"] == [[0, 1]]
+    assert kept == [{"closed": True}]
+
+
 async def test_a_generator_that_never_had_one_runs_to_its_end() -> None:
     seen: list[int] = []
 
