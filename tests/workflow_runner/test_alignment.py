@@ -22,7 +22,7 @@ from workflow_runner import (
     node,
 )
 from workflow_runner.actor import Actor
-from workflow_runner.aligner import OnAny, Zip
+from workflow_runner.aligner import OnAny, SyncMode, Zip
 
 
 @node
@@ -392,3 +392,31 @@ async def test_many_full_edges_grow_without_a_look_at_all_edges_for_each(monkeyp
     (few, little), (many, much) = await growths(20), await growths(80)
     assert few >= 20 and many == 4 * few
     assert much < 6 * little
+
+
+@pytest.mark.parametrize("mode", ["on_any", "zip_all", "zip_shortest"])
+async def test_the_first_set_fires_though_an_edge_brings_nothing_more_before_it_has(mode: SyncMode) -> None:
+    fired = asyncio.Event()
+
+    @node
+    async def one_and_another_when_it_fired() -> AsyncIterator[int]:
+        yield 0
+        await fired.wait()
+        yield 1
+
+    @node
+    async def later() -> AsyncIterator[int]:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        yield 0
+        await fired.wait()
+        yield 1
+
+    @node
+    async def fires(a: int, b: int) -> None:
+        fired.set()
+
+    graph = Graph()
+    graph.add(fires, sync_mode=mode, a=graph.add(one_and_another_when_it_fired), b=graph.add(later))
+    async with asyncio.timeout(20):
+        await WorkflowRunner().run(graph)

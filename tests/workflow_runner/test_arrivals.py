@@ -111,3 +111,21 @@ async def test_arrivals_of_some_streams_leave_the_items_of_the_others_where_they
     emitted = graph.add(pairs, n=2)
     graph.output("out", graph.add(told_of_two, a=emitted["first"], b=emitted["second"], c=emitted["second"]))
     assert (await WorkflowRunner().run(graph)).outputs == {"out": ["b0", "c0", "b1", "c1", "a0", "a1"]}
+
+
+@node(stateless=True)
+async def told_after_three(a: Stream[int], b: Stream[int], context: Context) -> AsyncIterator[str]:
+    for _ in range(3):
+        yield f"a{await anext(a)}"
+    async for handle, item in context.arrivals(a, b):
+        yield f"{handle}{item}"
+
+
+@pytest.mark.parametrize("retries", [0, 1], ids=["nothing is remembered", "each item is remembered"])
+async def test_the_order_of_arrivals_is_known_of_a_stateless_node_that_has_read_out_of_turn(retries: int) -> None:
+    graph = Graph()
+    emitted = graph.add(pairs, n=5)
+    told = graph.add(told_after_three, a=emitted["first"], b=emitted["second"], failure={"retries": retries})
+    graph.output("out", told)
+    expected = ["a0", "a1", "a2", "b0", "b1", "b2", "a3", "b3", "a4", "b4"]
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": expected}

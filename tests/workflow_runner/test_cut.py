@@ -147,3 +147,30 @@ async def test_a_cut_captures_those_of_many_edges_that_are_not_as_they_were(mode
         assert [edge.ended for edge in new.inbox[: sum(waiting) - 1]] == [True] * (sum(waiting) - 1)
     assert [sum(len(edge.items) for edge in each.inbox) for each in waits] == list(range(1, 40))
     assert fired.firing == 1 and not any(edge.items for edge in fired.inbox)
+
+
+async def test_a_checkpoint_holds_what_one_task_of_a_body_committed_while_another_waited_at_a_stream() -> None:
+    saving, asked = Saving(), asyncio.Event()
+
+    @node
+    async def one_when_asked() -> AsyncIterator[int]:
+        await asked.wait()
+        yield 1
+
+    @node
+    async def commits_while_it_reads(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        reading = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        yield 0
+        await context.checkpoint("emitted")
+        context.commit("kept")
+        await context.checkpoint("committed")
+        asked.set()
+        await reading
+
+    graph = Graph()
+    graph.output("out", graph.add(commits_while_it_reads, "reads", items=graph.add(asks, x=graph.add(one_when_asked))))
+    await hosted(saving).run(graph)
+    told = {reason: [(each.emitted, each.state) for each in cut.nodes if each.node_id == "reads"] for reason, cut in saving.cuts}
+    assert told["emitted"] == [(1, None)]
+    assert told["committed"] == [(0, "kept")]

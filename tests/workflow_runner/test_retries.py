@@ -394,6 +394,28 @@ async def test_a_timeout_error_of_the_body_is_its_own() -> None:
     assert str(failed.value.__cause__) == "mine"
 
 
+async def test_a_try_that_commits_where_the_one_before_did_not_goes_on_with_what_that_one_had_read() -> None:
+    """By the clock, say."""
+
+    @node(retries=2, backoff=0)
+    async def commits_more_often(items: Stream[int], context: Context) -> list[int]:
+        found: list[int] = context.state or []
+        async for x in items:
+            LOG.append(x)
+            found.append(x)
+            if context.attempt == 2:
+                context.commit(found)
+            if x == 2:
+                fail()
+        return found
+
+    FAILURES[:] = [OSError(), OSError()]
+    graph = Graph()
+    graph.output("out", graph.add(commits_more_often, items=graph.add(count, n=5)))
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [[0, 1, 2, 3, 4]]}
+    assert LOG == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
 async def test_a_thread_is_left_and_what_it_asks_later_is_refused() -> None:
     release, ended = threading.Event(), threading.Event()
 

@@ -454,6 +454,26 @@ async def test_a_stateless_node_of_two_streams_is_tried_again_from_its_last_read
     assert len(set(keys)) == 4  # the step that was repeated has the key that it had
 
 
+@node
+async def cancels_its_task_as_it_returns(x: int) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    return x
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody", "a plugin"])
+async def test_a_body_that_cancels_its_own_task_as_it_returns_fails_where_it_waits_for_its_next_item(listens: bool) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(cancels_its_task_as_it_returns, "cancels", x=graph.add(slowly, n=2)))
+    runner = WorkflowRunner(plugins=PluginHost().register(Pairs(), name="pairs") if listens else PluginHost())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(NodeFailed) as failed:
+            await runner.run(graph)
+    assert failed.value.node_id == "cancels"
+    assert isinstance(failed.value.__cause__, asyncio.CancelledError)
+
+
 async def test_a_body_that_raises_what_closes_coroutines_has_failed() -> None:
     @node
     async def closes(x: int) -> int:
