@@ -156,6 +156,7 @@ async def test_a_failing_node_ends_the_run_and_leaves_nothing() -> None:
         await WorkflowRunner().run(failing(), run_id="r")
     assert (caught.value.run_id, caught.value.node_id) == ("r", "boom")
     assert repr(caught.value.__cause__) == "LookupError('boom')"
+    assert not hasattr(caught.value.__cause__, "__notes__"), "there is nothing to add"
     assert not other_tasks()
     gc.collect()
 
@@ -365,7 +366,14 @@ async def test_what_was_lost_behind_the_run_is_not_saved_again_and_again(monkeyp
 
 
 async def test_a_step_that_fails_as_it_suspends_takes_back_its_own_calls_of_on_durable_and_no_others() -> None:
-    called: list[int] = []
+    called: list[Any] = []
+    suspending, answered = asyncio.Event(), asyncio.Event()
+
+    @node
+    async def is_over_meanwhile(context: Context) -> None:
+        await suspending.wait()
+        context.on_durable(partial(called.append, "the other"))
+        answered.set()
 
     @node
     async def fails_as_it_suspends(items: Stream[int], context: Context) -> AsyncIterator[int]:
@@ -376,14 +384,17 @@ async def test_a_step_that_fails_as_it_suspends_takes_back_its_own_calls_of_on_d
                 try:
                     await context.suspend("may I?")
                 finally:
+                    suspending.set()
+                    await answered.wait()
                     raise OSError("it cannot be closed")
             context.commit()
 
     graph = Graph()
     graph.output("out", graph.add(fails_as_it_suspends, items=graph.add(upto, n=3)))
+    graph.add(is_over_meanwhile)
     with pytest.raises(NodeFailed, match="it cannot be closed"):
         await hosted(Saving()).run(graph)
-    assert called == [0]
+    assert called == [0, "the other"]
 
 
 async def test_a_node_that_waits_when_its_call_of_on_durable_raises_has_failed_in_the_last_cut() -> None:
@@ -920,44 +931,77 @@ async def test_a_body_that_does_not_end_is_left_after_the_grace_period(caplog: p
     await asyncio.sleep(0.01)
 
 
+class Stuck:
+    """Waits when it is told of a node."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.returned = False
+        self.outcomes: list[Outcome] = []
+
+    @hookimpl
+    async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
+        if node.node_id == "upto":
+            await self.let_go.wait()
+            self.returned = True
+
+    @hookimpl
+    async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
 async def test_a_hook_that_never_returns_after_the_last_node_is_left_after_the_grace_period(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    let_go, outcomes = asyncio.Event(), list[Outcome]()
-
-    class Stuck:
-        @hookimpl
-        async def after_node(self, run: RunInfo, node: NodeInfo, outcome: Outcome) -> None:
-            if node.node_id == "upto":
-                await let_go.wait()
-
-        @hookimpl
-        async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
-            outcomes.append(outcome)
-
+    stuck = Stuck()
     graph = Graph()
     graph.output("out", graph.add(upto, n=2))
-    runner = hosted(Stuck(), grace_seconds=0.05)
+    runner = hosted(stuck, grace_seconds=0.05)
     over = asyncio.Event()
     runner.subscribe(lambda event: over.set() if event == NodeChanged(run_id, "out", "completed", 0) else None)
-    for run_id in ("stopped", "stopped while it waits", "cancelled"):
+    for run_id in ("stopped", "stopped while it waits", "cancelled", "cancelled while it waits"):
         over.clear()
         task = asyncio.ensure_future(runner.run(graph, run_id=run_id))
         await over.wait()
-        for _ in range(10 if run_id == "stopped while it waits" else 0):
+        for _ in range(10 if run_id.endswith("while it waits") else 0):
             await asyncio.sleep(0)
         with caplog.at_level(logging.WARNING, "workflow_runner"):
-            if run_id == "cancelled":
+            if run_id.startswith("cancelled"):
                 task.cancel()
             else:
                 runner.stop("signal")
             await asyncio.wait((task,), timeout=10)
-        assert task.cancelled() if run_id == "cancelled" else task.result().outputs == {"out": [0, 1]}
+        assert task.cancelled() if run_id.startswith("cancelled") else task.result().outputs == {"out": [0, 1]}
         assert f"run {run_id}: left after 0.05 s of grace, still running: upto" in caplog.text
     assert runner.abandoned
-    assert outcomes == [Completed({"out": [0, 1]})] * 3, "its nodes were over"
-    let_go.set()
+    assert stuck.outcomes == [Completed({"out": [0, 1]})] * 4, "its nodes were over"
+    stuck.let_go.set()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("way", ["it is stopped", "its caller is cancelled", "its own task is cancelled"])
+async def test_a_hook_that_returns_within_the_grace_period_after_the_last_node_is_waited_for(way: str) -> None:
+    stuck = Stuck()
+    graph = Graph()
+    graph.output("out", graph.add(upto, n=2))
+    runner = hosted(stuck)
+    over = asyncio.Event()
+    runner.subscribe(lambda event: over.set() if isinstance(event, NodeChanged) and event.status == "completed" else None)
+    task = asyncio.create_task(runner.run(graph, run_id="r"), name="caller")
+    await over.wait()
+    tasks = {task.get_name(): task for task in other_tasks()}
+    ways: dict[str, Callable[[], object]] = {
+        "it is stopped": partial(runner.stop, "signal"),
+        "its caller is cancelled": tasks["caller"].cancel,
+        "its own task is cancelled": tasks["workflow-r"].cancel,
+    }
+    for then in (ways[way], stuck.let_go.set):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not task.done()
+        then()
+    await asyncio.wait((task,), timeout=10)
+    assert task.done() and stuck.returned and not runner.abandoned
 
 
 async def test_a_thread_that_does_not_end_is_left_too() -> None:
@@ -1147,6 +1191,52 @@ async def test_held_outputs_leave_when_a_cut_that_holds_them_is_durable() -> Non
     assert all(times for _, times in seen)
 
 
+@pytest.mark.parametrize(("steer", "options"), [("hold_outputs", ("all",)), ("follow_outputs", ("all", 0, 1 << 30))])
+async def test_a_plugin_may_have_every_emission_saved_from_the_middle_of_a_run_on(steer: str, options: tuple[Any, ...]) -> None:
+    class Later:
+        def __init__(self) -> None:
+            self.cuts: list[tuple[str, Snapshot]] = []
+
+        @hookimpl
+        async def before_run(self, run: RunInfo, control: RunControl) -> None:
+            self.control = control
+
+        save_checkpoint, restore_checkpoint = Saving.save_checkpoint, Saving.restore_checkpoint
+
+    saving = Later()
+
+    @node
+    async def steers(x: int) -> int:
+        if x == 2:
+            getattr(saving.control, steer)(*options)
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(double, x=graph.add(steers, node_id="steers", x=graph.add(upto, n=5))))
+    assert (await hosted(saving).run(graph)).outputs == {"out": [0, 2, 4, 6, 8]}
+    told = [each.firing for reason, cut in saving.cuts for each in cut.nodes if (reason, each.node_id) == ("all", "steers")]
+    assert told[:2] == [3, 4], "the emission of the firing that steered, and the next"
+
+
+async def test_a_plugin_that_asks_for_a_checkpoint_where_nobody_saves_is_given_none() -> None:
+    found: list[CheckpointRef | None] = []
+
+    class Asks:
+        @hookimpl
+        async def before_run(self, control: RunControl) -> None:
+            self.control = control
+            found.append(await control.request("at the start"))
+
+        @hookimpl
+        async def after_node(self, outcome: Outcome) -> None:
+            found.append(await self.control.request("after a node"))
+
+    graph = Graph()
+    graph.add(upto, n=1)
+    await hosted(Asks()).run(graph)
+    assert found == [None, None]
+
+
 async def test_on_durable_waits_for_a_cut() -> None:
     saving = Saving()
     calls: list[str] = []
@@ -1237,6 +1327,18 @@ async def test_events() -> None:
     assert events[-1] == RunEnded("r", "completed")
     await runner.run(graph)
     assert len(events) > len(more)
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody", "a plugin"])
+async def test_who_watches_is_told_each_firing_whether_a_plugin_hears_of_it_or_not(listens: bool) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(double, "doubles", x=graph.add(upto, n=3)))
+    runner = hosted(Witness()) if listens else WorkflowRunner()
+    events: list[Event] = []
+    runner.subscribe(events.append)
+    await runner.run(graph)
+    changes = [event for event in events if isinstance(event, NodeChanged) and event.node_id == "doubles"]
+    assert [change.firings for change in changes if change.status == "running"] == [0, 1, 2, 3]
 
 
 async def test_unsubscribing_twice_ends_one_subscription() -> None:
