@@ -64,6 +64,8 @@ VALUES: list[Any] = [
     {"$type": "tuple", "value": [1]},
     {"$type": 5},
     {"\ud83d\ude00": 1},
+    ["\ud83d\ude00"],
+    {"pair": "\ud83d\ude00"},
     datetime(2026, 1, 2, 3, 4, 5, 678),
     datetime(2026, 1, 2, tzinfo=UTC),
     datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-3, minutes=-30, seconds=1))),

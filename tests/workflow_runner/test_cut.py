@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from dataclasses import FrozenInstanceError, fields, replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -62,6 +63,18 @@ async def test_captured_nodes_are_frozen_snapshots_like_those_made_by_hand() -> 
     assert replace(captured, attempt=7).attempt == 7
     with pytest.raises(FrozenInstanceError):
         captured.attempt = 2  # type: ignore[misc]
+
+
+async def test_cuts_tell_when_a_node_began_and_when_it_was_over() -> None:
+    saving = Saving()
+    graph = Graph()
+    graph.add(asks, node_id="a", x=4)
+    before = datetime.now(UTC)
+    await hosted(saving).run(graph)
+    begun, over = (each for _, cut in saving.cuts for each in cut.nodes if each.node_id == "a")
+    assert begun.started_at == over.started_at and begun.ended_at is None
+    assert begun.started_at is not None and over.ended_at is not None
+    assert before <= begun.started_at <= over.ended_at <= datetime.now(UTC)
 
 
 @node(outputs=("item", "limit"))
@@ -174,3 +187,24 @@ async def test_a_checkpoint_holds_what_one_task_of_a_body_committed_while_anothe
     told = {reason: [(each.emitted, each.state) for each in cut.nodes if each.node_id == "reads"] for reason, cut in saving.cuts}
     assert told["emitted"] == [(1, None)]
     assert told["committed"] == [(0, "kept")]
+
+
+@node
+async def upto(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
+@node
+async def asks_at_each(values: list[int], context: Context) -> None:
+    await context.checkpoint()
+
+
+async def test_a_cut_captures_an_edge_of_many_that_holds_as_many_items_as_before_and_others() -> None:
+    saving = Saving()
+    graph = Graph()
+    graph.add(asks_at_each, node_id="all", sync_mode="zip_all", values=[graph.add(upto, n=8) for _ in range(40)])
+    await hosted(saving, edge_capacity=1).run(graph)
+    seen = [each for _, cut in saving.cuts for each in cut.nodes if each.node_id == "all" and each.inbox]
+    held = {each.firing: {edge.items for edge in each.inbox} for each in seen if each.arguments is not None}
+    assert held[2] == {(2, 3)} and held[3] == {(3, 4)}

@@ -152,8 +152,10 @@ async def test_a_step_is_run_again_and_what_it_had_emitted_is_swallowed() -> Non
     assert [item for _, item in memory.nodes["s"].taken] == [3]
     before, CALLS[:] = CALLS[:], []
     BROKEN.clear()
+    began_at = memory.nodes["s"].started_at
     result = await hosted(memory).resume("r", graph=graph())
     assert result.outputs == {"out": [0, 1, 3, 6, 10]}
+    assert memory.nodes["s"].started_at == began_at is not None, "in the attempt before"
     assert [call for call in CALLS if call.startswith("once")] == [f"once {x}" for x in range(5) if f"once {x}" not in before], (
         "what was completed is not done again"
     )

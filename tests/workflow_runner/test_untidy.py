@@ -433,14 +433,18 @@ async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_th
         await outputs(graph)
 
 
-async def test_a_stateless_node_of_two_streams_is_tried_again_from_its_last_read() -> None:
+@pytest.mark.parametrize("in_arrival_order", [False, True])
+async def test_a_stateless_node_of_two_streams_is_tried_again_from_its_last_read(in_arrival_order: bool) -> None:
     keys: list[tuple[int, str]] = []
+
+    def read(stream: Stream[int], context: Context) -> AsyncIterator[int]:
+        return (item async for _, item in context.arrivals(stream)) if in_arrival_order else stream
 
     @node(stateless=True, retries=1, backoff=0)
     async def one_after_the_other(a: Stream[int], b: Stream[int], context: Context) -> AsyncIterator[int]:
-        async for item in a:
+        async for item in read(a, context):
             yield item
-        async for item in b:
+        async for item in read(b, context):
             keys.append((item, context.idempotency_key))
             yield item
             if item == 2 and context.attempt == 1:
