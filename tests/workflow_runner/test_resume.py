@@ -370,6 +370,24 @@ async def test_stateless_code_that_is_accepted_and_reads_another_stream_first_do
     assert (cause.expected, cause.got) == (1, 0)
 
 
+async def test_stateless_code_that_is_accepted_repeats_its_step_where_it_reads_as_before() -> None:
+    @node(stateless=True)
+    async def twice(items: Stream[int]) -> AsyncIterator[int]:
+        async for x in items:
+            yield x
+            if BROKEN:
+                raise RuntimeError("broken")
+            yield 10 * x
+
+    BROKEN.add("twice")
+    memory = Memory()
+    await interrupted(memory, graph(twice))
+    BROKEN.clear()
+    memory.nodes["s"] = replace(memory.nodes["s"], source="another")
+    result = await hosted(memory).resume("r", graph=graph(twice), accept_changed=["s"])
+    assert result.outputs == {"out": [0, 0, 1, 10, 2, 20, 3, 30, 4, 40]}
+
+
 @node
 async def halting(n: int) -> AsyncIterator[int]:
     for i in range(n):
