@@ -409,8 +409,8 @@ class BodyActor(Actor):
                     reader.wake()
                 if self.waits:
                     self.touched()
-                if len(items) > edge.capacity and await self._ends_as_it_waits(body, self.settle):
-                    break
+                if len(items) > edge.capacity:
+                    await self._wait_at_yield(body, self.settle)
                 continue
             if self.orphaned:
                 self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
@@ -424,8 +424,7 @@ class BodyActor(Actor):
                 if untaken % YIELDS_A_TURN:
                     continue
                 wait = partial(asyncio.sleep, 0)
-            if await self._ends_as_it_waits(body, wait):
-                break
+            await self._wait_at_yield(body, wait)
         self.check_alive()  # a body may end in peace after its run was stopped: that end does not count
         self.check_replayed()
         if goes_on:
@@ -433,8 +432,8 @@ class BodyActor(Actor):
         self._body = None
         return False
 
-    async def _ends_as_it_waits(self, body: AsyncGenerator[Any, None], wait: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Wait, as to settle, while the body stands at a yield; whether it ends there.
+    async def _wait_at_yield(self, body: AsyncGenerator[Any, None], wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Wait, as to settle, while the body stands at a yield.
 
         A timeout or a group of tasks around the yield cancels the task that waits here. The body hears it where it stands,
         as if it had waited itself: it raises what it makes of it, or goes on, or ends.
@@ -442,7 +441,7 @@ class BodyActor(Actor):
         while True:
             try:
                 await wait()
-                return False
+                return
             except asyncio.CancelledError as error:
                 if self.frozen or self.too_late:
                     raise
@@ -450,7 +449,7 @@ class BodyActor(Actor):
             try:
                 value = await body.athrow(heard)
             except StopAsyncIteration:
-                return True
+                return
             if not self.publish(value):
-                return False
+                return
             wait = self.settle
