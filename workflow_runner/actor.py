@@ -376,7 +376,6 @@ class Actor(Outbox):
         for edge in self.in_edges:
             if isinstance(edge.reader, Sleeper):
                 edge.reader.cancel()
-                edge.reader = None
 
     def is_thrown_away(self, error: BaseException) -> bool:
         """Whether its coroutine is closed from outside, as the interpreter does with one that nobody runs any more."""

@@ -144,9 +144,9 @@ class OnAny(Aligner):
         """The latest values by edge id."""
         return None if self.latest is None else {edge.edge_id: value for edge, value in self.latest.items()}
 
-    def restore(self, latest: Mapping[str, Any] | None) -> None:
+    def restore(self, latest: Mapping[str, Any]) -> None:
         """Take back what `snapshot` gave."""
-        self.latest = None if latest is None else {edge: latest[edge.edge_id] for edge in self.edges}
+        self.latest = {edge: latest[edge.edge_id] for edge in self.edges}
 
 
 def make_aligner(edges: Sequence[Edge], mode: SyncMode, node_id: str) -> Aligner:

@@ -86,7 +86,7 @@ class PlainActor(FiringActor):
                 if getrefcount(self._context) > ONLY_OURS:
                     self.end_context()
             self.arguments = None
-            if self.waits or self.durable_calls or self.suspension is not None:
+            if self.waits or self.durable_calls:
                 self.pass_commit()
             else:
                 self.commits += 1

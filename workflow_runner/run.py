@@ -295,7 +295,7 @@ class Run:
                 await self.saver.finish()
         finally:
             for actor in self.actors.values():
-                if actor.task is not None and not actor.task.done() and not actor.cleans_up:
+                if actor.task is not None and not actor.cleans_up:
                     actor.task.cancel()
             await self._wait_for_tasks()
 
@@ -496,8 +496,7 @@ class Run:
             self._save_last(status if wanted else None, reason, text if status == "failed" else None, failed)
         for other in self.actors.values():
             other.freeze()
-        if not self._over.done():
-            self._over.set_result(None)
+        self._over.set_result(None)
 
     def _save_last(self, status: RunStatus | None, reason: str, error: str | None = None, node_id: str | None = None) -> None:
         """Take the last cut, as `Saver.close`. Where that cannot be, for want of memory, the run ends all the same."""

@@ -160,7 +160,7 @@ class StreamingActor(BodyActor):
 
     def hasten(self) -> None:
         """A stateless node has read one item, the slow way: see whether it may go on faster."""
-        if len(self.taken) == 1 and self.direct and not (self.script_left or self.durable_calls or self.order is not None):
+        if len(self.taken) == 1 and self.direct and not self.durable_calls and self.order is None:
             self.hastens = True
             self.last = self._taken[0][1]
 

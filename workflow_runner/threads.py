@@ -114,7 +114,6 @@ class ThreadBody:
                 question = await self._questions.get()
                 match question:
                     case Returned(value):
-                        running = False
                         self._answer = value
                         return
                     case Raised(error):
@@ -159,8 +158,6 @@ class ThreadBody:
                 match await self._questions.get():
                     case Returned() | Raised() as ended:
                         last = ended
-                    case Yielded():
-                        self._fail(RuntimeError("generator ignored GeneratorExit"))
                     case Asked(serve):
                         await self._serve(serve)
         except asyncio.CancelledError:
