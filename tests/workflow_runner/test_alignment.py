@@ -420,3 +420,32 @@ async def test_the_first_set_fires_though_an_edge_brings_nothing_more_before_it_
     graph.add(fires, sync_mode=mode, a=graph.add(one_and_another_when_it_fired), b=graph.add(later))
     async with asyncio.timeout(20):
         await WorkflowRunner().run(graph)
+
+
+@node
+async def nothing_at_all() -> AsyncIterator[int]:
+    for item in ():
+        yield item
+
+
+@node
+async def one_later() -> AsyncIterator[int]:
+    for _ in range(10):
+        await asyncio.sleep(0)
+    yield 1
+
+
+async def test_a_generator_that_begins_when_its_consumer_is_over_is_closed_at_its_first_yield() -> None:
+    begun: list[int] = []
+
+    @node
+    async def many(x: int) -> AsyncIterator[int]:
+        for number in range(10_000):
+            begun.append(number)
+            yield number
+
+    graph = Graph()
+    late = graph.add(many, x=graph.add(one_later))
+    graph.output("out", graph.add(pair, sync_mode="zip_shortest", a=graph.add(nothing_at_all), b=late))
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": []}
+    assert begun == [0]
