@@ -424,8 +424,8 @@ async def test_the_first_set_fires_though_an_edge_brings_nothing_more_before_it_
 
 @node
 async def nothing_at_all() -> AsyncIterator[int]:
-    for item in ():
-        yield item
+    for number in range(0):
+        yield number
 
 
 @node

@@ -18,6 +18,7 @@ from workflow_runner import (
     Graph,
     GraphInvalid,
     InputInvalid,
+    NodeDefinitionError,
     NodeModuleError,
     NodeSpec,
     RunIdInvalid,
@@ -65,7 +66,7 @@ def edge(source: str, target: str, handle: str, **more: Any) -> dict[str, Any]:
     return {"source": source, "target": target, "targetHandle": handle, **more}
 
 
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
+WRONG: dict[str, tuple[Any, str]] = {
     "unknown type": (document({"id": "x", "type": "ad"}), r"node 'x': unknown type '.*\.ad'. Did you mean '.*\.add'"),
     "unknown module": (document({"id": "x", "type": "nowhere.thing"}), "unknown type.*--nodes nowhere; in Python .* graph="),
     "unknown property": (
@@ -117,6 +118,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no id": ({"nodes": [{"type": "x.y"}], "edges": []}, r'nodes\[0\]: "id" is text'),
     "no target handle": (document(A, B, edges=[{"source": "a", "target": "b"}]), '"targetHandle" is text'),
     "nodes no list": ({"nodes": {}}, '"nodes" is a list'),
+    "no object": ([A], "a graph is an object with nodes and edges, not list"),
+    "no nodes": ({"edges": []}, 'a graph needs "nodes"'),
+    "node no object": ({"nodes": [A, "b"]}, r"nodes\[1\] is an object with id and type, not str"),
+    "edge no object": ({"nodes": [A, B], "edges": [["a", "b"]]}, r"edges\[0\] is an object with source, target and .*, not list"),
+    "edge id no text": (document(A, B, edges=[edge("a", "b", "a", id=7)]), r'edges\[0\]: "id" is text, found 7'),
     "data no object": (document({**A, "data": [1]}), '"data" is an object'),
     "enable an empty list": ({"nodes": [], "enable": []}, '"enable" is an object'),
     "enable no object": ({"nodes": [], "enable": ["checkpoint"]}, '"enable" is an object'),
@@ -124,9 +130,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("wrong", "message"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_named(wrong: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_named(wrong: Any, message: str) -> None:
     with pytest.raises(GraphInvalid, match=message):
         WorkflowRunner(nodes=[HERE]).validate(wrong)
+
+
+def test_two_nodes_of_one_name_in_a_graph_are_refused() -> None:
+    def named_alike(factor: int) -> Any:
+        @node
+        async def scaled(x: int) -> int:
+            return x * factor
+
+        return scaled
+
+    graph = Graph()
+    graph.add(named_alike(1), x=1)
+    with pytest.raises(NodeDefinitionError, match=r"two different nodes are named '.*scaled'\. Name one of them"):
+        graph.add(named_alike(2), x=1)
 
 
 @pytest.mark.parametrize(

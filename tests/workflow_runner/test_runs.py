@@ -1448,6 +1448,12 @@ async def test_plugins_are_enabled_by_name(enable: Any) -> None:
         await hosted(Saving()).resume("r", enable=enable)
 
 
+@pytest.mark.parametrize("wanted", ["yes", 1, ["every_firing"]])
+async def test_a_plugin_is_enabled_by_true_or_by_its_options(wanted: Any) -> None:
+    with pytest.raises(InputInvalid, match="enable 'witness': give true, false or an object of options, not "):
+        await hosted(Saving()).run(Graph(), enable={"witness": wanted})
+
+
 @pytest.mark.parametrize("given", [["n"], {"n"}, "n"], ids=["list", "set", "text"])
 async def test_inputs_and_answers_are_given_by_name(given: Any) -> None:
     graph = Graph()
