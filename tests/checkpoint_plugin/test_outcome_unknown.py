@@ -291,6 +291,32 @@ async def test_a_run_that_was_stopped_and_saved_its_last_cut_asks_too(store_url:
     assert [name for name, *_ in CALLS if name == "charge"] == ["charge"]
 
 
+BEGAN = threading.Event()
+
+
+@node(replayable=False)
+def charges_until_let_go(x: int) -> int:
+    BEGAN.set()
+    assert FREE.wait(30)
+    return 10 * x
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+async def test_a_step_that_had_begun_in_a_thread_when_its_run_was_stopped_is_unknown(
+    store_url: str, timeout: float | None
+) -> None:
+    BEGAN.clear()
+    made, runs = graph(charges_until_let_go, failure={"timeout": timeout}), runner(store_url)
+    task = asyncio.ensure_future(runs.run(made, enable={"checkpoint": True}, run_id="r"))
+    assert await asyncio.to_thread(BEGAN.wait, 20)
+    runs.stop("signal")
+    FREE.set()
+    with pytest.raises(RunStopped):
+        await task
+    with pytest.raises(OutcomeUnknown):
+        await runner(store_url).resume("r", graph=made)
+
+
 async def test_what_the_failure_of_another_node_cut_short_is_unknown(store_url: str) -> None:
     HANG.add("charge")
     made = graph()

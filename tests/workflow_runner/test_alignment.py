@@ -449,3 +449,38 @@ async def test_a_generator_that_begins_when_its_consumer_is_over_is_closed_at_it
     graph.output("out", graph.add(pair, sync_mode="zip_shortest", a=graph.add(nothing_at_all), b=late))
     assert (await WorkflowRunner().run(graph)).outputs == {"out": []}
     assert begun == [0]
+
+
+@node(outputs=("never", "often"))
+async def fills_one_output() -> AsyncIterator[dict[str, int]]:
+    for number in range(1_000):
+        yield {"often": number}
+
+
+@node
+async def writes_while_it_reads(items: Stream[int]) -> AsyncIterator[int]:
+    reading = asyncio.ensure_future(anext(items, None))
+    for number in range(100):
+        yield number
+    reading.cancel()
+
+
+@node
+async def last_of(items: Stream[int]) -> int:
+    return [x async for x in items][-1]
+
+
+@node
+async def first_of_three(a: int, b: int, c: int) -> tuple[int, int, int]:
+    return a, b, c
+
+
+async def test_an_edge_that_grew_lets_a_body_go_on_of_which_another_task_still_waits() -> None:
+    """Nobody else can go on then, and no other edge may grow: it is no deadlock."""
+    graph = Graph()
+    source = graph.add(fills_one_output)
+    numbers = graph.add(writes_while_it_reads, items=source["never"])
+    last = graph.add(last_of, items=numbers)
+    graph.output("out", graph.add(first_of_three, a=numbers, b=last, c=source["often"], sync_mode="zip_shortest"))
+    outputs = (await WorkflowRunner(edge_capacity=64, max_edge_capacity=128).run(graph)).outputs
+    assert outputs == {"out": [(0, 99, 0)]}

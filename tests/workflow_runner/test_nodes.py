@@ -727,6 +727,20 @@ async def test_def_bodies_run_in_threads() -> None:
     assert found["total"] == [0, 1, 3, 6]
 
 
+async def test_a_body_in_a_thread_may_catch_what_its_context_raises() -> None:
+    @node
+    def asks_wrongly(x: int, context: ThreadContext) -> str:
+        try:
+            context.suspend("may I?", metadata="none")  # type: ignore[arg-type]
+        except TypeError as error:
+            return str(error)
+        return "taken"
+
+    graph = Graph()
+    graph.output("told", graph.add(asks_wrongly, x=1))
+    assert "are a mapping, not 'none'" in (await outputs(graph))["told"][0]
+
+
 async def test_an_error_in_a_thread_is_the_cause() -> None:
     graph = Graph()
     graph.add(thread_boom, node_id="t", x=1)
