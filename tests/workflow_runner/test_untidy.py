@@ -35,6 +35,7 @@ from workflow_runner import (
     NodeFailed,
     NodeProtocolError,
     Progressed,
+    ReplayDiverged,
     RunEnded,
     RunStarted,
     RunStopped,
@@ -456,6 +457,56 @@ async def test_a_stateless_node_of_two_streams_is_tried_again_from_its_last_read
     assert await outputs(graph) == {"out": [0, 1, 0, 1, 2, 3]}
     assert [item for item, _ in keys] == [0, 1, 2, 2, 3]
     assert len(set(keys)) == 4  # the step that was repeated has the key that it had
+
+
+async def test_a_stateless_node_that_emits_less_when_it_is_tried_again_swallows_nothing_of_its_next_step() -> None:
+    @node(stateless=True, retries=1, backoff=0)
+    async def silent_at_second(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for item in items:
+            if item != 1 or context.attempt == 1:
+                yield item
+            if item == 1 and context.attempt == 1:
+                raise OSError("flaky")
+
+    graph = Graph()
+    graph.output("out", graph.add(silent_at_second, items=graph.add(upto, n=5)))
+    with pytest.raises(NodeFailed) as failed:
+        await outputs(graph)
+    assert isinstance(failed.value.__cause__, ReplayDiverged)
+
+
+async def test_what_another_task_of_a_stateless_node_wants_called_is_called_with_its_next_read() -> None:
+    called: list[str] = []
+    waits, staged = asyncio.Event(), asyncio.Event()
+
+    @node
+    async def one_then_two() -> AsyncIterator[int]:
+        yield 0
+        await staged.wait()
+        yield 1
+        yield 2
+
+    @node(stateless=True)
+    async def reads(items: Stream[int], context: Context) -> AsyncIterator[list[str]]:
+        async def stage() -> None:
+            await waits.wait()
+            context.on_durable(lambda: called.append("durable"))
+            staged.set()
+
+        task = asyncio.create_task(stage())
+        await anext(items)
+        waits.set()
+        for _ in range(2):
+            await anext(items)
+        await context.checkpoint()
+        yield [*called]
+        await task
+
+    graph = Graph()
+    graph.output("out", graph.add(reads, items=graph.add(one_then_two)))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        result = await WorkflowRunner(plugins=PluginHost().register(Saving(), name="p")).run(graph)
+    assert result.outputs == {"out": [["durable"]]}
 
 
 @node
