@@ -65,7 +65,6 @@ def _capture_changed(actor: Actor, signature: tuple[Any, ...]) -> NodeSnapshot:
     """Capture an actor once more. Of many edges those stay that are as they were: a save must not cost all of them."""
     before, actor.captured = actor.captured, signature
     if len(actor.in_edges) < WIDE or actor.status == "completed":
-        actor.captured_inbox = ()
         return capture(actor)
     inbox: tuple[EdgeSnapshot, ...] | None = None
     if before is not None and actor.captured_inbox and before[:OWN] == signature[:OWN]:
