@@ -189,6 +189,25 @@ async def test_what_a_save_has_lost_is_saved_when_it_is_asked_for_again_though_n
     assert [node.commits for node in saving.cuts[2][1].nodes if node.node_id == "asks"] == [1]
 
 
+async def test_what_is_to_be_called_at_a_save_that_was_lost_is_called_at_the_next_that_is_not() -> None:
+    called: list[int] = []
+    found: list[list[int]] = []
+
+    @node
+    async def saves_thrice(context: Context) -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+            context.on_durable(partial(called.append, number))
+            context.commit()
+            await context.checkpoint()
+            found.append([*called])
+
+    graph = Graph()
+    graph.add(saves_thrice)
+    await hosted(LosingTheSecond()).run(graph)
+    assert found == [[0], [0], [0, 1, 2]]
+
+
 class FollowingAndFailing:
     """Saves behind the run, of which nobody may be ahead; its last save comes when all is over, and fails."""
 
