@@ -32,7 +32,7 @@ async def one() -> int:
 
 @node
 async def counts_actors(values: list[int], context: Context) -> int:
-    born = [each for each in gc.get_objects() if isinstance(each, Actor) and each.run.run_id == "over"]
+    born = [each for each in gc.get_objects() if issubclass(type(each), Actor) and each.run.run_id == "over"]
     await context.checkpoint()
     return len(born)
 
@@ -121,7 +121,7 @@ async def test_a_producer_that_is_over_is_not_kept_by_a_stream_that_its_consumer
         await over.wait()
         for _ in range(10):
             await asyncio.sleep(0)
-        born = [each for each in gc.get_objects() if isinstance(each, Actor) and each.run.run_id == "left"]
+        born = [each for each in gc.get_objects() if issubclass(type(each), Actor) and each.run.run_id == "left"]
         yield {"kept": sum(each.node_id == "endless" for each in born)}
 
     graph = Graph()
