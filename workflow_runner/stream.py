@@ -45,7 +45,9 @@ class Stream(Generic[T_co]):
         )
 
     async def __anext__(self) -> T_co:
-        edge, items = self._edge, self._items
+        actor, edge, items = self._actor, self._edge, self._items
+        if actor.durable_calls and actor.stateless:
+            actor.commit_read()  # for these alone: nobody remembers what is read
         while not items:
             if edge.ended:
                 self._actor.check_alive()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -863,3 +864,35 @@ async def test_on_durable_is_called_when_the_step_is_final_with_nothing_enabled(
     graph.add(notes, x=1)
     await outputs(graph)
     assert calls == ["body", "durable"]
+
+
+@node(stateless=True)
+async def calls_after_each(items: Stream[int], context: Context) -> AsyncIterator[tuple[int, list[int]]]:
+    called: list[int] = []
+    async for x in items:
+        yield x, [*called]
+        context.on_durable(partial(called.append, x))
+
+
+@node(stateless=True)
+async def calls_after_each_arrival(items: Stream[int], context: Context) -> AsyncIterator[tuple[int, list[int]]]:
+    called: list[int] = []
+    async for _, x in context.arrivals(items):
+        yield x, [*called]
+        context.on_durable(partial(called.append, x))
+
+
+@node(stateless=True)
+def calls_after_each_in_a_thread(items: Stream[int], context: ThreadContext) -> Iterator[tuple[int, list[int]]]:
+    called: list[int] = []
+    for x in items:
+        yield x, [*called]
+        context.on_durable(partial(called.append, x))
+
+
+@pytest.mark.parametrize("retries", [0, 1], ids=["nothing is remembered", "each item is remembered"])
+@pytest.mark.parametrize("body", [calls_after_each, calls_after_each_arrival, calls_after_each_in_a_thread])
+async def test_a_read_of_a_stateless_node_makes_the_calls_of_the_one_before_with_nothing_enabled(body: Any, retries: int) -> None:
+    graph = Graph()
+    graph.output("told", graph.add(body, items=graph.add(each, values=[0, 1, 2]), failure={"retries": retries}))
+    assert (await outputs(graph))["told"] == [(0, []), (1, [0]), (2, [0, 1])]
