@@ -17,6 +17,7 @@ from sqlalchemy import Table, and_, delete, insert, update
 from checkpoint_plugin.checking.finding import RunReport, StoreReport
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.database import raw_rows
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
@@ -126,6 +127,22 @@ async def test_whatever_is_deleted_is_found(stored: str, name: str) -> None:
         assert report.findings, f"nobody saw that {row} is gone"
         await change(stored, insert(table).values(row))
     assert not (await check_run(stored)).findings
+
+
+@pytest.mark.parametrize("page", [1, 2, 7])
+async def test_each_row_is_looked_at_once_however_few_are_read_at_a_time(
+    stored: str, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run with many rows some are read at a time, by keys of two and three columns."""
+    monkeypatch.setattr(raw_rows, "PAGE", page)
+    assert not (await check_run(stored)).findings
+    *_, row = await read_rows(stored, NODE_VERSION)
+    *_, item = await read_rows(stored, OUTPUT_SEGMENT)
+    await change(stored, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=b"x"))
+    await change(stored, update(OUTPUT_SEGMENT).where(is_row(OUTPUT_SEGMENT, item)).values(body=b"x"))
+    report = await compare_with_restore(stored)
+    monkeypatch.undo()
+    assert report == await check_run(stored)
 
 
 @pytest.mark.parametrize("name", ["payload", "node_version", "checkpoint"])
