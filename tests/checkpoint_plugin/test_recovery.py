@@ -825,6 +825,36 @@ async def test_a_recovery_that_did_not_begin_does_not_count(store: Store) -> Non
         assert (job.status, job.retry_count, job.worker_id) == (status, tries, None)
 
 
+async def test_a_run_of_a_recovery_that_was_stopped_is_claimed_by_the_next_one_at_once(store: Store) -> None:
+    """It gave its last sign of life just now, and who was killed instead is waited for."""
+    await saved(store)
+    await make_stuck(store)
+
+    def claim(connection: Any, worker_id: str) -> Claim | None:
+        return claim_run(connection, worker_id, Search(timedelta()), 5)
+
+    stopped = await store.transact(lambda connection: claim(connection, "stopped"))
+    assert stopped is not None
+    assert await store.transact(lambda connection: claim(connection, "next")) is None
+    await set_job(store, status="paused", attempt=stopped.attempt + 1, finished_at=LONG_AGO)  # which its process saved at the end
+    await store.transact(lambda connection: end_claim(connection, stopped, counts=False, stopped=True))
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.worker_id, job.finished_at, job.retry_count) == ("recovering", None, None, 0)
+    found = await store.transact(lambda connection: claim(connection, "next"))
+    assert found is not None and (found.status, found.tries) == ("recovering", 0)
+
+
+async def test_runs_that_wait_for_the_longest_time_are_claimed_first(store: Store) -> None:
+    run_ids = ["c", "a", "d", "b"]
+    for place, run_id in enumerate(run_ids):
+        await saved(store, run_id)
+        await make_stuck(store, run_id)
+        await set_job(store, run_id, updated_at=LONG_AGO + timedelta(seconds=place))
+    assert [row.id for row in await store.transact(lambda c: fetch_waiting(c, Search(timedelta())), write=False)] == run_ids
+    claims = [await store.transact(lambda c: claim_run(c, "w", Search(timedelta()), 5)) for _ in run_ids]
+    assert [claim and claim.run_id for claim in claims] == run_ids
+
+
 async def test_a_recovery_whose_process_died_leaves_the_run_to_who_claimed_it_since(store: Store) -> None:
     await saved(store)
     await make_stuck(store)
@@ -931,6 +961,19 @@ async def test_a_suspended_run_is_woken_when_its_time_has_come(store: Store) -> 
     await wake_at(datetime.now(UTC))
     assert [outcome.status for outcome in await service.recover_all()] == ["completed"]
     assert woken == ["r"]
+
+
+@pytest.mark.parametrize("status", ["failed", "paused", "cancelled", "completed"])
+async def test_a_run_that_came_to_an_end_while_a_node_slept_is_not_woken(store: Store, status: str) -> None:
+    await saved(store, b=NodeStateSnapshot("b", "suspended"))
+    state = RunNodeState(run_id="r", node_id="b", status="running")
+    state.mark_suspended("sleeps", wake_at=datetime.now(UTC))
+    await JobRepository(store=store).save_node_state(state)
+    await set_job(store, status=status)
+    assert not await store.transact(lambda c: fetch_waiting(c, Search(timedelta())), write=False)
+    assert await store.transact(lambda c: claim_run(c, "w", Search(timedelta()), 5)) is None
+    await set_job(store, status="suspended")
+    assert await store.transact(lambda c: claim_run(c, "w", Search(timedelta()), 5)) is not None
 
 
 async def test_a_run_that_was_answered_is_gone_on_with(store: Store) -> None:
