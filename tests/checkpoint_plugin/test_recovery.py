@@ -844,6 +844,35 @@ async def test_a_run_of_a_recovery_that_was_stopped_is_claimed_by_the_next_one_a
     assert found is not None and (found.status, found.tries) == ("recovering", 0)
 
 
+@pytest.mark.parametrize("aside", [False, True])
+async def test_a_claim_of_which_nobody_heard_is_gone_on_with(store: Store, aside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commit was done, and the connection lost before that was told."""
+    for run_id in ("other", "r"):
+        await saved(store, run_id)
+        await make_stuck(store, run_id)
+    await set_job(store, "other", status="recovering", worker_id="another", heartbeat_at=datetime.now(UTC))
+    await set_job(store, retry_count=5 if aside else 0)
+    transact, lost, executed = Store.transact, list[Claim](), list[str]()
+
+    async def lose(self: Store, work: Any, **more: Any) -> Any:
+        found = await transact(self, work, **more)
+        if isinstance(found, Claim) and not lost:
+            lost.append(found)
+            raise StoreUnreachable("the connection was lost")
+        return found
+
+    async def go_on(run_id: str) -> None:
+        executed.append(run_id)
+        await CheckpointManager(run_id, enabled=True, store=store).save_checkpoint(GRAPH, set("abcdefg"))
+
+    monkeypatch.setattr(Store, "transact", lose)
+    outcomes = await RecoveryService("w", store=store, execute=go_on).recover_all(0)
+    assert [(each.run_id, each.status) for each in outcomes] == [("r", "set_aside" if aside else "completed")]
+    assert executed == ([] if aside else ["r"])
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.retry_count) == (("failed", 5) if aside else ("completed", 0)), "it counts once"
+
+
 async def test_runs_that_wait_for_the_longest_time_are_claimed_first(store: Store) -> None:
     run_ids = ["c", "a", "d", "b"]
     for place, run_id in enumerate(run_ids):

@@ -23,6 +23,7 @@ from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.saving.completed import Tally
 from checkpoint_plugin.space.pruning import prune_runs
+from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from checkpoint_plugin.tables.holder import Holder
@@ -95,7 +96,7 @@ async def save(store: Store, history: RunHistory, number: int) -> None:
 async def save_both(store: Store) -> None:
     """Checkpoint by checkpoint, each run goes on with what it knows."""
     for run_id in CHECKPOINTS:
-        await store.insert_job(run_id, definition(), HOLDER)
+        await store.insert_job(run_id, definition(), Holder(f"worker of {run_id}"))
         await store.transact(lambda connection, run_id=run_id: append_events(connection, run_id, [EVENT] * 2))  # type: ignore[misc]
     histories = [RunHistory(run_id, 1, 1, tally=Tally(least=4)) for run_id in CHECKPOINTS]
     for number in range(1, max(CHECKPOINTS.values()) + 1):
@@ -129,6 +130,8 @@ async def test_each_is_read_as_it_was_saved(store: Store) -> None:
         assert sorted(map(plain, brief.nodes)) == [each for each in expected(run_id, last) if not each[0].startswith("done")]
         assert [row.number for row in await store.checkpoints(run_id)] == list(range(1, last + 1))
         assert {row.node_id for row in await store.node_states(run_id)} == {node[0] for node in expected(run_id, last)}
+        held = await store.holder(run_id)
+        assert (await store.job(run_id)).id == run_id and held is not None and held[0].owner == f"worker of {run_id}"
         events = await store.transact(lambda connection, run_id=run_id: fetch_events(connection, run_id, None, None, None, None))  # type: ignore[misc]
         assert [(row.run_id, row.seq) for row in events] == [(run_id, 0), (run_id, 1)]
         await save(store, history, last + 1)  # what grows goes on from what was read
@@ -166,7 +169,8 @@ async def test_what_is_done_with_one_leaves_the_other_as_it_is(store: Store, cha
     await store.end_attempt(
         changed, (await store.begin_attempt(changed, 4, HOLDER, steal=True))[0].epoch, JobEnd("completed", None, AT)
     )
-    await prune_runs(store, Retention(drop_finished=0), [changed])
+    (pruned,) = await prune_runs(store, Retention(drop_finished=0), list(CHECKPOINTS))
+    assert (pruned.run_id, pruned.dropped) == (changed, True), "the other goes on"
     assert await store.transact(lambda connection: rows_of(connection, other), write=False) == before
 
 
@@ -191,6 +195,21 @@ async def test_what_a_prune_took_from_one_is_not_gone_on_from_because_the_other_
     await save_nodes("one", 5, grown("one", 5), "what both have" * 200)
     found = await store.restore(RunHistory("one", 1, 1), None)
     assert found is not None and [node.state for node in found.nodes] == [grown("one", 5), "what both have" * 200]
+    found = await store.restore(RunHistory("two", 1, 1), None)
+    assert found is not None and [node.state for node in found.nodes] == [grown("two", 3), "what both have" * 200]
+
+
+@pytest.mark.parametrize(("changed", "other"), [("one", "two"), ("two", "one")])
+async def test_savepoints_of_one_name_are_of_their_own_runs(store: Store, changed: str, other: str) -> None:
+    await save_both(store)
+    assert await name_checkpoint(store, other, "gold", 2) == 2
+    before = await store.transact(lambda connection: rows_of(connection, other), write=False)
+    assert await name_checkpoint(store, changed, "gold") == CHECKPOINTS[changed]
+    assert await name_checkpoint(store, changed, "silver", 2) == 2
+    assert await unname_checkpoint(store, changed, "gold") == CHECKPOINTS[changed]
+    assert await store.transact(lambda connection: rows_of(connection, other), write=False) == before
+    await prune_runs(store, Retention(keep_last=1))
+    assert [row.number for row in await store.checkpoints(other)] == [2, CHECKPOINTS[other]]
 
 
 async def test_a_file_that_a_prune_took_from_one_is_written_again_though_the_other_has_its_own(
