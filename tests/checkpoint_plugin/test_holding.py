@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -614,6 +615,26 @@ def test_changes_make_of_what_was_what_is(seed: int) -> None:
             assert joined.row() == fields_of(two)
             assert changes.size <= held_by(two) + len(two.inbox) + 2
         one = two
+
+
+def test_however_few_constants_follow_one_another_no_more_is_gone_than_must_be() -> None:
+    """Of two queues of the same two objects the older ends with what the newer begins with, as much of it as can be."""
+    queues, rng = [items for many in range(5) for items in product("ab", repeat=many)], random.Random(1)
+    pairs = list(product(queues, repeat=2))
+    for _ in range(1_000):
+        older = tuple(rng.choices("aaab", k=12))
+        pairs.append((older, (*older[rng.randint(1, 12) :], *rng.choices("aaab", k=9))))
+    for were, items in pairs:
+        one, two = waiting(were), waiting(items)
+        before = Holding(one.taken, one.latest, one.inbox, one.order, [], {}, [were])
+        changes = find_changes(before, two, lambda value, ref: value is ref)
+        assert changes is not None
+        ((_, gone, came),) = changes.edges or [(0, 0, 0)]
+        least = next(many for many in range(len(were) + 1) if were[many:] == items[: len(were) - many])
+        assert (gone, came) == (least, len(items) - len(were) + least), (were, items)
+        joined = Joined(fields_of(one))
+        joined.add(told(two, changes))
+        assert joined.row() == fields_of(two)
 
 
 def fields_of(held: NodeSnapshot) -> list[Any]:

@@ -1005,6 +1005,17 @@ async def test_a_run_that_came_to_an_end_while_a_node_slept_is_not_woken(store: 
     assert await store.transact(lambda c: claim_run(c, "w", Search(timedelta()), 5)) is not None
 
 
+async def test_a_run_is_not_woken_for_a_node_that_sleeps_no_more(store: Store) -> None:
+    """Its row still tells until when it slept; the run waits for another node."""
+    await saved(store, b=NodeStateSnapshot("b", "suspended"), c=NodeStateSnapshot("c", "suspended"))
+    state = RunNodeState(run_id="r", node_id="b", status="running")
+    state.mark_suspended("sleeps", wake_at=datetime.now(UTC))
+    state.mark_resuming()
+    await JobRepository(store=store).save_node_state(state)
+    await set_job(store, status="suspended")
+    assert not await store.transact(lambda c: fetch_waiting(c, Search(timedelta())), write=False)
+
+
 async def test_a_run_that_was_answered_is_gone_on_with(store: Store) -> None:
     await saved(store, b=NodeStateSnapshot("b", "suspended"))
     await set_job(store, status="suspended")
