@@ -18,7 +18,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, NODE_VERSION
-from checkpoint_plugin.store import Store
+from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import PluginOptionsInvalid, StoreError
 from tests.cli.command import workflow
 from workflow_runner import CheckpointSaved, Context, Event, Graph, NodeFailed, Result, SourceChanged, WorkflowRunner, node
@@ -313,3 +313,17 @@ async def test_damage_is_passed_over_only_when_that_is_asked_for(store_url: str)
     result = await runner().resume("r", url=store_url, checkpoint="latest-intact")
     assert result.outputs["out"] == list(range(6))
     assert [row.reason for row in await stored(store_url, "checkpoints")][number] == f"back to {number - 1}"
+
+
+async def test_where_every_checkpoint_is_damaged_nothing_begins_anew(store_url: str) -> None:
+    await failed_run(store_url)
+    store = Store(locate(store_url), create=False)
+    await store.transact(lambda connection: connection.execute(delete(NODE_VERSION)))
+    with pytest.raises(StoreDamaged, match="run 'r'"):
+        await store.restore_latest_intact(RunHistory("r", 2))
+    await store.close()
+    before = await stored(store_url, "checkpoints")
+    with pytest.raises(StoreDamaged, match="run 'r'"):
+        await runner().resume("r", url=store_url, checkpoint="latest-intact")
+    assert await stored(store_url, "checkpoints") == before
+    assert (await stored(store_url, "job")).status == "failed"

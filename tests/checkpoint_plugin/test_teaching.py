@@ -107,6 +107,17 @@ async def test_a_run_with_values_of_unknown_types_is_shown(store_url: str) -> No
     assert told == [("Input", "completed"), ("prices", "completed"), ("doubled", "completed"), ("Output", "completed")]
 
 
+async def test_a_checkpoint_with_values_of_an_unknown_type_is_refused_with_their_place(store_url: str) -> None:
+    made = Graph()
+    made.output("prices", made.add(prices, n=2))
+    await runner(store_url, Teacher()).run(made, {}, enabled(store_url), run_id="r")
+    place = r"checkpoint \d+ of run 'r', output 'prices.*' cannot be read: its type 'shop.Price' is not registered here"
+    with pytest.raises(ValueNotReadable, match=place):
+        await runner(store_url).resume("r", url=store_url)
+    result = await runner(store_url, Teacher()).resume("r", url=store_url)
+    assert result.outputs == {"prices": [Price(0), Price(1)]}
+
+
 async def test_a_value_of_an_unknown_type_fails_the_save_with_its_place(store_url: str) -> None:
     made = Graph()
     made.output("prices", made.add(prices, n=1))
