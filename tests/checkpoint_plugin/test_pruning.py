@@ -28,6 +28,7 @@ from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.retention import CheckpointRow, PruneTurns, Retention, Thinning, read_duration
+from checkpoint_plugin.saving.rows import ROOM
 from checkpoint_plugin.saving.writing import LARGE_SAVE
 from checkpoint_plugin.space import candidates
 from checkpoint_plugin.space.candidates import find_candidates
@@ -498,7 +499,7 @@ async def test_pruning_while_a_run_is_saved_leaves_nothing_dangling(store: Store
     """Values go with their last checkpoint and come again at once: the writer believes they are stored."""
     seed = int.from_bytes(os.urandom(4), "big")
     bits = random.Random(seed)
-    values = [bits.randbytes(600) for _ in range(6)]
+    values = [bits.randbytes(ROOM + 300) for _ in range(6)]  # none has room in a row
     await store.insert_job("r", definition())
     history = RunHistory("r", 1, 1)
     rounds, pruned = 60, 0

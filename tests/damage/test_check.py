@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.database import raw_rows
 from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.events.rows import append_events
 from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import row_digest
@@ -218,6 +220,19 @@ async def test_what_no_restore_reads_is_found_too(stored: str) -> None:
         report = await check_run(stored)
         assert any(expected in found.what for found in report.findings), (expected, report.findings)
         assert len({found.what.partition(" payload ")[0] for found in report.findings}) == number
+
+
+@pytest.mark.parametrize(("gone", "left"), [((2,), 2), ((0,), 2), ((1,), 2), ((0, 1, 2), 0)])
+async def test_events_that_are_gone_are_missed(stored: str, gone: Sequence[int], left: int) -> None:
+    event = {"kind": "x", "node_id": None, "time": (await read_rows(stored, JOB))[0]["created_at"], "payload_json": None}
+    store = Store(locate(stored), create=False)
+    await store.transact(lambda connection: append_events(connection, RUN_ID, [event] * 3))
+    await store.close()
+    assert not (await check_run(stored)).findings
+    for seq in gone:
+        await change(stored, delete(EVENT).where(EVENT.c.run_id == RUN_ID, EVENT.c.seq == seq))
+    (finding,) = (await check_run(stored)).findings
+    assert finding.what == f"its log has {left} of 3 events"
 
 
 def test_the_command(stored_url: str) -> None:
