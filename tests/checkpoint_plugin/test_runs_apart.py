@@ -16,6 +16,7 @@ from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.errors import KeyMissing, StoreUnreachable
 from checkpoint_plugin.events.rows import append_events, fetch_events
 from checkpoint_plugin.models import JOB, Base
 from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, keep_claim
@@ -28,7 +29,7 @@ from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.job import JobEnd
-from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, Snapshot, Suspension
+from hookspecs import EdgeSnapshot, NodeSnapshot, Prefix, RunNotFound, Snapshot, Suspension
 from tests.checkpoint_plugin.test_store import definition
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -319,3 +320,42 @@ async def test_who_recovers_both_and_lets_one_go_still_recovers_the_other(
     left = {"recovering": ("running", None, 0), "suspended": ("suspended", "w", 0), "paused": ("recovering", None, 0)}
     assert (job.status, job.worker_id, job.retry_count) == left[status]
     assert await store.transact(lambda connection: rows_of(connection, other), write=False) == before
+
+
+async def test_a_save_of_which_nobody_heard_is_found_among_those_of_its_own_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = {run_id: RunHistory(run_id, 1, 1) for run_id in CHECKPOINTS}
+    for run_id in CHECKPOINTS:
+        await store.insert_job(run_id, definition(), HOLDER)
+    await save(store, histories["two"], 1)
+    done, lost = store._database.save, list[bool]()
+
+    async def lose(write: Any) -> Any:
+        """The first is written, and the connection lost before that was told."""
+        found = await done(write)
+        if not lost:
+            lost.append(found)
+            raise StoreUnreachable("the connection was lost")
+        return found
+
+    monkeypatch.setattr(store._database, "save", lose)
+    for number in (1, 2):
+        await save(store, histories["one"], number)
+    assert lost == [True]
+    assert [row.number for row in await store.checkpoints("one")] == [1, 2]
+    found = await store.restore(RunHistory("one", 1, 1), None)
+    assert found is not None
+    assert sorted(map(plain, found.nodes)) == expected("one", 2)
+
+
+async def test_with_a_key_a_run_that_is_not_there_is_told_so_whatever_others_are(store_url: str) -> None:
+    plain_store = Store(locate(store_url), create=True)
+    await plain_store.insert_job("one", definition(), HOLDER)
+    await plain_store.close()
+    store = Store(locate(store_url), create=False, ring=KeyRing((bytes(range(32)),)))
+    with pytest.raises(RunNotFound):
+        await store.load_job("two")
+    with pytest.raises(KeyMissing, match="is not encrypted"):
+        await store.load_job("one")
+    await store.close()

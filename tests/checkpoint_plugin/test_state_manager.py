@@ -500,7 +500,7 @@ async def test_it_makes_the_row_of_the_run_and_keeps_one_that_is_there(store: Co
     async with StateManager("r", store=store) as manager:
         await manager.update_node_state("a", status="running")
     job = await JobRepository(store=store).get("r")
-    assert (job.status, job.has_checkpoint) == ("scheduled", False)
+    assert (job.status, job.has_checkpoint, job.execution_strategy) == ("scheduled", False, "manager")
     async with StateManager("r", store=store) as manager:
         await manager.update_node_state("a", status="completed")
     assert (await JobRepository(store=store).get("r")).version == job.version

@@ -379,8 +379,10 @@ async def test_the_command_tells_who_waits_for_what(store: Store, store_url: str
     await suspend(
         store, "r", a=Suspension("late\x1b[31m", SINCE, None, {"to": ("ann",)}, WHEN), b=Suspension("early", SINCE - timedelta(1))
     )
-    await suspend(store, "over", a=Suspension("x", SINCE))
-    await store.transact(lambda connection: connection.execute(update(JOB).where(JOB.c.id == "over").values(status="cancelled")))
+    for status in ("cancelled", "completed"):
+        await suspend(store, status, a=Suspension("x", SINCE))
+        over = update(JOB).where(JOB.c.id == status).values(status=status)
+        await store.transact(lambda connection, over=over: connection.execute(over))  # type: ignore[misc]
     found = await asyncio.to_thread(listed, store_url)
     assert [(row["run_id"], row["node_id"], row["reason"]) for row in found] == [("r", "b", "early"), ("r", "a", "late\x1b[31m")]
     assert found[0] == {
