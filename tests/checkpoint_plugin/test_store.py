@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import PIPE
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -26,7 +27,7 @@ from checkpoint_plugin.codec import Codec, encode
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.database.opening import open_database
-from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreachable, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.events.rows import append_events
 from checkpoint_plugin.models import (
     CHECKPOINT,
@@ -345,6 +346,30 @@ class Ahead(datetime):
     @classmethod
     def now(cls, tz: Any = None) -> Ahead:
         return super().now(tz) + timedelta(hours=1)
+
+
+async def test_a_save_waits_for_a_database_that_is_away_no_longer_than_it_may(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.insert_job("r", definition())
+    now, most = [0.0], store.location.limits.reconnect_seconds
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+        assert now[0] < 2 * most, "it waits for ever"
+
+    async def lose(write: Any) -> Any:
+        raise StoreUnreachable("the connection was lost")
+
+    monkeypatch.setattr(store_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(store_module, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(store._database, "save", lose)
+    history = RunHistory("r", 1, 1)
+    with pytest.raises(StoreUnreachable):
+        await store.save(history, cut(NodeSnapshot("a", "running")), "step")
+    assert most - 1 <= now[0] <= most
+    monkeypatch.undo()
+    assert (await store.save(history, cut(NodeSnapshot("a", "running")), "step")).number == 1
 
 
 async def test_the_first_sign_of_life_is_of_the_clock_of_the_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
