@@ -955,6 +955,32 @@ async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, m
     assert (outcome.status, (await JobRepository(store=store).get("two")).status) == ("completed", "completed")
 
 
+async def test_a_watch_tells_of_a_database_that_is_away_when_it_looks_for_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_plugin.recovery.passes.RECONNECT_SECONDS", 0.05)
+    await saved(store)
+    await make_stuck(store)
+    transact, told = store.transact, list[str]()
+
+    async def unsteady(*arguments: Any, **options: Any) -> Any:
+        if not told:
+            raise StoreUnreachable("it is away", undone=True)
+        return await transact(*arguments, **options)
+
+    async def go_on(run_id: str) -> None:
+        await CheckpointManager(run_id, enabled=True, store=store).save_checkpoint(GRAPH, set("abcdefg"))
+
+    def trouble(error: StoreError) -> None:
+        told.append(str(error))
+
+    monkeypatch.setattr(store, "transact", unsteady)
+    outcomes = RecoveryService(store=store, execute=go_on).recover(0, watch_seconds=0.01, trouble=trouble)
+    async with asyncio.timeout(20), aclosing(outcomes):
+        outcome = await anext(outcomes)
+    assert (outcome.run_id, outcome.status, told) == ("r", "completed", ["it is away"])
+
+
 async def test_a_process_that_cannot_be_started_stops_no_other_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async def none_left(*arguments: Any) -> Any:
         raise BlockingIOError("no more processes")

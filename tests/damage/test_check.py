@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Table, and_, delete, insert, update
 
+from checkpoint_plugin.checking import payload_check
 from checkpoint_plugin.checking.finding import RunReport, StoreReport
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
@@ -137,12 +138,16 @@ async def test_each_row_is_looked_at_once_however_few_are_read_at_a_time(
 ) -> None:
     """Of a run with many rows some are read at a time, by keys of two and three columns."""
     monkeypatch.setattr(raw_rows, "PAGE", page)
+    monkeypatch.setattr(payload_check, "PAGE", page)
     assert not (await check_run(stored)).findings
     *_, row = await read_rows(stored, NODE_VERSION)
     *_, item = await read_rows(stored, OUTPUT_SEGMENT)
     await change(stored, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(body=b"x"))
+    value, *_ = await read_rows(stored, PAYLOAD)
     await change(stored, update(OUTPUT_SEGMENT).where(is_row(OUTPUT_SEGMENT, item)).values(body=b"x"))
+    await change(stored, update(PAYLOAD).where(is_row(PAYLOAD, value)).values(body=b"x"))
     report = await compare_with_restore(stored)
+    assert len({found.what for found in report.findings}) > 2
     monkeypatch.undo()
     assert report == await check_run(stored)
 
