@@ -31,6 +31,7 @@ from checkpoint_plugin.errors import StoreDamaged, StoreMissing, StoreUnreachabl
 from checkpoint_plugin.events.rows import append_events
 from checkpoint_plugin.models import (
     CHECKPOINT,
+    COMPLETED_NODES,
     JOB,
     LEASE,
     NODE_VERSION,
@@ -43,6 +44,7 @@ from checkpoint_plugin.models import (
 )
 from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.saving import history as history_module
+from checkpoint_plugin.saving.completed import Tally
 from checkpoint_plugin.saving.light import is_light
 from checkpoint_plugin.saving.payloads import GROWING
 from checkpoint_plugin.saving.rows import ROOM, GraphPlaces
@@ -883,6 +885,28 @@ async def test_an_older_checkpoint_becomes_the_newest_and_the_later_ones_stay(st
     assert second is not None
     assert {node.node_id: node.state for node in second.nodes} == {"a": 2, "b": None, "o": None}
     assert [list(node.collected) for node in second.nodes if node.node_id == "o"] == [["first", "second"]]
+
+
+@pytest.mark.parametrize("damaged", ["lease", "blocks"])
+async def test_who_names_a_checkpoint_goes_on_though_what_tells_of_the_newest_is_damaged(store: Store, damaged: str) -> None:
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1, tally=Tally(least=1) if damaged == "blocks" else None)
+    damage = update(COMPLETED_NODES).values(body=b"x") if damaged == "blocks" else update(LEASE).values(newest_number=1)
+    for number in (1, 2, 3):
+        nodes = NodeSnapshot("a", "running", state=number), NodeSnapshot(f"done {number}", "completed", firing=1)
+        await store.save(history, cut(*nodes), "step")
+    await store.transact(lambda connection: connection.execute(damage))
+    with pytest.raises(StoreDamaged):
+        await store.restore(RunHistory("r", 1, 1), None, brief=True)
+    history = RunHistory("r", 1, 1)
+    found = await store.restore(history, 2)
+    assert found is not None
+    ref = await store.rewind(history, found)
+    assert ref is not None and ref.number == 4
+    await store.save(history, cut(NodeSnapshot("a", "running", state=5)), "step")
+    found = await store.restore(RunHistory("r", 1, 1), None, brief=True)
+    assert found is not None and found.number == 5 and sorted(found.over) == ["done 1", "done 2"]
+    assert [node.state for node in found.nodes if node.node_id == "a"] == [5]
 
 
 async def test_who_cannot_go_back_has_not_moved_and_goes_back_the_next_time(store: Store) -> None:
