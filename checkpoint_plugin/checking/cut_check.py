@@ -20,12 +20,11 @@ from checkpoint_plugin.database.raw_rows import pages, raw
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import NODE_VERSION, OUTPUT_SEGMENT
 from checkpoint_plugin.restoring.joined import INBOX, LATEST, TAKEN, Joined, told_by
-from checkpoint_plugin.restoring.reading import cut_hash_of
 from checkpoint_plugin.restoring.restored import RowReader
 from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
 from checkpoint_plugin.saving.chain import Chain
 from checkpoint_plugin.saving.rows import FIELDS
-from checkpoint_plugin.stored_bytes.digests import add_digests, row_digest, segment_digest
+from checkpoint_plugin.stored_bytes.digests import add_digests, cut_hash_of, row_digest, segment_digest
 from checkpoint_plugin.stored_bytes.sealing import Seal
 
 __all__ = ["CutCheck", "Head", "NewestRow"]
@@ -52,7 +51,6 @@ class Head(NamedTuple):
     log: int
     row_count: int
     cut_hash: bytes
-    written_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +249,9 @@ class CutCheck:
         head = self._heads.get(number)
         if head is None:
             return
-        rows = ((node_id, row.digest) for node_id, row in self.rows.items())
         if len(self.rows) != head.row_count:
             self._notes.spoil(number, f"{len(self.rows)} of {head.row_count} rows of nodes are there")
-        elif cut_hash_of(head, self._total, rows) != column_bytes(head.cut_hash) and not self._bad_nodes:
+        elif cut_hash_of(self._total) != column_bytes(head.cut_hash) and not self._bad_nodes:
             self._notes.spoil(number, "a row of a node is not the one that the checkpoint was made of")
         for (log, node_id), chain in self._chains.items():
             row = self.rows.get(node_id)

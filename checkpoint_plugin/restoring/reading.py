@@ -28,11 +28,11 @@ from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.holding import Holding
 from checkpoint_plugin.saving.payloads import BaseCache
 from checkpoint_plugin.saving.rows import CONTEXT
-from checkpoint_plugin.stored_bytes.digests import MODULUS, digest_of, row_digester, segment_digest, sum_digests, text_bytes
+from checkpoint_plugin.stored_bytes.digests import MODULUS, cut_hash_of, row_digester, segment_digest, sum_digests
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from hookspecs import NodeSnapshot, Snapshot
 
-__all__ = ["Seen", "StoredCut", "cut_hash_of", "fetch_cut", "fetch_seen", "read_whole"]
+__all__ = ["Seen", "StoredCut", "fetch_cut", "fetch_seen", "read_whole"]
 
 T = TypeVar("T")
 
@@ -256,7 +256,7 @@ def fetch_seen(connection: Connection, run_id: str, seal: Seal) -> Seen | None:
 
 def _look(connection: Connection, run_id: str, head: Any, reader: RowReader) -> tuple[Blocks, Sequence[Any]]:
     """What blocks tell of a checkpoint, and the rows of all other nodes."""
-    blocks = _fetch_blocks(connection, run_id, head, reader)
+    blocks = _fetch_blocks(connection, run_id, reader)
     rows = fetch_nodes(connection, run_id, head, blocks)
     told = set(blocks.node_ids)
     if len(told) == len(blocks.node_ids) and not any(row[0] in told for row in rows):
@@ -269,10 +269,8 @@ def _over(blocks: Blocks, rows: Sequence[Any], reader: RowReader) -> frozenset[s
     return frozenset((*blocks.node_ids, *(row[0] for row in rows if reader.is_over(row[0], row[2], row[1]))))
 
 
-def _fetch_blocks(connection: Connection, run_id: str, head: Any, reader: RowReader) -> Blocks:
+def _fetch_blocks(connection: Connection, run_id: str, reader: RowReader) -> Blocks:
     """What blocks tell of a checkpoint."""
-    if head.written_at is None:  # layout 1 summed something else
-        return NO_BLOCKS
     blocks: list[tuple[int, Sequence[Any]]] = []
     for number, body, digest in fetch_blocks(connection, run_id):
         if block_digest(run_id, number, body) != digest:
@@ -293,23 +291,9 @@ def _check_cut(run_id: str, head: Any, rows: Sequence[Any], blocks: Blocks, seal
     found = len(blocks.node_ids) + len(rows)
     if found != head.row_count:
         raise StoreDamaged(run_id, f"{found} of {head.row_count} node rows are there", head.number)
-    if cut_hash_of(head, total, ((row[0], row[3]) for row in rows)) != head.cut_hash:
+    if cut_hash_of(total) != head.cut_hash:
         raise StoreDamaged(run_id, "a node row is not the one that the checkpoint was made of", head.number)
     return total
-
-
-def cut_hash_of(head: Any, total: int, rows: Iterable[tuple[str, bytes]]) -> bytes:
-    """The hash that a checkpoint's row must have.
-
-    Args:
-        head: the row.
-        total: the sum of the digests of the cut's rows.
-        rows: node ids and digests; layout 1 summed something else.
-    """
-    if head.written_at is None:
-        digests = (digest_of(b"cut", text_bytes(node_id), digest) for node_id, digest in rows)
-        total = sum_digests(digests)
-    return total.to_bytes(32, "big")
 
 
 def _check_segments(run_id: str, number: int, segments: Sequence[Any]) -> None:

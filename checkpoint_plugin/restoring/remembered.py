@@ -84,6 +84,4 @@ def held_again(node: NodeSnapshot, row: Sequence[Any], number: int, weight: Weig
 
 def _reference(ref: Any) -> Ref:
     """A reference that was read, as a save has it."""
-    if type(ref) is not list:
-        return ref  # type: ignore[no-any-return]
-    return ref[1] if ref[0] == 0 else (ref[-1],)  # layout 1 told the kind first
+    return (ref[0],) if type(ref) is list else ref

@@ -28,8 +28,6 @@ COLLECTED: Final = FIELDS.index("collected")
 COMPLETED: Final = ormsgpack.packb([None] * 16)[:-16] + ormsgpack.packb("completed")
 """How the row of a node begins that has completed, and does not wait."""
 SUSPENSION: Final = FIELDS.index("suspension")
-LAYOUT_1: Final = frozenset(FIELDS[:16])
-"""The fields of a row in layout 1, which named them."""
 
 
 @dataclass(slots=True)
@@ -76,8 +74,6 @@ class RowReader:
             row = ormsgpack.unpackb(body)
         except ValueError as error:
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number) from error
-        if isinstance(row, dict) and row.keys() == LAYOUT_1:
-            row = [row[name] for name in FIELDS[:16]]
         if not is_row(row):
             raise StoreDamaged(self.run_id, f"the row of node {node_id!r} cannot be read", self.number)
         return row  # type: ignore[no-any-return]  # a list, as was just seen
@@ -192,11 +188,6 @@ class RowReader:
             raise error.within(f"checkpoint {self.number} of run {self.run_id!r}, {where}") from error
 
     def _data(self, ref: Any, where: str) -> bytes:
-        if len(ref) == 2:  # as layout 1 wrote it: the kind first
-            kind, found = ref
-            if kind == 0:
-                return bytes(found)
-            ref = [found]
         (digest,) = ref
         data = self.payloads.data(digest)
         if data is None:

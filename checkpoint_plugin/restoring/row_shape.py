@@ -90,10 +90,7 @@ def mentioned_in_refs(refs: Iterable[Any]) -> Iterable[bytes]:
     """The digests of the payloads among references."""
     for ref in refs:
         if type(ref) is list:
-            if len(ref) == 1:
-                yield ref[0]
-            elif ref[0] == 1:
-                yield ref[1]
+            yield ref[0]
 
 
 @lru_cache(4_096)
@@ -105,9 +102,7 @@ def _are_kinds(kinds: tuple[type, ...]) -> bool:
 def _is_ref(ref: Any) -> bool:
     if type(ref) is bytes or type(ref) in THEMSELVES:
         return True
-    if type(ref) is not list or not ref or type(ref[-1]) is not bytes:
-        return False
-    return len(ref) == 1 or (len(ref) == 2 and ref[0] in (0, 1))  # layout 1 told the kind first
+    return type(ref) is list and len(ref) == 1 and type(ref[0]) is bytes
 
 
 def _is_named(pair: Any) -> bool:

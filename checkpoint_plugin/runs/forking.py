@@ -23,6 +23,7 @@ from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.rows import GraphPlaces
 from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.store import Store
+from checkpoint_plugin.stored_bytes.digests import cut_hash_of
 from checkpoint_plugin.tables.definition import define
 from checkpoint_plugin.tables.first_rows import FirstRows, make_run
 from checkpoint_plugin.tables.lease import first_epoch
@@ -76,7 +77,7 @@ async def _fork(store: Store, run_id: str, new_id: str, checkpoint: int | None) 
     old, witness = RunHistory(run_id, job.attempt), _witness(job.enable)
     found = await store.restore(old, checkpoint)
     if witness is not None and checkpoint is None:  # as a resume does
-        noted = (0, None) if found is None else (old.number, old.total.to_bytes(32, "big"))
+        noted = (0, None) if found is None else (old.number, cut_hash_of(old.total))
         await store.compute(partial(witness.check, run_id, *noted))
     if found is None:
         raise NotForkable(run_id, "it has no checkpoint yet")

@@ -17,7 +17,7 @@ from checkpoint_plugin.saving.holding import Holding, pack_link
 from checkpoint_plugin.saving.payloads import PayloadRow, PayloadWriter
 from checkpoint_plugin.saving.rows import PAYLOAD_REF, EncodedCut, Ref, RowWriter
 from checkpoint_plugin.saving.statements import JOB_COLUMNS, MANY
-from checkpoint_plugin.stored_bytes.digests import add_digests, row_digester, segment_digest
+from checkpoint_plugin.stored_bytes.digests import add_digests, cut_hash_of, row_digester, segment_digest
 from checkpoint_plugin.stored_bytes.sealing import (
     PLAIN,
     Seal,
@@ -252,7 +252,7 @@ class CutEncoder:
             "size_bytes": self._size,
             "row_count": self.history.unread + len(self.history.digests) + self._new_nodes,
             "log": self.history.log,
-            "cut_hash": self._cut_hash.to_bytes(32, "big"),
+            "cut_hash": cut_hash_of(self._cut_hash),
             "status": snapshot.status,
             "error": None if snapshot.error is None else self.history.seal.seal_text(storable_text(snapshot.error)),
             "error_node_id": snapshot.error_node_id,
@@ -278,7 +278,7 @@ class CutEncoder:
     @property
     def cut_hash(self) -> bytes:
         """The hash over the whole cut."""
-        return self._cut_hash.to_bytes(32, "big")
+        return cut_hash_of(self._cut_hash)
 
 
 def head_digest(values: Mapping[str, Any], seal: Seal) -> bytes:
@@ -289,8 +289,7 @@ def head_digest(values: Mapping[str, Any], seal: Seal) -> bytes:
         seal: of the run.
     """
     parts: list[Any] = [*BOUND(values), _moment(values["created_at"]), column_bytes(values["cut_hash"])]
-    if values["written_at"] is not None:  # as layout 1 had none of these
-        parts += [_moment(values["written_at"]), values["context"], values["log"]]
+    parts += [_moment(values["written_at"]), values["context"], values["log"]]
     return seal.bind(encode(parts, lambda: "checkpoint"))
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "HASH_SIZE",
     "MODULUS",
     "add_digests",
+    "cut_hash_of",
     "digest_of",
     "number_bytes",
     "row_digest",
@@ -78,3 +79,12 @@ def add_digests(total: int, *, added: bytes, removed: bytes | None = None) -> in
     """
     taken = 0 if removed is None else int.from_bytes(removed, "big")
     return (total + int.from_bytes(added, "big") - taken) % MODULUS
+
+
+def cut_hash_of(total: int) -> bytes:
+    """The hash of a cut as its checkpoint stores it.
+
+    Args:
+        total: the sum of the digests of its rows.
+    """
+    return total.to_bytes(HASH_SIZE, "big")

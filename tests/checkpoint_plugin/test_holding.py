@@ -26,7 +26,6 @@ from checkpoint_plugin.errors import StoreDamaged, ValueNotStorable
 from checkpoint_plugin.models import LEASE, NODE_VERSION, PAYLOAD
 from checkpoint_plugin.restoring.cut_queries import fetch_continued, fetch_nodes
 from checkpoint_plugin.restoring.joined import Joined
-from checkpoint_plugin.restoring.remembered import held_again
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.completed import NO_BLOCKS, Tally
 from checkpoint_plugin.saving.holding import MANY, Holding, find_changes, held_by, pack_link
@@ -235,16 +234,6 @@ async def test_what_rows_of_earlier_attempts_tell_beside_items_is_weighed(store:
         await save(store, known, replace(found.nodes[0], firing=number))
     rows = await rows_of(store, "n")
     assert 10 <= sum(row.continues is None for row in rows) < 30
-
-
-def test_references_of_the_first_layout_are_known_again() -> None:
-    digest, held = b"d" * 32, NodeSnapshot("n", "running", inbox=(EdgeSnapshot("e", ("small", "large") * MANY, False),))
-    row = fields_of(held)
-    row[FIELDS.index("inbox")] = [["e", [[0, b"small"], [1, digest]] * MANY, False]]
-    again = held_again(held, row, 7, None)
-    assert again is not None
-    assert (again.number, again.read) == (7, held_by(held))
-    assert list(again.inbox_refs[0]) == [b"small", (digest,)] * MANY
 
 
 async def test_who_goes_back_tells_all_again(store: Store) -> None:

@@ -25,12 +25,11 @@ from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_DEFINITION
-from checkpoint_plugin.restoring.reading import cut_hash_of
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.saving.holding import pack_link
 from checkpoint_plugin.saving.payloads import PIECES
 from checkpoint_plugin.store import RunHistory, Store
-from checkpoint_plugin.stored_bytes.digests import row_digest, segment_digest
+from checkpoint_plugin.stored_bytes.digests import cut_hash_of, row_digest, segment_digest
 from checkpoint_plugin.stored_bytes.sealing import PLAIN
 from checkpoint_plugin.tables.definition import Definition
 from hookspecs import NodeSnapshot, Snapshot, StoreError, WorkflowError
@@ -87,7 +86,7 @@ def node_body(connection: Connection, run_id: str, data: bytes, node_id: str = "
     digests = connection.execute(select(NODE_VERSION.c.node_id, NODE_VERSION.c.digest).where(newest)).all()
     head = connection.execute(select(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id)).one()
     total = sum(int.from_bytes(digest, "big") for _, digest in digests) % (1 << 256)
-    values = {**head._mapping, "cut_hash": cut_hash_of(head, total, ())}
+    values = {**head._mapping, "cut_hash": cut_hash_of(total)}
     fixed = {"cut_hash": values["cut_hash"], "digest": head_digest(values, PLAIN)}
     connection.execute(update(CHECKPOINT).where(CHECKPOINT.c.run_id == run_id).values(fixed))
 
