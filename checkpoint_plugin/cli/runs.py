@@ -138,8 +138,10 @@ async def _read_graph(store: Store, run_id: str) -> Mapping[str, Any]:
         from checkpoint_plugin.runs.jobs import JobRepository
 
         shown = (await JobRepository(store=store).get(run_id)).graph
+        if shown is None:  # the run is encrypted
+            raise
         try:
-            graph: Mapping[str, Any] = json.loads(shown or "")
+            graph: Mapping[str, Any] = json.loads(shown)
         except ValueError as error:
             raise StoreDamaged(run_id, f"its graph: {error}") from error
         return graph

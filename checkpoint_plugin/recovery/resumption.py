@@ -18,7 +18,7 @@ from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
-from hookspecs import LeaseLost, Refusal, RunHeld, WorkflowError, text_of
+from hookspecs import LeaseLost, Refusal, RunHeld, StoreError, WorkflowError, text_of
 
 __all__ = ["Execute", "RecoveryOutcome", "Resumption"]
 
@@ -111,8 +111,7 @@ class Resumption:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
             if refused:
                 return RecoveryOutcome(run_id, "refused", _told(error))
-            paused = (await JobRepository(store=store).get(run_id)).status == "paused"  # its runner was told to stop
-            return RecoveryOutcome(run_id, "paused" if paused else "failed", _told(error))
+            return RecoveryOutcome(run_id, "paused" if await self._is_paused(store, run_id) else "failed", _told(error))
         try:
             end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more
@@ -122,6 +121,13 @@ class Resumption:
             how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
             return RecoveryOutcome(run_id, "died", f"its process ended {how}" + (f": {end.told}" if end.told else ""))
         return RecoveryOutcome(run_id, status, None if end.code in (0, 3) else end.told)
+
+    async def _is_paused(self, store: Store, run_id: str) -> bool:
+        """Whether a run whose execution raised was told to stop by its runner; where that cannot be read, it was not."""
+        try:
+            return (await JobRepository(store=store).get(run_id)).status == "paused"
+        except StoreError:
+            return False
 
     async def _ended(self, store: Store, run_id: str, result: object) -> RecoveryOutcome:
         job = await JobRepository(store=store).get(run_id)

@@ -26,7 +26,9 @@ from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumab
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting, may_wait
 from checkpoint_plugin.recovery.plan import make_plan
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.runs.answers import answer_nodes
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.space.savepoints import name_checkpoint, unname_checkpoint
 from checkpoint_plugin.space.size import measure_store
 from checkpoint_plugin.store import RunHistory, Store
@@ -633,6 +635,19 @@ async def test_a_run_that_its_runner_stopped_is_told_as_paused(store: Store) -> 
 
     [found] = await RecoveryService(store=store, execute=execute).recover_all(-60)
     assert (found.run_id, found.status, found.error) == ("r", "paused", "RuntimeError: it was stopped")
+
+
+async def test_why_a_run_failed_is_told_where_it_is_gone(store: Store) -> None:
+    await saved(store)
+    await store.transact(lambda connection: connection.execute(update(JOB).values(execution_strategy="runner")))
+
+    async def execute(run_id: str) -> None:
+        await JobRepository(store=store).change(run_id, lambda job: job.mark_completed())
+        await prune_runs(store, Retention(drop_finished=0), [run_id])
+        raise RuntimeError("no such order")
+
+    found = await RecoveryService(store=store, execute=execute).resume("r")
+    assert (found.status, found.error) == ("failed", "RuntimeError: no such order")
 
 
 async def test_every_stuck_run_is_resumed_and_one_that_fails_stops_no_other(store: Store) -> None:

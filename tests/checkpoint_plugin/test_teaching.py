@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import sys
@@ -105,6 +106,13 @@ async def test_a_run_with_values_of_unknown_types_is_shown(store_url: str) -> No
     assert done.exit_code == 0, done.output
     told = [(entry["type"].rpartition(".")[2], entry["status"]) for entry in json.loads(done.stdout)["nodes"]]
     assert told == [("Input", "completed"), ("prices", "completed"), ("doubled", "completed"), ("Output", "completed")]
+
+
+async def test_what_an_encrypted_run_cannot_show_is_not_told_as_damage(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", base64.b64encode(b"k" * 32).decode())
+    await runner(store_url, Teacher()).run(graph(), INPUTS, enabled(store_url), run_id="r")
+    done = await asyncio.to_thread(CliRunner().invoke, show, ["r", "--url", store_url, "--json"])
+    assert isinstance(done.exception, ValueNotReadable)
 
 
 async def test_a_checkpoint_with_values_of_an_unknown_type_is_refused_with_their_place(store_url: str) -> None:
