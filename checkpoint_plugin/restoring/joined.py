@@ -10,7 +10,7 @@ from typing import Any, Final
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.saving.rows import FIELDS
 
-__all__ = ["INBOX", "LATEST", "TAKEN", "Joined", "told_by"]
+__all__ = ["INBOX", "LATEST", "ORDER", "TAKEN", "Joined", "told_by"]
 
 TAKEN: Final = FIELDS.index("taken")
 LATEST: Final = FIELDS.index("latest")

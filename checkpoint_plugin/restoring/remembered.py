@@ -8,7 +8,7 @@ from typing import Any, Final
 import ormsgpack
 
 from checkpoint_plugin.restoring.joined import INBOX, LATEST, ORDER, TAKEN
-from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
+from checkpoint_plugin.restoring.row_shape import ARGUMENTS, STATE, WAITS, mentioned_in_refs
 from checkpoint_plugin.saving.holding import BESIDE, MANY, Holding, held_by
 from checkpoint_plugin.saving.rows import FIELDS, Ref
 from checkpoint_plugin.tables.suspensions import mentioned_in
@@ -16,10 +16,7 @@ from hookspecs import NodeSnapshot
 
 __all__ = ["Weight", "held_again"]
 
-STATE: Final = FIELDS.index("state")
-ARGUMENTS: Final = FIELDS.index("arguments")
 ERROR: Final = FIELDS.index("error")
-SUSPENSION: Final = FIELDS.index("suspension")
 
 
 class Weight:
@@ -48,7 +45,7 @@ class Weight:
         return self._size if self._payloads <= self._newest else None
 
     def _take(self, row: Sequence[Any]) -> None:
-        waits = row[SUSPENSION] if len(row) > SUSPENSION else None
+        waits = row[WAITS] if len(row) > WAITS else None
         self._size += len(ormsgpack.packb((row[STATE], row[ARGUMENTS], waits, row[ERROR]))) // BESIDE
         refs = [row[STATE], *(ref for _, ref in row[ARGUMENTS] or ())]
         if waits is not None:

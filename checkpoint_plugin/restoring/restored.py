@@ -14,7 +14,7 @@ from checkpoint_plugin.database.damage import column_bytes, read_time
 from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
 from checkpoint_plugin.restoring.joined import Joined
 from checkpoint_plugin.restoring.remembered import Weight
-from checkpoint_plugin.restoring.row_shape import are_refs, is_bare, is_change, is_row, mentioned_in_refs
+from checkpoint_plugin.restoring.row_shape import WAITS, are_refs, is_bare, is_change, is_row, mentioned_in_refs
 from checkpoint_plugin.saving.completed import is_block
 from checkpoint_plugin.saving.payloads import CACHED, GROWING, LARGEST, BaseCache, PayloadReader
 from checkpoint_plugin.saving.rows import FIELDS, PAYLOAD_REF, THEMSELVES, Place
@@ -27,7 +27,6 @@ __all__ = ["RowReader"]
 COLLECTED: Final = FIELDS.index("collected")
 COMPLETED: Final = ormsgpack.packb([None] * 16)[:-16] + ormsgpack.packb("completed")
 """How the row of a node begins that has completed, and does not wait."""
-SUSPENSION: Final = FIELDS.index("suspension")
 
 
 @dataclass(slots=True)
@@ -155,8 +154,8 @@ class RowReader:
         for edge, refs, _ in inbox:
             for ref in refs:
                 yield ("edge", edge), ref
-        if len(row) > SUSPENSION and row[SUSPENSION] is not None:
-            for what, ref in mentioned_in(row[SUSPENSION]):
+        if len(row) > WAITS and row[WAITS] is not None:
+            for what, ref in mentioned_in(row[WAITS]):
                 yield ("suspension", node_id, what), ref
 
     def remember(self, cache: BaseCache, placed: Iterable[tuple[Place, Any]]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, get_args
 
-from checkpoint_plugin.restoring.joined import told_by
+from checkpoint_plugin.restoring.joined import INBOX, LATEST, ORDER, TAKEN, told_by
 from checkpoint_plugin.saving.rows import FIELDS, THEMSELVES
 from hookspecs import NodeStatus
 
-__all__ = ["are_refs", "is_bare", "is_change", "is_row", "mentioned_in_refs"]
+__all__ = ["ARGUMENTS", "STATE", "WAITS", "are_refs", "is_bare", "is_change", "is_row", "mentioned_in_refs"]
 
 NONE: Final = type(None)
 STATUSES: Final = frozenset(get_args(NodeStatus))
@@ -38,10 +38,6 @@ KINDS: Final[dict[str, frozenset[type]]] = {
 BY_PLACE: Final = tuple(KINDS[name] for name in FIELDS)
 STATE: Final = FIELDS.index("state")
 ARGUMENTS: Final = FIELDS.index("arguments")
-TAKEN: Final = FIELDS.index("taken")
-LATEST: Final = FIELDS.index("latest")
-INBOX: Final = FIELDS.index("inbox")
-ORDER: Final = FIELDS.index("order")
 WAITS: Final = FIELDS.index("suspension")
 NAMED: Final = (ARGUMENTS, TAKEN, LATEST)
 

@@ -252,7 +252,7 @@ class CutEncoder:
             "size_bytes": self._size,
             "row_count": self.history.unread + len(self.history.digests) + self._new_nodes,
             "log": self.history.log,
-            "cut_hash": cut_hash_of(self._cut_hash),
+            "cut_hash": self.cut_hash,
             "status": snapshot.status,
             "error": None if snapshot.error is None else self.history.seal.seal_text(storable_text(snapshot.error)),
             "error_node_id": snapshot.error_node_id,
