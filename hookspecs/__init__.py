@@ -34,6 +34,7 @@ from hookspecs.pool import Closable, ResourcePool
 from hookspecs.run import CodecLoader, NodeInfo, OptionLoader, PoolLoader, RunControl, RunInfo, RunLoader, StoredRun
 from hookspecs.run_id import run_id_problem
 from hookspecs.snapshot import (
+    Answer,
     CheckpointChoice,
     CheckpointRef,
     EdgeDraft,
@@ -61,6 +62,7 @@ __all__ = [
     "PROJECT",
     "SPEC_CLASSES",
     "STORES",
+    "Answer",
     "Cancelled",
     "CheckpointChoice",
     "CheckpointHooks",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from hookspecs.codecs import CodecRegistry, TeachCodecs
 from hookspecs.errors import HookError, PluginConflict, Refusal, WorkflowError
 from hookspecs.outcome import Cancelled, Failed, Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
-from hookspecs.snapshot import CheckpointChoice, CheckpointRef, Snapshot
+from hookspecs.snapshot import Answer, CheckpointChoice, CheckpointRef, Snapshot
 
 __all__ = ["NO_HOOKS", "RunHooks", "bind_hooks"]
 
@@ -37,6 +38,7 @@ class RunHooks:
     restore_checkpoint: Callable[[RunInfo, CheckpointChoice], Coroutine[Any, Any, Snapshot | None]] | None = None
     save_checkpoint: Callable[[RunInfo, Snapshot, str], Coroutine[Any, Any, CheckpointRef | None]] | None = None
     checkpoint_saved: Callable[[RunInfo, CheckpointRef], Coroutine[Any, Any, None]] | None = None
+    fetch_answers: Callable[[RunInfo], Coroutine[Any, Any, Sequence[Answer]]] | None = None
     register_codecs: TeachCodecs | None = None
 
 
@@ -44,7 +46,7 @@ NO_HOOKS: Final = RunHooks()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Implementation:
     """One plugin's implementation of one hook, called with the spec's arguments by position."""
 
     plugin: str
@@ -65,16 +67,17 @@ def bind_hooks(manager: pluggy.PluginManager) -> RunHooks:
         after_run=_tell_all(_answers(manager, "after_run")[::-1]),
         before_node=_before(_answers(manager, "before_node"), _answers(manager, "after_node")),
         after_node=_tell_all(_answers(manager, "after_node")[::-1]),
-        restore_checkpoint=_provider(manager, "restore_checkpoint", Snapshot),
-        save_checkpoint=_provider(manager, "save_checkpoint", CheckpointRef),
+        restore_checkpoint=_provider(manager, "restore_checkpoint", partial(_give, Snapshot)),
+        save_checkpoint=_provider(manager, "save_checkpoint", partial(_give, CheckpointRef)),
         checkpoint_saved=_tell_all(_answers(manager, "checkpoint_saved")),
+        fetch_answers=_provider(manager, "fetch_answers", _list_answers),
         register_codecs=_teach_all(_implementations(manager, "register_codecs")),
     )
 
 
-def _answers(manager: pluggy.PluginManager, hook: str) -> list[Answer]:
+def _answers(manager: pluggy.PluginManager, hook: str) -> list[Implementation]:
     """Who answers an awaited hook, in the order in which pluggy would call them."""
-    return [Answer(name, _guarded(name, hook, call)) for name, call in _implementations(manager, hook)]
+    return [Implementation(name, _guarded(name, hook, call)) for name, call in _implementations(manager, hook)]
 
 
 def _implementations(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
@@ -118,7 +121,7 @@ def _guarded(plugin: str, hook: str, function: AsyncCall) -> AsyncCall:
     return call
 
 
-def _provider(manager: pluggy.PluginManager, hook: str, kind: type[Snapshot] | type[CheckpointRef]) -> AsyncCall | None:
+def _provider(manager: pluggy.PluginManager, hook: str, check: Callable[[RunInfo, Any], Any]) -> AsyncCall | None:
     answers = _implementations(manager, hook)
     if len(answers) > 1:
         names = " and ".join(repr(plugin) for plugin, _ in answers)
@@ -126,24 +129,35 @@ def _provider(manager: pluggy.PluginManager, hook: str, kind: type[Snapshot] | t
             answers[0][0],
             f"plugins {names} both answer {hook!r}, and a run has one. Disable all but one of them for this run.",
         )
-    return _guarded(answers[0][0], hook, _giving(kind, answers[0][1])) if answers else None
+    return _guarded(answers[0][0], hook, _checked(answers[0][1], check)) if answers else None
 
 
-def _giving(kind: type[Snapshot] | type[CheckpointRef], function: AsyncCall) -> AsyncCall:
-    """The function, refused where it gives neither this, of the run, nor `None`: who took it for that would fail far from its
-    plugin, or go on with the work of another run."""
+def _checked(function: AsyncCall, check: Callable[[RunInfo, Any], Any]) -> AsyncCall:
+    """The function, refused where it gives what the hook does not: who took that would fail far from its plugin, or go on with
+    the work of another run."""
 
     async def call(run: RunInfo, *arguments: Any) -> Any:
-        answer = await function(run, *arguments)
-        if answer is None:
-            return None
-        if not isinstance(answer, kind):
-            raise TypeError(f"it gave {type(answer).__name__}. Return a {kind.__name__}, or None.")
-        if answer.run_id != run.run_id:
-            raise ValueError(f"it gave a {kind.__name__} of run {answer.run_id!r}. Return one of run {run.run_id!r}, or None.")
-        return answer
+        return check(run, await function(run, *arguments))
 
     return call
+
+
+def _give(kind: type[Snapshot] | type[CheckpointRef], run: RunInfo, given: Any) -> Any:
+    """One of this kind, of the run, or `None`."""
+    if given is None:
+        return None
+    if not isinstance(given, kind):
+        raise TypeError(f"it gave {type(given).__name__}. Return a {kind.__name__}, or None.")
+    if given.run_id != run.run_id:
+        raise ValueError(f"it gave a {kind.__name__} of run {given.run_id!r}. Return one of run {run.run_id!r}, or None.")
+    return given
+
+
+def _list_answers(run: RunInfo, given: Any) -> Any:
+    """Any number of answers, in a list or a tuple."""
+    if not isinstance(given, (list, tuple)) or not all(isinstance(answer, Answer) for answer in given):
+        raise TypeError(f"it gave {given!r:.200}. Return a list of Answer.")
+    return given
 
 
 def _teach_all(teachers: list[tuple[str, Callable[..., Any]]]) -> TeachCodecs | None:
@@ -163,7 +177,7 @@ def _teach_all(teachers: list[tuple[str, Callable[..., Any]]]) -> TeachCodecs | 
     return teach_all
 
 
-def _tell_all(answers: list[Answer]) -> AsyncCall | None:
+def _tell_all(answers: list[Implementation]) -> AsyncCall | None:
     """One after the other; an error does not keep the news from the others, the first one rises."""
     if len(answers) < 2:
         return answers[0].call if answers else None
@@ -190,7 +204,9 @@ def _fail(error: WorkflowError, run: RunInfo, control: RunControl) -> None:
     control.fail(error)
 
 
-def _before(befores: list[Answer], afters: list[Answer], fail: Callable[..., None] | None = None) -> AsyncCall | None:
+def _before(
+    befores: list[Implementation], afters: list[Implementation], fail: Callable[..., None] | None = None
+) -> AsyncCall | None:
     """One after the other; when one raises, those whose `before_*` had returned hear their `after_*` first.
 
     Args:

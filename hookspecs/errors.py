@@ -174,7 +174,8 @@ class RunHeld(Refusal):
         else:
             text = (
                 f"run {run_id!r} is held by {holder} until {until.astimezone(UTC).isoformat(timespec='seconds')}. Wait until it "
-                f"is done or that time has passed, or take it over with `workflow resume {quote(run_id)} --steal`."
+                f"is done or that time has passed, or take it over with `workflow resume {quote(run_id)} --steal`. A node of it "
+                f"that waits is answered there, with `workflow answer {quote(run_id)} NODE=JSON`."
             )
         super().__init__(text)
         self.run_id = run_id

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 __all__ = [
+    "Answer",
     "CheckpointChoice",
     "CheckpointRef",
     "EdgeDraft",
@@ -127,6 +128,21 @@ class Suspension:
     answered: bool = False
     answer: Any = None
     earlier: tuple[tuple[str | None, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody has brought for a suspended node, and a store keeps until its run has taken it.
+
+    Args:
+        node_id: the node.
+        since: since when it waits for what is answered, as `Suspension.since`: it is for no other suspension.
+        value: the answer.
+    """
+
+    node_id: str
+    since: datetime
+    value: Any = None
 
 
 @dataclass(frozen=True, slots=True)

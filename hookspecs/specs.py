@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hookspecs.codecs import CodecRegistry
 from hookspecs.markers import hookspec
 from hookspecs.outcome import Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
-from hookspecs.snapshot import CheckpointChoice, CheckpointRef, Snapshot
+from hookspecs.snapshot import Answer, CheckpointChoice, CheckpointRef, Snapshot
 
 __all__ = ["CheckpointHooks", "CodecHooks", "NodeHooks", "RunLifeHooks"]
 
@@ -114,6 +114,20 @@ class CheckpointHooks:
         Raises: nothing on purpose.
         Kind: listener.
         """
+
+    @hookspec
+    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+        """Tell what people have brought for suspended nodes of a run that is executed.
+
+        When: after `restore_checkpoint`, where a node of the newest cut waits; about once a second while a node waits and
+            others go on; and before the run ends as suspended.
+        Receives: the run.
+        Returns: the answers that are kept for it. One whose node does not wait since then is passed over. The others are taken:
+            the next cut, with reason `answer`, tells that their nodes are answered, and they go on when it is durable.
+        Raises: nothing on purpose: what cannot be read now is asked for again.
+        Kind: provider, from the same plugin as `save_checkpoint`.
+        """
+        raise NotImplementedError  # a spec is never called
 
 
 class CodecHooks:

@@ -97,7 +97,7 @@ class Actor(Outbox):
     cleans_up = False
     """Whether its body, which was interrupted, does so now: it has as long as a stopped run waits, and is not cut short."""
     asleep = False
-    """Whether it was suspended in an earlier attempt, and need not be started yet."""
+    """Whether it is suspended and at rest: nothing that comes starts it but what it waits for."""
     resumption: Resumption | None = None
     given: tuple[Any] | None = None
     """What the interrupted firing is taken to have returned."""
@@ -148,10 +148,15 @@ class Actor(Outbox):
         """Start it; what an edge calls when the first item (or end of stream) comes."""
         if self.task is None and not self.run.stopping and not self.asleep:
             self.leave_wait()
-            run = self.run
-            # A context of its own: that of who wakes it is what another node has set, and a resume would not have that.
-            self.task = task = start_task(run.loop, self._main(), self.node_id, run.context.copy())
-            run.tasks.add(task)
+            self.start()
+
+    def start(self) -> None:
+        """Start it, which does not count as one that waits any more."""
+        run = self.run
+        self.asleep = False
+        # A context of its own: that of who wakes it is what another node has set, and a resume would not have that.
+        self.task = task = start_task(run.loop, self._main(), self.node_id, run.context.copy())
+        run.tasks.add(task)
 
     async def _main(self) -> None:
         run, task = self.run, self.task
@@ -306,6 +311,15 @@ class Actor(Outbox):
         self.reads = 0
         self.durable_calls = ()
         self.choose_publish()
+
+    def resume_with(self, suspension: Suspension) -> None:
+        """It was suspended in this attempt and is answered: let its body go on with that once it is started again."""
+        self.suspension, self.resumption = suspension, Resumption(suspension)
+        self.frozen = False
+        self.unbegun = not self.planned.failure.replayable
+        self.rewind()
+        self.captured = None  # no number of its signature tells of an answer
+        self.touched()
 
     # Items.
 

@@ -274,11 +274,21 @@ class BodyActor(Actor):
         if fault is not None:
             raise fault
         if suspended and not run.stopping:
-            self.waits += 1
-            run.enter_wait(self)
+            self._fall_asleep()
         if delay is None or run.stopping or self.status == "failed":
             raise Interrupted from error
         await self._wait_to_retry(error, delay)
+
+    def _fall_asleep(self) -> None:
+        """Its body has suspended and is over: it stands as one that was restored so, until somebody wakes it."""
+        run = self.run
+        self.asleep = True
+        self.task = None  # the present one ends without another await
+        run.waking.watch(self)
+        self.waits += 1
+        run.enter_wait(self)
+        if run.saver is not None and run.hooks.fetch_answers is not None and run.moves:
+            run.saver.request("suspend")  # who answers sees it now, and not when the others are done
 
     async def _close(self, error: BaseException) -> None:
         """Let a body that was interrupted where it yields clean up."""

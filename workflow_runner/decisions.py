@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import NodeSnapshot, Suspension, SuspensionChanged
+from hookspecs import Answer, NodeSnapshot, Suspension, SuspensionChanged
 from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
 from workflow_runner.suspension import is_due
 
@@ -46,7 +46,12 @@ class Decisions:
                 )
 
     def settle(
-        self, run_id: str, plan: Mapping[str, PlannedNode], nodes: Mapping[str, NodeSnapshot], over: Set[str] = frozenset()
+        self,
+        run_id: str,
+        plan: Mapping[str, PlannedNode],
+        nodes: Mapping[str, NodeSnapshot],
+        over: Set[str] = frozenset(),
+        brought: Sequence[Answer] = (),
     ) -> tuple[dict[str, NodeSnapshot], dict[str, Any]]:
         """See that every unknown outcome is decided, and that nothing is brought for a node that waits for nothing.
 
@@ -57,6 +62,7 @@ class Decisions:
             plan: its nodes.
             nodes: those of the restored cut.
             over: nodes that have completed, whether they are among these or not.
+            brought: answers that the store keeps, of which the cut does not tell yet.
 
         Returns:
             The suspended nodes that are answered, as they are now; and by node what unfinished firings are taken to have
@@ -73,7 +79,7 @@ class Decisions:
             raise InputInvalid(f"node {both[0]!r} is decided twice, by --replay and by --set. Leave out one of the two.")
         for node_id in sorted(self.replay.difference(unknown)):
             raise NodeNotWaiting(run_id, node_id, _status(nodes.get(node_id), node_id in over))
-        answered: dict[str, NodeSnapshot] = {}
+        answered = _answered(nodes, brought)
         given: dict[str, Any] = {}
         for node_id, value in self.updates.items():
             if node_id in unknown:
@@ -81,7 +87,7 @@ class Decisions:
                 _check_value(plan[node_id], value)
                 given[node_id] = value
             else:
-                suspension = _suspension(run_id, node_id, nodes.get(node_id), node_id in over)
+                suspension = _suspension(run_id, node_id, answered.get(node_id, nodes.get(node_id)), node_id in over)
                 self._check_since(run_id, node_id, suspension.since)
                 answered[node_id] = replace(nodes[node_id], suspension=replace(suspension, answered=True, answer=value))
         for node_id, node in nodes.items():
@@ -112,6 +118,20 @@ def is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     if node.error is None:  # with one it has failed, or waits for its next try, for the last one raised
         return True
     return node.error.startswith(f"{NodeTimeout.__name__}:")
+
+
+def _answered(nodes: Mapping[str, NodeSnapshot], brought: Sequence[Answer]) -> dict[str, NodeSnapshot]:
+    """Those that still wait for what was answered, as they are now; also where the cut tells that their time has passed, for the
+    answer was there before."""
+    answered: dict[str, NodeSnapshot] = {}
+    for answer in brought:
+        node = nodes.get(answer.node_id)
+        asked = None if node is None or node.status != "suspended" else node.suspension
+        if node is None or asked is None or asked.since != answer.since:
+            continue
+        if not asked.answered or (asked.wake_at is not None and asked.answer is None):
+            answered[node.node_id] = replace(node, suspension=replace(asked, answered=True, answer=answer.value))
+    return answered
 
 
 def _status(node: NodeSnapshot | None, is_over: bool) -> str:

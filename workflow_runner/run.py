@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from hookspecs import (
+    Answer,
     CheckpointChoice,
     CheckpointRef,
     HookError,
@@ -33,6 +34,7 @@ from workflow_runner.growth import Growth
 from workflow_runner.plan import Plan
 from workflow_runner.saver import Saver, raised_by
 from workflow_runner.settings import Settings
+from workflow_runner.waking import Waking
 from workflow_runner.wiring import Wiring
 
 __all__ = ["Run"]
@@ -72,6 +74,7 @@ class Run:
         self.decisions = decisions
         self.loop = asyncio.get_running_loop()
         self.saver = Saver(self) if hooks.save_checkpoint is not None else None
+        self.waking = Waking(self)
         self.wiring = Wiring(self)
         self.actors: dict[str, Actor] = {}
         """Those that are born and not over."""
@@ -267,8 +270,9 @@ class Run:
         snapshot: Snapshot | None = None
         if self.info.resumed and self.hooks.restore_checkpoint is not None:
             snapshot = await self.hooks.restore_checkpoint(self.info, self.checkpoint)
+        answers = await self._fetch_answers(snapshot)
         self._opened()
-        self._build(snapshot)
+        self._build(snapshot, answers)
         if self.stopping:  # stopped while the store was opened: nothing has changed
             return
         if self.listeners:
@@ -294,6 +298,7 @@ class Run:
             if self.saver is not None:
                 await self.saver.finish()
         finally:
+            await self.waking.stop()
             for actor in self.actors.values():
                 if actor.task is not None and not actor.cleans_up:
                     actor.task.cancel()
@@ -317,7 +322,14 @@ class Run:
         if self.abandoned:
             logger.warning("run %s: left after %s s of grace, still running: %s", self.run_id, grace, ", ".join(self.abandoned))
 
-    def _build(self, snapshot: Snapshot | None) -> None:
+    async def _fetch_answers(self, snapshot: Snapshot | None) -> Sequence[Answer]:
+        """What was brought since the newest cut, for an attempt that did not live to take it."""
+        fetch = self.hooks.fetch_answers
+        if fetch is None or snapshot is None or self.checkpoint is not None:
+            return ()
+        return await fetch(self.info) if any(node.status == "suspended" for node in snapshot.nodes) else ()
+
+    def _build(self, snapshot: Snapshot | None, answers: Sequence[Answer]) -> None:
         stored = snapshot.nodes if snapshot is not None else ()
         over: Set[str] = snapshot.over if snapshot is not None else frozenset()
         if told := {node.node_id for node in stored if node.status == "completed"}:
@@ -330,7 +342,7 @@ class Run:
             for planned in self.plan.nodes.values():
                 _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
         nodes = {node.node_id: node for node in stored if node.node_id in self.plan.nodes}
-        answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes, over)
+        answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes, over, answers)
         self.wiring.restore({**nodes, **answered}, {node_id for node_id in self.plan.nodes if node_id in over})
         self._answered = tuple(self.actors[node_id] for node_id in answered)
         self.changed.update(dict.fromkeys(self._answered))
@@ -351,6 +363,9 @@ class Run:
                 if planned.node_id in completed or (planned.in_edges and not planned.reads_at_once):
                     continue
                 actor = self.wiring.bear(planned)
+            elif actor.asleep:
+                self.waking.watch(actor)
+                continue
             elif not actor.has_work:
                 continue
             actor.wake()
@@ -360,6 +375,11 @@ class Run:
             self._stalled()  # all that is left is suspended
 
     # What actors report.
+
+    @property
+    def moves(self) -> bool:
+        """Whether an actor may still change by itself."""
+        return not self.stopping and self._waiting < self._unfinished
 
     def enter_wait(self, actor: Actor) -> None:
         """An actor waits at an edge, or, when its body has several tasks, at one more."""
@@ -538,13 +558,20 @@ class Run:
             first = self.ending.first_failure()
             self._stop(first, "error", "failed", self.actors[first.node_id])
             return
-        waiting = (actor for actor in self.actors.values() if actor.status == "suspended")
-        self.ending.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
-        if self.ending.suspensions:
-            self._stop(None, "suspend", "suspended")
+        if any(actor.status == "suspended" for actor in self.actors.values()):
+            if not self.waking.look_last():
+                self.end_suspended()
             return
         names = [edge.edge_id for edge in self.growth.full_edges()] or list(self.actors)
         self._stop(Deadlock(self.run_id, names), "error", "failed")
+
+    def end_suspended(self) -> None:
+        """End with what nodes wait for, unless one of them moves all the same."""
+        if self.stopping or self.moves:
+            return
+        waiting = (actor for actor in self.actors.values() if actor.status == "suspended")
+        self.ending.suspensions = {actor.node_id: actor.suspension for actor in waiting if actor.suspension is not None}
+        self._stop(None, "suspend", "suspended")
 
     # Events.
 

@@ -33,7 +33,7 @@ def plugin_with(**methods: Callable[..., Any]) -> object:
     return type("Plugin", (), {name: hookimpl(method) for name, method in methods.items()})()
 
 
-def test_the_eight_hooks_and_their_arguments() -> None:
+def test_the_nine_hooks_and_their_arguments() -> None:
     assert HOOK_ARGUMENTS == {
         "before_run": ("run", "control"),
         "after_run": ("run", "outcome"),
@@ -42,6 +42,7 @@ def test_the_eight_hooks_and_their_arguments() -> None:
         "restore_checkpoint": ("run", "checkpoint_id"),
         "save_checkpoint": ("run", "snapshot", "reason"),
         "checkpoint_saved": ("run", "ref"),
+        "fetch_answers": ("run",),
         "register_codecs": ("registry",),
     }
 

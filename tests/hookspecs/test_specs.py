@@ -40,7 +40,7 @@ def test_hooks_arguments_and_binding_agree() -> None:
 
 def test_all_is_sorted_and_complete() -> None:
     modules = [importlib.import_module(f"hookspecs.{module.name}") for module in pkgutil.iter_modules(hookspecs.__path__)]
-    internal = {"Answer", "Registered"}
+    internal = {"Implementation", "Registered"}
     for module in modules:
         own = {
             name

@@ -74,6 +74,11 @@ class Case:
     overflows: str | None = None
     """The node whose log must not hold all that it takes."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether people answer nodes also while others go on."""
+        return self.seed % 3 > 0
+
     def graph(self) -> Graph:
         """The graph to run."""
         graph = Graph(on_failure="finish_independent" if self.independent else None)

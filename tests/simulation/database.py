@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hookspecs import EdgeSnapshot, NodeSnapshot, RunInfo, RunNotFound, RunStatus, StoredRun, Suspension
+from hookspecs import Answer, EdgeSnapshot, NodeSnapshot, RunInfo, RunNotFound, RunStatus, StoredRun, Suspension
 
 __all__ = ["BrokenPromise", "Database", "copied", "encoded"]
 
@@ -25,6 +25,19 @@ class Database:
     number: int = 0
     nodes: dict[str, NodeSnapshot] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """What people have brought for nodes of a run that is executed."""
+
+    @property
+    def waiting(self) -> dict[str, Suspension]:
+        """What nodes of the newest cut wait for."""
+        found = {node.node_id: node.suspension for node in self.nodes.values() if node.status == "suspended"}
+        return {node_id: waits for node_id, waits in found.items() if waits is not None and not waits.answered}
+
+    def is_answered(self, node_id: str) -> bool:
+        """Whether somebody has brought what a node waits for now."""
+        waits, answer = self.waiting.get(node_id), self.answers.get(node_id)
+        return waits is not None and answer is not None and answer.since == waits.since
 
     async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
         """Read the run; with `close` this makes it a `RunLoader`."""

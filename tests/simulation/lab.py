@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from hookspecs import NodeSnapshot
-from workflow_runner import Context
+from workflow_runner import Context, WorkflowSuspended
 
 __all__ = ["FORMS", "LAB", "Form", "Injected", "Journal", "Lab", "mix", "shape"]
 
@@ -80,6 +81,8 @@ class Lab:
     alive: bool = True
     retried: Counter[str] = field(default_factory=Counter)
     """How often a step of a node was announced to be tried again."""
+    suspended: Counter[str] = field(default_factory=Counter)
+    """How often a body of a node ended in this world to wait for a person."""
     made_here: set[str] = field(default_factory=set)
     """Texts that plain bodies returned in this world."""
     owed: dict[str, int] = field(default_factory=dict)
@@ -93,6 +96,15 @@ class Lab:
         """Remember that a promise was broken."""
         if self.alive:
             self.journal.violations.append(f"attempt {self.attempt}: {problem}")
+
+    @contextmanager
+    def suspending(self, context: Context) -> Iterator[None]:
+        """Around a call that suspends unless it was answered."""
+        try:
+            yield
+        except WorkflowSuspended:
+            self.suspended[context.node_id] += 1
+            raise
 
     def begin(self, context: Context, *seen: Any) -> None:
         """A body was called."""

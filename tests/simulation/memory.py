@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
 from hookspecs import (
+    Answer,
     CheckpointRef,
     Failed,
     LeaseLost,
@@ -21,12 +22,14 @@ from hookspecs import (
     RunInfo,
     Snapshot,
     StoreError,
+    Suspended,
     hookimpl,
 )
 from tests.simulation.audit import Audit
 from tests.simulation.cases import Case, Policy
 from tests.simulation.database import BrokenPromise, Database, copied, encoded
 from tests.simulation.lab import Injected, Lab
+from tests.simulation.models import answer_to
 from tests.simulation.witness import Witness
 from workflow_runner.run import Run
 
@@ -81,6 +84,11 @@ class MemoryPlugin:
         self.asking: asyncio.Task[None] | None = None
         self.told: list[int] = []
         self.restored: dict[str, NodeSnapshot] = {}
+        self.attempt = 0
+        self.updates: Collection[str] = ()
+        """Nodes that are answered as the run is resumed: nobody else does."""
+        self.fetched: set[tuple[str, datetime]] = set()
+        """Answers that were given to the runner, by node and since when it waits."""
         self.owns = False
         """Whether it has become the newest attempt."""
         self.dead = False
@@ -96,7 +104,7 @@ class MemoryPlugin:
             raise RunExists(run.run_id)
         if run.attempt != database.attempt + 1:
             raise LeaseLost(run.run_id, run.attempt, database.attempt)
-        database.attempt = run.attempt
+        database.attempt = self.attempt = run.attempt
         self.owns = True
         database.status = "running"
         if database.run is None:
@@ -169,6 +177,28 @@ class MemoryPlugin:
             raise BrokenPromise(f"checkpoint {ref.number} was announced when {self.database.number} was the newest")
         self.told.append(ref.number)
 
+    @hookimpl
+    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+        """People answer before it is looked for, and after."""
+        self._bring(0.4)
+        await self._take_time()
+        found = list(self.database.answers.values())
+        self.fetched.update((answer.node_id, answer.since) for answer in found)
+        await self._take_time()
+        self._bring(0.2)
+        return found
+
+    def _bring(self, probability: float) -> None:
+        database = self.database
+        for node_id, waits in database.waiting.items() if self.case.answered and self.is_newest else ():
+            if node_id not in self.updates and not database.is_answered(node_id) and self.random.random() < probability:
+                database.answers[node_id] = Answer(node_id, waits.since, answer_to(node_id, waits.state[0]))
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether no other attempt has begun since."""
+        return self.owns and not self.dead and self.attempt == self.database.attempt
+
     async def _ask(self, control: RunControl) -> None:
         while True:
             await asyncio.sleep(self.random.random() * self.case.interval)
@@ -207,6 +237,10 @@ class MemoryPlugin:
         database.number += 1
         database.status = snapshot.status
         database.reasons.append(reason)
+        if self.random.random() < 0.9:  # else it is left there, and is for no other suspension
+            for node_id in nodes.keys() & database.answers.keys():
+                if not database.is_answered(node_id):
+                    del database.answers[node_id]
         self.lab.durable_commits = {node.node_id: node.commits for node in database.nodes.values()}
 
 
@@ -218,6 +252,8 @@ class ListeningPlugin(MemoryPlugin):
         self.firing: dict[str, NodeInfo] = {}
         self.tried: dict[str, NodeInfo] = {}
         """Tries that failed, of steps that are to be tried again."""
+        self.asleep: dict[str, NodeInfo] = {}
+        """Tries that were suspended in this world."""
 
     @hookimpl
     async def before_node(self, run: RunInfo, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
@@ -231,6 +267,9 @@ class ListeningPlugin(MemoryPlugin):
         if tried is not None:
             if (node.firing, node.attempt) != (tried.firing, tried.attempt + 1):
                 raise BrokenPromise(f"node {node.node_id} began {node} after {tried}, which was to be tried again")
+        elif (slept := self.asleep.pop(node.node_id, None)) is not None:
+            if node != slept:
+                raise BrokenPromise(f"node {node.node_id} began {node} after {slept}, which was suspended")
         # A step that was suspended was not cut short: it goes on.
         elif node.attempt != (before.attempt + (before.status != "suspended") if before is not None and again else 1):
             raise BrokenPromise(f"node {node.node_id} began {node} after {before}")
@@ -243,6 +282,8 @@ class ListeningPlugin(MemoryPlugin):
             raise BrokenPromise(f"node {node.node_id} ended {node}, which had not begun")
         if isinstance(outcome, Failed) and outcome.retry_seconds is not None:
             self.tried[node.node_id] = node
+        if isinstance(outcome, Suspended):
+            self.asleep[node.node_id] = node
         await self._take_time(may_fail=True)
         assert self.lab.told is not None
         self.lab.told.update(value for value in getattr(outcome, "outputs", {}).values() if isinstance(value, str))

@@ -111,7 +111,8 @@ async def consult(a: Any, form: str, context: Context) -> Any:
     lab = LAB.get()
     lab.begin(context, a)
     await lab.pause()
-    answer = await context.suspend("what of it?", state=[a])
+    with lab.suspending(context):
+        answer = await context.suspend("what of it?", state=[a])
     await lab.pause()
     value = shape(form, mix(context.node_id, a, answer))
     lab.made(context, value)

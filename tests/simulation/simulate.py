@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from hookspecs import HookError, LeaseLost, NodeSnapshot, PluginHost, RunStatus, StoreError, Suspension
+from hookspecs import HookError, LeaseLost, NodeSnapshot, PluginHost, RunStatus, StoreError
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, Member
@@ -36,6 +36,7 @@ from workflow_runner import (
     RunStopped,
     WorkflowRunner,
     cut,
+    waking,
 )
 
 __all__ = ["SimulationFailed", "Tally", "simulate"]
@@ -46,6 +47,8 @@ SEVERAL_STEPS = ("fan", "thread_fan", "consult")
 """Kinds of plain nodes of which a firing may have more than one step."""
 CONSULTING = ("consult", "consult_stream")
 """Kinds that suspend."""
+LOOKS = (0.01, 0.1, 1.0)
+"""Seconds between two looks for answers."""
 MAX_WORLDS = 60
 
 
@@ -80,6 +83,7 @@ class Tally:
     ghosts: int = 0
     suspended: int = 0
     answered: int = 0
+    woken: int = 0
     shapes: set[str] = field(default_factory=set)
 
 
@@ -92,7 +96,7 @@ def simulate(seed: int, tally: Tally | None = None) -> Tally:
     tally = tally if tally is not None else Tally()
     simulation = Simulation(make_case(seed), tally)
     # These graphs are small: in half of them let nodes of two edges have many, whose unchanged ones a cut takes over.
-    with patch.object(cut, "WIDE", 2 if seed % 2 else cut.WIDE):
+    with patch.object(cut, "WIDE", 2 if seed % 2 else cut.WIDE), patch.object(waking, "LOOK_SECONDS", LOOKS[seed % len(LOOKS)]):
         simulation.run()
     return tally
 
@@ -197,9 +201,11 @@ class World:
             else:
                 updates[node_id] = _returned(members[node_id], self.restored[node_id])
         self.simulation.unknown = ()
-        self.asked = _waiting(self.restored)
+        self.asked = self.database.waiting
         answers = {
-            node_id: answer_to(node_id, waits.state[0]) for node_id, waits in self.asked.items() if self.random.random() < 0.7
+            node_id: answer_to(node_id, waits.state[0])
+            for node_id, waits in self.asked.items()
+            if self.random.random() < 0.7 and not self.database.is_answered(node_id)
         }
         self.simulation.tally.answered += len(answers)
         self.lab.decided = {*self.lab.decided, *replay}
@@ -295,6 +301,7 @@ class World:
             failing_hooks = int(self.trouble == "hook")
         kind = ListeningPlugin if case.listens else MemoryPlugin
         plugin = kind(self.database, case, Random(random.getrandbits(64)), self.lab, Witness(), failing_saves, failing_hooks)
+        plugin.updates = self.updates
         host = PluginHost().register(plugin, "memory", store=lambda url: self.database)
 
         def watch(event: Event) -> None:
@@ -388,7 +395,7 @@ class World:
         if not self.case.independent or "error" not in self.case.save_at:
             return
         failed = [failure.node_id for failure in (error, *error.others)]
-        stuck = self.case.needing([*failed, *_waiting(self.database.nodes)])
+        stuck = self.case.needing([*failed, *self.database.waiting])
         left = {m.node_id for m in self.case.members if m.node_id not in stuck} - {
             node.node_id for node in self.database.nodes.values() if node.status == "completed"
         }
@@ -399,7 +406,7 @@ class World:
     def _check_suspended(self, result: Result) -> None:
         """All that did not need the nodes that wait came to its end, and that is saved; who was not answered was not called."""
         simulation, nodes = self.simulation, self.database.nodes
-        waiting = _waiting(nodes)
+        waiting = self.database.waiting
         if not waiting or set(result.suspensions) != set(waiting) or self.database.status != "suspended":
             told, kept = sorted(result.suspensions), sorted(waiting)
             raise simulation.failed(f"told as waiting: {told}, stored: {kept}, the store has the run as {self.database.status}")
@@ -407,7 +414,9 @@ class World:
         completed = {node.node_id for node in nodes.values() if node.status == "completed"}
         if left := {member.node_id for member in self.case.members} - stuck - completed:
             raise simulation.failed(f"nodes {sorted(left)} did not need {sorted(waiting)}, and are not completed")
-        for node_id in self.asked.keys() - self.updates.keys():
+        assert self.plugin is not None
+        fetched = {node_id for node_id, waits in self.asked.items() if (node_id, waits.since) in self.plugin.fetched}
+        for node_id in self.asked.keys() - self.updates.keys() - fetched:
             if simulation.journal.begun[self.number, node_id]:
                 raise simulation.failed(f"node {node_id} was called, and nobody had answered it")
         simulation.tally.suspended += 1
@@ -440,12 +449,14 @@ class World:
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
                 )
-            again = self.lab.retried[member.node_id] - (member.node_id in self.updates.keys() - self.asked.keys())
+            woken = self.lab.suspended[member.node_id]  # in this very world, or it would not be at its end
+            simulation.tally.woken += woken
+            again = self.lab.retried[member.node_id] + woken - (member.node_id in self.updates.keys() - self.asked.keys())
             left = total[member.node_id] - final + again
             if begun > left or (begun < left and member.observed):  # without consumers a generator is closed
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, {final} firings were final in the restored cut, "
-                    f"and {begun} ran after it, which retries and decisions change by {again}"
+                    f"and {begun} ran after it, which retries, answers and decisions change by {again}"
                 )
 
     def _check_last_cut(self, outcome: str) -> None:
@@ -478,12 +489,6 @@ class World:
             raise simulation.failed(f"the loop heard: {self.loop.unheard}")
         if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.ending.error, StoreError):
             raise simulation.failed("after_run was not called")
-
-
-def _waiting(nodes: Mapping[str, NodeSnapshot]) -> dict[str, Suspension]:
-    """What the nodes of a cut wait for."""
-    found = {node.node_id: node.suspension for node in nodes.values() if node.status == "suspended"}
-    return {node_id: waits for node_id, waits in found.items() if waits is not None and not waits.answered}
 
 
 def _returned(member: Member, node: NodeSnapshot) -> Any:

@@ -174,7 +174,8 @@ async def consult_stream(items: Stream[Any], context: Context) -> AsyncIterator[
         lab.step(context, count, item)
         await lab.pause()
         if count % 2:
-            await context.suspend("what of this one?", state=[item])
+            with lab.suspending(context):
+                await context.suspend("what of this one?", state=[item])
         yield mix(context.node_id, item)
         count += 1
         context.commit(count)

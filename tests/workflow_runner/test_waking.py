@@ -1,0 +1,385 @@
+"""Suspended nodes that go on in the attempt that they were suspended in, while others still move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hookspecs import (
+    Answer,
+    CheckpointRef,
+    HookError,
+    NodeInfo,
+    Outcome,
+    PluginHost,
+    RunControl,
+    RunInfo,
+    Snapshot,
+    Suspended,
+    Suspension,
+    hookimpl,
+)
+from tests.workflow_runner.test_resume import Memory
+from workflow_runner import Context, Graph, NodeFailed, NodeNotWaiting, RunStopped, Stream, ThreadContext, WorkflowRunner, node
+
+SEEN: list[Any] = []
+MEANWHILE: list[asyncio.Event] = []
+STORE: list[Answering] = []
+
+
+class Answering(Memory):
+    """A store to which answers are brought; `brings` says what by the suspensions that nodes have told."""
+
+    def __init__(self, brings: Callable[[dict[str, Suspension]], Sequence[Answer]] = lambda waits: ()) -> None:
+        super().__init__()
+        self.brings = brings
+        self.waits: dict[str, Suspension] = {}
+        self.looks = 0
+        self.reasons: list[str] = []
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        self.info = run
+        control.save_at("error", "signal", "cancel")
+
+    @hookimpl
+    async def after_node(self, node: NodeInfo, outcome: Outcome) -> None:
+        if isinstance(outcome, Suspended):
+            self.waits.update(outcome.suspensions)
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+        self.reasons.append(reason)
+        return await super().save_checkpoint(run, snapshot, reason)
+
+    @hookimpl
+    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+        self.looks += 1
+        return self.brings(self.waits)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("workflow_runner.waking.LOOK_SECONDS", 0.002)
+    for noted in (SEEN, MEANWHILE, STORE):
+        noted.clear()
+    yield
+    MEANWHILE.clear()
+
+
+def hosted(store: Answering, **settings: Any) -> WorkflowRunner:
+    STORE.append(store)
+    MEANWHILE.append(asyncio.Event())
+    return WorkflowRunner(plugins=PluginHost().register(store, "memory", store=store), **settings)
+
+
+async def run(store: Answering, graph: Graph, inputs: Any, **settings: Any) -> Any:
+    async with asyncio.timeout(10):
+        return await hosted(store, **settings).run(graph, inputs, run_id="r")
+
+
+async def until(there: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if there():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came")
+
+
+def each(value: Any) -> Callable[[dict[str, Suspension]], Sequence[Answer]]:
+    """Every suspension is answered so."""
+    return lambda waits: [Answer(node_id, wait.since, value) for node_id, wait in waits.items()]
+
+
+@node
+async def approve(x: int, context: Context) -> str:
+    answer = await context.suspend(f"approve {x}?")
+    told = STORE[-1].nodes[context.node_id].suspension
+    SEEN.append((told is not None and told.answered, context.idempotency_key))
+    MEANWHILE[-1].set()
+    return f"{x} {answer}"
+
+
+@node
+async def until_approved(x: int) -> int:
+    await MEANWHILE[-1].wait()
+    return x
+
+
+@node
+async def join(approved: str, done: int) -> str:
+    return f"{approved}, {done}"
+
+
+def beside(waits: Any, works: Any = until_approved) -> Graph:
+    graph = Graph()
+    x = graph.input("x")
+    joined = graph.add(join, "join")
+    graph.connect(graph.add(waits, "waits", x=x), joined, "approved")
+    graph.connect(graph.add(works, "works", x=x), joined, "done")
+    graph.output("out", joined)
+    return graph
+
+
+async def test_an_answer_reaches_a_node_while_another_works() -> None:
+    store = Answering(each("yes"))
+    result = await run(store, beside(approve), {"x": 1})
+    assert (result.status, result.outputs) == ("completed", {"out": ["1 yes, 1"]})
+    assert [saved for saved, _ in SEEN] == [True], "what it goes on with is durable before it does"
+    assert store.reasons[-2:] == ["answer", "end"]
+
+
+async def test_nobody_looks_where_no_node_waits() -> None:
+    @node
+    async def at_once(x: int) -> str:
+        MEANWHILE[-1].set()
+        return str(x)
+
+    store = Answering()
+    assert (await run(store, beside(at_once), {"x": 1})).outputs == {"out": ["1, 1"]}
+    assert store.looks == 0
+
+
+async def test_an_answer_that_comes_as_the_last_other_node_ends_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflow_runner.waking.LOOK_SECONDS", 3600.0)
+    store = Answering(each("yes"))
+    graph = Graph()
+    graph.output("out", graph.add(approve, "waits", x=graph.input("x")))
+    result = await run(store, graph, {"x": 1})
+    assert (result.status, result.outputs, store.looks) == ("completed", {"out": ["1 yes"]}, 1)
+
+
+async def test_without_an_answer_the_run_is_suspended_after_one_more_look() -> None:
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(approve, "waits", x=graph.input("x")))
+    result = await run(store, graph, {"x": 1})
+    assert (result.status, list(result.suspensions), store.looks, store.reasons) == ("suspended", ["waits"], 1, ["suspend"])
+
+
+async def test_an_answer_to_another_suspension_is_passed_over() -> None:
+    other = datetime(2020, 1, 1, tzinfo=UTC)
+    store = Answering(lambda waits: [Answer("waits", other, "no"), Answer("nobody", other), Answer("works", other)])
+
+    @node
+    async def some_looks(x: int) -> int:
+        await until(lambda: store.looks >= 5)
+        return x
+
+    result = await run(store, beside(approve, some_looks), {"x": 1})
+    assert (result.status, list(result.suspensions)) == ("suspended", ["waits"])
+    assert (SEEN, store.reasons) == ([], ["suspend", "suspend"]), "who answers sees what it waits for at once"
+
+
+async def test_an_answer_that_an_attempt_did_not_live_to_take_is_taken_by_the_next() -> None:
+    store = Answering()
+
+    @node
+    async def fails(x: int) -> int:
+        await until(lambda: "waits" in STORE[-1].nodes)
+        raise OSError("killed")
+
+    with pytest.raises(NodeFailed):
+        await run(store, beside(approve, fails), {"x": 1})
+    store.brings = each("yes")
+    graph = beside(approve, fails)
+    with pytest.raises(NodeFailed):
+        async with asyncio.timeout(10):
+            await hosted(store).resume("r", graph=graph)
+    assert [saved for saved, _ in SEEN] == [True]
+    with pytest.raises(NodeNotWaiting):
+        await hosted(store).resume("r", graph=graph, updates={"waits": "no"})
+
+
+async def test_what_is_brought_by_a_resume_is_refused_where_an_answer_is_kept() -> None:
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(approve, "waits", x=graph.input("x")))
+    await run(store, graph, {"x": 1})
+    store.brings = each("yes")
+    with pytest.raises(NodeNotWaiting, match="answered already"):
+        await hosted(store).resume("r", graph=graph, updates={"waits": "no"})
+    result = await hosted(store).resume("r", graph=graph)
+    assert result.outputs == {"out": ["1 yes"]}
+
+
+@node
+async def sleeps(x: int, context: Context) -> str:
+    if not context.is_resuming:
+        await context.suspend("a minute", until=datetime.now(UTC) + timedelta(milliseconds=5))
+    told = STORE[-1].nodes[context.node_id].suspension
+    SEEN.append(told is not None and told.answered)
+    MEANWHILE[-1].set()
+    return f"{x} {context.answer}"
+
+
+async def test_a_time_that_comes_wakes_while_another_works() -> None:
+    result = await run(Answering(), beside(sleeps), {"x": 1})
+    assert result.outputs == {"out": ["1 None, 1"]}
+    assert SEEN == [True]
+
+
+async def test_a_time_wakes_also_where_the_plugin_keeps_no_answers() -> None:
+    class Saving(Memory):
+        nodes: Any
+
+    STORE.append(Saving())  # type: ignore[arg-type]
+    MEANWHILE.append(asyncio.Event())
+    runner = WorkflowRunner(plugins=PluginHost().register(STORE[-1], "memory", store=STORE[-1]))
+    async with asyncio.timeout(10):
+        assert (await runner.run(beside(sleeps), {"x": 1})).outputs == {"out": ["1 None, 1"]}
+
+
+async def test_an_answer_that_came_before_it_was_durable_that_the_time_had_passed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflow_runner.waking.LOOK_SECONDS", 3600.0)
+    store = Answering()
+
+    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
+        told = store.nodes["waits"].suspension
+        return each("just in time")(waits) if told is not None and told.answered else ()
+
+    store.brings = brings
+    result = await run(store, beside(sleeps), {"x": 1})
+    assert result.outputs == {"out": ["1 just in time, 1"]}
+    assert store.reasons == ["suspend", "answer", "answer", "end"]
+
+
+@node
+async def numbers(n: int, context: Context) -> AsyncIterator[int]:
+    for number in range(context.state or 0, n):
+        yield number
+        context.commit(number + 1)
+        await asyncio.sleep(0.001)
+
+
+@node
+async def gate(items: Stream[int], context: Context) -> AsyncIterator[str]:
+    if context.is_resuming:
+        yield f"{context.saved_state} {context.answer}"
+        context.commit()
+    async for item in items:
+        if item % 3 == 0:
+            await context.suspend("may it pass?", state=item)
+        yield str(item)
+        context.commit()
+
+
+async def test_a_stream_goes_on_where_it_stood_each_time() -> None:
+    graph = Graph()
+    source = graph.add(numbers, "numbers", n=graph.input("n"))
+    graph.output("out", graph.add(gate, "gate", items=source))
+    result = await run(Answering(each("yes")), graph, {"n": 40}, edge_capacity=2)
+    assert result.outputs == {"out": [f"{n} yes" if n % 3 == 0 else str(n) for n in range(40)]}
+
+
+@node
+async def three_questions(x: int, context: Context) -> str:
+    SEEN.append(context.idempotency_key)
+    answers = [await context.suspend(f"question {n}") for n in range(3)]
+    MEANWHILE[-1].set()
+    return f"{x} {answers}"
+
+
+async def test_answers_are_given_in_order_and_the_step_stays_one() -> None:
+    count = iter(range(100))
+    given: dict[datetime, int] = {}
+    store = Answering(
+        lambda waits: [Answer(name, wait.since, given.setdefault(wait.since, next(count))) for name, wait in waits.items()]
+    )
+    result = await run(store, beside(three_questions), {"x": 7})
+    first, second, third = given.values()
+    assert result.outputs == {"out": [f"7 [{first}, {second}, {third}], 7"]}
+    assert len(SEEN) == 4 and len(set(SEEN)) == 1
+
+
+async def test_a_body_in_a_thread_goes_on() -> None:
+    @node
+    def in_a_thread(x: int, context: ThreadContext) -> str:
+        answer = context.suspend("go on?")
+        loop.call_soon_threadsafe(MEANWHILE[-1].set)
+        return f"{x} {answer}"
+
+    loop = asyncio.get_running_loop()
+
+    result = await run(Answering(each(True)), beside(in_a_thread), {"x": 1})
+    assert result.outputs == {"out": ["1 True, 1"]}
+
+
+async def test_one_that_must_not_be_repeated_is_answered_and_goes_on_once() -> None:
+    @node(replayable=False)
+    async def pays(x: int, context: Context) -> str:
+        if not context.is_resuming:
+            await context.suspend("pay?")
+        SEEN.append("paid")
+        MEANWHILE[-1].set()
+        return f"{x} {context.answer}"
+
+    result = await run(Answering(each("yes")), beside(pays), {"x": 1})
+    assert (result.outputs, SEEN) == ({"out": ["1 yes, 1"]}, ["paid"])
+
+
+async def test_a_run_that_is_stopped_while_a_node_is_asleep_ends() -> None:
+    store = Answering()
+
+    @node
+    async def stops(x: int) -> int:
+        await until(lambda: store.looks >= 3)
+        runner.stop("signal")
+        await asyncio.sleep(3600)
+        return x
+
+    runner = hosted(store)
+    with pytest.raises(RunStopped):
+        async with asyncio.timeout(10):
+            await runner.run(beside(approve, stops), {"x": 1}, run_id="r")
+    assert store.status == "paused"
+
+
+async def test_a_node_that_fails_ends_the_run_while_another_is_asleep() -> None:
+    store = Answering()
+
+    @node
+    async def fails(x: int) -> int:
+        await until(lambda: store.looks >= 3)
+        raise OSError("no")
+
+    with pytest.raises(NodeFailed, match="works"):
+        await run(store, beside(approve, fails), {"x": 1})
+    looks = store.looks
+    await asyncio.sleep(0.01)
+    assert store.looks == looks
+
+
+async def test_a_look_that_fails_fails_the_run() -> None:
+    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
+        raise OSError("no")
+
+    with pytest.raises(HookError, match="'fetch_answers'"):
+        await run(Answering(brings), beside(approve), {"x": 1})
+
+
+@pytest.mark.parametrize("given", [None, "yes", [("waits", "yes")]])
+async def test_what_is_no_answer_is_refused(given: Any) -> None:
+    with pytest.raises(HookError, match="Return a list of Answer"):
+        await run(Answering(lambda waits: given), beside(approve), {"x": 1})
+
+
+@pytest.mark.parametrize("first", ["workflow-waking", "workflow-r", "works"])
+def test_an_event_loop_that_ends_while_a_node_is_asleep_leaves_the_run_paused(first: str) -> None:
+    store = Answering()
+
+    async def main() -> None:
+        running = asyncio.create_task(hosted(store).run(beside(approve), {"x": 1}, run_id="r"))
+        await until(lambda: store.looks >= 3)
+        tasks = sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=lambda task: task.get_name() != first)
+        assert tasks[0].get_name() == first
+        for task in tasks:  # as `asyncio.run` does, in any order
+            task.cancel()
+        await asyncio.wait((running,))
+
+    asyncio.run(main())
+    assert (store.status, store.nodes["waits"].status) == ("paused", "suspended")
