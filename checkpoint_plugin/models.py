@@ -22,6 +22,7 @@ __all__ = [
     "OUTPUT_SEGMENT",
     "PAYLOAD",
     "PAYLOAD_SEGMENT",
+    "PENDING_ANSWER",
     "RUN_DEFINITION",
     "RUN_KEY",
     "RUN_NODE_STATE",
@@ -37,6 +38,7 @@ __all__ = [
     "OutputSegment",
     "Payload",
     "PayloadSegment",
+    "PendingAnswer",
     "RunDefinition",
     "RunKey",
     "RunNodeState",
@@ -191,6 +193,22 @@ class RunNodeState(NodeLife, Base, table=True):
     suspension_metadata_json: str | None = Field(default=None, sa_type=Text)
     resume_state_json: str | None = Field(default=None, sa_type=Text)
     outputs_json: str | None = Field(default=None, sa_type=Text)
+
+
+class PendingAnswer(Base, table=True):
+    """What was brought for a suspended node of a run while that was executed: who executes it takes it into its next cut.
+
+    It is for what the node waits for `since` then, as `suspended_at` tells, and for no other suspension.
+    """
+
+    __tablename__: ClassVar[str] = "pending_answer"
+
+    run_id: str = Field(primary_key=True, foreign_key="job.id", sa_type=Text)
+    node_id: str = Field(primary_key=True, sa_type=Text)
+    since: datetime
+    brought_at: datetime
+    body: bytes = Field(sa_type=LargeBinary)
+    digest: bytes = Field(sa_type=LargeBinary)
 
 
 class Checkpoint(Base, table=True):
@@ -350,6 +368,7 @@ _TABLES: Final[dict[str, Table]] = dict(Base.metadata.tables)
 SCHEMA: Final = _TABLES["checkpoint_schema"]
 JOB: Final = _TABLES["job"]
 RUN_NODE_STATE: Final = _TABLES["run_node_state"]
+PENDING_ANSWER: Final = _TABLES["pending_answer"]
 CHECKPOINT: Final = _TABLES["checkpoint"]
 NODE_VERSION: Final = _TABLES["node_version"]
 COMPLETED_NODES: Final = _TABLES["completed_nodes"]

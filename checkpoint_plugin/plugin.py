@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from checkpoint_plugin.loader import CheckpointLoader
 from checkpoint_plugin.policy import Policy
 from checkpoint_plugin.retention import PruneTurns
 from hookspecs import (
+    Answer,
     Cancelled,
     CheckpointChoice,
     CheckpointRef,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from checkpoint_plugin.restoring.reading import Seen
     from checkpoint_plugin.retention import Retention
     from checkpoint_plugin.runs.heartbeat import Heartbeat
+    from checkpoint_plugin.runs.pending_answers import Inbox
     from checkpoint_plugin.store import RunHistory, Store
     from checkpoint_plugin.tables.job import JobEnd
 
@@ -81,6 +83,8 @@ class CheckpointPlugin:
         self._seen: Seen | None = None
         self._timer: asyncio.Task[None] | None = None
         self._heartbeat: Heartbeat | None = None
+        self._inbox: Inbox | None = None
+        """Made for the first look for answers."""
         self._before: JobEnd | None = None
         self._back: Snapshot | None = None
         """An older cut, until a save makes it the run's newest: who is refused before that has moved nothing."""
@@ -206,6 +210,8 @@ class CheckpointPlugin:
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
         self._before = None
+        if self._inbox is not None:
+            await self._inbox.forget(snapshot.nodes)
         rules = self._policy.retention
         if rules is not None and (self._is_due(ref, history) or snapshot.status != "running"):
             try:
@@ -216,14 +222,30 @@ class CheckpointPlugin:
 
     async def _go_back(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
         """Make the older cut the run's newest, with what was done to it since, an answer for example."""
+        from checkpoint_plugin.runs.pending_answers import forget_answers
+
         store, _ = self._opened()
         assert self._back is not None
         nodes = {node.node_id: node for cut in (self._back, snapshot) for node in cut.nodes}
-        ref = await store.rewind(history, replace(self._back, nodes=tuple(nodes.values())))
-        if ref is None or snapshot.status != "running":
-            ref = await store.save(history, snapshot, reason)
+        back = await store.rewind(history, replace(self._back, nodes=tuple(nodes.values())))
+        ref = await store.save(history, snapshot, reason) if back is None or snapshot.status != "running" else back
         self._back = None
+        if back is not None:
+            await forget_answers(store, history.run_id)
         return ref
+
+    @hookimpl
+    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+        """What was brought since this attempt took the run; nothing while the store cannot be read: it is asked again."""
+        if self._inbox is None:
+            from checkpoint_plugin.runs.pending_answers import Inbox
+
+            self._inbox = Inbox(self._opened()[0], run.run_id)
+        try:
+            return await self._inbox.look()
+        except StoreError as error:
+            logger.warning("run %s: answers that were brought meanwhile cannot be read now: %s", run.run_id, error)
+            return ()
 
     def _is_due(self, ref: CheckpointRef, history: RunHistory) -> bool:
         return self._turns.is_due(ref.number, int(ref.details["bytes"]), history.unread + len(history.digests))

@@ -131,7 +131,7 @@ class Store(ListedRuns):
             if not made.is_new:
                 raise RunExists(run_id)
         else:
-            made = await self._surely(partial(self._make_run, rows, run_id, holder, [unheard]), lambda connection: False)
+            made = await self.surely(partial(self._make_run, rows, run_id, holder, [unheard]), lambda connection: False)
         self.keys.remember(run_id, seal)
         if self._witness is not None:
             await self._database.compute(partial(self._witness.forget, run_id))
@@ -215,7 +215,7 @@ class Store(ListedRuns):
             connection.execute(TAKE_BACK, {"of_run": run_id})
             return lease, JobEnd.of_row(row)
 
-        return await self._surely(work, lambda connection: is_own(connection, run_id, holder))
+        return await self.surely(work, lambda connection: is_own(connection, run_id, holder))
 
     async def take(self, run_id: str, holder: Holder, seconds: float = LEASE_SECONDS) -> Lease:
         """Take a run that nobody holds, to write it without an attempt.
@@ -231,7 +231,7 @@ class Store(ListedRuns):
             StoreError: the store cannot be used.
         """
         shown = self.location.shown
-        return await self._surely(
+        return await self.surely(
             lambda connection: take_lease(connection, run_id, holder, seconds, shown=shown),
             lambda connection: is_own(connection, run_id, holder),
         )
@@ -242,7 +242,7 @@ class Store(ListedRuns):
         Raises:
             StoreError: the store cannot be used.
         """
-        await self._surely(
+        await self.surely(
             lambda connection: release_lease(connection, lease.run_id, lease.epoch),
             lambda connection: False,  # twice is as good
         )
@@ -270,7 +270,7 @@ class Store(ListedRuns):
         if end is None and (await self._promptly(Release(run_id, epoch)))[0]:
             return
         with suppress(LeaseLost):
-            await self._surely(work, lambda connection: False)  # twice is as good
+            await self.surely(work, lambda connection: False)  # twice is as good
 
     async def give_up(self, run_id: str, holder: Holder) -> None:
         """Let a run go, as one that was stopped, of which nobody heard whether it was begun.
@@ -363,7 +363,7 @@ class Store(ListedRuns):
         while True:
             writer = CutWriter(history, snapshot, reason, codec, self.blobs if self.blobs.writes else None)
             held = await self._write(writer)
-            if held or not await self._surely(writer.refused, lambda connection: False):  # it may look twice
+            if held or not await self.surely(writer.refused, lambda connection: False):  # it may look twice
                 ref = writer.note()
                 history.unheard.clear()
                 if self._witness is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Final, get_args
 
@@ -30,12 +31,14 @@ from checkpoint_plugin.models import (
     EVENT_HEAD,
     JOB,
     LEASE,
+    PENDING_ANSWER,
     RUN_DEFINITION,
     RUN_KEY,
     RUN_NODE_STATE,
 )
 from checkpoint_plugin.restoring.restored import RowReader
 from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
+from checkpoint_plugin.runs.pending_answers import read_answer
 from checkpoint_plugin.saving.completed import block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.stored_bytes.digests import sum_digests
@@ -51,6 +54,7 @@ STATUSES: Final = frozenset(get_args(RunStatus))
 UNNEEDED: Final = f"No resume needs them. {RESTORE}"
 MOST_MISSING: Final = 100
 """Checkpoints that are told as missing: where the number of the newest was changed, all up to it may be."""
+ANSWER_AGAIN: Final = "The node still waits: answer it again."
 LATER: Final = "No checkpoint needs it: the run can be resumed, and its next save writes it anew."
 
 
@@ -126,6 +130,7 @@ class RunCheck:
         self._step("the blocks of its completed nodes", self._look_at_completed)
         self._step("its lease", self._look_at_lease)
         self._step("its run_node_state", self._look_at_states, LATER)
+        self._step("answers that wait for it", self._look_at_answers, ANSWER_AGAIN)
         self._step("its events", self._look_at_events, UNNEEDED)
         if self._connection.kind == "sqlite":  # which keeps anything in any column; no restore reads these
             self._step("a time of its row", lambda: self._read_times(JOB, JOB.c.id), RESTORE)
@@ -295,6 +300,16 @@ class RunCheck:
                 if told != tuple(row.shape[:2]):
                     what = f"run_node_state says {told[0]}, attempt {told[1]}; its row, {row.shape[0]}, attempt {row.shape[1]}"
                     self._notes.note(what, row.number, node_id, LATER)
+
+    def _look_at_answers(self) -> None:
+        query = select(PENDING_ANSWER).where(PENDING_ANSWER.c.run_id == self._notes.run_id)
+        for row in self._connection.execute(query).all():
+            if (seal := self._seal) is None:
+                return
+            try:
+                self._notes.read(partial(read_answer, self._notes.run_id, row, self._codec, seal))
+            except StoreDamaged as error:
+                self._notes.note(error.what, None, row.node_id, ANSWER_AGAIN)
 
     def _look_at_lease(self) -> None:
         query = select(LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number).where(LEASE.c.run_id == self._notes.run_id)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, bindparam, select
+from sqlalchemy import BigInteger, bindparam, func, select
 
-from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, PENDING_ANSWER, RUN_NODE_STATE
 
 __all__ = ["checkpoints", "lease", "newest", "node_states", "one_job", "suspended_nodes"]
 
@@ -48,9 +48,12 @@ def node_states() -> Any:
 
 def suspended_nodes() -> Any:
     """The suspended nodes of runs that are not over, those that wait for the longest time first."""
-    state = RUN_NODE_STATE.c
-    columns = ("run_id", "node_id", "suspension_reason", "suspended_at", "wake_at", "suspension_metadata_json")
-    query = select(*(state[name] for name in columns)).join(JOB, JOB.c.id == state.run_id).where(state.status == "suspended")
+    state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
+    told = (state[name] for name in ("run_id", "node_id", "suspension_reason", "suspended_at"))
+    wakes = func.coalesce(pending.brought_at, state.wake_at, type_=state.wake_at.type).label("wake_at")
+    brought = (pending.run_id == state.run_id) & (pending.node_id == state.node_id) & (pending.since == state.suspended_at)
+    joined = RUN_NODE_STATE.join(JOB, JOB.c.id == state.run_id).outerjoin(PENDING_ANSWER, brought)
+    query = select(*told, wakes, state.suspension_metadata_json).select_from(joined).where(state.status == "suspended")
     waiting = query.where(JOB.c.status != "completed", JOB.c.status != "cancelled")
     return waiting.order_by(state.suspended_at, state.run_id, state.node_id)
 

@@ -244,7 +244,7 @@ class OpenStore:
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self.transact(work, write=False)
 
-    async def _surely(self, work: Callable[[Connection], T], is_done: Callable[[Connection], bool]) -> T:
+    async def surely(self, work: Callable[[Connection], T], is_done: Callable[[Connection], bool]) -> T:
         """A transaction, again where the answer to its commit was lost and it was not done.
 
         Args:

@@ -15,7 +15,7 @@ from sqlalchemy import and_, exists, func, or_, select, update
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.errors import StoreDamaged
-from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.models import JOB, LEASE, PENDING_ANSWER, RUN_NODE_STATE
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import database_now, is_held
 
@@ -204,10 +204,11 @@ def _waiting(now: datetime, search: Search) -> Any:
         seen <= now - search.max_age,
         or_(JOB.c.status != "recovering", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
     )
-    woken = exists().where(
-        RUN_NODE_STATE.c.run_id == JOB.c.id, RUN_NODE_STATE.c.status == "suspended", RUN_NODE_STATE.c.wake_at <= now
-    )
-    asleep = and_(JOB.c.status == "suspended", woken)
+    state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
+    woken = exists().where(state.run_id == JOB.c.id, state.status == "suspended", state.wake_at <= now)
+    of_node = and_(pending.run_id == state.run_id, pending.node_id == state.node_id, pending.since == state.suspended_at)
+    brought = exists().where(state.run_id == JOB.c.id, state.status == "suspended", of_node)  # as the run was about to suspend
+    asleep = and_(JOB.c.status == "suspended", or_(woken, brought))
     # Whether a holder of this host still exists, no database knows.
     free = or_(
         LEASE.c.owner.is_(None), LEASE.c.expires_at.is_(None), LEASE.c.expires_at <= now, LEASE.c.host == Holder.here().host

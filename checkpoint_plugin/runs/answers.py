@@ -17,21 +17,21 @@ from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
 from checkpoint_plugin.runs.access import StoreAccess
+from checkpoint_plugin.runs.pending_answers import Inbox, check_since, hand_over
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
-from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension, SuspensionChanged
+from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension
 
-__all__ = ["answer_nodes", "check_since", "update_suspended_state"]
+__all__ = ["answer_nodes", "update_suspended_state"]
 
 LEASE_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = LEASE_SECONDS
-"""How long to wait for whoever holds a run that is not executed: who brings another answer, and is done in a moment."""
+"""How long to wait for whoever holds a run without executing it: who brings another answer, and is done in a moment."""
 EXECUTED_SECONDS: Final = 2.0
-"""And for one that is executed, and may be about to suspend."""
-EXECUTED: Final = ("running", "recovering")
+"""And for a node of one that is executed, which may be about to suspend."""
 PAUSE_SECONDS: Final = 0.05
 STRATEGY: Final = Statement("checkpoint_plugin.tables.row_sql", "execution_strategy")
 
@@ -46,9 +46,10 @@ async def update_suspended_state(
     since: datetime | None = None,
 ) -> None:
     """Hand a suspended node what it waits for, without a runner. It goes on when its run is resumed, which
-    `workflow recover --watch` does by itself.
+    `workflow recover --watch` does by itself. Where a process executes the run, because other nodes do not need this one, that
+    takes the answer within about a second.
 
-    In a run of a runner the answer is another checkpoint, and any value that the store keeps. In one that was saved by hand
+    In a run of a runner the answer is any value that the store keeps. In one that was saved by hand
     it becomes the node's resume state: a dict is merged into a state that is one, anything else with a JSON form replaces it;
     until the node goes on it takes further ones.
 
@@ -63,10 +64,11 @@ async def update_suspended_state(
 
     Raises:
         RunNotFound: there is no such run.
-        NodeNotSuspended: the node waits for nothing, or in a run of a runner was answered already; nothing was changed.
+        NodeNotSuspended: the node waits for nothing, or in a run of a runner was answered already, or is woken by its time in
+            a run that is executed; nothing was changed.
         NotResumable: the run is cancelled, and nothing goes on with it; nothing was changed.
         SuspensionChanged: it waits for something else by now; nothing was changed.
-        RunHeld: somebody executes the run, or answers another node in this moment; nothing was changed.
+        RunHeld: somebody else writes the run all the time; nothing was changed.
         ValueNotStorable: the value cannot be stored; nothing was changed.
         ValueError: `since` is no time with a zone.
         StoreError: the store is missing, damaged or cannot be used.
@@ -81,7 +83,7 @@ async def answer_nodes(
     answers: Mapping[str, Any],
     worker_id: str | None = None,
     since: Mapping[str, datetime] | None = None,
-) -> None:
+) -> str | None:
     """Answer several nodes of a run, all of them or none; as `update_suspended_state`.
 
     Args:
@@ -90,6 +92,9 @@ async def answer_nodes(
         answers: values by node id.
         worker_id: who brings them; default: this process.
         since: since when nodes wait for what is answered, by node id.
+
+    Returns:
+        Who executes the run, and goes on with the answers; `None` where nobody does.
     """
     asked = _checked(since or {}, answers)
     row = None
@@ -98,12 +103,13 @@ async def answer_nodes(
     if row is None:
         raise RunNotFound(run_id, store.location.shown)
     if row.execution_strategy == RUNNER:
-        await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
+        return await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
     else:
         await store.compute(partial(import_module, "checkpoint_plugin.runs.answers_by_hand"))  # with SQLAlchemy: it takes long
         from checkpoint_plugin.runs.answers_by_hand import answer_by_hand
 
         await answer_by_hand(store, run_id, answers, asked)
+        return None
 
 
 def _checked(since: Mapping[str, datetime], answers: Mapping[str, Any]) -> Mapping[str, datetime]:
@@ -117,9 +123,12 @@ def _checked(since: Mapping[str, datetime], answers: Mapping[str, Any]) -> Mappi
 
 async def _answer_runner(
     store: Store, run_id: str, answers: Mapping[str, Any], asked: Mapping[str, datetime], holder: Holder
-) -> None:
-    """Under a lease of its own: what a run is written by, and what a checkpoint goes on from, is one process at a time."""
-    lease = await _take(store, run_id, holder)
+) -> str | None:
+    """By whoever executes the run, else under a lease of its own: one process at a time writes a run, and what a checkpoint goes
+    on from."""
+    lease = await _take_or_hand_over(store, run_id, holder, answers, asked)
+    if isinstance(lease, str):
+        return lease
     try:
         job = await store.job(run_id)
         if job.status == "cancelled":
@@ -127,51 +136,62 @@ async def _answer_runner(
         history = RunHistory(run_id, job.attempt, lease.epoch, generation=lease.generation)
         cut = await store.restore(history, None)
         known = {} if cut is None else {node.node_id: node for node in cut.nodes}
+        left = {answer.node_id: answer.since for answer in await Inbox(store, run_id).look()}  # by who executed it, and died
         at = datetime.now(UTC)
-        waiting = {node_id: _waiting(run_id, node_id, known.get(node_id), asked.get(node_id)) for node_id in answers}
+        waiting = {node_id: _waiting(run_id, node_id, known.get(node_id), asked, left) for node_id in answers}
         nodes = tuple(
             replace(node, suspension=replace(suspension, answered=True, answer=answers[node_id]))
             for node_id, (node, suspension) in waiting.items()
         )
-        await store.compute(partial(_check_storable, store.codec, run_id, answers))
+        await store.compute(partial(_encode, store.codec, run_id, answers))
         error = (None, None) if cut is None else (cut.error, cut.error_node_id)
         whole = replace(store.codec, max_value_bytes=LARGEST_VALUE)  # what the nodes hold was stored: the run allows it
         await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer", whole)
     finally:
         await store.let_go(lease)
+    return None
 
 
-def _check_storable(codec: Codec, run_id: str, answers: Mapping[str, Any]) -> None:
-    for node_id, value in answers.items():
-        codec.encode(value, partial("run {!r}, node {!r}, answer".format, run_id, node_id))
+def _encode(codec: Codec, run_id: str, answers: Mapping[str, Any]) -> dict[str, bytes]:
+    """The bytes of each, by node id; raises for one that cannot be stored."""
+    place = "run {!r}, node {!r}, answer".format
+    return {node_id: codec.encode(value, partial(place, run_id, node_id)) for node_id, value in answers.items()}
 
 
-async def _take(store: Store, run_id: str, holder: Holder) -> Lease:
+async def _take_or_hand_over(
+    store: Store, run_id: str, holder: Holder, answers: Mapping[str, Any], asked: Mapping[str, datetime]
+) -> Lease | str:
+    """The run, to be answered here; or who executes it, and was given the answers."""
     began = time.monotonic()
     while True:
         try:
             return await take(store.take(run_id, holder, LEASE_SECONDS), store.let_go)
         except RunHeld:
-            waited, executed = time.monotonic() - began, (await store.job(run_id)).status in EXECUTED
-            if waited > (EXECUTED_SECONDS if executed else PATIENCE_SECONDS):
-                raise
+            waited = time.monotonic() - began
+            try:
+                encoded = await store.compute(partial(_encode, store.codec, run_id, answers))
+                executes = await hand_over(store, run_id, encoded, asked)
+            except NodeNotSuspended:  # it may be about to suspend
+                if waited > EXECUTED_SECONDS:
+                    raise
+            else:
+                if executes is not None:
+                    return executes
+                if waited > PATIENCE_SECONDS:
+                    raise
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-def _waiting(run_id: str, node_id: str, node: NodeSnapshot | None, asked: datetime | None) -> tuple[NodeSnapshot, Suspension]:
+def _waiting(
+    run_id: str,
+    node_id: str,
+    node: NodeSnapshot | None,
+    asked: Mapping[str, datetime],
+    left: Mapping[str, datetime],
+) -> tuple[NodeSnapshot, Suspension]:
     if node is None or node.suspension is None or node.status != "suspended":
         raise NodeNotSuspended(run_id, node_id, "idle" if node is None else node.status)
-    if node.suspension.answered:
+    if node.suspension.answered or left.get(node_id) == node.suspension.since:
         raise NodeNotSuspended(run_id, node_id, "answered already")
-    check_since(run_id, node_id, asked, node.suspension.since)
+    check_since(run_id, node_id, asked.get(node_id), node.suspension.since)
     return node, node.suspension
-
-
-def check_since(run_id: str, node_id: str, asked: datetime | None, since: datetime | None) -> None:
-    """Refuse an answer to what a node waited for before.
-
-    Raises:
-        SuspensionChanged: it waits for something else by now.
-    """
-    if asked is not None and asked != since:
-        raise SuspensionChanged(run_id, node_id, asked, since)

@@ -12,7 +12,7 @@ from checkpoint_plugin.database.batches import batches
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, RunNodeState
-from checkpoint_plugin.runs.answers import check_since
+from checkpoint_plugin.runs.pending_answers import check_since
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.lease import database_now

@@ -20,6 +20,7 @@ from checkpoint_plugin.models import (
     OUTPUT_SEGMENT,
     PAYLOAD,
     PAYLOAD_SEGMENT,
+    PENDING_ANSWER,
     RUN_NODE_STATE,
 )
 from checkpoint_plugin.status import can_be_resumed
@@ -31,7 +32,16 @@ from hookspecs import LeaseLost
 
 __all__ = ["delete_history", "fetch_resumable"]
 
-HISTORY: Final = (CHECKPOINT, NODE_VERSION, COMPLETED_NODES, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT, RUN_NODE_STATE)
+HISTORY: Final = (
+    CHECKPOINT,
+    NODE_VERSION,
+    COMPLETED_NODES,
+    OUTPUT_SEGMENT,
+    PAYLOAD,
+    PAYLOAD_SEGMENT,
+    RUN_NODE_STATE,
+    PENDING_ANSWER,
+)
 
 
 def fetch_resumable(connection: Connection, run_id: str) -> bool:

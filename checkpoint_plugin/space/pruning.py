@@ -32,6 +32,7 @@ from checkpoint_plugin.models import (
     OUTPUT_SEGMENT,
     PAYLOAD,
     PAYLOAD_SEGMENT,
+    PENDING_ANSWER,
     RUN_DEFINITION,
     RUN_KEY,
     RUN_NODE_STATE,
@@ -289,8 +290,8 @@ def _digests(mentions: bytes) -> Iterable[bytes]:
 def _drop(connection: Connection, run_id: str) -> None:
     """Delete every row of a run."""
     for table in (
-        PAYLOAD_SEGMENT, PAYLOAD, OUTPUT_SEGMENT, COMPLETED_NODES, NODE_VERSION, CHECKPOINT, RUN_NODE_STATE, RUN_KEY, EVENT,
-        EVENT_HEAD, RUN_DEFINITION, LEASE,
+        PAYLOAD_SEGMENT, PAYLOAD, OUTPUT_SEGMENT, COMPLETED_NODES, NODE_VERSION, CHECKPOINT, RUN_NODE_STATE, PENDING_ANSWER,
+        RUN_KEY, EVENT, EVENT_HEAD, RUN_DEFINITION, LEASE,
     ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run_id))
     connection.execute(delete(JOB).where(JOB.c.id == run_id))

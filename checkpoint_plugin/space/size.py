@@ -26,6 +26,7 @@ from checkpoint_plugin.models import (
     OUTPUT_SEGMENT,
     PAYLOAD,
     PAYLOAD_SEGMENT,
+    PENDING_ANSWER,
     RUN_DEFINITION,
     RUN_NODE_STATE,
     Base,
@@ -43,7 +44,8 @@ ROWS_AT_ONCE: Final = 1_000
 """Of a query over a whole store, so many rows are held."""
 PARTS: Final = ("values", "files", "rows", "items", "checkpoints", "states", "events", "run")
 """What the bytes of a run are: values (also what they grew out of), values that are files, versions of nodes, items of
-outputs, the checkpoints' own rows, `run_node_state`, the log of events, and the run's own row with graph and inputs."""
+outputs, the checkpoints' own rows, `run_node_state` and answers that wait, the log of events, and the run's own row with graph
+and inputs."""
 SEALED: Final = ("suspension_reason", "suspension_metadata_json", "resume_state_json", "outputs_json")
 SUMMED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
     ("values", PAYLOAD, ("digest", "body")),
@@ -53,6 +55,7 @@ SUMMED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
     ("items", OUTPUT_SEGMENT, ("node_id", "body", "mentions", "digest")),
     ("checkpoints", CHECKPOINT, ("reason", "cut_hash", "digest", "context", "error")),
     ("states", RUN_NODE_STATE, ("node_id", "last_error", *SEALED)),
+    ("states", PENDING_ANSWER, ("node_id", "body", "digest")),
     ("events", EVENT, ("kind", "node_id", "payload_json")),
     ("run", RUN_DEFINITION, ("body", "graph", "params")),
     ("run", JOB, ("graph", "params", "logs", "error", "error_message", "suspension_state_json", "metadata_json")),

@@ -8,7 +8,16 @@ from typing import Any, Final
 from sqlalchemy import Interval, Table, bindparam, case, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from checkpoint_plugin.models import COMPLETED_NODES, JOB, LEASE, RUN_DEFINITION, RUN_KEY, SCHEMA
+from checkpoint_plugin.models import (
+    COMPLETED_NODES,
+    JOB,
+    LEASE,
+    PENDING_ANSWER,
+    RUN_DEFINITION,
+    RUN_KEY,
+    RUN_NODE_STATE,
+    SCHEMA,
+)
 from checkpoint_plugin.tables.first_rows import GIVEN, TIMES
 from checkpoint_plugin.tables.job import STANDING
 from checkpoint_plugin.tables.lease import HELD, TAKEN
@@ -18,6 +27,8 @@ from checkpoint_plugin.tables.schema import SCHEMA_VERSION
 __all__ = [
     "JOBS",
     "change_definition",
+    "drop_answer",
+    "drop_answers",
     "drop_blocks",
     "execution_strategy",
     "first_block",
@@ -29,6 +40,8 @@ __all__ = [
     "keys_of_run",
     "lock_job",
     "lock_lease",
+    "pending_answers",
+    "put_answer",
     "release_lease",
     "renew_lease",
     "schema_version",
@@ -39,9 +52,11 @@ __all__ = [
     "take_back",
     "take_lease",
     "update_job",
+    "waiting_node",
 ]
 
 RUN: Final[Any] = bindparam("of_run")
+NODE: Final[Any] = bindparam("of_node")
 TABLES: Final[Mapping[str, Table]] = {"job": JOB, "lease": LEASE, "definition": RUN_DEFINITION, "key": RUN_KEY}
 """The tables of the first rows of a run."""
 JOBS: Final = select(
@@ -140,6 +155,37 @@ def first_block() -> Any:
 def drop_blocks() -> Any:
     """Forget them."""
     return COMPLETED_NODES.delete().where(COMPLETED_NODES.c.run_id == RUN)
+
+
+def waiting_node() -> Any:
+    """What a node waits for, and what was brought for it; one row where there is such a run."""
+    state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
+    columns = (JOB.c.status.label("run_status"), JOB.c.worker_id, state.status, state.suspended_at, state.wake_at)
+    node = JOB.outerjoin(RUN_NODE_STATE, (state.run_id == JOB.c.id) & (state.node_id == NODE))
+    both = node.outerjoin(PENDING_ANSWER, (pending.run_id == JOB.c.id) & (pending.node_id == NODE))
+    return select(*columns, pending.since, pending.body, pending.digest).select_from(both).where(JOB.c.id == RUN)
+
+
+def put_answer() -> Any:
+    """Keep an answer."""
+    given: dict[str, Any] = {column.name: bindparam(column.name) for column in PENDING_ANSWER.c}
+    return insert(PENDING_ANSWER).values({**given, "run_id": RUN, "node_id": NODE})
+
+
+def pending_answers() -> Any:
+    """The answers that are kept for a run."""
+    return select(PENDING_ANSWER).where(PENDING_ANSWER.c.run_id == RUN)
+
+
+def drop_answer() -> Any:
+    """Forget the answer for what a node has waited for, and any for what it waited for before."""
+    pending = PENDING_ANSWER.c
+    return PENDING_ANSWER.delete().where(pending.run_id == RUN, pending.node_id == NODE, pending.since <= bindparam("until"))
+
+
+def drop_answers() -> Any:
+    """Forget all that are kept for a run."""
+    return PENDING_ANSWER.delete().where(PENDING_ANSWER.c.run_id == RUN)
 
 
 def schema_version() -> Any:

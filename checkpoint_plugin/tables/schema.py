@@ -13,7 +13,7 @@ from checkpoint_plugin.tables.lease import database_now, is_held
 
 __all__ = ["AUTO_MIGRATE", "SCHEMA_VERSION", "check_upgradable", "create_schema", "is_current", "read_version", "upgrade_schema"]
 
-SCHEMA_VERSION: Final = 12
+SCHEMA_VERSION: Final = 13
 FIRST_UPGRADABLE: Final = 2
 """The oldest layout that can be upgraded; none before it was ever released."""
 AUTO_MIGRATE: Final = "WORKFLOW_CHECKPOINT_AUTO_MIGRATE"

@@ -1,0 +1,218 @@
+"""Answers for suspended nodes of a run that is executed: who executes it looks for them, and takes them into its next cut.
+
+Nobody else may write its checkpoints. An answer is kept under its node and since when that waits: it is for no other suspension.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from checkpoint_plugin.codec import Codec, MalformedValue
+from checkpoint_plugin.database.connection import Connection
+from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.database.statement import Statement
+from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, StoreDamaged
+from checkpoint_plugin.store import Store
+from checkpoint_plugin.stored_bytes.digests import digest_of, text_bytes
+from checkpoint_plugin.stored_bytes.sealing import Seal
+from checkpoint_plugin.tables.definition import is_storable_text
+from checkpoint_plugin.tables.lease import LOCK_LEASE, database_now, holder_of, is_held
+from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, SuspensionChanged
+
+__all__ = ["EXECUTED", "Inbox", "check_since", "forget_answers", "hand_over", "read_answer"]
+
+logger = logging.getLogger("checkpoint_plugin")
+
+EXECUTED: Final = ("running", "recovering")
+"""How a run stands that a process executes."""
+SQL: Final = "checkpoint_plugin.tables.row_sql"
+WAITING: Final = Statement(SQL, "waiting_node")
+PUT: Final = Statement(SQL, "put_answer")
+FOUND: Final = Statement(SQL, "pending_answers")
+DROP: Final = Statement(SQL, "drop_answer")
+DROP_ALL: Final = Statement(SQL, "drop_answers")
+
+
+async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], asked: Mapping[str, datetime]) -> str | None:
+    """Keep answers for whoever executes a run, all of them or none.
+
+    Args:
+        store: with the run.
+        run_id: the run.
+        answers: values by node id, as the store's codec encodes them.
+        asked: since when nodes wait for what is answered, by node id.
+
+    Returns:
+        Who executes the run; `None` where nobody does, and nothing was kept.
+
+    Raises:
+        NodeNotSuspended: a node waits for nothing, or was answered already, or its time has come.
+        SuspensionChanged: a node waits for something else.
+        NotResumable: the run is cancelled.
+    """
+    seal = await store.seal(run_id)
+    written: dict[str, bytes] = {}
+
+    def work(connection: Connection) -> str | None:
+        lease = connection.execute(LOCK_LEASE, {"of_run": run_id}).first()  # nobody saves the run until the end of this
+        now = database_now(connection)
+        if lease is None or not is_held(lease, now):
+            return None
+        rows: list[dict[str, Any]] = []
+        for node_id, value in answers.items():
+            if not is_storable_text(node_id):
+                raise NodeNotSuspended(run_id, node_id, "idle")
+            row = connection.execute(WAITING, {"of_run": run_id, "of_node": node_id}).first()
+            if row is None:
+                raise RunNotFound(run_id, store.location.shown)
+            if row.run_status == "cancelled":
+                raise NotResumable(run_id, "it is cancelled")
+            if row.run_status not in EXECUTED or row.worker_id != lease.owner:  # it is held by who brings another answer
+                return None
+            if row.digest is not None and row.digest == written.get(node_id):
+                continue  # nobody heard that it was done, and it is done again
+            since = _since(run_id, node_id, row, now, seal)
+            check_since(run_id, node_id, asked.get(node_id), since)
+            body = seal.seal(value, *_place(node_id, since))
+            digest = digest_of(text_bytes(run_id), *_place(node_id, since), body)
+            rows.append({"of_run": run_id, "of_node": node_id, "since": since, "brought_at": now, "body": body, "digest": digest})
+        for row in rows:
+            connection.execute(DROP, {"of_run": run_id, "of_node": row["of_node"], "until": row["since"]})
+            connection.execute(PUT, row)
+            written[row["of_node"]] = row["digest"]
+        return str(holder_of(lease))
+
+    with telling_damage(run_id, "its lease, or the row of a node"):
+        return await store.surely(work, lambda connection: False)
+
+
+def _since(run_id: str, node_id: str, row: Any, now: datetime, seal: Seal) -> datetime:
+    """Since when a node waits that may be answered."""
+    if row.status != "suspended" or row.suspended_at is None:
+        raise NodeNotSuspended(run_id, node_id, row.status or "idle")
+    since: datetime = row.suspended_at
+    if row.wake_at is not None and row.wake_at <= now:
+        raise NodeNotSuspended(run_id, node_id, "answered already, or its time has come")
+    if row.since == since and _is_sound(run_id, node_id, row, seal):
+        raise NodeNotSuspended(run_id, node_id, "answered already")
+    return since
+
+
+def _is_sound(run_id: str, node_id: str, row: Any, seal: Seal) -> bool:
+    """Whether an answer is there; one that is damaged may be given again."""
+    try:
+        _opened(run_id, node_id, row, seal)
+    except (StoreDamaged, MalformedValue):
+        return False
+    return True
+
+
+def check_since(run_id: str, node_id: str, asked: datetime | None, since: datetime | None) -> None:
+    """Refuse an answer to what a node waited for before.
+
+    Raises:
+        SuspensionChanged: it waits for something else by now.
+    """
+    if asked is not None and asked != since:
+        raise SuspensionChanged(run_id, node_id, asked, since)
+
+
+def _place(node_id: str, since: datetime) -> tuple[bytes, ...]:
+    return b"answer", text_bytes(node_id), since.astimezone(UTC).isoformat().encode()
+
+
+def _opened(run_id: str, node_id: str, row: Any, seal: Seal) -> bytes:
+    with telling_damage(run_id, f"the answer for node {node_id!r}"):
+        body, place = column_bytes(row.body), _place(node_id, row.since)
+        is_whole = digest_of(text_bytes(run_id), *place, body) == column_bytes(row.digest)
+    if not is_whole:
+        raise StoreDamaged(run_id, f"the answer for node {node_id!r} was changed")
+    return seal.open(body, *place)
+
+
+def read_answer(run_id: str, row: Any, codec: Codec, seal: Seal) -> Answer:
+    """The answer of a row.
+
+    Raises:
+        StoreDamaged: it is not what was written.
+        ValueNotReadable: it is whole, but of a type that is not known here.
+    """
+    try:
+        return Answer(row.node_id, row.since, codec.decode(_opened(run_id, row.node_id, row, seal)))
+    except MalformedValue as error:
+        raise StoreDamaged(run_id, f"the answer for node {row.node_id!r}: {error}") from error
+
+
+async def forget_answers(store: Store, run_id: str) -> None:
+    """Drop all that are kept for a run, which goes on from before them."""
+
+    def work(connection: Connection) -> None:
+        connection.execute(DROP_ALL, {"of_run": run_id})
+
+    await store.surely(work, lambda connection: False)
+
+
+class Inbox:
+    """The answers for one run, for whoever executes it.
+
+    Args:
+        store: of the run.
+        run_id: the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._found: dict[str, datetime] = {}
+        """By node, since when it waits for what was answered."""
+        self._told: set[tuple[str, datetime]] = set()
+
+    async def look(self) -> Sequence[Answer]:
+        """All that are kept now. One that cannot be read is told to the log once, and left: its node waits on."""
+        store, run_id = self._store, self._run_id
+        seal = await store.seal(run_id)
+        rows = await store.transact(lambda connection: connection.execute(FOUND, {"of_run": run_id}).all(), write=False)
+        return await store.compute(lambda: self._read(rows, seal)) if rows else ()
+
+    def _read(self, rows: Sequence[Any], seal: Seal) -> Sequence[Answer]:
+        found = []
+        for row in rows:
+            try:
+                answer = read_answer(self._run_id, row, self._store.codec, seal)
+            except StoreError as error:
+                if (row.node_id, row.since) not in self._told:
+                    self._told.add((row.node_id, row.since))
+                    logger.warning("run %s: an answer is left: %s", self._run_id, error)
+                continue
+            self._found[answer.node_id] = answer.since
+            found.append(answer)
+        return found
+
+    async def forget(self, nodes: Sequence[NodeSnapshot]) -> None:
+        """Drop those that a cut has which is durable now.
+
+        Args:
+            nodes: of the cut.
+        """
+        taken = [node.node_id for node in nodes if (since := self._found.get(node.node_id)) and not _waits(node, since)]
+        if not taken:
+            return
+        rows = [{"of_run": self._run_id, "of_node": node_id, "until": self._found.pop(node_id)} for node_id in taken]
+
+        def work(connection: Connection) -> None:
+            for row in rows:
+                connection.execute(DROP, row)
+
+        try:
+            await self._store.transact(work)
+        except StoreError as error:  # it is for a suspension that is over, and for no other
+            logger.info("run %s: answers that were taken are left in the store: %s", self._run_id, error)
+
+
+def _waits(node: NodeSnapshot, since: datetime) -> bool:
+    """Whether a node still waits for what was answered."""
+    asked = node.suspension
+    return node.status == "suspended" and asked is not None and not asked.answered and asked.since == since

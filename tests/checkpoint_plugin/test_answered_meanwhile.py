@@ -1,0 +1,365 @@
+"""Answers for nodes of a run that is executed: kept by whoever brings them, taken by who executes it, lost by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from checkpoint_plugin import CheckpointManager, JobRepository, RecoveryService, update_suspended_state
+from checkpoint_plugin.checking.store_check import check_store
+from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.errors import KeyMissing, NodeNotSuspended, NotResumable, ValueNotStorable
+from checkpoint_plugin.models import PENDING_ANSWER
+from checkpoint_plugin.runs.answers import answer_nodes
+from checkpoint_plugin.runs.pending_answers import Inbox
+from checkpoint_plugin.runs.suspended_nodes import SuspendedNode, fetch_suspended_nodes
+from checkpoint_plugin.store import Store
+from hookspecs import Answer, SuspensionChanged
+from tests.checkpoint_plugin.test_plugin import checkpoints, runner, status
+from workflow_runner import Context, Graph, Result, RunStopped, WorkflowRunner, node
+
+DONE: list[asyncio.Event] = []
+SEEN: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("workflow_runner.waking.LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("checkpoint_plugin.runs.answers.EXECUTED_SECONDS", 0.0)
+    DONE[:], SEEN[:] = [asyncio.Event()], []
+    yield
+    DONE.clear()
+
+
+@node
+async def approve(x: int, context: Context) -> str:
+    answer = await context.suspend(f"approve {x}?", metadata={"x": x})
+    SEEN.append(answer)
+    DONE[-1].set()
+    return f"{x} {answer}"
+
+
+@node
+async def until_done(x: int) -> int:
+    await DONE[-1].wait()
+    return x
+
+
+def beside(works: Any = until_done) -> Graph:
+    """A node that waits for an answer, and one that works meanwhile."""
+    graph = Graph()
+    x = graph.input("x")
+    graph.output("approved", graph.add(approve, "waits", x=x))
+    graph.output("done", graph.add(works, "works", x=x))
+    return graph
+
+
+WHOLE = {"approved": ["1 yes"], "done": [1]}
+
+
+class Executed:
+    """A run in progress whose node `waits` is stored as suspended."""
+
+    def __init__(self, url: str, graph: Graph, run_id: str = "r", **options: Any) -> None:
+        self.url = url
+        self._run_id = run_id
+        self.runner: WorkflowRunner = runner(url)
+        self._graph = graph
+        self._options = options
+        self.task: asyncio.Task[Result] | None = None
+
+    async def __aenter__(self) -> Executed:
+        begun = self.runner.run(self._graph, {"x": 1}, enable={"checkpoint": self._options or True}, run_id=self._run_id)
+        self.task = asyncio.create_task(begun)
+        await seen_waiting(self.url, run_id=self._run_id)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        DONE[-1].set()
+        assert self.task is not None
+        async with asyncio.timeout(10):
+            await asyncio.wait((self.task,))
+
+    async def result(self) -> Result:
+        assert self.task is not None
+        async with asyncio.timeout(10):
+            return await self.task
+
+
+async def waiting(url: str) -> Sequence[SuspendedNode]:
+    store = Store(locate(url), create=True)
+    try:
+        return await fetch_suspended_nodes(store)
+    finally:
+        await store.close()
+
+
+async def seen_waiting(url: str, before: datetime | None = None, run_id: str = "r") -> SuspendedNode:
+    """The first node that waits, once it waits for something else than what it waited for before."""
+    for _ in range(2_000):
+        found = [node for node in await waiting(url) if node.run_id == run_id]
+        if found and found[0].since != before:
+            return found[0]
+        await asyncio.sleep(0.005)
+    raise AssertionError("nobody waits")
+
+
+async def kept(url: str) -> list[Any]:
+    """The answers that wait."""
+    store = Store(locate(url), create=False)
+    try:
+        return await store.transact(lambda connection: list(connection.core.execute(select(PENDING_ANSWER)).all()), write=False)
+    finally:
+        await store.close()
+
+
+def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who executes a run has not looked yet, or had looked for the last time."""
+
+    async def nothing(self: Inbox) -> Sequence[Answer]:
+        return ()
+
+    monkeypatch.setattr(Inbox, "look", nothing)
+
+
+async def test_an_answer_reaches_a_run_that_is_executed(store_url: str) -> None:
+    async with Executed(store_url, beside()) as executed:
+        await update_suspended_state("r", "waits", "yes", url=store_url)
+        assert (await executed.result()).outputs == WHOLE
+    assert await checkpoints(store_url) == ["suspend", "answer", "end"]
+    assert (await kept(store_url), SEEN) == ([], ["yes"])
+
+
+async def test_runs_of_which_all_names_are_alike_get_their_own(store_url: str) -> None:
+    async with Executed(store_url, beside(), "r") as one, Executed(store_url, beside(), "s") as other:
+        store = Store(locate(store_url), create=False)
+        await answer_nodes(store, "s", {"waits": "no"})
+        async with asyncio.timeout(10):
+            assert (await other.result()).outputs == {**WHOLE, "approved": ["1 no"]}
+        (waits,) = await waiting(store_url)
+        DONE[-1].set()
+        await store.close()
+        assert (waits.run_id, waits.due) == ("r", False)
+        assert (await one.result()).status == "suspended"
+
+
+async def test_what_is_kept_of_an_encrypted_run_nobody_can_read(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "00" * 32)
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            executed.runner.stop("signal")
+            with pytest.raises(RunStopped):
+                await executed.result()
+    (row,) = await kept(store_url)
+    assert b"yes" not in row.body
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "01" * 32)
+    with pytest.raises(KeyMissing):
+        await update_suspended_state("r", "waits", "no", url=store_url)
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "00" * 32)
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+async def test_one_that_is_kept_is_shown_as_an_answer_and_no_other_is_taken(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_looks(monkeypatch)
+    async with Executed(store_url, beside()):
+        (before,) = await waiting(store_url)
+        assert (before.due, before.wake_at) == (False, None)
+        await update_suspended_state("r", "waits", "yes", url=store_url, since=before.since)
+        (after,) = await waiting(store_url)
+        assert after.due and after.wake_at is not None
+        with pytest.raises(NodeNotSuspended, match="answered already"):
+            await update_suspended_state("r", "waits", "no", url=store_url)
+        assert len(await kept(store_url)) == 1
+
+
+async def test_answers_are_kept_all_or_none(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_looks(monkeypatch)
+    async with Executed(store_url, beside()):
+        store = Store(locate(store_url), create=False)
+        for other in ("works", "nobody", "\0"):
+            with pytest.raises(NodeNotSuspended):
+                await answer_nodes(store, "r", {"waits": "yes", other: 1})
+        with pytest.raises(ValueNotStorable):
+            await answer_nodes(store, "r", {"waits": "yes", "works": object()})
+        with pytest.raises(SuspensionChanged):
+            await answer_nodes(store, "r", {"waits": 1}, since={"waits": datetime(2020, 1, 1, tzinfo=UTC)})
+        assert await kept(store_url) == []
+        assert await answer_nodes(store, "r", {"waits": "yes"}) is not None, "who executes the run"
+        await store.close()
+
+
+async def test_who_executed_the_run_and_was_stopped_leaves_the_answer_to_the_next(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            executed.runner.stop("signal")
+            with pytest.raises(RunStopped):
+                await executed.result()
+    assert (await status(store_url), len(await kept(store_url))) == ("paused", 1)
+    with pytest.raises(NodeNotSuspended, match="answered already"):
+        await update_suspended_state("r", "waits", "no", url=store_url)
+    result = await runner(store_url).resume("r", graph=beside())
+    assert (result.outputs, SEEN) == (WHOLE, ["yes"])
+    assert await kept(store_url) == []
+
+
+async def test_one_that_came_as_the_run_was_about_to_suspend_wakes_it(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            DONE[-1].set()
+            assert (await executed.result()).status == "suspended"
+    assert await status(store_url) == "suspended"
+
+    async def go_on(run_id: str) -> Any:
+        return (await runner(store_url).resume(run_id, graph=beside())).outputs
+
+    (outcome,) = await RecoveryService(url=store_url, execute=go_on).recover_all()
+    assert (outcome.status, outcome.result) == ("completed", WHOLE)
+    assert await RecoveryService(url=store_url, execute=go_on).recover_all() == []
+
+
+async def test_an_answer_that_was_taken_and_not_forgotten_is_for_no_other_suspension(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forgets_nothing(self: Inbox, nodes: object) -> None: ...
+
+    @node
+    async def asks_twice(x: int, context: Context) -> str:
+        answers = [await context.suspend(f"question {n}?") for n in range(2)]
+        DONE[-1].set()
+        return f"{x} {answers}"
+
+    graph = Graph()
+    x = graph.input("x")
+    graph.output("approved", graph.add(asks_twice, "waits", x=x))
+    graph.output("done", graph.add(until_done, "works", x=x))
+    monkeypatch.setattr(Inbox, "forget", forgets_nothing)
+    async with Executed(store_url, graph) as executed:
+        (first,) = await waiting(store_url)
+        await update_suspended_state("r", "waits", "yes", url=store_url)
+        second = await seen_waiting(store_url, first.since)
+        assert not second.due and len(await kept(store_url)) == 1
+        await update_suspended_state("r", "waits", "no", url=store_url)
+        assert (await executed.result()).outputs["approved"] == ["1 ['yes', 'no']"]
+
+
+async def test_going_back_forgets_what_was_brought_since(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            DONE[-1].set()
+            await executed.result()
+    result = await runner(store_url).resume("r", graph=beside(), checkpoint=1)
+    assert (result.status, SEEN, await kept(store_url)) == ("suspended", [], [])
+
+
+@pytest.mark.parametrize("checkpoint", ["latest-intact", 1])
+async def test_to_go_on_from_the_newest_checkpoint_forgets_nothing(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, checkpoint: Any
+) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside(), on_signal=False) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            executed.runner.stop("signal")
+            with pytest.raises(RunStopped):
+                await executed.result()
+    assert await checkpoints(store_url) == ["suspend"]
+    assert (await runner(store_url).resume("r", graph=beside(), checkpoint=checkpoint)).outputs == WHOLE
+
+
+async def test_a_damaged_answer_is_told_and_may_be_given_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "no", url=store_url)
+            executed.runner.stop("signal")
+            with pytest.raises(RunStopped):
+                await executed.result()
+    store = Store(locate(store_url), create=False)
+    await store.transact(lambda connection: connection.core.execute(update(PENDING_ANSWER).values(digest=b"?" * 32)) and None)
+    report = await check_store(store)
+    await store.close()
+    (finding,) = [found for run in report.runs for found in run.findings]
+    assert "the answer for node 'waits' was changed" in str(finding) and "answer it again" in str(finding)
+    with caplog.at_level(logging.WARNING):
+        assert (await runner(store_url).resume("r", graph=beside())).status == "suspended"
+    assert [record.message.count("an answer is left") for record in caplog.records].count(1) == 1, "told once"
+    await update_suspended_state("r", "waits", "yes", url=store_url)
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+async def test_a_store_that_cannot_be_read_for_a_while_is_asked_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from checkpoint_plugin.errors import StoreBusy
+
+    look, tries = Inbox.look, iter(range(3))
+
+    async def busy(self: Inbox) -> Sequence[Answer]:
+        if next(tries, None) is not None:
+            raise StoreBusy("it is locked")
+        return await look(self)
+
+    monkeypatch.setattr(Inbox, "look", busy)
+    async with Executed(store_url, beside()) as executed:
+        await update_suspended_state("r", "waits", "yes", url=store_url)
+        assert (await executed.result()).outputs == WHOLE
+    assert "cannot be read now" in caplog.text
+
+
+async def test_a_run_that_is_cancelled_takes_none(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_looks(monkeypatch)
+    async with Executed(store_url, beside()):
+        await JobRepository(url=store_url).change("r", lambda job: job.mark_cancelled())
+        with pytest.raises(NotResumable, match="it is cancelled"):
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+
+
+async def test_a_time_that_has_come_is_answered_by_nobody(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_looks(monkeypatch)
+
+    @node
+    async def late(x: int, context: Context) -> str:
+        return str(await context.suspend("approve?", until=datetime.now(UTC) + timedelta(milliseconds=1)))
+
+    monkeypatch.setattr("workflow_runner.waking.Waking._take_due", lambda self: [])
+    monkeypatch.setattr("workflow_runner.waking.Waking._seconds", lambda self: 0.005)
+    graph = Graph()
+    x = graph.input("x")
+    graph.output("approved", graph.add(late, "waits", x=x))
+    graph.output("done", graph.add(until_done, "works", x=x))
+    async with Executed(store_url, graph):
+        await asyncio.sleep(0.01)
+        with pytest.raises(NodeNotSuspended, match="its time has come"):
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+
+
+async def test_what_is_kept_goes_with_its_run(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            DONE[-1].set()
+            await executed.result()
+    manager = CheckpointManager("r", enabled=True, url=store_url)
+    assert await manager.clear_checkpoint()
+    assert await kept(store_url) == []
