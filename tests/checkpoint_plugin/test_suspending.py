@@ -816,7 +816,8 @@ async def test_an_answer_is_saved_as_one_though_a_checkpoint_was_asked_for_befor
     job = await JobRepository(store_url).get("r")
     assert (job.status, job.suspended_node_id, job.error) == ("suspended", "n", None)
     await runner(store_url).resume("r", graph=graph, updates={"n": "a"})
-    assert await checkpoints(store_url) == ["suspend", "answer", "suspend"]
+    saved = [reason for reason in await checkpoints(store_url) if reason != "interval"]  # there may be time for one before an end
+    assert saved == ["suspend", "answer", "suspend"]
 
 
 async def test_an_answer_to_an_older_question_is_saved_with_the_way_back_to_it(store_url: str) -> None:
