@@ -14,6 +14,7 @@ from hookspecs import (
     CheckpointRef,
     Completed,
     Failed,
+    LeaseLost,
     NodeInfo,
     Outcome,
     RunControl,
@@ -121,6 +122,8 @@ def _told(outcome: Outcome) -> tuple[str, dict[str, Any]]:
     match outcome:
         case Completed():
             return "completed", {}
+        case Failed(LeaseLost(cancelled=True)):
+            return "cancelled", {"reason": "it was cancelled in the store"}
         case Failed(error):
             return "failed", {"error": f"{type(error).__name__}: {text_of(error)}"}
         case Cancelled(reason):

@@ -214,13 +214,22 @@ class LeaseLost(Refusal):
         current: the epoch of the run now; `None` when the run is gone or nobody knows.
         holder: who holds it now, if that is known.
         why: where it was not taken: what kept it from being renewed.
+        cancelled: nobody took it: the run was cancelled in the store.
     """
 
     exit_code = 4
 
     def __init__(
-        self, run_id: str, epoch: int, current: int | None = None, holder: str | None = None, why: str | None = None
+        self,
+        run_id: str,
+        epoch: int,
+        current: int | None = None,
+        holder: str | None = None,
+        why: str | None = None,
+        cancelled: bool = False,
     ) -> None:
+        if cancelled:
+            why = "it was cancelled"
         if why is None:
             why = f"{holder} took it over" if holder is not None else "another worker took it over"
         super().__init__(
@@ -231,3 +240,4 @@ class LeaseLost(Refusal):
         self.epoch = epoch
         self.current = current
         self.holder = holder
+        self.cancelled = cancelled

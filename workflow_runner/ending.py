@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from hookspecs import Cancelled, Completed, Failed, Outcome, Suspended, Suspension, text_of
+from hookspecs import Cancelled, Completed, Failed, LeaseLost, Outcome, Suspended, Suspension, text_of
 from workflow_runner.errors import NodeFailed, RunStopped
 
 __all__ = ["Ending", "status_of"]
@@ -88,11 +88,13 @@ class Ending:
                 return Failed(error)
 
 
-def status_of(outcome: Outcome) -> Literal["completed", "failed", "paused", "suspended"]:
+def status_of(outcome: Outcome) -> Literal["cancelled", "completed", "failed", "paused", "suspended"]:
     """The word for how a run ended."""
     match outcome:
         case Completed():
             return "completed"
+        case Failed(LeaseLost(cancelled=True)):
+            return "cancelled"
         case Failed():
             return "failed"
         case Cancelled():

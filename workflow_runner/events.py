@@ -32,10 +32,11 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run has ended: `completed`, `failed`, `paused` (stopped from outside, resumable) or `suspended` (nodes wait)."""
+    """A run has ended: `completed`, `failed`, `paused` (stopped from outside, resumable), `cancelled` (in the store) or
+    `suspended` (nodes wait)."""
 
     run_id: str
-    status: Literal["completed", "failed", "paused", "suspended"]
+    status: Literal["cancelled", "completed", "failed", "paused", "suspended"]
     error: BaseException | None = None
 
 

@@ -190,7 +190,7 @@ def renew_lease(connection: Connection, lease: Lease, seconds: float) -> datetim
     until = now + timedelta(seconds=seconds)
     connection.execute(RENEW_LEASE, {"of_run": lease.run_id, "expires_at": until})
     if connection.execute(SHOW_ALIVE, {"of_run": lease.run_id, "heartbeat_at": now}).rowcount != 1:
-        raise LeaseLost(lease.run_id, lease.epoch, why="it was cancelled")
+        raise LeaseLost(lease.run_id, lease.epoch, cancelled=True)
     return until
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any, Final
 
-from hookspecs import WorkflowError, text_of
+from hookspecs import LeaseLost, WorkflowError, text_of
 from workflow_runner.cli.progress import open_progress
 from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, one_line, print_json, printable
 from workflow_runner.cli.signals import StopSignals
@@ -117,7 +117,8 @@ class Execution:
             return RunReport(self.run_id, "paused", error=error), code
         if code is not None and isinstance(error, RunStopped):
             return RunReport(self.run_id, "paused", error=error), code
-        return RunReport(self.run_id, "failed", error=error), exit_code_of(error)
+        cancelled = isinstance(error, LeaseLost) and error.cancelled
+        return RunReport(self.run_id, "cancelled" if cancelled else "failed", error=error), exit_code_of(error)
 
     def _left(self, error: BaseException, ended: BaseException | None, signals: StopSignals) -> tuple[RunReport, int]:
         """What ends a process was raised while the event loop ran.

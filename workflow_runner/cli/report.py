@@ -38,7 +38,7 @@ class RunReport:
 
     Args:
         run_id: of the run; `None` when the command line was wrong.
-        status: of the run: completed, failed, paused.
+        status: of the run: completed, failed, paused, suspended, cancelled.
         outputs: the items by output name; empty when the run did not complete.
         error: why it did not.
         degraded: why not everything was saved; `None` when it was.

@@ -101,7 +101,8 @@ def resume(
       0 completed    1 a node failed, or its outcome is unknown
       2 wrong usage, changed graph or source
       3 suspended: nodes wait for answers or for a time
-      4 another worker holds it    5 unknown run, missing or damaged store
+      4 another worker holds it, or it was cancelled meanwhile
+      5 unknown run, missing or damaged store
       6 completed, but not everything was saved
       129, 130, 143 stopped by a signal
     """

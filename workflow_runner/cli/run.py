@@ -64,7 +64,7 @@ def run(
     Exit codes:
       0 completed    1 a node failed    2 wrong graph, input, plugin or usage
       3 suspended: nodes wait for answers or for a time
-      4 another worker took the run over
+      4 another worker took the run over, or it was cancelled
       5 the store cannot save    6 completed, but not everything was saved
       129, 130, 143 stopped by a signal (resume it)
     """
