@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from checkpoint_plugin.codec import Codec
     from checkpoint_plugin.store import Store
 
 __all__ = ["DAMAGED", "Seconds", "read_store", "store_options"]
@@ -49,15 +50,22 @@ def store_options(command: F) -> F:
     return command
 
 
-def read_store(url: str | None, work: Callable[[Store], Awaitable[T]], blobs: str | None = None) -> T:
-    """Open the store, never creating it, and read; `blobs` is the url under which large values lie, where they do."""
+def read_store(url: str | None, work: Callable[[Store], Awaitable[T]], blobs: str | None = None, codec: Codec | None = None) -> T:
+    """Open the store, never creating it, and read.
+
+    Args:
+        url: of the store, as the command was given it.
+        work: reads.
+        blobs: the url under which large values lie, where they do.
+        codec: reads values; default: with the types of installed packages.
+    """
     from checkpoint_plugin.blobs.files import Blobs
     from checkpoint_plugin.database.location import locate
     from checkpoint_plugin.store import Store
 
     async def main() -> T:
         location = locate(url)
-        store = Store(location, create=False, blobs=Blobs(location, blobs))
+        store = Store(location, create=False, codec=codec, blobs=Blobs(location, blobs))
         try:
             return await work(store)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
@@ -66,16 +65,18 @@ def show(run_id: str, url: str | None, as_json: bool, quiet: bool) -> None:
       workflow show 019c0d3e-7c1a-7d22-b7e7-3f1c5d0e9a55
     """
 
+    from checkpoint_plugin.codec import OutlineCodec
+
     async def read(store: Store) -> tuple[Any, Mapping[str, Any], Sequence[Any], Sequence[Any], Any]:
         return (
             await store.job(run_id),
-            await _read_graph(store, run_id),
+            (await store.load_job(run_id)).graph,
             await store.node_states(run_id),
             await store.checkpoints(run_id),
             await store.holder(run_id),
         )
 
-    row, graph, states, saved, held = read_store(url, read)
+    row, graph, states, saved, held = read_store(url, read, codec=OutlineCodec())
     known = {state.node_id: state for state in states}
     nodes = [_node_document(node["id"], node["type"], known.pop(node["id"], None)) for node in graph["nodes"]]
     nodes += [_node_document(node_id, None, state) for node_id, state in sorted(known.items())]  # of a run without a graph
@@ -126,25 +127,6 @@ def checkpoints(run_id: str, url: str | None, as_json: bool, quiet: bool) -> Non
     document = {"run_id": run_id, "checkpoints": listed}
     shown = [{**each, "name": each["name"] or ""} for each in listed]
     print_listing(document, shown, ("number", "reason", "created_at", "nodes", "bytes", "name"), as_json, quiet)
-
-
-async def _read_graph(store: Store, run_id: str) -> Mapping[str, Any]:
-    """The graph of a run; where it or the inputs hold values of types that are not known here, the one that people read."""
-    from checkpoint_plugin.errors import StoreDamaged, ValueNotReadable
-
-    try:
-        return (await store.load_job(run_id)).graph
-    except ValueNotReadable:
-        from checkpoint_plugin.runs.jobs import JobRepository
-
-        shown = (await JobRepository(store=store).get(run_id)).graph
-        if shown is None:  # the run is encrypted
-            raise
-        try:
-            graph: Mapping[str, Any] = json.loads(shown)
-        except ValueError as error:
-            raise StoreDamaged(run_id, f"its graph: {error}") from error
-        return graph
 
 
 def _run_document(row: Any) -> dict[str, Any]:

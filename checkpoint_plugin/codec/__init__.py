@@ -10,14 +10,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from checkpoint_plugin.codec.decoding import decode_value
+from checkpoint_plugin.codec.decoding import decode_outline, decode_value
 from checkpoint_plugin.codec.encoding import are_scalars, encode_value
 from checkpoint_plugin.codec.registry import REGISTERED, TypeRegistry, register
 from checkpoint_plugin.codec.shapes import TypeRefused
 from checkpoint_plugin.codec.tags import MalformedValue
 from hookspecs import PluginHost, TeachCodecs
 
-__all__ = ["MAX_VALUE_BYTES", "Codec", "MalformedValue", "TypeRefused", "TypeRegistry", "decode", "encode", "register"]
+__all__ = [
+    "MAX_VALUE_BYTES",
+    "Codec",
+    "MalformedValue",
+    "OutlineCodec",
+    "TypeRefused",
+    "TypeRegistry",
+    "decode",
+    "encode",
+    "register",
+]
 
 MAX_VALUE_BYTES: Final = 268_435_456
 
@@ -70,6 +80,20 @@ class Codec:
             ValueNotReadable: they are whole, but a type or a library that they need is not here.
         """
         return decode_value(data, self.registry)
+
+
+class OutlineCodec(Codec):
+    """Reads what every process can read: of values of registered types and of libraries only that they are there."""
+
+    __slots__ = ()
+
+    def decode(self, data: bytes) -> Any:
+        """As `Codec.decode`, but no type and no library is needed.
+
+        Raises:
+            MalformedValue: they are something else.
+        """
+        return decode_outline(data)
 
 
 def encode(value: Any, place: Callable[[], str], registry: TypeRegistry = REGISTERED) -> bytes:

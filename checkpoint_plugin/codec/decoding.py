@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import ormsgpack
 
-from checkpoint_plugin.codec.foreign import read_foreign
+from checkpoint_plugin.codec.foreign import EXTRAS, read_foreign
 from checkpoint_plugin.codec.leaves import DECODERS
 from checkpoint_plugin.codec.registry import TypeRegistry
 from checkpoint_plugin.codec.tags import MalformedValue, Tag
 from checkpoint_plugin.errors import ValueNotReadable
 
-__all__ = ["MAX_DEPTH", "VERSION", "decode_parts", "decode_value"]
+__all__ = ["MAX_DEPTH", "VERSION", "decode_outline", "decode_parts", "decode_value"]
 
 VERSION: Final = b"\x01"
 MAX_DEPTH: Final = 100
@@ -34,6 +34,8 @@ class _Part:
 
 
 NESTED: Final = frozenset({list, dict, _Part})
+UNREAD: Final = object()
+"""Stands in an outline for a value that needs a type or a library."""
 
 
 def decode_value(data: bytes, registry: TypeRegistry) -> Any:
@@ -47,15 +49,31 @@ def decode_value(data: bytes, registry: TypeRegistry) -> Any:
         MalformedValue: they are something else.
         ValueNotReadable: a type or a library that they need is not here.
     """
-    if data[:1] != VERSION:
-        raise MalformedValue(f"its format {data[:1].hex() or 'nothing'} is unknown here")
-    value, nested = _unpack(data[1:])
-    return _Decoder(registry).resolve(value, 0) if nested else value
+    return _decode(data, _Decoder(registry))
+
+
+def decode_outline(data: bytes) -> Any:
+    """As `decode_value`, without registered values and those of libraries: `UNREAD` stands in the place of each.
+
+    Args:
+        data: the bytes.
+
+    Raises:
+        MalformedValue: they are something else.
+    """
+    return _decode(data, _Outliner(TypeRegistry()))
 
 
 def decode_parts(data: bytes, depth: int, registry: TypeRegistry) -> list[Any]:
     """The parts of a registered value that stands at a depth, without its name."""
     return _Decoder(registry).members(data, depth)[1:]
+
+
+def _decode(data: bytes, decoder: _Decoder) -> Any:
+    if data[:1] != VERSION:
+        raise MalformedValue(f"its format {data[:1].hex() or 'nothing'} is unknown here")
+    value, nested = _unpack(data[1:])
+    return decoder.resolve(value, 0) if nested else value
 
 
 def _unpack(data: bytes) -> tuple[Any, bool]:
@@ -155,11 +173,21 @@ class _Decoder:
         return [self.resolve(part, depth + 1 if type(part) is _Part else depth) for part in _expect_list(_unpack(data)[0])]
 
 
+class _Outliner(_Decoder):
+    """Reads what every process can read."""
+
+    __slots__ = ()
+
+    def read(self, tag: int, data: bytes, depth: int) -> Any:
+        return UNREAD if tag in TYPED else super().read(tag, data, depth)
+
+
 def _foreign(tag: Tag) -> Read:
     """How the value of a library is read, which may hold values of ours."""
     return lambda decoder, data, depth: read_foreign(tag, data, lambda part: decoder.unpack(part, depth + 1))
 
 
+TYPED: Final = frozenset({Tag.REGISTERED, *EXTRAS})
 Read = Callable[[_Decoder, bytes, int], Any]
 SHELLS: Final[dict[int, Read]] = {
     Tag.TUPLE: _Decoder.tuple,
@@ -167,11 +195,7 @@ SHELLS: Final[dict[int, Read]] = {
     Tag.SET: _Decoder.set,
     Tag.FROZENSET: _Decoder.frozenset,
     Tag.REGISTERED: _Decoder.registered,
-    Tag.ARRAY: _foreign(Tag.ARRAY),
-    Tag.NUMPY_SCALAR: _foreign(Tag.NUMPY_SCALAR),
-    Tag.ARROW: _foreign(Tag.ARROW),
-    Tag.PANDAS: _foreign(Tag.PANDAS),
-    Tag.IMAGE: _foreign(Tag.IMAGE),
+    **{tag: _foreign(tag) for tag in EXTRAS},
 }
 """Extensions that may hold other values, so that their depth counts."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from checkpoint_plugin.codec.tags import Tag
 from checkpoint_plugin.errors import ValueNotReadable
 
-__all__ = ["Foreign", "Pack", "Unpack", "find_foreign", "foreign_mend", "read_foreign"]
+__all__ = ["EXTRAS", "Foreign", "Pack", "Unpack", "find_foreign", "foreign_mend", "read_foreign"]
 
 Pack = Callable[[str, Any], bytes]
 """Encodes a value that stands in another; the first argument is the step to it in words, for an error."""
@@ -20,6 +20,7 @@ Foreign = Callable[[Any, Pack], tuple[Tag, bytes]]
 Raises TypeError when it would not come back exactly.
 """
 EXTRAS: Final = {Tag.ARRAY: "numpy", Tag.NUMPY_SCALAR: "numpy", Tag.ARROW: "arrow", Tag.PANDAS: "arrow", Tag.IMAGE: "images"}
+"""The extra of the distribution that brings the library of a tag."""
 LIBRARIES: Final = {
     "numpy": "Of numpy, arrays and scalars can be stored: convert it with numpy.asarray first.",
     "pandas": "Of pandas, DataFrame, Series, Index, Timestamp and Timedelta can be stored: convert it to one of them first.",
