@@ -8,6 +8,7 @@ from shlex import quote
 from typing import Final
 
 from hookspecs import WorkflowError, text_of
+from workflow_runner.shell import shell_word
 
 __all__ = [
     "Cancelled",
@@ -130,7 +131,7 @@ class NodeNotWaiting(RunnerError):
 
     def __init__(self, run_id: str, node_id: str, status: str) -> None:
         if status == "suspended":
-            answer = quote(f"{node_id}=JSON")
+            answer = shell_word(f"{node_id}=JSON")
             text = f"waits for an answer or a time, not for a decision whether to repeat it. Answer it with --set {answer}."
         else:
             text = (
@@ -206,7 +207,7 @@ class SourceChanged(RunnerError):
         super().__init__(
             f"the source of {type_name!r} changed, and node {node_id!r} of run {run_id!r} was stopped in the middle of a "
             f"step that had already emitted {emitted} item(s): the new code may emit others. Restore the old source, or "
-            f"accept the change with --accept-changed {quote(node_id)}."
+            f"accept the change with --accept-changed {shell_word(node_id)}."
         )
         self.run_id = run_id
         self.node_id = node_id
@@ -374,15 +375,15 @@ class OutcomeUnknown(RunnerError):
         subject = f"nodes {names} were" if len(node_ids) > 1 else f"node {names} was"
         together = (*node_ids, *decided)
         if len(together) > 1:
-            replays = " ".join(f"--replay {quote(node_id)}" for node_id in together)
+            replays = " ".join(f"--replay {shell_word(node_id)}" for node_id in together)
             choice = (
                 f"decide for {', '.join(map(repr, together))} in one command: `workflow resume {quote(run_id)} {replays}` runs "
                 "them again, and `--set NODE=JSON` in the place of `--replay NODE` takes JSON for what it returned."
             )
         else:
             choice = (
-                f"decide for it: `workflow resume {quote(run_id)} --replay {quote(first)}` runs it again, "
-                f"`workflow resume {quote(run_id)} --set {quote(f'{first}=JSON')}` takes JSON for what it returned."
+                f"decide for it: `workflow resume {quote(run_id)} --replay {shell_word(first)}` runs it again, "
+                f"`workflow resume {quote(run_id)} --set {shell_word(f'{first}=JSON')}` takes JSON for what it returned."
             )
         super().__init__(
             f"run {run_id!r} ended while {subject} in progress, declared replayable=False: whether it did its work is unknown, "

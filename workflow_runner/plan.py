@@ -6,7 +6,6 @@ import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from shlex import quote
 from typing import Any, Final, Literal
 
 from hookspecs import name_edge
@@ -20,6 +19,7 @@ from workflow_runner.inputs import convert_default
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
+from workflow_runner.shell import shell_word
 from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 
 __all__ = ["Drive", "Plan", "PlannedEdge", "PlannedNode", "make_plan"]
@@ -141,7 +141,7 @@ class Plan:
                 if name in inputs:
                     nodes[node.node_id] = replace(node, constants={**node.constants, "value": inputs[name]})
                 elif "value" not in node.constants:
-                    given = quote(f"{name}=JSON")
+                    given = shell_word(f"{name}=JSON")
                     raise InputInvalid(f"input {name!r} is missing and has no default. Give it with --input {given}.")
                 elif node.node_id in self.unfit:
                     raise InputInvalid(self.unfit[node.node_id])

@@ -323,6 +323,20 @@ def test_a_question_that_is_called_as_a_timer_is_told_as_one_that_waits_for_an_a
     assert "  body waits: sleep. Answer: workflow resume r --set 'body=JSON'" in done.stderr
 
 
+@pytest.mark.parametrize("node_id", ["a\n'b\\\x85 c", "'b'", "b"])
+def test_the_hint_of_how_to_answer_is_one_line_that_a_shell_takes(tmp_path: Path, node_id: str) -> None:
+    graph = tmp_path / write_graph(tmp_path, "asks")
+    graph.write_text(graph.read_text().replace('"body"', json.dumps(node_id)))
+    start = ("run", "flow.json", "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint", "--run-id", "r")
+    hint = workflow(*start, cwd=tmp_path).stderr.splitlines()[-1]
+    words = hint.partition("Answer: workflow ")[2].replace("JSON", '"yes"')
+    told = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {words}"], capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=True, encoding="utf-8"
+    )
+    done = workflow(*told.stdout.split("\0")[:-1], "--nodes", "nodes.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, 'out: "yes"\n')
+
+
 def test_a_suspended_run_says_what_it_waits_for_unless_it_is_quiet(tmp_path: Path) -> None:
     start = ("run", write_graph(tmp_path, "asks"), "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint")
     done = workflow(*start, "--run-id", "r", cwd=tmp_path)

@@ -21,6 +21,7 @@ from workflow_runner.cli.streams import printing_aside, settle
 from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
 from workflow_runner.events import CheckpointSaved, Event, RunStarted
 from workflow_runner.runner import Result, WorkflowRunner
+from workflow_runner.shell import shell_word
 from workflow_runner.suspension import SLEEP
 
 __all__ = ["Execution"]
@@ -256,8 +257,9 @@ def _waiting(result: Result) -> str:
         if found.reason == SLEEP and found.wake_at is not None:
             lines.append(f"  {shown}{until}: then `{go_on}`")
         else:
-            answer = quote(f"{node_id}=JSON").strip("'")
-            lines.append(f"  {shown} waits{until}: {one_line(found.reason)}. Answer: {go_on} --set '{answer}'")
+            answer = shell_word(f"{node_id}=JSON")
+            quoted = answer if answer.endswith("'") else f"'{answer}'"  # JSON needs it
+            lines.append(f"  {shown} waits{until}: {one_line(found.reason)}. Answer: {go_on} --set {quoted}")
     return printable("\n".join(lines))
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
 from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import ON_FAILURE
+from workflow_runner.shell import shell_word
 from workflow_runner.unique_keys import unique_keys
 
 __all__ = [
@@ -152,7 +152,7 @@ def read_times(texts: Sequence[str]) -> dict[str, datetime]:
             moment = datetime.min
         if moment.utcoffset() is None:
             raise InputInvalid(
-                f"--since {name}={text!r} is no time with a zone. For example: --since {quote(name)}={EXAMPLE_TIME}"
+                f"--since {name}={text!r} is no time with a zone. For example: --since {shell_word(name)}={EXAMPLE_TIME}"
             )
         found[name] = moment
     return found
