@@ -81,7 +81,7 @@ class NodeChanges:
                 raise ValueError(f"node {node_id!r}: {state.status!r} is no status. Use one of {sorted(NODE_STATUSES)}.")
             if state.node_id != node_id:
                 raise ValueError(f"node_states has the state of node {state.node_id!r} under {node_id!r}. Name one node.")
-            check_number(_where(run_id, node_id), "attempt", state.attempt)
+            check_number(_where(run_id, node_id), "attempt", state.attempt, least=0)
             if state.error is not None:
                 check_text(_where(run_id, node_id), "last_error", state.error, escaped=True)
             if state.outputs is not None and not isinstance(state.outputs, Mapping):

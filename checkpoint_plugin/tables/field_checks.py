@@ -45,12 +45,10 @@ def check_moment(where: str, name: str, value: object) -> None:
         raise FieldInvalid(where, f"{name} {value} is no moment of the years 1 to 9999 in UTC. Give one.") from None
 
 
-def check_number(where: str, name: str, value: object) -> None:
-    """As `check_text`, for a whole number."""
-    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
-        raise FieldInvalid(
-            where, f"{name} is a whole number of up to {LARGEST_INTEGER}, not {shortened(value)}. Give such a one."
-        )
+def check_number(where: str, name: str, value: object, *, least: int = -LARGEST_INTEGER, most: int = LARGEST_INTEGER) -> None:
+    """As `check_text`, for a whole number, which is at least and at most so much."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise FieldInvalid(where, f"{name} is a whole number from {least} to {most}, not {shortened(value)}. Give such a one.")
 
 
 def check_float(where: str, name: str, value: object) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from reprlib import repr as shortened
 from typing import Any, Final
 
 from sqlalchemy import Boolean, DateTime, Float, Integer, String, Table
 from sqlalchemy.types import TypeDecorator
 
+from checkpoint_plugin.bounds import LARGEST_INTEGER
 from checkpoint_plugin.errors import FieldInvalid
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE
 from checkpoint_plugin.status import NODE_STATUSES, RUN_STATUSES
@@ -66,6 +67,10 @@ BY_TYPE: Final[Mapping[type, Check]] = {
     Integer: check_number,
     Float: check_float,
 }
+BY_COLUMN: Final[Mapping[tuple[str, str], Check]] = {
+    (JOB.name, "attempt"): partial(check_number, least=1, most=LARGEST_INTEGER - 1),  # as `is_attempt` reads it
+    (RUN_NODE_STATE.name, "attempt"): partial(check_number, least=0),
+}
 
 
 @cache
@@ -74,5 +79,6 @@ def _checks(table: Table) -> Mapping[str, tuple[Check, bool]]:
     found = {}
     for column in table.columns:
         kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
-        found[column.name] = next(check for base, check in BY_TYPE.items() if isinstance(kind, base)), bool(column.nullable)
+        by_type = next(check for base, check in BY_TYPE.items() if isinstance(kind, base))
+        found[column.name] = BY_COLUMN.get((table.name, column.name), by_type), bool(column.nullable)
     return found

@@ -315,6 +315,14 @@ async def test_a_field_that_cannot_be_stored_is_refused_by_its_name(
     assert (found.version, found.user_id) == (0, "ann")
 
 
+@pytest.mark.parametrize("attempt", [-5, 0, 2**31 - 1])
+async def test_an_attempt_of_which_a_row_would_be_damaged_is_refused(jobs: JobRepository, attempt: int) -> None:
+    with pytest.raises(FieldInvalid, match=r"^run 'new': attempt is a whole number from 1 to 2147483646, not"):
+        await jobs.add(Job(id="new", attempt=attempt))
+    with pytest.raises(RunNotFound):
+        await jobs.get("new")
+
+
 @pytest.mark.parametrize("status", ["Running", "bogus", "idle", "", 5, None])
 async def test_a_status_that_is_none_is_refused_with_those_that_are(jobs: JobRepository, store_url: str, status: Any) -> None:
     words = "status cannot be cleared" if status is None else r"no status of a run. Use one of cancelled, completed, .*suspended."
@@ -358,6 +366,7 @@ async def test_texts_for_people_are_escaped(jobs: JobRepository) -> None:
     ("name", "value", "words"),
     [
         ("attempt", "x", "attempt is a whole number"),
+        ("attempt", -1, "attempt is a whole number from 0"),
         ("retryable", "yes", "retryable is True or False"),
         ("wake_at", START.replace(tzinfo=None), "wake_at .* has no time zone"),
         ("outputs_json", "\0", "outputs_json .* holds NUL"),

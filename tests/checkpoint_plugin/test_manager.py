@@ -656,7 +656,7 @@ async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager
         await manager.save_checkpoint(GRAPH, {"a"}, node_states={"a": NodeStateSnapshot("a", "idle")})
     with pytest.raises(ValueError, match="no status"):
         await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "done")})
-    fields: list[dict[str, Any]] = [{"attempt": n} for n in (True, 1.5, "1", None, 2**31)]
+    fields: list[dict[str, Any]] = [{"attempt": n} for n in (True, 1.5, "1", None, 2**31, -1)]
     for wrong in (*fields, {"error": 5}, {"error": ValueError("no text")}, {"outputs": [1]}):
         with pytest.raises(ValueError, match="node 'a'"):
             await manager.save_checkpoint(GRAPH, node_states={"a": NodeStateSnapshot("a", "failed", **wrong)})

@@ -441,8 +441,9 @@ async def test_what_makes_no_sense_is_refused_at_once(store: Counted) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"attempt": "x"}, "attempt is a whole number of up to 2147483647, not 'x'"),
+        ({"attempt": "x"}, "attempt is a whole number from 0 to 2147483647, not 'x'"),
         ({"attempt": 2**31}, "attempt is a whole number"),
+        ({"attempt": -1}, "attempt is a whole number from 0"),
         ({"attempt": True}, "attempt is a whole number"),
         ({"attempt": 1.0}, "attempt is a whole number"),
         ({"attempt": None}, "attempt cannot be cleared"),
