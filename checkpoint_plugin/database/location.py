@@ -72,7 +72,7 @@ def locate(url: str | None) -> Location:
     place, _, query = rest.partition("?")
     try:
         if scheme == "sqlite" and len(place) > 1 and place[0] == "/" and place != "/:memory:" and "\0" not in rest:
-            return _sqlite(url, place, dict(parse_qsl(query, keep_blank_values=True)))
+            return _sqlite(url, place, _parameters(url, query))
         if scheme in ("postgresql", "postgres", "postgresql+asyncpg") and _is_readable(f"postgresql://{rest}"):
             return _postgresql(url, f"postgresql://{rest}")
     except LimitInvalid as error:
@@ -102,7 +102,7 @@ def _sqlite(url: str, place: str, query: dict[str, str]) -> Location:
 
 def _postgresql(url: str, dsn: str) -> Location:
     parts = urlsplit(dsn)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query = _parameters(url, parts.query)
     limits = Limits.take(query)
     schema = query.pop("schema", None)
     shown = _shown(url)
@@ -119,6 +119,15 @@ def _postgresql(url: str, dsn: str) -> Location:
     environment = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("PG")))
     driver = urlunsplit(parts._replace(query=urlencode(query)))
     return Location("postgresql", dsn, None, shown, driver, limits, schema, pooled, environment)
+
+
+def _parameters(url: str, query: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in found:
+            raise StoreUrlInvalid(f"{_shown(url)!r}: the parameter {name!r} is given twice. Give it once.")
+        found[name] = value
+    return found
 
 
 def _is_readable(url: str) -> bool:

@@ -158,6 +158,9 @@ def test_a_url_may_limit_each_wait() -> None:
         ("postgresql://me:geheim@h/db?schema=a%22b", "schema is a name"),
         ("postgresql://me:geheim@h/db?schema=", "schema is a name"),
         ("postgresql://me:geheim@h/db?schema=pg_runs", "schema is a name"),
+        ("postgresql://me:geheim@h/db?connections=2&connections=2", "'connections' is given twice. Give it once"),
+        ("postgresql://me:geheim@h/db?sslmode=geheim&sslmode=geheim", "'sslmode' is given twice"),
+        ("sqlite:///x.db?busy_seconds=1&busy_seconds=2", "'busy_seconds' is given twice"),
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_told(url: str, told: str) -> None:
