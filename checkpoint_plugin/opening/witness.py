@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import stat
-import threading
 from pathlib import Path
 from typing import Final
 
@@ -130,10 +129,11 @@ def _read(path: Path) -> bytes:
 def _replace(path: Path, data: bytes) -> None:
     """Replace a file by one that is whole on the disk, so that a crash leaves the old or the new.
 
-    Each thread writes one of its own: a run may have been taken from a worker that has just saved it.
+    Whoever writes makes one of its own: a run may have been taken from a worker that has just saved it, in another container,
+    where a process may have the same number.
     """
-    fresh = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fresh = path.with_suffix(f".{os.urandom(NAME_SIZE).hex()}.new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         try:
             os.write(handle, data)

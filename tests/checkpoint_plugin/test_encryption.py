@@ -487,6 +487,23 @@ def test_a_witness_that_says_nothing_that_was_noted_cannot_be_read(tmp_path: Pat
         witness.check("r", 1, b"hash")
 
 
+def test_who_writes_a_witness_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may write into its folder must not have a file of another user's choice written."""
+    other = tmp_path / "other"
+    other.write_text("of somebody else")
+    really_open = os.open
+
+    def planted(path: Any, flags: int, *more: Any) -> int:
+        if str(path).endswith(".new"):
+            Path(path).symlink_to(other)
+        return really_open(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", planted)
+    with pytest.raises(StoreUnreadable, match=r"the witness .* cannot be written"):
+        Witness(tmp_path / "w").note("r", 1, b"hash")
+    assert other.read_text() == "of somebody else"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices are files elsewhere")
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to a pipe"])
 def test_a_witness_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
