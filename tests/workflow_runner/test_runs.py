@@ -208,6 +208,52 @@ async def test_what_is_to_be_called_at_a_save_that_was_lost_is_called_at_the_nex
     assert found == [[0], [0], [0, 1, 2]]
 
 
+async def test_what_is_to_be_called_is_called_in_its_order_where_some_came_while_a_save_was_being_lost() -> None:
+    called: list[int] = []
+    began, committed = asyncio.Event(), asyncio.Event()
+
+    class LosingLate(LosingTheSecond):
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:  # type: ignore[override]
+            if reason == "lost":
+                began.set()
+                await committed.wait()
+            return await super().save_checkpoint(run, snapshot, reason)
+
+    @node
+    async def commits_meanwhile(context: Context) -> AsyncIterator[int]:
+        await context.checkpoint()
+        yield 0
+        context.on_durable(partial(called.append, 0))
+        context.commit()
+        lost = asyncio.create_task(context.checkpoint("lost"))
+        await began.wait()
+        yield 1
+        context.on_durable(partial(called.append, 1))
+        context.commit()
+        committed.set()
+        assert await lost is None and called == []
+        await context.checkpoint()
+
+    graph = Graph()
+    graph.add(commits_meanwhile)
+    await hosted(LosingLate()).run(graph)
+    assert called == [0, 1]
+
+
+async def test_a_checkpoint_that_two_ask_for_has_the_reason_of_who_asked_first() -> None:
+    @node
+    async def asks_twice(context: Context) -> list[CheckpointRef | None]:
+        return [*await asyncio.gather(context.checkpoint("first"), context.checkpoint("second"))]
+
+    saving = Saving()
+    graph = Graph()
+    graph.output("refs", graph.add(asks_twice))
+    (refs,) = (await hosted(saving).run(graph)).outputs["refs"]
+    assert [ref.reason for ref in refs] == ["first", "first"]
+    assert [reason for reason, _ in saving.cuts] == ["first", "end"]
+
+
 class FollowingAndFailing:
     """Saves behind the run, of which nobody may be ahead; its last save comes when all is over, and fails."""
 
