@@ -113,6 +113,10 @@ def load_node_module(source: str | Path | ModuleType) -> tuple[str, ModuleType]:
     text = str(source)
     if isinstance(source, Path) or text.endswith(".py") or "/" in text or "\\" in text:
         return Path(text).stem, _load_file(Path(text))
+    if not all(text.split(".")):
+        raise NodeModuleError(
+            f"{text!r} is neither a file of nodes nor the dotted name of a module. Give one like nodes.py or shop.nodes."
+        )
     try:
         return text, importlib.import_module(text)
     except ImportError as error:

@@ -140,6 +140,13 @@ def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], kind: str, told
     assert "Traceback" not in done.stderr
 
 
+def test_a_module_of_nodes_that_is_not_there_is_told_without_a_line_of_the_import_system(tmp_path: Path) -> None:
+    done = workflow("run", write_graph(tmp_path, "value"), "--nodes", "absent", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: there is no module 'absent'")
+
+
 def test_a_node_file_that_ends_as_a_script_does_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n")
     done = run(tmp_path, "value", "--input", "a=1", "--nodes", "script.py", "--json")

@@ -501,6 +501,8 @@ def test_modules_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
         ([tmp_path / "none.py"], r"no node file .*Check the path\."),
         ([tmp_path / f"{'n' * 300}.py"], r"node file .* cannot be read: File name too long\. Check the path\."),
         (["no_such_module_at_all"], "no module 'no_such_module_at_all'"),
+        ([""], "'' is neither a file of nodes nor the dotted name of a module. Give one like "),
+        ([".nodes"], "'.nodes' is neither a file of nodes nor"),
         (["no_such.nodes"], r"no module 'no_such\.nodes' on .* with PYTHONPATH; .* --nodes path/to/no_such/nodes\.py"),
         ([asks], r"No module named 'beside'\. Install it, or name the folder it is in with PYTHONPATH: "),
         ([broken], r"ZeroDivisionError: division by zero\. Mend it where that was raised\."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -23,7 +24,12 @@ __all__ = ["FAULT", "RunReport", "error_object", "exit_code_of", "explain", "one
 FAULT: Final = 70
 """The exit code for errors that nobody foresaw."""
 
-OURS: Final = ("<frozen ", str(Path(__file__).parents[1]), str(Path(hookspecs.__file__).parent))
+OURS: Final = (
+    "<frozen ",
+    str(Path(importlib.__file__).parent),
+    str(Path(__file__).parents[1]),
+    str(Path(hookspecs.__file__).parent),
+)
 """Where a frame says nothing of whose code failed."""
 
 SHOWN_ITEMS: Final = 20
