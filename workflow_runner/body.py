@@ -17,7 +17,7 @@ from workflow_runner.closing import close_body
 from workflow_runner.context import Context
 from workflow_runner.ended import Ended
 from workflow_runner.errors import NodeProtocolError, NodeTimeout, SuspensionUnavailable
-from workflow_runner.events import NodeRetried
+from workflow_runner.events import NodeRetried, NodeSuspended
 from workflow_runner.suspension import Resumption, WorkflowSuspended, only_suspends
 from workflow_runner.threads import ThreadBody
 
@@ -282,6 +282,8 @@ class BodyActor(Actor):
     def _fall_asleep(self) -> None:
         """Its body has suspended and is over: it stands as one that was restored so, until somebody wakes it."""
         run = self.run
+        if run.listeners and self.suspension is not None:
+            run.notify(NodeSuspended(run.run_id, self.node_id, self.suspension))
         self.asleep = True
         self.task = None  # the present one ends without another await
         run.waking.watch(self)

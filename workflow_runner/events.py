@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hookspecs import CheckpointRef, NodeStatus
+from hookspecs import CheckpointRef, NodeStatus, Suspension
 
 __all__ = [
     "CheckpointSaved",
@@ -13,6 +13,7 @@ __all__ = [
     "Event",
     "NodeChanged",
     "NodeRetried",
+    "NodeSuspended",
     "Progressed",
     "RunEnded",
     "RunStarted",
@@ -62,6 +63,15 @@ class NodeRetried:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSuspended:
+    """A node waits, its body is over; `suspension` says for what. It is stored in a moment, and may be answered from then on."""
+
+    run_id: str
+    node_id: str
+    suspension: Suspension
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeChanged:
     """An edge ended (no more items come) or its bound grew to `capacity` items to resolve a stall."""
 
@@ -92,4 +102,4 @@ class CheckpointSaved:
     bytes_behind: int = 0
 
 
-Event = RunStarted | RunEnded | NodeChanged | NodeRetried | EdgeChanged | Progressed | CheckpointSaved
+Event = RunStarted | RunEnded | NodeChanged | NodeRetried | NodeSuspended | EdgeChanged | Progressed | CheckpointSaved

@@ -8,9 +8,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hookspecs import CheckpointRef
+from hookspecs import CheckpointRef, Suspension
 from tests.cli.command import environment, read_terminal, write_graph
-from workflow_runner import CheckpointSaved, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner import CheckpointSaved, Event, NodeChanged, NodeSuspended, Progressed, RunEnded, RunStarted
 from workflow_runner.cli.progress import Lines, Tally
 
 NODE = NodeChanged("r", "n", "running", 1)
@@ -59,6 +59,38 @@ def test_a_line_tells_how_far_the_first_nodes_say_they_are() -> None:
     clock.now = 1.0
     lines(SAVED)
     assert stream.getvalue().splitlines()[1].endswith("(every 5 s); n1: 1; n2: 2; n3: 3; and 16 more")
+
+
+def test_a_node_that_waits_is_told_once_others_go_on_and_it_is_stored() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream, clock=Clock())
+    lines(RunStarted("r", 1, 20, 0))
+    wakes = datetime(2027, 1, 1, tzinfo=UTC)
+    lines(NodeChanged("r", "works", "running", 1))
+    for place, node_id in enumerate(("a", "b c", "nap", "d", "e")):
+        lines(NodeChanged("r", node_id, "suspended", 1))
+        waits = Suspension("sleep", wakes, wake_at=wakes) if node_id == "nap" else Suspension(f"number {place}?", wakes)
+        lines(NodeSuspended("r", node_id, waits))
+    lines(NodeChanged("r", "e", "running", 1))
+    assert stream.getvalue().count("\n") == 1
+    for _ in range(2):
+        lines(SAVED)
+    assert stream.getvalue().splitlines()[1:] == [
+        "a waits: number 0?. Answer: workflow answer r 'a=JSON'",
+        "b c waits: number 1?. Answer: workflow answer r 'b c=JSON'",
+        "nap until 2027-01-01T00:00:00+00:00",
+        "and 1 more wait. See them with `workflow suspended`.",
+    ]
+
+
+def test_where_nothing_else_goes_on_the_end_of_the_run_tells_who_waits() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream, clock=Clock())
+    lines(RunStarted("r", 1, 2, 0))
+    lines(NodeChanged("r", "a", "suspended", 1))
+    lines(NodeSuspended("r", "a", Suspension("go on?", datetime(2027, 1, 1, tzinfo=UTC))))
+    lines(SAVED)
+    assert "waits" not in stream.getvalue()
 
 
 def test_a_run_that_is_refused_before_it_begins_leaves_its_error_alone() -> None:

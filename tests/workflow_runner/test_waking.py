@@ -24,7 +24,18 @@ from hookspecs import (
     hookimpl,
 )
 from tests.workflow_runner.test_resume import Memory
-from workflow_runner import Context, Graph, NodeFailed, NodeNotWaiting, RunStopped, Stream, ThreadContext, WorkflowRunner, node
+from workflow_runner import (
+    Context,
+    Graph,
+    NodeChanged,
+    NodeFailed,
+    NodeNotWaiting,
+    RunStopped,
+    Stream,
+    ThreadContext,
+    WorkflowRunner,
+    node,
+)
 
 SEEN: list[Any] = []
 MEANWHILE: list[asyncio.Event] = []
@@ -131,6 +142,15 @@ async def test_an_answer_reaches_a_node_while_another_works() -> None:
     assert (result.status, result.outputs) == ("completed", {"out": ["1 yes, 1"]})
     assert [saved for saved, _ in SEEN] == [True], "what it goes on with is durable before it does"
     assert store.reasons[-2:] == ["answer", "end"]
+
+
+async def test_subscribers_hear_what_a_node_waits_for() -> None:
+    events: list[Any] = []
+    store = Answering(each("yes"))
+    await run(store, beside(approve), {"x": 1}, on_event=events.append)
+    told = [event for event in events if getattr(event, "node_id", "") == "waits"]
+    statuses = [event.status if isinstance(event, NodeChanged) else event.suspension.reason for event in told]
+    assert statuses == ["running", "running", "suspended", "approve 1?", "running", "completed"]
 
 
 async def test_nobody_looks_where_no_node_waits() -> None:

@@ -18,11 +18,10 @@ from workflow_runner.cli.progress import open_progress
 from workflow_runner.cli.report import FAULT, RunReport, exit_code_of, explain, one_line, print_json, printable
 from workflow_runner.cli.signals import StopSignals
 from workflow_runner.cli.streams import printing_aside, settle
+from workflow_runner.cli.waiting import waiting_line
 from workflow_runner.errors import NodeFailed, RunnerError, RunStopped
 from workflow_runner.events import CheckpointSaved, Event, RunStarted
 from workflow_runner.runner import Result, WorkflowRunner
-from workflow_runner.shell import shell_word
-from workflow_runner.suspension import SLEEP
 
 __all__ = ["Execution"]
 
@@ -250,16 +249,7 @@ class Stopper:
 def _waiting(result: Result) -> str:
     """What a suspended run waits for, and how it goes on."""
     lines = [f"Run {result.run_id!r} is suspended:"]
-    for node_id, found in sorted(result.suspensions.items()):
-        shown = one_line(node_id)
-        go_on = f"workflow resume {quote(result.run_id)}"
-        until = "" if found.wake_at is None else f" until {found.wake_at.isoformat()}"
-        if found.reason == SLEEP and found.wake_at is not None:
-            lines.append(f"  {shown}{until}: then `{go_on}`")
-        else:
-            answer = shell_word(f"{node_id}=JSON")
-            quoted = answer if answer.endswith("'") else f"'{answer}'"  # JSON needs it
-            lines.append(f"  {shown} waits{until}: {one_line(found.reason)}. Answer: {go_on} --set {quoted}")
+    lines += [f"  {waiting_line(result.run_id, node_id, waits)}" for node_id, waits in sorted(result.suspensions.items())]
     return printable("\n".join(lines))
 
 

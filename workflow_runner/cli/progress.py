@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from hookspecs import NodeStatus
+from hookspecs import NodeStatus, Suspension
 from workflow_runner.cli.report import one_line
-from workflow_runner.events import CheckpointSaved, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner.cli.waiting import waiting_line
+from workflow_runner.events import CheckpointSaved, Event, NodeChanged, NodeSuspended, Progressed, RunEnded, RunStarted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,6 +51,7 @@ class NodeTally:
         began_at: by the clock, when it was first heard of.
         done: as the body reported it, in units of its own.
         total: likewise.
+        waits: for what, where it is suspended.
     """
 
     status: NodeStatus
@@ -57,10 +59,13 @@ class NodeTally:
     began_at: float
     done: float | None = None
     total: float | None = None
+    waits: Suspension | None = None
 
     @property
     def progress(self) -> str:
-        """How far it is, as its body reported it; empty where it did not."""
+        """How far it is, as its body reported it, or what it waits for; empty where there is nothing to tell."""
+        if self.waits is not None:
+            return one_line(self.waits.reason)
         if self.done is None:
             return ""
         return f"{self.done:g}" if self.total is None else f"{self.done:g} / {self.total:g}"
@@ -97,6 +102,8 @@ class Tally:
                 node = self.nodes.get(event.node_id)
                 if node is not None:
                     node.done, node.total = event.done, event.total
+            case NodeSuspended():
+                self.nodes[event.node_id].waits = event.suspension
             case CheckpointSaved():
                 self.checkpoints += 1
                 self.checkpoint = f"{event.ref.number} ({event.ref.reason})"
@@ -109,7 +116,7 @@ class Tally:
             self.nodes[event.node_id] = NodeTally(event.status, event.firings, self.clock())
         else:
             self.statuses[node.status] -= 1
-            node.status, node.firings = event.status, event.firings
+            node.status, node.firings, node.waits = event.status, event.firings, None
         self.statuses[event.status] += 1
 
     @property
@@ -147,6 +154,8 @@ class Lines:
         self._period = period_seconds
         self._tally = Tally(clock)
         self._written_at = clock()
+        self._waiting: dict[str, Suspension] = {}
+        """What was not told yet."""
 
     def __call__(self, event: Event) -> None:
         tally = self._tally
@@ -158,8 +167,22 @@ class Lines:
             case RunEnded() if tally.run_id:  # one that was refused before it began is told by its error
                 self._write(tally.summary())
                 self._write(f"run {event.run_id}: {event.status}")
-            case _ if tally.run_id and tally.clock() - self._written_at >= self._period:
-                self._write(tally.line())
+            case NodeSuspended():
+                self._waiting[event.node_id] = event.suspension
+            case NodeChanged():
+                self._waiting.pop(event.node_id, None)
+            case CheckpointSaved() if self._waiting and tally.statuses["running"]:  # else the run ends, and tells them
+                self._tell_waiting()
+        if tally.run_id and tally.clock() - self._written_at >= self._period:
+            self._write(tally.line())
+
+    def _tell_waiting(self) -> None:
+        """Tell of the nodes that wait while others go on: that is stored now, so they may be answered."""
+        told, self._waiting = list(self._waiting.items()), {}
+        for node_id, waits in told[:TOLD_NODES]:
+            self._write(waiting_line(self._tally.run_id, node_id, waits, executed=True))
+        if len(told) > TOLD_NODES:
+            self._write(f"and {len(told) - TOLD_NODES} more wait. See them with `workflow suspended`.")
 
     def _write(self, line: str) -> None:
         self._written_at = self._tally.clock()
@@ -201,7 +224,7 @@ def _table(tally: Tally) -> RenderableType:
     for node_id, node in shown:
         seconds = now - node.began_at
         rate = f"{node.firings / seconds:.1f}" if seconds >= 1 else ""
-        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), rate, node.progress)
+        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), rate, Text(node.progress))
     more = len(active) - len(shown)
     footer = [Text(f"… and {more} more")] if more > 0 else []
     head = f"run {tally.run_id}  {tally.ended or 'running'}" if tally.run_id else "starting"
