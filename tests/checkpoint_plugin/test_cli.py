@@ -320,7 +320,7 @@ def test_a_question_that_is_called_as_a_timer_is_told_as_one_that_waits_for_an_a
     done = workflow(
         "run", graph, "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint", "--run-id", "r", cwd=tmp_path
     )
-    assert "  body waits: sleep. Answer: workflow resume r --set 'body=JSON'" in done.stderr
+    assert "  body waits: sleep. Answer: workflow resume r --nodes nodes.py --set 'body=JSON'" in done.stderr
 
 
 @pytest.mark.parametrize("node_id", ["a\n'b\\\x85 c", "'b'", "b"])
@@ -333,7 +333,7 @@ def test_the_hint_of_how_to_answer_is_one_line_that_a_shell_takes(tmp_path: Path
     told = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {words}"], capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=True, encoding="utf-8"
     )
-    done = workflow(*told.stdout.split("\0")[:-1], "--nodes", "nodes.py", cwd=tmp_path)
+    done = workflow(*told.stdout.split("\0")[:-1], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, 'out: "yes"\n')
 
 
@@ -341,6 +341,9 @@ def test_a_suspended_run_says_what_it_waits_for_unless_it_is_quiet(tmp_path: Pat
     start = ("run", write_graph(tmp_path, "asks"), "--nodes", "nodes.py", "--input", "a=3", "--enable", "checkpoint")
     done = workflow(*start, "--run-id", "r", cwd=tmp_path)
     assert done.returncode == 3
-    assert "Run 'r' is suspended:\n  body waits: may it go on?. Answer: workflow resume r --set 'body=JSON'" in done.stderr
+    assert (
+        "Run 'r' is suspended:\n  body waits: may it go on?. Answer: workflow resume r --nodes nodes.py --set 'body=JSON'"
+        in done.stderr
+    )
     quiet = workflow(*start, "--quiet", cwd=tmp_path)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "", "")

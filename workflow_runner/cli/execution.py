@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from shlex import quote
@@ -41,10 +41,12 @@ class Execution:
         as_json: print the report as JSON; what nodes print goes to standard error.
         quiet: show no progress.
         supervised: as `StopSignals`.
+        nodes: files or modules of node types, as they were given, which a resume needs, too.
     """
 
-    def __init__(self, run_id: str, *, as_json: bool, quiet: bool, supervised: bool = False) -> None:
+    def __init__(self, run_id: str, *, as_json: bool, quiet: bool, supervised: bool = False, nodes: Sequence[str] = ()) -> None:
         self.run_id = run_id
+        self._resume = " ".join(("workflow resume", quote(run_id), *(f"--nodes {quote(source)}" for source in nodes)))
         self._supervised = supervised
         self._as_json = as_json
         self._quiet = quiet
@@ -76,7 +78,7 @@ class Execution:
                 report, code = self._ended(ended) if isinstance(ended, Result) else self._left(error, ended, signals)
             except (WorkflowError, asyncio.CancelledError, Exception) as error:
                 if isinstance(error, NodeFailed) and stopper.durable:
-                    error.add_note(f"Its checkpoints are stored. Mend the cause, then: workflow resume {quote(self.run_id)}")
+                    error.add_note(f"Its checkpoints are stored. Mend the cause, then: {self._resume}")
                 report, code = self._failed(error, signals)
         self._print(report)
         if runner.abandoned or (code != 0 and _threads_are_left()):
@@ -103,8 +105,15 @@ class Execution:
         if result.suspensions:
             code = SUSPENDED  # also of a degraded run: it is not over
             if not self._quiet:
-                print(_waiting(result), file=sys.stderr)
+                print(self._waiting(result), file=sys.stderr)
         return RunReport(result.run_id, result.status, result.outputs, degraded=result.degraded), code
+
+    def _waiting(self, result: Result) -> str:
+        """What a suspended run waits for, and how it goes on."""
+        lines = [f"Run {result.run_id!r} is suspended:"]
+        for node_id, waits in sorted(result.suspensions.items()):
+            lines.append(f"  {waiting_line(node_id, waits, f'{self._resume} --set', self._resume)}")
+        return printable("\n".join(lines))
 
     def _failed(self, error: BaseException, signals: StopSignals) -> tuple[RunReport, int]:
         code = signals.exit_code
@@ -112,7 +121,7 @@ class Execution:
             # While the graph or the store was read.
             error = RunnerError(
                 f"run {self.run_id!r} was stopped by a signal as it began. "
-                f"Start it again, or `workflow resume {quote(self.run_id)}` if `workflow runs` shows it."
+                f"Start it again, or `{self._resume}` if `workflow runs` shows it."
             )
             return RunReport(self.run_id, "paused", error=error), code
         if code is not None and isinstance(error, RunStopped):
@@ -244,13 +253,6 @@ class Stopper:
         elif self._task is not None:
             # The runner may not know of the run yet, while it reads the graph or the store.
             self._task.cancel()
-
-
-def _waiting(result: Result) -> str:
-    """What a suspended run waits for, and how it goes on."""
-    lines = [f"Run {result.run_id!r} is suspended:"]
-    lines += [f"  {waiting_line(result.run_id, node_id, waits)}" for node_id, waits in sorted(result.suspensions.items())]
-    return printable("\n".join(lines))
 
 
 def leave(code: int) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, TextIO
 
 from hookspecs import NodeStatus, Suspension
@@ -179,8 +180,9 @@ class Lines:
     def _tell_waiting(self) -> None:
         """Tell of the nodes that wait while others go on: that is stored now, so they may be answered."""
         told, self._waiting = list(self._waiting.items()), {}
+        answer = f"workflow answer {quote(self._tally.run_id)}"
         for node_id, waits in told[:TOLD_NODES]:
-            self._write(waiting_line(self._tally.run_id, node_id, waits, executed=True))
+            self._write(waiting_line(node_id, waits, answer, None))
         if len(told) > TOLD_NODES:
             self._write(f"and {len(told) - TOLD_NODES} more wait. See them with `workflow suspended`.")
 

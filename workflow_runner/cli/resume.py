@@ -109,7 +109,7 @@ def resume(
     if checkpoint is not None and latest_intact:
         raise click.UsageError("--checkpoint and --latest-intact exclude each other. Leave out one of the two.")
     chosen: CheckpointChoice = "latest-intact" if latest_intact else checkpoint
-    execution = Execution(run_id, as_json=as_json, quiet=quiet, supervised=supervised)
+    execution = Execution(run_id, as_json=as_json, quiet=quiet, supervised=supervised, nodes=nodes)
     wanted = read_enabling(enable, disable)
     try:
         updates = read_answers(answers)

@@ -68,7 +68,7 @@ def run(
       5 the store cannot save    6 completed, but not everything was saved
       129, 130, 143 stopped by a signal (resume it)
     """
-    execution = Execution(run_id if run_id is not None else new_run_id(), as_json=as_json, quiet=quiet)
+    execution = Execution(run_id if run_id is not None else new_run_id(), as_json=as_json, quiet=quiet, nodes=nodes)
     wanted = read_enabling(enable, disable)
     try:
         chosen_id = check_run_id(execution.run_id)
