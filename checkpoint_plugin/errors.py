@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from shlex import quote
 from typing import Any
 
@@ -262,12 +262,14 @@ class IllegalTransition(CheckpointError, ValueError):
         what: the run or node.
         status: what it is.
         wanted: what it cannot become.
+        steps: what it may become.
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, status: str, wanted: str) -> None:
-        super().__init__(f"{what} is {status} and cannot become {wanted}. See which steps there are in docs/jobs.md.")
+    def __init__(self, what: str, status: str, wanted: str, steps: Collection[str]) -> None:
+        may = f"It may become {', '.join(sorted(steps))}." if steps else "It becomes nothing else any more."
+        super().__init__(f"{what} is {status} and cannot become {wanted}. {may}")
         self.status = status
         self.wanted = wanted
 

@@ -249,7 +249,9 @@ class NodeLife:
             IllegalTransition: it is neither.
         """
         if self.status not in ("suspended", "paused"):
-            raise IllegalTransition(f"node {self.node_id!r} of run {self.run_id!r}", self.status, "resuming")
+            raise IllegalTransition(
+                f"node {self.node_id!r} of run {self.run_id!r}", self.status, "resuming", NODE_STEPS[self.status]
+            )
         node, now = _step_node(self, "running", at)
         node.started_at = now
         node.attempt += 1
@@ -296,7 +298,7 @@ class NodeLife:
 
 def _step_job(job: _JobFields, status: str, at: datetime | None, *, again: bool = False) -> tuple[_JobFields, datetime]:
     if status not in RUN_STEPS[job.status] and not (again and status == job.status):
-        raise IllegalTransition(f"run {job.id!r}", job.status, status)
+        raise IllegalTransition(f"run {job.id!r}", job.status, status, RUN_STEPS[job.status])
     now = at or datetime.now(UTC)
     if job.status == "failed" and status != "cancelled":
         job.retry_count += 1
@@ -308,7 +310,7 @@ def _step_job(job: _JobFields, status: str, at: datetime | None, *, again: bool 
 
 def _step_node(node: _NodeFields, status: str, at: datetime | None, *, again: bool = False) -> tuple[_NodeFields, datetime]:
     if status not in NODE_STEPS[node.status] and not (again and status == node.status):
-        raise IllegalTransition(f"node {node.node_id!r} of run {node.run_id!r}", node.status, status)
+        raise IllegalTransition(f"node {node.node_id!r} of run {node.run_id!r}", node.status, status, NODE_STEPS[node.status])
     now = at or datetime.now(UTC)
     node.status, node.updated_at = status, now
     return node, now
