@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from checkpoint_plugin.codec.decoding import decode_outline, decode_value
-from checkpoint_plugin.codec.encoding import are_scalars, encode_value
+from checkpoint_plugin.codec.encoding import encode_value, pack_scalars
 from checkpoint_plugin.codec.registry import REGISTERED, TypeRegistry, register
 from checkpoint_plugin.codec.shapes import TypeRefused
 from checkpoint_plugin.codec.tags import MalformedValue
@@ -68,9 +68,9 @@ class Codec:
         """
         return encode_value(value, place, self.registry, self.max_value_bytes)
 
-    def are_scalars(self, values: Sequence[Any]) -> bool:
-        """Whether many values are small numbers and texts, which need no encoding of their own."""
-        return are_scalars(values)
+    def pack_scalars(self, values: Sequence[Any]) -> bytes | None:
+        """Many small numbers and texts, which need no encoding of their own, as one list; `None` for others."""
+        return pack_scalars(values)
 
     def decode(self, data: bytes) -> Any:
         """The value of bytes that `encode` gave.

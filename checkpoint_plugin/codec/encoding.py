@@ -18,7 +18,7 @@ from checkpoint_plugin.codec.shapes import RegisteredType, type_name
 from checkpoint_plugin.codec.tags import Tag
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 
-__all__ = ["are_scalars", "encode_value"]
+__all__ = ["encode_value", "pack_scalars"]
 
 STEP_LENGTH: Final = 80
 """Characters of a key that an error shows."""
@@ -77,16 +77,16 @@ def _too_large(place: Callable[[], str], size: str, limit: int) -> ValueNotStora
     return ValueNotStorable(place(), why)
 
 
-def are_scalars(values: Sequence[Any]) -> bool:
-    """Whether values are small numbers and texts that MessagePack has exactly: many of them are packed together at once."""
+def pack_scalars(values: Sequence[Any]) -> bytes | None:
+    """Small numbers and texts that MessagePack has exactly, packed as one list; `None` where a value is something else."""
     kinds = set(map(type, values))
     if not kinds <= SCALARS or (str in kinds and not all(type(v) is not str or len(v) <= SHORT for v in values)):
-        return False
+        return None
     try:
-        ormsgpack.packb(values, option=ormsgpack.OPT_PASSTHROUGH_BIG_INT)
+        packed: bytes = ormsgpack.packb(values, option=ormsgpack.OPT_PASSTHROUGH_BIG_INT)
     except TypeError:  # as above
-        return False
-    return True
+        return None
+    return packed
 
 
 def _is_plain(value: Any, depth: int, room: list[int]) -> bool:

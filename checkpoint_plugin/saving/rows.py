@@ -245,14 +245,18 @@ class RowWriter:
             return ref
 
         def several(values: Sequence[Any], place: Place, what: str, first: int, *names: object) -> Sequence[Ref]:
-            if self._codec.are_scalars(values):
+            if self._codec.pack_scalars(values) is not None:
                 return values
             return [one(value, place, what, number, *names) for number, value in enumerate(values, first)]
 
         if len(node.collected) > saved:
             self._room = self._most_room
-            items = several(node.collected[saved:], ("output", node_id), "outputs[{}]", saved)
-            segment = EncodedSegment(node_id, saved, len(items), ormsgpack.packb(items), b"".join(mentioned))
+            items = node.collected[saved:]
+            packed = self._codec.pack_scalars(items)
+            if packed is None:
+                place = ("output", node_id)
+                packed = ormsgpack.packb([one(value, place, "outputs[{}]", at) for at, value in enumerate(items, saved)])
+            segment = EncodedSegment(node_id, saved, len(items), packed, b"".join(mentioned))
             cut.segments.append(segment)
             cut.mentioned.update(mentioned)
             mentioned = {}

@@ -65,8 +65,8 @@ class Forger(Codec):
     def encode(self, value: Any, place: Any) -> bytes:
         return value.data if isinstance(value, Raw) else super().encode(value, place)
 
-    def are_scalars(self, values: Sequence[Any]) -> bool:
-        return False
+    def pack_scalars(self, values: Sequence[Any]) -> bytes | None:
+        return None
 
 
 class Forge(Protocol):
