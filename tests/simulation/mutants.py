@@ -351,4 +351,32 @@ MUTANTS: Sequence[Mutant] = (
             ),
         ),
     ),
+    Mutant(
+        6,
+        "what comes to a node that waits starts it",
+        (Edit("body", "        self.asleep = True\n", "        self.asleep = False\n"),),
+    ),
+    Mutant(
+        6,
+        "an answer is given to whatever its node waits for",
+        (Edit("waking", "actor.suspension.since == answer.since:", "True:"),),
+    ),
+    Mutant(
+        6,
+        "a node goes on before its answer is durable",
+        (Edit("waking", "            await self._save()\n            if due and", "            if due and"),),
+    ),
+    Mutant(
+        6,
+        "a cut does not tell that a node was answered",
+        (Edit("actor", "        self.captured = None  # no number of its signature tells of an answer\n", ""),),
+    ),
+    Mutant(
+        6,
+        "a run ends as suspended though one of its nodes was answered",
+        (
+            Edit("run", "if self.stopping or self.moves:", "if self.stopping:"),
+            Edit("waking", "if ends and not woken:", "if ends:"),
+        ),
+    ),
 )
