@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from hookspecs import (
@@ -30,6 +28,7 @@ from workflow_runner.decisions import NO_DECISIONS, Decisions
 from workflow_runner.ending import Ending, status_of
 from workflow_runner.errors import Deadlock, NodeFailed, RunStopped
 from workflow_runner.events import EdgeChanged, Event, NodeChanged, Progressed, RunEnded, RunStarted
+from workflow_runner.grace import Grace
 from workflow_runner.growth import Growth
 from workflow_runner.plan import Plan
 from workflow_runner.saver import Saver, raised_by
@@ -38,8 +37,6 @@ from workflow_runner.waking import Waking
 from workflow_runner.wiring import Wiring
 
 __all__ = ["Run"]
-
-logger = logging.getLogger("workflow_runner")
 
 T = TypeVar("T")
 
@@ -89,21 +86,13 @@ class Run:
         self.stopping = False
         self.ending = Ending()
         self.independent = (settings.on_failure or plan.graph.on_failure) == "finish_independent"
-        self.abandoned: tuple[str, ...] = ()
+        self.grace = Grace(self)
         self.thread_slots = asyncio.Semaphore(settings.max_threads)
         self.context = contextvars.copy_context()
         """The context variables that each actor begins with."""
         self.tasks: set[asyncio.Task[None]] = set()
         """Those of actors that have not ended: none can outlive the run unseen."""
         self._task: asyncio.Task[Any] | None = None
-        self._opening = True
-        """Whether plugins are still asked to open the run."""
-        self._limit: asyncio.TimerHandle | None = None
-        """Of a run that is stopped or failed meanwhile: how long it waits for them."""
-        self._hurried = False
-        """Whether it was told to stop when its last node was over already."""
-        self._patience: asyncio.Timeout | None = None
-        """Of the wait for what still runs then."""
         self._begun = False
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._restored = 0
@@ -148,9 +137,9 @@ class Run:
 
     def fail(self, error: WorkflowError) -> None:
         """Stop at once and save nothing more; see `RunControl`."""
-        if self._opening and asyncio.current_task() is self._task:  # a plugin refuses it: who is told of that is not cut short
-            self._opened()
-        self._limit_opening()
+        if self.grace.opening and asyncio.current_task() is self._task:
+            self.grace.opened()  # a plugin refuses it: who is told of that is not cut short
+        self.grace.limit_opening()
         self._stop(error, "lost", "failed")
 
     def save_at(self, *moments: str) -> None:
@@ -173,7 +162,7 @@ class Run:
             try:
                 await self.hooks.before_run(self.info, self)
             except BaseException as error:
-                self._opened()
+                self.grace.opened()
                 self._save_no_more()
                 if isinstance(error, asyncio.CancelledError) and self.ending.error is not None:
                     raise self._told(self.ending.error) from None  # it was given up, see `stop`
@@ -185,7 +174,7 @@ class Run:
             self.stop("cancel")
         except Exception as error:
             self.ending.add(error)
-        self._opened()
+        self.grace.opened()
         self._save_no_more()
         outcome = self.ending.outcome(self.outputs())
         if self.hooks.after_run is not None:
@@ -241,29 +230,15 @@ class Run:
         A plugin that is still opening the run has as long as a body, and is cancelled then. One that is still told of a node,
         after the last of them, has as long, and is left.
         """
-        self._limit_opening()
-        self._hurry()
+        self.grace.limit_opening()
+        if self._over.done() and not self.stopping:
+            self.grace.hurry()
         moment = "cancel" if reason == "cancel" else "signal"  # a word of somebody's own is one
         self._stop(RunStopped(self.run_id, reason, self.saver is not None), reason, "paused", moment=moment)
 
-    def _hurry(self) -> None:
-        if self._over.done() and not self.stopping and not self._hurried:
-            self._hurried = True
-            if self._patience is not None:
-                self._patience.reschedule(self.loop.time() + self.settings.grace_seconds)
-
-    def _limit_opening(self) -> None:
-        if self._opening and self._limit is None:
-            self._limit = self.loop.call_later(self.settings.grace_seconds, self._give_up_opening)
-
-    def _opened(self) -> None:
-        self._opening = False
-        if self._limit is not None:
-            self._limit.cancel()
-
-    def _give_up_opening(self) -> None:
+    def cancel(self) -> None:
+        """Cancel its own task: it waits for a plugin that does not come to an end."""
         if self._task is not None:
-            logger.warning("run %s: left after %s s of grace, while a plugin opens it", self.run_id, self.settings.grace_seconds)
             self._task.cancel()
 
     async def _drive(self) -> None:
@@ -271,7 +246,7 @@ class Run:
         if self.info.resumed and self.hooks.restore_checkpoint is not None:
             snapshot = await self.hooks.restore_checkpoint(self.info, self.checkpoint)
         answers = await self._fetch_answers(snapshot)
-        self._opened()
+        self.grace.opened()
         self._build(snapshot, answers)
         if self.stopping:  # stopped while the store was opened: nothing has changed
             return
@@ -302,25 +277,7 @@ class Run:
             for actor in self.actors.values():
                 if actor.task is not None and not actor.cleans_up:
                     actor.task.cancel()
-            await self._wait_for_tasks()
-
-    async def _wait_for_tasks(self) -> None:
-        """Wait for what still runs; where the run was stopped, not for ever: a body may not end when it is cancelled."""
-        left = [task for task in self.tasks if not task.done()]  # one cancelled before its first step is done, and stays
-        if not left:
-            return
-        grace = self.settings.grace_seconds
-        with suppress(TimeoutError):
-            try:
-                async with asyncio.timeout(grace if self.stopping or self._hurried else None) as self._patience:
-                    await asyncio.wait(left)
-            except asyncio.CancelledError:  # as in `until`
-                await asyncio.wait(left, timeout=grace)
-            finally:
-                self._patience = None
-        self.abandoned = tuple(sorted(task.get_name() for task in left if not task.done()))  # each bears the id of its node
-        if self.abandoned:
-            logger.warning("run %s: left after %s s of grace, still running: %s", self.run_id, grace, ", ".join(self.abandoned))
+            await self.grace.wait_for(self.tasks)
 
     async def _fetch_answers(self, snapshot: Snapshot | None) -> Sequence[Answer]:
         """What was brought since the newest cut, for an attempt that did not live to take it."""

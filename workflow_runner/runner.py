@@ -410,7 +410,7 @@ class WorkflowRunner:
                     run.stop("cancel")
         finally:
             self._running.discard(run)
-            self._abandoned = self._abandoned or bool(run.abandoned)
+            self._abandoned = self._abandoned or bool(run.grace.abandoned)
         if cancelled is not None:
             if not task.cancelled():
                 task.exception()  # told by the cancellation

@@ -142,7 +142,7 @@ MUTANTS: Sequence[Mutant] = (
                 "            for actor in [*self.actors.values()]:\n"
                 "                if actor.task is not None:\n"
                 "                    actor.task.cancel()\n"
-                "            await self._wait_for_tasks()\n"
+                "            await self.grace.wait_for(self.tasks)\n"
                 "            if hasattr(self, 'late'):\n"
                 "                self.late()\n"
                 "            if self.saver is not None:\n                await self.saver.finish()\n",
