@@ -17,7 +17,7 @@ from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
 from checkpoint_plugin.runs.access import StoreAccess
-from checkpoint_plugin.runs.pending_answers import Inbox, check_since, hand_over
+from checkpoint_plugin.runs.pending_answers import BRINGS, Inbox, check_since, hand_over
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.tables.definition import is_storable_text
@@ -103,7 +103,8 @@ async def answer_nodes(
     if row is None:
         raise RunNotFound(run_id, store.location.shown)
     if row.execution_strategy == RUNNER:
-        return await _answer_runner(store, run_id, answers, asked, Holder.here(worker_id))
+        here = Holder.here(worker_id)
+        return await _answer_runner(store, run_id, answers, asked, replace(here, owner=here.owner + BRINGS))
     else:
         await store.compute(partial(import_module, "checkpoint_plugin.runs.answers_by_hand"))  # with SQLAlchemy: it takes long
         from checkpoint_plugin.runs.answers_by_hand import answer_by_hand

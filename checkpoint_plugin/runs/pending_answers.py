@@ -22,12 +22,14 @@ from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.lease import LOCK_LEASE, database_now, holder_of, is_held
 from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, SuspensionChanged
 
-__all__ = ["EXECUTED", "Inbox", "check_since", "forget_answers", "hand_over", "read_answer"]
+__all__ = ["BRINGS", "EXECUTED", "Inbox", "check_since", "forget_answers", "hand_over", "read_answer"]
 
 logger = logging.getLogger("checkpoint_plugin")
 
 EXECUTED: Final = ("running", "recovering")
-"""How a run stands that a process executes."""
+"""How a run stands that a process executes; the latter where that was asleep, and a recovery took it for dead."""
+BRINGS: Final = ", who brings an answer"
+"""Ends the name of whoever holds a run for a moment without executing it."""
 SQL: Final = "checkpoint_plugin.tables.row_sql"
 WAITING: Final = Statement(SQL, "waiting_node")
 PUT: Final = Statement(SQL, "put_answer")
@@ -59,7 +61,7 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
     def work(connection: Connection) -> str | None:
         lease = connection.execute(LOCK_LEASE, {"of_run": run_id}).first()  # nobody saves the run until the end of this
         now = database_now(connection)
-        if lease is None or not is_held(lease, now):
+        if lease is None or not is_held(lease, now) or lease.owner.endswith(BRINGS):
             return None
         rows: list[dict[str, Any]] = []
         for node_id, value in answers.items():
@@ -70,7 +72,7 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
                 raise RunNotFound(run_id, store.location.shown)
             if row.run_status == "cancelled":
                 raise NotResumable(run_id, "it is cancelled")
-            if row.run_status not in EXECUTED or row.worker_id != lease.owner:  # it is held by who brings another answer
+            if row.run_status not in EXECUTED:
                 return None
             if row.digest is not None and row.digest == written.get(node_id):
                 continue  # nobody heard that it was done, and it is done again

@@ -160,7 +160,7 @@ def drop_blocks() -> Any:
 def waiting_node() -> Any:
     """What a node waits for, and what was brought for it; one row where there is such a run."""
     state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
-    columns = (JOB.c.status.label("run_status"), JOB.c.worker_id, state.status, state.suspended_at, state.wake_at)
+    columns = (JOB.c.status.label("run_status"), state.status, state.suspended_at, state.wake_at)
     node = JOB.outerjoin(RUN_NODE_STATE, (state.run_id == JOB.c.id) & (state.node_id == NODE))
     both = node.outerjoin(PENDING_ANSWER, (pending.run_id == JOB.c.id) & (pending.node_id == NODE))
     return select(*columns, pending.since, pending.body, pending.digest).select_from(both).where(JOB.c.id == RUN)

@@ -16,6 +16,7 @@ from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import KeyMissing, NodeNotSuspended, NotResumable, ValueNotStorable
 from checkpoint_plugin.models import PENDING_ANSWER
+from checkpoint_plugin.recovery.claims import Claim, end_claim
 from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.runs.pending_answers import Inbox
 from checkpoint_plugin.runs.suspended_nodes import SuspendedNode, fetch_suspended_nodes
@@ -363,3 +364,43 @@ async def test_what_is_kept_goes_with_its_run(store_url: str, monkeypatch: pytes
     manager = CheckpointManager("r", enabled=True, url=store_url)
     assert await manager.clear_checkpoint()
     assert await kept(store_url) == []
+
+
+async def test_of_two_who_answer_while_a_recovery_has_claimed_the_run_one_is_refused(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DONE[-1].set()
+    await runner(store_url).run(beside(), {"x": 1}, enable={"checkpoint": True}, run_id="r")
+    service = RecoveryService("one of several", url=store_url)
+    await JobRepository(url=store_url).change("r", lambda job: job.mark_recovering(service.worker_id))
+    monkeypatch.setattr("checkpoint_plugin.runs.answers.PAUSE_SECONDS", 0.005)
+    look, looked, goes_on = Inbox.look, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: Inbox) -> Sequence[Answer]:
+        found = await look(self)
+        looked.set()
+        await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(Inbox, "look", slow)
+    first = asyncio.create_task(service.update_suspended_state("r", "waits", "first"))
+    async with asyncio.timeout(10):
+        await looked.wait()
+        second = asyncio.create_task(update_suspended_state("r", "waits", "second", url=store_url))
+        await asyncio.wait((second,), timeout=0.1)
+        goes_on.set()
+        await first
+        with pytest.raises(NodeNotSuspended, match="answered already"):
+            await second
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == {**WHOLE, "approved": ["1 first"]}
+
+
+async def test_a_worker_that_a_recovery_took_for_dead_and_that_woke_is_given_answers(store_url: str) -> None:
+    async with Executed(store_url, beside()) as executed:
+        store = Store(locate(store_url), create=False)
+        claim = Claim("r", "another worker", "running", 1, 0, "runner")
+        await JobRepository(store=store).change("r", lambda job: job.mark_recovering(claim.worker_id))
+        await store.transact(lambda connection: end_claim(connection, claim, counts=False))
+        await store.close()
+        await update_suspended_state("r", "waits", "yes", url=store_url)
+        assert (await executed.result()).outputs == WHOLE
