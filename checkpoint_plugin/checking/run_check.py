@@ -38,7 +38,7 @@ from checkpoint_plugin.models import (
 )
 from checkpoint_plugin.restoring.restored import RowReader
 from checkpoint_plugin.restoring.row_shape import mentioned_in_refs
-from checkpoint_plugin.runs.pending_answers import read_answer
+from checkpoint_plugin.runs.pending_answers import FOUND, read_answer
 from checkpoint_plugin.saving.completed import block_digest, read_blocks
 from checkpoint_plugin.saving.cut_encoder import head_digest
 from checkpoint_plugin.stored_bytes.digests import sum_digests
@@ -302,14 +302,14 @@ class RunCheck:
                     self._notes.note(what, row.number, node_id, LATER)
 
     def _look_at_answers(self) -> None:
-        query = select(PENDING_ANSWER).where(PENDING_ANSWER.c.run_id == self._notes.run_id)
-        for row in self._connection.execute(query).all():
+        for row in self._connection.execute(FOUND, {"of_run": self._notes.run_id}).all():
             if (seal := self._seal) is None:
                 return
             try:
                 self._notes.read(partial(read_answer, self._notes.run_id, row, self._codec, seal))
             except StoreDamaged as error:
                 self._notes.note(error.what, None, row.node_id, ANSWER_AGAIN)
+        self._connection.execute(select(PENDING_ANSWER.c.brought_at).where(PENDING_ANSWER.c.run_id == self._notes.run_id)).all()
 
     def _look_at_lease(self) -> None:
         query = select(LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number).where(LEASE.c.run_id == self._notes.run_id)

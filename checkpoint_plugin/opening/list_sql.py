@@ -53,7 +53,8 @@ def suspended_nodes() -> Any:
     wakes = func.coalesce(pending.brought_at, state.wake_at, type_=state.wake_at.type).label("wake_at")
     brought = (pending.run_id == state.run_id) & (pending.node_id == state.node_id) & (pending.since == state.suspended_at)
     joined = RUN_NODE_STATE.join(JOB, JOB.c.id == state.run_id).outerjoin(PENDING_ANSWER, brought)
-    query = select(*told, wakes, state.suspension_metadata_json).select_from(joined).where(state.status == "suspended")
+    columns = (*told, wakes, state.suspension_metadata_json, state.updated_at)
+    query = select(*columns).select_from(joined).where(state.status == "suspended")
     waiting = query.where(JOB.c.status != "completed", JOB.c.status != "cancelled")
     return waiting.order_by(state.suspended_at, state.run_id, state.node_id)
 

@@ -205,7 +205,8 @@ def _waiting(now: datetime, search: Search) -> Any:
         or_(JOB.c.status != "recovering", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
     )
     state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
-    woken = exists().where(state.run_id == JOB.c.id, state.status == "suspended", state.wake_at <= now)
+    over = or_(state.wake_at <= now, state.wake_at <= state.updated_at)  # the latter tells of an answer, by the clock of a host
+    woken = exists().where(state.run_id == JOB.c.id, state.status == "suspended", over)
     of_node = and_(pending.run_id == state.run_id, pending.node_id == state.node_id, pending.since == state.suspended_at)
     brought = exists().where(state.run_id == JOB.c.id, state.status == "suspended", of_node)  # as the run was about to suspend
     asleep = and_(JOB.c.status == "suspended", or_(woken, brought))

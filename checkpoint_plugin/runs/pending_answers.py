@@ -13,6 +13,7 @@ from typing import Any, Final
 from checkpoint_plugin.codec import Codec, MalformedValue
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
+from checkpoint_plugin.database.sqlite_rows import FROM_SQLITE
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, StoreDamaged
 from checkpoint_plugin.store import Store
@@ -22,7 +23,7 @@ from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.lease import LOCK_LEASE, database_now, holder_of, is_held
 from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, SuspensionChanged
 
-__all__ = ["BRINGS", "EXECUTED", "Inbox", "check_since", "forget_answers", "hand_over", "read_answer"]
+__all__ = ["BRINGS", "EXECUTED", "FOUND", "Inbox", "check_since", "forget_answers", "hand_over", "read_answer"]
 
 logger = logging.getLogger("checkpoint_plugin")
 
@@ -35,6 +36,7 @@ WAITING: Final = Statement(SQL, "waiting_node")
 PUT: Final = Statement(SQL, "put_answer")
 FOUND: Final = Statement(SQL, "pending_answers")
 DROP: Final = Statement(SQL, "drop_answer")
+DROP_ANY: Final = Statement(SQL, "drop_any_answer")
 DROP_ALL: Final = Statement(SQL, "drop_answers")
 
 
@@ -76,13 +78,15 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
                 return None
             if row.digest is not None and row.digest == written.get(node_id):
                 continue  # nobody heard that it was done, and it is done again
-            since = _since(run_id, node_id, row, now, seal)
+            since = _since(run_id, node_id, row, now)
+            if row.digest is not None and _is_sound(run_id, node_id, since, row, seal):
+                raise NodeNotSuspended(run_id, node_id, "answered already")
             check_since(run_id, node_id, asked.get(node_id), since)
             body = seal.seal(value, *_place(node_id, since))
             digest = digest_of(text_bytes(run_id), *_place(node_id, since), body)
             rows.append({"of_run": run_id, "of_node": node_id, "since": since, "brought_at": now, "body": body, "digest": digest})
         for row in rows:
-            connection.execute(DROP, {"of_run": run_id, "of_node": row["of_node"], "until": row["since"]})
+            connection.execute(DROP_ANY, {"of_run": run_id, "of_node": row["of_node"]})
             connection.execute(PUT, row)
             written[row["of_node"]] = row["digest"]
         return str(holder_of(lease))
@@ -91,22 +95,21 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
         return await store.surely(work, lambda connection: False)
 
 
-def _since(run_id: str, node_id: str, row: Any, now: datetime, seal: Seal) -> datetime:
+def _since(run_id: str, node_id: str, row: Any, now: datetime) -> datetime:
     """Since when a node waits that may be answered."""
     if row.status != "suspended" or row.suspended_at is None:
         raise NodeNotSuspended(run_id, node_id, row.status or "idle")
     since: datetime = row.suspended_at
-    if row.wake_at is not None and row.wake_at <= now:
+    # One that was answered has the time of the cut that tells so, by the clock of the host that took it: it may be ahead.
+    if row.wake_at is not None and row.wake_at <= max(now, row.updated_at):
         raise NodeNotSuspended(run_id, node_id, "answered already, or its time has come")
-    if row.since == since and _is_sound(run_id, node_id, row, seal):
-        raise NodeNotSuspended(run_id, node_id, "answered already")
     return since
 
 
-def _is_sound(run_id: str, node_id: str, row: Any, seal: Seal) -> bool:
+def _is_sound(run_id: str, node_id: str, since: datetime, row: Any, seal: Seal) -> bool:
     """Whether an answer is there; one that is damaged may be given again."""
     try:
-        _opened(run_id, node_id, row, seal)
+        _opened(run_id, node_id, since, row, seal)
     except (StoreDamaged, MalformedValue):
         return False
     return True
@@ -126,9 +129,9 @@ def _place(node_id: str, since: datetime) -> tuple[bytes, ...]:
     return b"answer", text_bytes(node_id), since.astimezone(UTC).isoformat().encode()
 
 
-def _opened(run_id: str, node_id: str, row: Any, seal: Seal) -> bytes:
+def _opened(run_id: str, node_id: str, since: datetime, row: Any, seal: Seal) -> bytes:
     with telling_damage(run_id, f"the answer for node {node_id!r}"):
-        body, place = column_bytes(row.body), _place(node_id, row.since)
+        body, place = column_bytes(row.body), _place(node_id, since)
         is_whole = digest_of(text_bytes(run_id), *place, body) == column_bytes(row.digest)
     if not is_whole:
         raise StoreDamaged(run_id, f"the answer for node {node_id!r} was changed")
@@ -142,8 +145,10 @@ def read_answer(run_id: str, row: Any, codec: Codec, seal: Seal) -> Answer:
         StoreDamaged: it is not what was written.
         ValueNotReadable: it is whole, but of a type that is not known here.
     """
+    with telling_damage(run_id, f"the answer for node {row.node_id!r}"):
+        since = row.since if isinstance(row.since, datetime) else FROM_SQLITE["time"](row.since)
     try:
-        return Answer(row.node_id, row.since, codec.decode(_opened(run_id, row.node_id, row, seal)))
+        return Answer(row.node_id, since, codec.decode(_opened(run_id, row.node_id, since, row, seal)))
     except MalformedValue as error:
         raise StoreDamaged(run_id, f"the answer for node {row.node_id!r}: {error}") from error
 
@@ -202,7 +207,7 @@ class Inbox:
         taken = [node.node_id for node in nodes if (since := self._found.get(node.node_id)) and not _waits(node, since)]
         if not taken:
             return
-        rows = [{"of_run": self._run_id, "of_node": node_id, "until": self._found.pop(node_id)} for node_id in taken]
+        rows = [{"of_run": self._run_id, "of_node": node_id, "since": self._found.pop(node_id)} for node_id in taken]
 
         def work(connection: Connection) -> None:
             for row in rows:

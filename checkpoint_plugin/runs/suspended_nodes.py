@@ -62,11 +62,12 @@ async def fetch_suspended_nodes(store: Store) -> Sequence[SuspendedNode]:
 
 
 def _read(store: Store, connection: Connection, row: Any, now: datetime) -> SuspendedNode:
-    run_id, node_id, _, since, wake_at, _ = row
+    run_id, node_id, _, since, wake_at, _, updated_at = row
+    is_due = wake_at is not None and wake_at <= max(now, updated_at)  # of an answer both are by the clock of who saved it
     shown = shown_row(store.keys, connection, run_id, row, SEALED)
     reason, metadata = shown.suspension_reason, shown.suspension_metadata_json
     try:
         told = None if metadata is None or metadata == HIDDEN else loads_tagged(metadata)
     except TaggedValueError as error:
         raise StoreDamaged(run_id, f"what node {node_id!r} waits for: {error}") from error
-    return SuspendedNode(run_id, node_id, reason, since, wake_at, wake_at is not None and wake_at <= now, told)
+    return SuspendedNode(run_id, node_id, reason, since, wake_at, is_due, told)

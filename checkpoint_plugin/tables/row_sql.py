@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Interval, Table, bindparam, case, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from checkpoint_plugin.database.raw_rows import raw
 from checkpoint_plugin.models import (
     COMPLETED_NODES,
     JOB,
@@ -29,6 +30,7 @@ __all__ = [
     "change_definition",
     "drop_answer",
     "drop_answers",
+    "drop_any_answer",
     "drop_blocks",
     "execution_strategy",
     "first_block",
@@ -158,12 +160,13 @@ def drop_blocks() -> Any:
 
 
 def waiting_node() -> Any:
-    """What a node waits for, and what was brought for it; one row where there is such a run."""
+    """What a node waits for, and what was brought for that; one row where there is such a run."""
     state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
-    columns = (JOB.c.status.label("run_status"), state.status, state.suspended_at, state.wake_at)
+    columns = (JOB.c.status.label("run_status"), state.status, state.suspended_at, state.wake_at, state.updated_at)
     node = JOB.outerjoin(RUN_NODE_STATE, (state.run_id == JOB.c.id) & (state.node_id == NODE))
-    both = node.outerjoin(PENDING_ANSWER, (pending.run_id == JOB.c.id) & (pending.node_id == NODE))
-    return select(*columns, pending.since, pending.body, pending.digest).select_from(both).where(JOB.c.id == RUN)
+    brought = (pending.run_id == JOB.c.id) & (pending.node_id == NODE) & (pending.since == state.suspended_at)
+    both = node.outerjoin(PENDING_ANSWER, brought)
+    return select(*columns, pending.body, pending.digest).select_from(both).where(JOB.c.id == RUN)
 
 
 def put_answer() -> Any:
@@ -173,14 +176,19 @@ def put_answer() -> Any:
 
 
 def pending_answers() -> Any:
-    """The answers that are kept for a run."""
-    return select(PENDING_ANSWER).where(PENDING_ANSWER.c.run_id == RUN)
+    """The answers that are kept for a run; a time that is none is damage of its own row alone."""
+    pending = PENDING_ANSWER.c
+    return select(pending.node_id, raw(pending.since), pending.body, pending.digest).where(pending.run_id == RUN)
 
 
 def drop_answer() -> Any:
-    """Forget the answer for what a node has waited for, and any for what it waited for before."""
-    pending = PENDING_ANSWER.c
-    return PENDING_ANSWER.delete().where(pending.run_id == RUN, pending.node_id == NODE, pending.since <= bindparam("until"))
+    """Forget the answer for what a node has waited for."""
+    return drop_any_answer().where(PENDING_ANSWER.c.since == bindparam("since"))
+
+
+def drop_any_answer() -> Any:
+    """Forget an answer for whatever a node has waited for, also by the clock of another host."""
+    return PENDING_ANSWER.delete().where(PENDING_ANSWER.c.run_id == RUN, PENDING_ANSWER.c.node_id == NODE)
 
 
 def drop_answers() -> Any:

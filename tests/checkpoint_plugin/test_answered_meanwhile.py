@@ -6,16 +6,17 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from checkpoint_plugin import CheckpointManager, JobRepository, RecoveryService, update_suspended_state
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import KeyMissing, NodeNotSuspended, NotResumable, ValueNotStorable
-from checkpoint_plugin.models import PENDING_ANSWER
+from checkpoint_plugin.models import PENDING_ANSWER, RUN_NODE_STATE
 from checkpoint_plugin.recovery.claims import Claim, end_claim
 from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.runs.pending_answers import Inbox
@@ -404,3 +405,85 @@ async def test_a_worker_that_a_recovery_took_for_dead_and_that_woke_is_given_ans
         await store.close()
         await update_suspended_state("r", "waits", "yes", url=store_url)
         assert (await executed.result()).outputs == WHOLE
+
+
+async def change(url: str, statement: Any) -> None:
+    """Change rows as nobody does who uses the store."""
+    store = Store(locate(url), create=False)
+    await store.transact(lambda connection: connection.core.execute(statement) and None)
+    await store.close()
+
+
+async def test_one_that_is_left_by_a_host_whose_clock_is_ahead_makes_way_for_the_next(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "of another question", url=store_url)
+            (row,) = await kept(store_url)
+            await change(store_url, update(PENDING_ANSWER).values(since=row.since + timedelta(hours=1)))
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            DONE[-1].set()
+            await executed.result()
+    assert len(await kept(store_url)) == 1
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+async def test_who_has_taken_an_answer_by_a_clock_that_is_ahead_is_given_no_other(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_looks(monkeypatch)
+    async with Executed(store_url, beside()):
+        (before,) = await waiting(store_url)
+        ahead = datetime.now(UTC) + timedelta(hours=1)
+        await change(store_url, update(RUN_NODE_STATE).values(wake_at=ahead, updated_at=ahead))
+        (after,) = await waiting(store_url)
+        assert (before.due, after.due) == (False, True)
+        with pytest.raises(NodeNotSuspended, match="answered already"):
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+        assert await kept(store_url) == []
+
+
+async def test_a_run_that_was_answered_by_a_clock_that_is_ahead_is_recovered_at_once(store_url: str) -> None:
+    DONE[-1].set()
+    await runner(store_url).run(beside(), {"x": 1}, enable={"checkpoint": True}, run_id="r")
+    await update_suspended_state("r", "waits", "yes", url=store_url)
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    waits = RUN_NODE_STATE.c.node_id == "waits"
+    await change(store_url, update(RUN_NODE_STATE).where(waits).values(wake_at=ahead, updated_at=ahead))
+
+    async def go_on(run_id: str) -> Any:
+        return (await runner(store_url).resume(run_id, graph=beside())).outputs
+
+    (outcome,) = await RecoveryService(url=store_url, execute=go_on).recover_all()
+    assert (outcome.status, outcome.result) == ("completed", WHOLE)
+
+
+@pytest.mark.parametrize("since", ["never", 7, b"\xff"])
+async def test_a_time_that_is_none_harms_no_other_answer_and_may_be_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: object
+) -> None:
+    url = f"sqlite:///{tmp_path / 'checkpoints.db'}"
+    graph = Graph()
+    x = graph.input("x")
+    for name in ("first", "second"):
+        graph.output(f"{name} approved", graph.add(approve, name, x=x))
+    graph.output("done", graph.add(until_done, "works", x=x))
+    damage = text("UPDATE pending_answer SET since = :since WHERE node_id = 'first'").bindparams(since=since)
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(url, graph) as executed:
+            for _ in range(2):
+                await update_suspended_state("r", "first", "no", url=url)
+                await change(url, damage)
+            await update_suspended_state("r", "second", "yes", url=url)
+            DONE[-1].set()
+            await executed.result()
+    store = Store(locate(url), create=False)
+    (finding,) = [found for run in (await check_store(store)).runs for found in run.findings]
+    await store.close()
+    assert (finding.node_id, finding.advice) == ("first", "The node still waits: answer it again.")
+    assert ((await runner(url).resume("r", graph=graph)).status, SEEN) == ("suspended", ["yes"])
+    await update_suspended_state("r", "first", "yes", url=url)
+    assert (await runner(url).resume("r", graph=graph)).outputs["first approved"] == ["1 yes"]
