@@ -201,11 +201,16 @@ class CheckpointPlugin:
         store, history = self._opened()
         if reason not in ("answer", "back"):  # these are saved before anything goes on
             self._before = None
+        kept: Mapping[str, datetime] = {}
         try:
+            if self._back is None and reason == "answer":
+                kept = await self._answers().keep(snapshot.nodes, history.epoch)
             save = store.save if self._back is None else self._go_back
             ref = await save(history, snapshot, reason)
         except StoreError as error:
-            if not self._policy.best_effort or self._back is not None:
+            if kept:
+                await self._answers().drop(kept)
+            if not self._policy.best_effort or self._back is not None or error.exit_code == 2:
                 raise
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None
@@ -237,15 +242,19 @@ class CheckpointPlugin:
     @hookimpl
     async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
         """What was brought since this attempt took the run; nothing while the store cannot be read: it is asked again."""
-        if self._inbox is None:
-            from checkpoint_plugin.runs.pending_answers import Inbox
-
-            self._inbox = Inbox(self._opened()[0], run.run_id)
         try:
-            return await self._inbox.look()
+            return await self._answers().look()
         except StoreError as error:
             logger.warning("run %s: answers that were brought meanwhile cannot be read now: %s", run.run_id, error)
             return ()
+
+    def _answers(self) -> Inbox:
+        if self._inbox is None:
+            from checkpoint_plugin.runs.pending_answers import Inbox
+
+            store, history = self._opened()
+            self._inbox = Inbox(store, history.run_id)
+        return self._inbox
 
     def _is_due(self, ref: CheckpointRef, history: RunHistory) -> bool:
         return self._turns.is_due(ref.number, int(ref.details["bytes"]), history.unread + len(history.digests))

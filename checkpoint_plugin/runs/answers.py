@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import Any, Final
 
 from checkpoint_plugin.bounds import LARGEST_VALUE
-from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
+from checkpoint_plugin.policy import NAME, Policy
 from checkpoint_plugin.runs.access import StoreAccess
-from checkpoint_plugin.runs.pending_answers import BRINGS, Inbox, check_since, hand_over
+from checkpoint_plugin.runs.pending_answers import BRINGS, Inbox, check_since, encode_answers, hand_over
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.tables.definition import is_storable_text
@@ -127,7 +127,9 @@ async def _answer_runner(
 ) -> str | None:
     """By whoever executes the run, else under a lease of its own: one process at a time writes a run, and what a checkpoint goes
     on from."""
-    lease = await _take_or_hand_over(store, run_id, holder, answers, asked)
+    codec = replace(store.codec, max_value_bytes=await _limit(store, run_id))
+    encoded = await store.compute(partial(encode_answers, codec, run_id, answers))
+    lease = await _take_or_hand_over(store, run_id, holder, encoded, asked)
     if isinstance(lease, str):
         return lease
     try:
@@ -144,7 +146,6 @@ async def _answer_runner(
             replace(node, suspension=replace(suspension, answered=True, answer=answers[node_id]))
             for node_id, (node, suspension) in waiting.items()
         )
-        await store.compute(partial(_encode, store.codec, run_id, answers))
         error = (None, None) if cut is None else (cut.error, cut.error_node_id)
         whole = replace(store.codec, max_value_bytes=LARGEST_VALUE)  # what the nodes hold was stored: the run allows it
         await store.save(history, Snapshot(run_id, job.attempt, job.status, nodes, at, *error), "answer", whole)
@@ -153,14 +154,15 @@ async def _answer_runner(
     return None
 
 
-def _encode(codec: Codec, run_id: str, answers: Mapping[str, Any]) -> dict[str, bytes]:
-    """The bytes of each, by node id; raises for one that cannot be stored."""
-    place = "run {!r}, node {!r}, answer".format
-    return {node_id: codec.encode(value, partial(place, run_id, node_id)) for node_id, value in answers.items()}
+async def _limit(store: Store, run_id: str) -> int:
+    """Bytes that a value of the run may take: its process could save no more with a larger answer."""
+    options = (await store.load_job(run_id)).enable.get(NAME)
+    given = options.get("max_value_bytes") if isinstance(options, Mapping) else None
+    return given if type(given) is int else Policy().max_value_bytes
 
 
 async def _take_or_hand_over(
-    store: Store, run_id: str, holder: Holder, answers: Mapping[str, Any], asked: Mapping[str, datetime]
+    store: Store, run_id: str, holder: Holder, encoded: Mapping[str, bytes], asked: Mapping[str, datetime]
 ) -> Lease | str:
     """The run, to be answered here; or who executes it, and was given the answers."""
     began = time.monotonic()
@@ -170,7 +172,6 @@ async def _take_or_hand_over(
         except RunHeld:
             waited = time.monotonic() - began
             try:
-                encoded = await store.compute(partial(_encode, store.codec, run_id, answers))
                 executes = await hand_over(store, run_id, encoded, asked)
             except NodeNotSuspended:  # it may be about to suspend
                 if waited > EXECUTED_SECONDS:

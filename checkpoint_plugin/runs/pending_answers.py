@@ -6,8 +6,9 @@ Nobody else may write its checkpoints. An answer is kept under its node and sinc
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from checkpoint_plugin.codec import Codec, MalformedValue
@@ -20,10 +21,10 @@ from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import digest_of, text_bytes
 from checkpoint_plugin.stored_bytes.sealing import Seal
 from checkpoint_plugin.tables.definition import is_storable_text
-from checkpoint_plugin.tables.lease import LOCK_LEASE, database_now, holder_of, is_held
-from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, SuspensionChanged
+from checkpoint_plugin.tables.lease import LOCK_LEASE, database_now, holder_of, is_held, lock_lease
+from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, Suspension, SuspensionChanged
 
-__all__ = ["BRINGS", "EXECUTED", "FOUND", "Inbox", "check_since", "forget_answers", "hand_over", "read_answer"]
+__all__ = ["BRINGS", "EXECUTED", "FOUND", "Inbox", "check_since", "encode_answers", "forget_answers", "hand_over", "read_answer"]
 
 logger = logging.getLogger("checkpoint_plugin")
 
@@ -38,6 +39,16 @@ FOUND: Final = Statement(SQL, "pending_answers")
 DROP: Final = Statement(SQL, "drop_answer")
 DROP_ANY: Final = Statement(SQL, "drop_any_answer")
 DROP_ALL: Final = Statement(SQL, "drop_answers")
+
+
+def encode_answers(codec: Codec, run_id: str, answers: Mapping[str, Any]) -> dict[str, bytes]:
+    """The bytes of each, by node id.
+
+    Raises:
+        ValueNotStorable: one cannot be stored.
+    """
+    place = "run {!r}, node {!r}, answer".format
+    return {node_id: codec.encode(value, partial(place, run_id, node_id)) for node_id, value in answers.items()}
 
 
 async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], asked: Mapping[str, datetime]) -> str | None:
@@ -82,17 +93,26 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
             if row.digest is not None and _is_sound(run_id, node_id, since, row, seal):
                 raise NodeNotSuspended(run_id, node_id, "answered already")
             check_since(run_id, node_id, asked.get(node_id), since)
-            body = seal.seal(value, *_place(node_id, since))
-            digest = digest_of(text_bytes(run_id), *_place(node_id, since), body)
-            rows.append({"of_run": run_id, "of_node": node_id, "since": since, "brought_at": now, "body": body, "digest": digest})
+            rows.append(_row(run_id, node_id, since, value, seal))
         for row in rows:
-            connection.execute(DROP_ANY, {"of_run": run_id, "of_node": row["of_node"]})
-            connection.execute(PUT, row)
+            _put(connection, row, now)
             written[row["of_node"]] = row["digest"]
         return str(holder_of(lease))
 
     with telling_damage(run_id, "its lease, or the row of a node"):
         return await store.surely(work, lambda connection: False)
+
+
+def _row(run_id: str, node_id: str, since: datetime, value: bytes, seal: Seal) -> dict[str, Any]:
+    place = _place(node_id, since)
+    body = seal.seal(value, *place)
+    digest = digest_of(text_bytes(run_id), *place, body)
+    return {"of_run": run_id, "of_node": node_id, "since": since, "body": body, "digest": digest}
+
+
+def _put(connection: Connection, row: Mapping[str, Any], now: datetime) -> None:
+    connection.execute(DROP_ANY, {"of_run": row["of_run"], "of_node": row["of_node"]})
+    connection.execute(PUT, {**row, "brought_at": now})
 
 
 def _since(run_id: str, node_id: str, row: Any, now: datetime) -> datetime:
@@ -146,7 +166,7 @@ def read_answer(run_id: str, row: Any, codec: Codec, seal: Seal) -> Answer:
         ValueNotReadable: it is whole, but of a type that is not known here.
     """
     with telling_damage(run_id, f"the answer for node {row.node_id!r}"):
-        since = row.since if isinstance(row.since, datetime) else FROM_SQLITE["time"](row.since)
+        since = _time(row.since)
     try:
         return Answer(row.node_id, since, codec.decode(_opened(run_id, row.node_id, since, row, seal)))
     except MalformedValue as error:
@@ -198,16 +218,68 @@ class Inbox:
             found.append(answer)
         return found
 
+    async def keep(self, nodes: Sequence[NodeSnapshot], epoch: int) -> Mapping[str, datetime]:
+        """Keep answers that this attempt was given as it began, as those of others: of who comes at the same time one is refused.
+
+        Args:
+            nodes: of the cut that is to tell of them.
+            epoch: under which it is saved.
+
+        Returns:
+            Since when nodes wait for what was answered so, by node id.
+
+        Raises:
+            NodeNotSuspended: somebody else was faster; nothing was kept.
+            LeaseLost: another worker took the run; nothing was kept.
+            ValueNotStorable: a value cannot be stored; nothing was kept.
+        """
+        store, run_id, codec = self._store, self._run_id, self._store.codec
+        given = {node.node_id: asked for node in nodes if (asked := node.suspension) is not None and _is_given(node, asked)}
+        own = {node_id: asked for node_id, asked in given.items() if self._found.get(node_id) != asked.since}
+        if not own:
+            return {}
+        seal = await store.seal(run_id)
+
+        def encode() -> Mapping[str, dict[str, Any]]:
+            encoded = encode_answers(codec, run_id, {node_id: asked.answer for node_id, asked in own.items()})
+            return {node_id: _row(run_id, node_id, own[node_id].since, value, seal) for node_id, value in encoded.items()}
+
+        rows = await store.compute(encode)
+
+        def work(connection: Connection) -> None:
+            lock_lease(connection, run_id, epoch)
+            now = database_now(connection)
+            for found in connection.execute(FOUND, {"of_run": run_id}).all():
+                row = rows.get(found.node_id)
+                if row is None or found.digest == row["digest"] or not _is_for(found, row["since"]):
+                    continue  # if it is this one, nobody heard that it was done
+                if _is_sound(run_id, found.node_id, row["since"], found, seal):
+                    raise NodeNotSuspended(run_id, found.node_id, "answered already")
+            for row in rows.values():
+                _put(connection, row, now)
+
+        await store.surely(work, lambda connection: False)
+        kept = {node_id: asked.since for node_id, asked in own.items()}
+        self._found.update(kept)
+        return kept
+
     async def forget(self, nodes: Sequence[NodeSnapshot]) -> None:
         """Drop those that a cut has which is durable now.
 
         Args:
             nodes: of the cut.
         """
-        taken = [node.node_id for node in nodes if (since := self._found.get(node.node_id)) and not _waits(node, since)]
-        if not taken:
+        await self.drop([node.node_id for node in nodes if (since := self._found.get(node.node_id)) and not _waits(node, since)])
+
+    async def drop(self, node_ids: Collection[str]) -> None:
+        """Drop those of nodes.
+
+        Args:
+            node_ids: for which they were found, or kept.
+        """
+        if not node_ids:
             return
-        rows = [{"of_run": self._run_id, "of_node": node_id, "since": self._found.pop(node_id)} for node_id in taken]
+        rows = [{"of_run": self._run_id, "of_node": node_id, "since": self._found.pop(node_id)} for node_id in node_ids]
 
         def work(connection: Connection) -> None:
             for row in rows:
@@ -217,6 +289,24 @@ class Inbox:
             await self._store.transact(work)
         except StoreError as error:  # it is for a suspension that is over, and for no other
             logger.info("run %s: answers that were taken are left in the store: %s", self._run_id, error)
+
+
+def _is_given(node: NodeSnapshot, asked: Suspension) -> bool:
+    """Whether a node was answered, and not woken by its time: of that a look afterwards tells whether somebody was faster."""
+    return node.status == "suspended" and asked.answered and (asked.wake_at is None or asked.answer is not None)
+
+
+def _is_for(row: Any, since: datetime) -> bool:
+    """Whether a row of `FOUND` is for this suspension."""
+    try:
+        return _time(row.since) == since
+    except (TypeError, ValueError):
+        return False
+
+
+def _time(stored: Any) -> datetime:
+    moment: datetime = stored if isinstance(stored, datetime) else FROM_SQLITE["time"](stored)
+    return moment
 
 
 def _waits(node: NodeSnapshot, since: datetime) -> bool:

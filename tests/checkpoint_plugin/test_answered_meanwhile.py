@@ -15,7 +15,7 @@ from sqlalchemy import select, text, update
 from checkpoint_plugin import CheckpointManager, JobRepository, RecoveryService, update_suspended_state
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import KeyMissing, NodeNotSuspended, NotResumable, ValueNotStorable
+from checkpoint_plugin.errors import KeyMissing, NodeNotSuspended, NotResumable, StoreUnreadable, ValueNotStorable
 from checkpoint_plugin.models import PENDING_ANSWER, RUN_NODE_STATE
 from checkpoint_plugin.recovery.claims import Claim, end_claim
 from checkpoint_plugin.runs.answers import answer_nodes
@@ -487,3 +487,76 @@ async def test_a_time_that_is_none_harms_no_other_answer_and_may_be_given_again(
     assert ((await runner(url).resume("r", graph=graph)).status, SEEN) == ("suspended", ["yes"])
     await update_suspended_state("r", "first", "yes", url=url)
     assert (await runner(url).resume("r", graph=graph)).outputs["first approved"] == ["1 yes"]
+
+
+async def test_one_that_is_larger_than_values_of_the_run_may_be_is_refused(store_url: str) -> None:
+    async with Executed(store_url, beside(), max_value_bytes=1_000) as executed:
+        with pytest.raises(ValueNotStorable, match=r"run 'r', node 'waits', answer cannot be stored: .* the limit is 1,000"):
+            await update_suspended_state("r", "waits", "y" * 1_000, url=store_url)
+        DONE[-1].set()
+        assert (await executed.result()).status == "suspended"
+    with pytest.raises(ValueNotStorable):
+        await update_suspended_state("r", "waits", "y" * 1_000, url=store_url)
+    await update_suspended_state("r", "waits", "yes", url=store_url)
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+async def suspended_run(url: str, **options: Any) -> None:
+    """A run that waits for its answer, and that nobody executes."""
+    DONE[-1].set()
+    result = await runner(url).run(beside(), {"x": 1}, enable={"checkpoint": options or True}, run_id="r")
+    assert result.status == "suspended"
+
+
+@pytest.mark.parametrize("best_effort", [False, True])
+async def test_of_a_resume_with_an_answer_and_one_that_comes_as_it_begins_one_is_refused(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, best_effort: bool
+) -> None:
+    await suspended_run(store_url, best_effort=best_effort)
+    look = Inbox.look
+
+    async def answered_then(self: Inbox) -> Sequence[Answer]:
+        found = await look(self)
+        if not SEEN and not found:
+            await update_suspended_state("r", "waits", "second", url=store_url)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Inbox, "look", answered_then)
+        with pytest.raises(NodeNotSuspended, match="answered already"):
+            await runner(store_url).resume("r", graph=beside(), updates={"waits": "first"})
+    assert (await status(store_url), len(await kept(store_url)), SEEN) == ("suspended", 1, [])
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == {**WHOLE, "approved": ["1 second"]}
+    assert await kept(store_url) == []
+
+
+async def test_an_answer_of_a_resume_keeps_out_those_that_come_before_it_is_saved(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await suspended_run(store_url)
+    save = Store.save
+
+    async def late(self: Store, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr("checkpoint_plugin.runs.answers.EXECUTED_SECONDS", 0.0)
+        with pytest.raises(NodeNotSuspended, match="answered already"):
+            await update_suspended_state("r", "waits", "second", url=store_url)
+        return await save(self, *arguments)
+
+    monkeypatch.setattr(Store, "save", late)
+    result = await runner(store_url).resume("r", graph=beside(), updates={"waits": "first"})
+    assert (result.outputs, SEEN) == ({**WHOLE, "approved": ["1 first"]}, ["first"])
+    assert await kept(store_url) == []
+
+
+async def test_a_resume_that_cannot_save_its_answer_leaves_none(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await suspended_run(store_url)
+
+    async def full(self: Store, *_: Any) -> Any:
+        raise StoreUnreadable("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "save", full)
+        with pytest.raises(StoreUnreadable, match="the disk is full"):
+            await runner(store_url).resume("r", graph=beside(), updates={"waits": "first"})
+    assert (await status(store_url), await kept(store_url)) == ("suspended", [])
