@@ -227,16 +227,17 @@ class CheckpointPlugin:
 
     async def _go_back(self, history: RunHistory, snapshot: Snapshot, reason: str) -> CheckpointRef:
         """Make the older cut the run's newest, with what was done to it since, an answer for example."""
-        from checkpoint_plugin.runs.pending_answers import forget_answers
+        from checkpoint_plugin.runs.pending_answers import fetch_kept, forget_answers
 
         store, _ = self._opened()
+        kept = await fetch_kept(store, history.run_id)  # first: what comes when it has gone back is for the cut that it went to
         assert self._back is not None
         nodes = {node.node_id: node for cut in (self._back, snapshot) for node in cut.nodes}
         back = await store.rewind(history, replace(self._back, nodes=tuple(nodes.values())))
         ref = await store.save(history, snapshot, reason) if back is None or snapshot.status != "running" else back
         self._back = None
         if back is not None:
-            await forget_answers(store, history.run_id)
+            await forget_answers(store, history.run_id, kept)
         return ref
 
     @hookimpl

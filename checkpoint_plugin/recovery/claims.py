@@ -41,6 +41,7 @@ class Claim:
         strategy: `execution_strategy` of the run.
         set_aside: why it is left alone from now on; nothing else is to be done with it then.
         damaged: what is wrong with its rows, which were not changed; nothing else is to be done with it then.
+        at: when it was claimed, by the clock of the database.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class Claim:
     strategy: str | None
     set_aside: str | None = None
     damaged: str | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def _mark(connection: Connection, row: Any, worker_id: str, now: datetime, max_a
     mine = update(JOB).where(JOB.c.id == row.id, JOB.c.version == row.version)
     if connection.execute(mine.values(**values)).rowcount != 1:
         return None
-    return Claim(row.id, worker_id, row.status, row.attempt, row.retry_count, row.execution_strategy, aside)
+    return Claim(row.id, worker_id, row.status, row.attempt, row.retry_count, row.execution_strategy, aside, at=now)
 
 
 def is_claimed(connection: Connection, claim: Claim) -> bool:
@@ -168,7 +170,8 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
     Args:
         connection: in a transaction that writes.
         claim: of the run.
-        counts: False when the recovery did not begin, None when it came to an end of whatever kind, True when it died.
+        counts: False when the recovery did not begin, None when it came to an end of whatever kind, True when it died. One that
+            leaves an answer that it was there for, because that cannot be read, counts as if it had died: the next would, too.
         stopped: the recovery was told to stop: what was paused by that is left for the next one.
     """
     lease = connection.execute(select(LEASE).where(LEASE.c.run_id == claim.run_id).with_for_update()).first()
@@ -189,10 +192,26 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
         paused = (JOB.c.id == claim.run_id, JOB.c.status == "paused")
         left = {"status": "recovering", "worker_id": None, "finished_at": None, "version": JOB.c.version + 1}
         connection.execute(update(JOB).where(*paused).values(**left))
+    if counts is None and claim.at is not None and connection.execute(_unread(claim)).first() is not None:
+        counts = True
     if not counts:
         tries = 0 if counts is None else claim.tries
         counted = (JOB.c.id == claim.run_id, JOB.c.retry_count == claim.tries + 1)
         connection.execute(update(JOB).where(*counted).values(retry_count=tries, version=JOB.c.version + 1))
+
+
+def _brought() -> Any:
+    """An answer for what a node still waits for."""
+    state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
+    of_node = and_(pending.run_id == state.run_id, pending.node_id == state.node_id, pending.since == state.suspended_at)
+    return and_(state.status == "suspended", of_node)
+
+
+def _unread(claim: Claim) -> Any:
+    """The answers that wait for a suspended run since before it was claimed."""
+    query = select(PENDING_ANSWER.c.node_id).where(_brought(), PENDING_ANSWER.c.brought_at <= claim.at)
+    suspended = exists().where(JOB.c.id == claim.run_id, JOB.c.status == "suspended")
+    return query.where(PENDING_ANSWER.c.run_id == claim.run_id, suspended)
 
 
 def _waiting(now: datetime, search: Search) -> Any:
@@ -204,11 +223,10 @@ def _waiting(now: datetime, search: Search) -> Any:
         seen <= now - search.max_age,
         or_(JOB.c.status != "recovering", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
     )
-    state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
+    state = RUN_NODE_STATE.c
     over = or_(state.wake_at <= now, state.wake_at <= state.updated_at)  # the latter tells of an answer, by the clock of a host
     woken = exists().where(state.run_id == JOB.c.id, state.status == "suspended", over)
-    of_node = and_(pending.run_id == state.run_id, pending.node_id == state.node_id, pending.since == state.suspended_at)
-    brought = exists().where(state.run_id == JOB.c.id, state.status == "suspended", of_node)  # as the run was about to suspend
+    brought = exists().where(state.run_id == JOB.c.id, _brought())  # as the run was about to suspend
     asleep = and_(JOB.c.status == "suspended", or_(woken, brought))
     # Whether a holder of this host still exists, no database knows.
     free = or_(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -24,7 +25,18 @@ from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.lease import LOCK_LEASE, database_now, holder_of, is_held, lock_lease
 from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, Suspension, SuspensionChanged
 
-__all__ = ["BRINGS", "EXECUTED", "FOUND", "Inbox", "check_since", "encode_answers", "forget_answers", "hand_over", "read_answer"]
+__all__ = [
+    "BRINGS",
+    "EXECUTED",
+    "FOUND",
+    "Inbox",
+    "check_since",
+    "encode_answers",
+    "fetch_kept",
+    "forget_answers",
+    "hand_over",
+    "read_answer",
+]
 
 logger = logging.getLogger("checkpoint_plugin")
 
@@ -38,7 +50,6 @@ PUT: Final = Statement(SQL, "put_answer")
 FOUND: Final = Statement(SQL, "pending_answers")
 DROP: Final = Statement(SQL, "drop_answer")
 DROP_ANY: Final = Statement(SQL, "drop_any_answer")
-DROP_ALL: Final = Statement(SQL, "drop_answers")
 
 
 def encode_answers(codec: Codec, run_id: str, answers: Mapping[str, Any]) -> dict[str, bytes]:
@@ -173,13 +184,32 @@ def read_answer(run_id: str, row: Any, codec: Codec, seal: Seal) -> Answer:
         raise StoreDamaged(run_id, f"the answer for node {row.node_id!r}: {error}") from error
 
 
-async def forget_answers(store: Store, run_id: str) -> None:
-    """Drop all that are kept for a run, which goes on from before them."""
+async def fetch_kept(store: Store, run_id: str) -> Mapping[str, datetime]:
+    """Since when nodes of a run wait for what is kept for them, by node id."""
+    rows = await store.transact(lambda connection: connection.execute(FOUND, {"of_run": run_id}).all(), write=False)
+    kept: dict[str, datetime] = {}
+    for row in rows:
+        with suppress(TypeError, ValueError):  # with a time that is none it is for nobody
+            kept[row.node_id] = _time(row.since)
+    return kept
+
+
+async def forget_answers(store: Store, run_id: str, kept: Mapping[str, datetime]) -> None:
+    """Drop answers of a run.
+
+    Args:
+        store: with the run.
+        run_id: the run.
+        kept: since when nodes wait for what was answered, by node id; one for another suspension stays.
+    """
+    rows = [{"of_run": run_id, "of_node": node_id, "since": since} for node_id, since in kept.items()]
 
     def work(connection: Connection) -> None:
-        connection.execute(DROP_ALL, {"of_run": run_id})
+        for row in rows:
+            connection.execute(DROP, row)
 
-    await store.surely(work, lambda connection: False)
+    if rows:
+        await store.surely(work, lambda connection: False)
 
 
 class Inbox:
@@ -277,16 +307,8 @@ class Inbox:
         Args:
             node_ids: for which they were found, or kept.
         """
-        if not node_ids:
-            return
-        rows = [{"of_run": self._run_id, "of_node": node_id, "since": self._found.pop(node_id)} for node_id in node_ids]
-
-        def work(connection: Connection) -> None:
-            for row in rows:
-                connection.execute(DROP, row)
-
         try:
-            await self._store.transact(work)
+            await forget_answers(self._store, self._run_id, {node_id: self._found.pop(node_id) for node_id in node_ids})
         except StoreError as error:  # it is for a suspension that is over, and for no other
             logger.info("run %s: answers that were taken are left in the store: %s", self._run_id, error)
 

@@ -29,7 +29,6 @@ __all__ = [
     "JOBS",
     "change_definition",
     "drop_answer",
-    "drop_answers",
     "drop_any_answer",
     "drop_blocks",
     "execution_strategy",
@@ -189,11 +188,6 @@ def drop_answer() -> Any:
 def drop_any_answer() -> Any:
     """Forget an answer for whatever a node has waited for, also by the clock of another host."""
     return PENDING_ANSWER.delete().where(PENDING_ANSWER.c.run_id == RUN, PENDING_ANSWER.c.node_id == NODE)
-
-
-def drop_answers() -> Any:
-    """Forget all that are kept for a run."""
-    return PENDING_ANSWER.delete().where(PENDING_ANSWER.c.run_id == RUN)
 
 
 def schema_version() -> Any:

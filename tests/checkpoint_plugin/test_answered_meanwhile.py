@@ -560,3 +560,41 @@ async def test_a_resume_that_cannot_save_its_answer_leaves_none(store_url: str, 
         with pytest.raises(StoreUnreadable, match="the disk is full"):
             await runner(store_url).resume("r", graph=beside(), updates={"waits": "first"})
     assert (await status(store_url), await kept(store_url)) == ("suspended", [])
+
+
+async def test_one_that_comes_when_the_run_has_gone_back_is_for_the_cut_that_it_went_to(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await suspended_run(store_url)
+    await update_suspended_state("r", "waits", "no", url=store_url)
+    assert await checkpoints(store_url) == ["suspend", "suspend", "answer"]
+    rewind = Store.rewind
+
+    async def answered_then(self: Store, *arguments: Any) -> Any:
+        ref = await rewind(self, *arguments)
+        await update_suspended_state("r", "waits", "yes", url=store_url)
+        return ref
+
+    monkeypatch.setattr(Store, "rewind", answered_then)
+    assert (await runner(store_url).resume("r", graph=beside(), checkpoint=1)).outputs == WHOLE
+
+
+async def test_a_run_whose_answer_cannot_be_read_is_not_recovered_for_ever(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "no", url=store_url)
+            DONE[-1].set()
+            await executed.result()
+    await change(store_url, update(PENDING_ANSWER).values(digest=b"?" * 32))
+
+    async def go_on(run_id: str) -> Any:
+        return (await runner(store_url).resume(run_id, graph=beside())).outputs
+
+    service = RecoveryService(url=store_url, execute=go_on, max_attempts=2)
+    told = [[outcome.status for outcome in await service.recover_all()] for _ in range(4)]
+    assert told == [["suspended"], ["suspended"], ["set_aside"], []]
+    await update_suspended_state("r", "waits", "yes", url=store_url)
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
