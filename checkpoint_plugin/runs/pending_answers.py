@@ -17,7 +17,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.sqlite_rows import FROM_SQLITE
 from checkpoint_plugin.database.statement import Statement
-from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, StoreDamaged
+from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, StoreDamaged, StoreUnreachable
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import digest_of, text_bytes
 from checkpoint_plugin.stored_bytes.sealing import Seal
@@ -78,9 +78,11 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
         NodeNotSuspended: a node waits for nothing, or was answered already, or its time has come.
         SuspensionChanged: a node waits for something else.
         NotResumable: the run is cancelled.
+        StoreUnreachable: the connection was lost as they were kept, and whether they were is not known.
     """
     seal = await store.seal(run_id)
     written: dict[str, bytes] = {}
+    unheard = False
 
     def work(connection: Connection) -> str | None:
         lease = connection.execute(LOCK_LEASE, {"of_run": run_id}).first()  # nobody saves the run until the end of this
@@ -98,8 +100,6 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
                 raise NotResumable(run_id, "it is cancelled")
             if row.run_status not in EXECUTED:
                 return None
-            if row.digest is not None and row.digest == written.get(node_id):
-                continue  # nobody heard that it was done, and it is done again
             since = _since(run_id, node_id, row, now)
             if row.digest is not None and _is_sound(run_id, node_id, since, row, seal):
                 raise NodeNotSuspended(run_id, node_id, "answered already")
@@ -110,8 +110,31 @@ async def hand_over(store: Store, run_id: str, answers: Mapping[str, bytes], ask
             written[row["of_node"]] = row["digest"]
         return str(holder_of(lease))
 
-    with telling_damage(run_id, "its lease, or the row of a node"):
-        return await store.surely(work, lambda connection: False)
+    def is_kept(connection: Connection) -> bool:
+        """Whether a try of which nobody heard was done, and nobody has taken what it kept."""
+        nonlocal unheard
+        unheard = True
+        connection.execute(LOCK_LEASE, {"of_run": run_id}).first()
+        found = connection.execute(FOUND, {"of_run": run_id}).all()
+        return any(row.digest == written.get(row.node_id) for row in found if row.digest is not None)
+
+    try:
+        with telling_damage(run_id, "its lease, or the row of a node"):
+            executes = await store.surely(work, is_kept)
+    except (NodeNotSuspended, SuspensionChanged) as error:
+        if unheard:  # it may have been taken
+            raise _unknown(run_id, store) from error
+        raise
+    if executes is None and unheard:
+        raise _unknown(run_id, store)
+    return executes
+
+
+def _unknown(run_id: str, store: Store) -> StoreUnreachable:
+    return StoreUnreachable(
+        f"the connection to the store at {store.location.shown} was lost as an answer was written, and run {run_id!r} has "
+        "gone on since, with it or without. Whether it was written is not known. See who waits: `workflow suspended`."
+    )
 
 
 def _row(run_id: str, node_id: str, since: datetime, value: bytes, seal: Seal) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from sqlalchemy import select, text, update
 from checkpoint_plugin import CheckpointManager, JobRepository, RecoveryService, update_suspended_state
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import KeyMissing, NodeNotSuspended, NotResumable, StoreUnreadable, ValueNotStorable
+from checkpoint_plugin.errors import (
+    KeyMissing,
+    NodeNotSuspended,
+    NotResumable,
+    StoreUnreachable,
+    StoreUnreadable,
+    ValueNotStorable,
+)
 from checkpoint_plugin.models import PENDING_ANSWER, RUN_NODE_STATE
 from checkpoint_plugin.recovery.claims import Claim, end_claim
 from checkpoint_plugin.runs.answers import answer_nodes
@@ -23,6 +30,7 @@ from checkpoint_plugin.runs.pending_answers import Inbox
 from checkpoint_plugin.runs.suspended_nodes import SuspendedNode, fetch_suspended_nodes
 from checkpoint_plugin.store import Store
 from hookspecs import Answer, SuspensionChanged
+from tests.checkpoint_plugin.proxy import COMMIT, Proxy
 from tests.checkpoint_plugin.test_plugin import checkpoints, runner, status
 from workflow_runner import Context, Graph, Result, RunStopped, WorkflowRunner, node
 
@@ -598,3 +606,58 @@ async def test_a_run_whose_answer_cannot_be_read_is_not_recovered_for_ever(
     assert told == [["suspended"], ["suspended"], ["set_aside"], []]
     await update_suspended_state("r", "waits", "yes", url=store_url)
     assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+LOST: dict[str, Any] = {"at": COMMIT, "after": b"INSERT INTO pending_answer"}
+
+
+async def test_an_answer_of_which_nobody_heard_that_it_was_kept_is_kept_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_looks(monkeypatch)
+    async with Executed(postgres_url, beside()), Proxy(postgres_url) as proxy:
+        proxy.cut(**LOST)
+        await update_suspended_state("r", "waits", "yes", url=proxy.url)
+        assert (proxy.cuts, len(await kept(postgres_url))) == (1, 1)
+
+
+async def test_an_answer_of_which_nobody_heard_that_it_was_kept_counts_though_the_run_was_stopped(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_plugin.opening.open_store.RECONNECT_PAUSE", 0.3)
+    async with Proxy(postgres_url) as proxy:
+        with monkeypatch.context() as patched:
+            never_looks(patched)
+            async with Executed(postgres_url, beside()) as executed:
+                proxy.cut(**LOST)
+                answering = asyncio.create_task(update_suspended_state("r", "waits", "yes", url=proxy.url))
+                for _ in range(2_000):
+                    if await kept(postgres_url):
+                        break
+                    await asyncio.sleep(0.005)
+                executed.runner.stop("signal")
+                with pytest.raises(RunStopped):
+                    await executed.result()
+        await answering
+    assert (await runner(postgres_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_who_did_not_hear_that_an_answer_was_kept_and_finds_it_gone_is_told_that_it_is_not_known(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr("checkpoint_plugin.opening.open_store.RECONNECT_PAUSE", 0.3)
+
+    told = asyncio.Event()
+
+    @node
+    async def goes_on(x: int) -> int:
+        await (DONE[-1] if ends else told).wait()
+        return x
+
+    async with Executed(postgres_url, beside(goes_on)) as executed, Proxy(postgres_url) as proxy:
+        proxy.cut(**LOST)
+        with pytest.raises(StoreUnreachable, match="Whether it was written is not known"):
+            await update_suspended_state("r", "waits", "yes", url=proxy.url)
+        told.set()
+        assert (await executed.result()).outputs == WHOLE
