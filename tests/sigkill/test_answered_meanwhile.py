@@ -98,9 +98,9 @@ def test_every_answer_that_was_taken_counts_once(store_url: str, environment: di
         command = [sys.executable, "-m", "workflow_runner.cli", *what, "--nodes", str(NODES), "--json", "--quiet"]
         with told.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-            dies_at = time.monotonic() + dice.uniform(0.4, 2.0) if kills < KILLS else ends
+            dies_at = time.monotonic() + dice.uniform(0.2, 0.8) if kills < KILLS else ends
             try:
-                while process.poll() is None and time.monotonic() < dies_at:
+                while process.poll() is None and (time.monotonic() < dies_at or not people.taken):
                     asyncio.run(people.look(is_executed=True))
                     time.sleep(dice.uniform(0.0, 0.1))
             finally:
