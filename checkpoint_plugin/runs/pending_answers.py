@@ -161,7 +161,7 @@ def _since(run_id: str, node_id: str, row: Any, now: datetime) -> datetime:
 
 
 def _is_sound(run_id: str, node_id: str, since: datetime, row: Any, seal: Seal) -> bool:
-    """Whether an answer is there; one that is damaged may be given again."""
+    """Whether an answer for this suspension is there; one that is damaged may be given again."""
     try:
         _opened(run_id, node_id, since, row, seal)
     except (StoreDamaged, MalformedValue):
@@ -304,8 +304,8 @@ class Inbox:
             now = database_now(connection)
             for found in connection.execute(FOUND, {"of_run": run_id}).all():
                 row = rows.get(found.node_id)
-                if row is None or found.digest == row["digest"] or not _is_for(found, row["since"]):
-                    continue  # if it is this one, nobody heard that it was done
+                if row is None or found.digest == row["digest"]:
+                    continue  # in the latter case nobody heard that it was done
                 if _is_sound(run_id, found.node_id, row["since"], found, seal):
                     raise NodeNotSuspended(run_id, found.node_id, "answered already")
             for row in rows.values():
@@ -339,14 +339,6 @@ class Inbox:
 def _is_given(node: NodeSnapshot, asked: Suspension) -> bool:
     """Whether a node was answered, and not woken by its time: of that a look afterwards tells whether somebody was faster."""
     return node.status == "suspended" and asked.answered and (asked.wake_at is None or asked.answer is not None)
-
-
-def _is_for(row: Any, since: datetime) -> bool:
-    """Whether a row of `FOUND` is for this suspension."""
-    try:
-        return _time(row.since) == since
-    except (TypeError, ValueError):
-        return False
 
 
 def _time(stored: Any) -> datetime:

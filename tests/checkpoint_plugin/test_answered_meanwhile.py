@@ -19,6 +19,7 @@ from checkpoint_plugin.errors import (
     KeyMissing,
     NodeNotSuspended,
     NotResumable,
+    StoreBusy,
     StoreUnreachable,
     StoreUnreadable,
     ValueNotStorable,
@@ -29,7 +30,8 @@ from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.runs.pending_answers import Inbox
 from checkpoint_plugin.runs.suspended_nodes import SuspendedNode, fetch_suspended_nodes
 from checkpoint_plugin.store import Store
-from hookspecs import Answer, SuspensionChanged
+from checkpoint_plugin.stored_bytes.digests import digest_of, text_bytes
+from hookspecs import Answer, LeaseLost, NodeSnapshot, Suspension, SuspensionChanged
 from tests.checkpoint_plugin.proxy import COMMIT, Proxy
 from tests.checkpoint_plugin.test_plugin import checkpoints, runner, status
 from workflow_runner import Context, Graph, Result, RunStopped, WorkflowRunner, node
@@ -320,8 +322,6 @@ async def test_a_damaged_answer_is_told_and_may_be_given_again(
 async def test_a_store_that_cannot_be_read_for_a_while_is_asked_again(
     store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from checkpoint_plugin.errors import StoreBusy
-
     look, tries = Inbox.look, iter(range(3))
 
     async def busy(self: Inbox) -> Sequence[Answer]:
@@ -404,12 +404,14 @@ async def test_of_two_who_answer_while_a_recovery_has_claimed_the_run_one_is_ref
     assert (await runner(store_url).resume("r", graph=beside())).outputs == {**WHOLE, "approved": ["1 first"]}
 
 
-async def test_a_worker_that_a_recovery_took_for_dead_and_that_woke_is_given_answers(store_url: str) -> None:
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_worker_that_a_recovery_took_for_dead_and_that_woke_is_given_answers(store_url: str, goes_on: bool) -> None:
     async with Executed(store_url, beside()) as executed:
         store = Store(locate(store_url), create=False)
         claim = Claim("r", "another worker", "running", 1, 0, "runner")
         await JobRepository(store=store).change("r", lambda job: job.mark_recovering(claim.worker_id))
-        await store.transact(lambda connection: end_claim(connection, claim, counts=False))
+        if not goes_on:
+            await store.transact(lambda connection: end_claim(connection, claim, counts=False))
         await store.close()
         await update_suspended_state("r", "waits", "yes", url=store_url)
         assert (await executed.result()).outputs == WHOLE
@@ -661,3 +663,78 @@ async def test_who_did_not_hear_that_an_answer_was_kept_and_finds_it_gone_is_tol
             await update_suspended_state("r", "waits", "yes", url=proxy.url)
         told.set()
         assert (await executed.result()).outputs == WHOLE
+
+
+async def test_one_that_was_moved_to_another_node_or_question_is_taken_by_none_and_may_be_given_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = beside()
+    graph.output("other approved", graph.add(approve, "other", x=graph.input("x")))
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, graph) as executed:
+            await update_suspended_state("r", "other", "no", url=store_url)
+            since = {row.node_id: row.since for row in await waiting(store_url) if row.since is not None}
+            waits = update(RUN_NODE_STATE).where(RUN_NODE_STATE.c.node_id == "waits")
+            await change(store_url, waits.values(suspended_at=since["other"]))
+            await change(store_url, update(PENDING_ANSWER).values(node_id="waits"))
+            await update_suspended_state("r", "other", "no", url=store_url)
+            earlier = since["other"] - timedelta(hours=1)
+            for table, column in ((PENDING_ANSWER, "since"), (RUN_NODE_STATE, "suspended_at")):
+                await change(store_url, update(table).where(table.c.node_id == "other").values({column: earlier}))
+            for node_id in ("waits", "other"):
+                await update_suspended_state("r", node_id, "again", url=store_url)
+            await change(store_url, update(PENDING_ANSWER).values(body=b"?"))
+            DONE[-1].set()
+            await executed.result()
+    assert ((await runner(store_url).resume("r", graph=graph)).status, SEEN) == ("suspended", [])
+
+
+async def test_one_that_is_left_keeps_no_answer_from_a_run_that_nobody_executes(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "of another question", url=store_url)
+            DONE[-1].set()
+            await executed.result()
+    (row,) = await kept(store_url)
+    place = b"answer", text_bytes("waits"), (row.since - timedelta(hours=1)).astimezone(UTC).isoformat().encode()
+    digest = digest_of(text_bytes("r"), *place, row.body)
+    await change(store_url, update(PENDING_ANSWER).values(since=row.since - timedelta(hours=1), digest=digest))
+    await update_suspended_state("r", "waits", "yes", url=store_url)
+    assert (await runner(store_url).resume("r", graph=beside())).outputs == WHOLE
+
+
+async def test_a_run_goes_on_though_what_it_has_taken_cannot_be_deleted(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def busy(*_: object) -> None:
+        raise StoreBusy("it is locked")
+
+    monkeypatch.setattr("checkpoint_plugin.runs.pending_answers.forget_answers", busy)
+    with caplog.at_level(logging.INFO, "checkpoint_plugin"):
+        async with Executed(store_url, beside()) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            assert (await executed.result()).outputs == WHOLE
+    assert "answers that were taken are left in the store" in caplog.text
+
+
+async def test_who_has_lost_the_run_keeps_no_answer(store_url: str) -> None:
+    await suspended_run(store_url)
+    store = Store(locate(store_url), create=False)
+    asked = Suspension("approve?", since=datetime.now(UTC), answered=True, answer="yes")
+    node = NodeSnapshot("waits", "suspended", suspension=asked)
+    with pytest.raises(LeaseLost):
+        await Inbox(store, "r").keep([node], 1)
+    await store.close()
+    assert await kept(store_url) == []
+
+
+async def test_a_resume_that_does_not_hear_that_its_answer_was_kept_goes_on_with_it(postgres_url: str) -> None:
+    await suspended_run(postgres_url)
+    async with Proxy(postgres_url) as proxy:
+        proxy.cut(**LOST)
+        result = await runner(proxy.url).resume("r", graph=beside(), updates={"waits": "yes"})
+        assert (proxy.cuts, result.outputs) == (1, WHOLE)
