@@ -242,10 +242,17 @@ class CheckpointPlugin:
 
     @hookimpl
     async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
-        """What was brought since this attempt took the run; nothing while the store cannot be read: it is asked again."""
+        """What was brought since this attempt took the run; nothing while the store cannot be read: it is asked again.
+
+        Raises:
+            StoreError: the store cannot be read as a resume begins, which would else go on without an answer that is there.
+        """
+        begins = self._inbox is None and self._before is not None
         try:
             return await self._answers().look()
         except StoreError as error:
+            if begins:
+                raise
             logger.warning("run %s: answers that were brought meanwhile cannot be read now: %s", run.run_id, error)
             return ()
 

@@ -738,3 +738,36 @@ async def test_a_resume_that_does_not_hear_that_its_answer_was_kept_goes_on_with
         proxy.cut(**LOST)
         result = await runner(proxy.url).resume("r", graph=beside(), updates={"waits": "yes"})
         assert (proxy.cuts, result.outputs) == (1, WHOLE)
+
+
+async def test_a_resume_that_cannot_look_for_answers_takes_no_time_for_passed(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @node
+    async def by_then(x: int, context: Context) -> str:
+        return str(await context.suspend("approve?", until=datetime.now(UTC) + timedelta(seconds=0.5)))
+
+    graph = Graph()
+    graph.output("approved", graph.add(by_then, "waits", x=graph.input("x")))
+    graph.output("done", graph.add(until_done, "works", x=graph.input("x")))
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(store_url, graph) as executed:
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+            executed.runner.stop("signal")
+            with pytest.raises(RunStopped):
+                await executed.result()
+    (waits,) = await waiting(store_url)
+    assert waits.since is not None
+    await asyncio.sleep(max(0.0, 0.5 - (datetime.now(UTC) - waits.since).total_seconds()))
+
+    async def busy(self: Inbox) -> Sequence[Answer]:
+        raise StoreBusy("it is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Inbox, "look", busy)
+        with pytest.raises(StoreBusy):
+            await runner(store_url).resume("r", graph=graph)
+    assert await status(store_url) == "paused"
+    DONE[-1].set()
+    assert (await runner(store_url).resume("r", graph=graph)).outputs == {"approved": ["yes"], "done": [1]}
