@@ -208,9 +208,11 @@ class CheckpointPlugin:
             save = store.save if self._back is None else self._go_back
             ref = await save(history, snapshot, reason)
         except StoreError as error:
+            from checkpoint_plugin.errors import NodeNotSuspended
+
             if kept:
                 await self._answers().drop(kept)
-            if not self._policy.best_effort or self._back is not None or error.exit_code == 2:
+            if not self._policy.best_effort or self._back is not None or isinstance(error, NodeNotSuspended):
                 raise
             self._degrade(f"a checkpoint could not be saved: {error}")
             return None

@@ -14,7 +14,7 @@ from typing import Any, Final
 from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
-from checkpoint_plugin.errors import NodeNotSuspended, NotResumable
+from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, ValueNotReadable
 from checkpoint_plugin.policy import NAME, Policy
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.runs.pending_answers import BRINGS, Inbox, check_since, encode_answers, hand_over
@@ -156,7 +156,10 @@ async def _answer_runner(
 
 async def _limit(store: Store, run_id: str) -> int:
     """Bytes that a value of the run may take: its process could save no more with a larger answer."""
-    options = (await store.load_job(run_id)).enable.get(NAME)
+    try:
+        options = (await store.load_job(run_id)).enable.get(NAME)
+    except ValueNotReadable:  # who answers need not know the types of its inputs
+        options = None
     given = options.get("max_value_bytes") if isinstance(options, Mapping) else None
     return given if type(given) is int else Policy().max_value_bytes
 

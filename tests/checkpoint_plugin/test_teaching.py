@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from checkpoint_plugin import update_suspended_state
 from checkpoint_plugin.cli.runs import show
 from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.errors import ValueNotReadable, ValueNotStorable
 from hookspecs import CodecRegistry, HookError, PluginHost, hookimpl
 from tests.distribution import install_distribution
-from workflow_runner import Graph, NodeFailed, WorkflowRunner, node
+from workflow_runner import CheckpointSaved, Context, Graph, NodeFailed, WorkflowRunner, node
 
 STOP: list[bool] = []
 
@@ -129,6 +130,37 @@ async def test_a_value_of_an_unknown_type_fails_the_save_with_its_place(store_ur
     made.output("prices", made.add(prices, n=1))
     with pytest.raises(ValueNotStorable, match=r"run 'r', node '.*', .* cannot be stored: its type .*Price"):
         await runner(store_url).run(made, {}, enabled(store_url), run_id="r")
+
+
+async def test_who_answers_a_run_that_is_executed_need_not_know_the_types_of_its_values(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_runner.waking.LOOK_SECONDS", 0.005)
+    told, over = asyncio.Event(), asyncio.Event()
+
+    @node
+    async def asks(by: Price, context: Context) -> str:
+        answer = await context.suspend("how many?")
+        over.set()
+        return f"{answer} for {by.amount}"
+
+    @node
+    async def works(by: Price) -> int:
+        await over.wait()
+        return by.amount
+
+    made = Graph()
+    by = made.input("by")
+    made.output("asked", made.add(asks, "asks", by=by))
+    made.output("worked", made.add(works, by=by))
+    executed = runner(store_url, Teacher())
+    executed.subscribe(lambda event: told.set() if isinstance(event, CheckpointSaved) else None)
+    enable = {"checkpoint": {"url": store_url}}
+    running = asyncio.create_task(executed.run(made, {"by": Price(7)}, enable, run_id="r"))
+    async with asyncio.timeout(10):
+        await told.wait()
+        await update_suspended_state("r", "asks", 3, url=store_url)
+        assert (await running).outputs == {"asked": ["3 for 7"], "worked": [7]}
 
 
 async def test_the_limit_is_an_option(store_url: str) -> None:
