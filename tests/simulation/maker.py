@@ -137,7 +137,7 @@ class Maker:
         if its.role == "source":
             self.add(kind)
             return
-        ports = [p for p in case.lengths if case.lengths[p] <= MAX_ITEMS and p[0].rstrip("0123456789") not in TERMINAL]
+        ports = self.open_ports()
         if not ports:
             return
         if kind == "scale":
@@ -152,6 +152,25 @@ class Maker:
         if sum(case.lengths[port] for value in given.values() for port in (value if isinstance(value, list) else [value])) > 30:
             return
         self.add(kind, **given)
+
+    def consult(self) -> None:
+        """Let people be asked in some graphs of every shape: a node waits while those beside it go on."""
+        case, random = self.case, Random(self.case.seed ^ 0xA5C)
+        if random.random() < 0.6:
+            return
+        for _ in range(random.choice((1, 2))):
+            ports = [port for port in self.open_ports() if 0 < case.lengths[port] <= 6]
+            if ports:
+                port = random.choice(ports)
+                if random.random() < 0.5:
+                    self.add("consult", a=port, form="text")
+                else:
+                    self.add("consult_stream", items=port)
+
+    def open_ports(self) -> list[Port]:
+        """What may be handed on."""
+        lengths = self.case.lengths
+        return [port for port in lengths if lengths[port] <= MAX_ITEMS and port[0].rstrip("0123456789") not in TERMINAL]
 
     def hide(self) -> None:
         """Leave some nodes without outputs of their own, so that they lose their consumers, or have none at all."""

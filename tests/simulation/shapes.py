@@ -178,5 +178,6 @@ def make_case(seed: int) -> Case:
     maker.choose_circumstances()
     SHAPES[shape](maker)
     maker.fill()
+    maker.consult()
     maker.endanger()
     return maker.case
