@@ -273,10 +273,10 @@ class Run:
             if self.saver is not None:
                 await self.saver.finish()
         finally:
-            await self.waking.stop()
             for actor in self.actors.values():
                 if actor.task is not None and not actor.cleans_up:
                     actor.task.cancel()
+            await self.waking.stop()
             await self.grace.wait_for(self.tasks)
 
     async def _fetch_answers(self, snapshot: Snapshot | None) -> Sequence[Answer]:

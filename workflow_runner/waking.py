@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from workflow_runner.run import Run
 
 __all__ = ["Waking"]
+
+logger = logging.getLogger("workflow_runner")
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks for answers while a node waits and others go on."""
@@ -63,11 +66,19 @@ class Waking:
         return True
 
     async def stop(self) -> None:
-        """Wake nobody any more."""
+        """Wake nobody any more. A look under way is not torn apart, unless it takes longer than a stopped run waits."""
         self._over = True
         if self._task is not None:
             self._wanted.set()
-            await self._run.until(self._task)  # a look under way is not torn apart
+            limit = self._run.loop.call_later(self._run.settings.grace_seconds, self._give_up_look)
+            await self._run.until(self._task)
+            limit.cancel()
+
+    def _give_up_look(self) -> None:
+        run = self._run
+        assert self._task is not None
+        logger.warning("run %s: left after %s s of grace, while it looks for answers", run.run_id, run.settings.grace_seconds)
+        self._task.cancel()
 
     async def _watch(self) -> None:
         try:

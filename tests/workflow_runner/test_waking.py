@@ -359,6 +359,54 @@ async def test_a_run_that_is_stopped_while_a_node_is_asleep_ends() -> None:
     assert store.status == "paused"
 
 
+async def test_a_run_that_is_stopped_waits_for_a_look_no_longer_than_for_a_body() -> None:
+    class Hanging(Answering):
+        @hookimpl
+        async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+            MEANWHILE[-1].set()
+            await asyncio.sleep(3600)
+            return ()
+
+    @node
+    async def stops(x: int) -> int:
+        await MEANWHILE[-1].wait()
+        runner.stop("signal")
+        await asyncio.sleep(3600)
+        return x
+
+    store = Hanging()
+    runner = hosted(store, grace_seconds=0.01)
+    with pytest.raises(RunStopped):
+        async with asyncio.timeout(5):
+            await runner.run(beside(approve, stops), {"x": 1}, run_id="r")
+    assert (store.status, store.nodes["waits"].status) == ("paused", "suspended")
+
+
+async def test_a_body_is_stopped_though_a_look_is_under_way() -> None:
+    class Slow(Answering):
+        @hookimpl
+        async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+            MEANWHILE[-1].set()
+            await until(lambda: "stopped" in SEEN)
+            return ()
+
+    @node
+    async def stops(x: int) -> int:
+        await MEANWHILE[-1].wait()
+        runner.stop("signal")
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            SEEN.append("stopped")
+        return x
+
+    runner = hosted(Slow())
+    with pytest.raises(RunStopped):
+        async with asyncio.timeout(5):
+            await runner.run(beside(approve, stops), {"x": 1}, run_id="r")
+    assert SEEN == ["stopped"]
+
+
 async def test_a_node_that_fails_ends_the_run_while_another_is_asleep() -> None:
     store = Answering()
 
