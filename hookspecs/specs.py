@@ -120,8 +120,8 @@ class CheckpointHooks:
         """Tell what people have brought for suspended nodes of a run that is executed.
 
         When: after `restore_checkpoint`, where a node of the newest cut waits; about once a second while a node waits and
-            others go on; and before the run ends as suspended. It is cancelled where a run that is stopped has waited for it for
-            the grace period.
+            others go on; once it is durable that the time of a node has passed; and before the run ends as suspended. It is
+            cancelled where a run that is stopped has waited for it for the grace period.
         Receives: the run.
         Returns: the answers that are kept for it. One whose node does not wait since then is passed over. The others are taken:
             the next cut, with reason `answer`, tells that their nodes are answered, and they go on when it is durable.

@@ -262,8 +262,11 @@ class Run:
             if self._answered or went_back:
                 try:
                     await self.saver.request_first("answer" if self._answered else "back")  # whoever asked need not ask again
+                    await self.waking.correct(self._due())
                 except asyncio.CancelledError:
                     self.stop("cancel")
+                except Exception as error:
+                    self.crashed(error)
         try:
             try:
                 self._start()
@@ -308,6 +311,13 @@ class Run:
         completed = self.wiring.completed
         self.collected.update({node_id: nodes[node_id].collected for node_id in completed if node_id in nodes})
         self._unfinished = self._waiting = len(self.plan.nodes) - len(completed)
+
+    def _due(self) -> list[Actor]:
+        """Those that go on because their time has passed; where the run goes back, what was brought is forgotten."""
+        if self.checkpoint is not None:
+            return []
+        waited = [actor for actor in self._answered if actor.node_id not in self.decisions.updates]
+        return [actor for actor in waited if actor.suspension is not None and actor.suspension.answer is None]
 
     def _start(self) -> None:
         """Start what has something to do: sources, interrupted firings, streams, and whatever has items waiting."""

@@ -128,6 +128,11 @@ class Saver:
         """Whether this is asked in its own task, as by a hook that it calls."""
         return self._task is not None and asyncio.current_task() is self._task
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last cut could not be saved, and waits for the next."""
+        return self._behind
+
     def start(self) -> None:
         """Begin to serve requests; those made before wait."""
         self._task = start_task(self._run.loop, self._serve(), "workflow-saver")

@@ -7,16 +7,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from hookspecs import Answer
+from hookspecs import Answer, Suspension
 from workflow_runner.task import start_task
 
 if TYPE_CHECKING:
     from workflow_runner.actor import Actor
     from workflow_runner.run import Run
+    from workflow_runner.saver import Saver
 
 __all__ = ["Waking"]
 
@@ -38,8 +39,8 @@ class Waking:
         self._run = run
         self._fetch = run.hooks.fetch_answers
         self._asleep: dict[str, Actor] = {}
-        self._times: list[tuple[datetime, int, Actor]] = []
-        """A heap: when actors are to be woken, those first that come first."""
+        self._times: list[tuple[datetime, int, Actor, Suspension]] = []
+        """A heap: when actors are to be woken, those first that come first. Times of those answered before are left in it."""
         self._count = count()
         self._last = False
         """Whether nothing can move any more, and one look remains before the run ends as suspended."""
@@ -51,11 +52,17 @@ class Waking:
     def watch(self, actor: Actor) -> None:
         """An actor is suspended and at rest."""
         self._asleep[actor.node_id] = actor
-        if actor.suspension is not None and actor.suspension.wake_at is not None:
-            heappush(self._times, (actor.suspension.wake_at, next(self._count), actor))
+        asked = actor.suspension
+        if asked is not None and asked.wake_at is not None:
+            if len(self._times) > 2 * len(self._asleep):  # most are of suspensions that are over
+                self._times = [time for time in self._times if _is_awaited(time)]
+                heapify(self._times)
+            # Two times of one zone are compared by what its clocks show, which may be the same hour twice.
+            heappush(self._times, (asked.wake_at.astimezone(UTC), next(self._count), actor, asked))
         self._wanted.set()
         if self._task is None and not self._over:
-            self._task = start_task(self._run.loop, self._watch(), "workflow-waking")
+            # Not in the context of who is suspended: what that has set is its own.
+            self._task = start_task(self._run.loop, self._watch(), "workflow-waking", self._run.context.copy())
 
     def look_last(self) -> bool:
         """Nothing can move any more: look once for answers before the run ends as suspended; whether there is anybody to ask."""
@@ -109,6 +116,8 @@ class Waking:
         """How long nobody has to be woken."""
         looks = self._fetch is not None and self._asleep
         seconds = self._looked + LOOK_SECONDS - self._run.loop.time() if looks else LONGEST_SLEEP
+        while self._times and not _is_awaited(self._times[0]):
+            heappop(self._times)
         if self._times:
             seconds = min(seconds, (self._times[0][0] - datetime.now(UTC)).total_seconds())
         return seconds
@@ -123,8 +132,9 @@ class Waking:
         due = [] if ends else self._take_due()
         if woken or due:
             await self._save()
-            if due and not self._is_over and self._correct(await self._answers(), due):
-                await self._save()
+            await self.correct(due)
+        elif self._asleep and self._saver.is_behind:
+            self._saver.request("suspend")  # nobody can answer what could not be saved
         for actor in (*woken, *due):
             if not self._is_over:
                 actor.start()
@@ -147,15 +157,18 @@ class Waking:
     def _take_due(self) -> list[Actor]:
         woken, now = [], datetime.now(UTC)
         while self._times and self._times[0][0] <= now:
-            wake_at, _, actor = heappop(self._times)
-            suspension = self._asleep[actor.node_id].suspension if actor.node_id in self._asleep else None
-            if suspension is not None and suspension.wake_at == wake_at:  # else it was answered meanwhile
+            time = heappop(self._times)
+            if _is_awaited(time):
+                actor = time[2]
                 self._answer(actor, None)
                 woken.append(actor)
         return woken
 
-    def _correct(self, answers: Sequence[Answer], due: Sequence[Actor]) -> bool:
-        """An answer that came before it was durable that the time had passed counts: who brought it was told so."""
+    async def correct(self, due: Sequence[Actor]) -> None:
+        """It is durable that the time of these has passed: an answer that came before counts, for who brought it was told so."""
+        if not due or self._is_over:
+            return
+        answers = await self._answers()
         found = False
         for actor in due:
             suspension = actor.suspension
@@ -163,7 +176,8 @@ class Waking:
                 if suspension is not None and (answer.node_id, answer.since) == (actor.node_id, suspension.since):
                     actor.resume_with(replace(suspension, answer=answer.value))
                     found = True
-        return found
+        if found and not self._is_over:
+            await self._save()
 
     def _answer(self, actor: Actor, value: object) -> None:
         assert actor.suspension is not None
@@ -173,6 +187,16 @@ class Waking:
 
     async def _save(self) -> None:
         """Make durable what was answered; where the run ends meanwhile, its last cut has it."""
+        await asyncio.wait((self._saver.request_first("answer"),))
+
+    @property
+    def _saver(self) -> Saver:
         saver = self._run.saver
         assert saver is not None
-        await asyncio.wait((saver.request_first("answer"),))
+        return saver
+
+
+def _is_awaited(time: tuple[datetime, int, Actor, Suspension]) -> bool:
+    """Whether the actor still waits for this time: with an answer it has another suspension."""
+    _, _, actor, asked = time
+    return actor.suspension is asked

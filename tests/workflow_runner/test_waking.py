@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta, tzinfo
+from gc import collect
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -268,6 +271,78 @@ async def test_an_answer_that_came_before_it_was_durable_that_the_time_had_passe
     assert store.reasons == ["suspend", "answer", "answer", "end"]
 
 
+async def test_an_answer_that_came_while_a_resume_made_it_durable_that_the_time_had_passed_counts() -> None:
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(sleeps, "waits", x=graph.input("x")))
+    await run(store, graph, {"x": 1})
+    await asyncio.sleep(0.01)
+
+    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
+        told = store.nodes["waits"].suspension
+        return each("just in time")(waits) if told is not None and told.answered else ()
+
+    store.brings = brings
+    result = await hosted(store).resume("r", graph=graph)
+    assert result.outputs == {"out": ["1 just in time"]}
+    assert store.reasons == ["suspend", "answer", "answer", "end"]
+
+
+class Autumn(tzinfo):
+    """A zone whose clocks have been put back by an hour: the second of two times may read as the earlier one."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=0 if when is not None and when.fold else 1)
+
+    def dst(self, when: datetime | None) -> None:
+        return None
+
+    def tzname(self, when: datetime | None) -> str:
+        return "autumn"
+
+
+async def test_of_two_times_in_the_hour_that_comes_twice_the_first_wakes_first() -> None:
+    zone, now = Autumn(), datetime.now(UTC)
+    soon = (now + timedelta(milliseconds=5, hours=1)).replace(tzinfo=zone)
+    later = (now + timedelta(minutes=30)).replace(tzinfo=zone, fold=1)
+
+    @node
+    async def waits_until(x: int, late: bool, context: Context) -> int:
+        if not context.is_resuming:
+            await context.suspend("in time", until=later if late else soon)
+        MEANWHILE[-1].set()
+        return x
+
+    graph = Graph()
+    x = graph.input("x")
+    for node_id, late in (("late", True), ("early", False)):
+        graph.output(node_id, graph.add(waits_until, node_id, x=x, late=late))
+    graph.output("works", graph.add(until_approved, x=x))
+    result = await run(Answering(), graph, {"x": 1})
+    assert (result.outputs["early"], list(result.suspensions)) == ([1], ["late"])
+
+
+async def test_what_a_suspended_node_has_set_nobody_else_sees() -> None:
+    setting: ContextVar[str] = ContextVar("setting", default="nothing")
+    seen: set[str] = set()
+
+    class Looking(Answering):
+        @hookimpl
+        async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+            seen.add(setting.get())
+            return await super().fetch_answers(run)
+
+    @node
+    async def sets(x: int, context: Context) -> str:
+        setting.set("the node's own")
+        await context.suspend("approve?")
+        MEANWHILE[-1].set()
+        return str(x)
+
+    await run(Looking(each("yes")), beside(sets), {"x": 1})
+    assert seen == {"nothing"}
+
+
 @node
 async def numbers(n: int, context: Context) -> AsyncIterator[int]:
     for number in range(context.state or 0, n):
@@ -340,6 +415,55 @@ async def test_one_that_must_not_be_repeated_is_answered_and_goes_on_once() -> N
 
     result = await run(Answering(each("yes")), beside(pays), {"x": 1})
     assert (result.outputs, SEEN) == ({"out": ["1 yes, 1"]}, ["paid"])
+
+
+async def test_what_could_not_be_saved_of_a_node_that_waits_is_saved_with_the_next_look() -> None:
+    class Failing(Answering):
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+            ref = await super().save_checkpoint(run, snapshot, reason) if "suspend" in self.reasons else None
+            self.reasons.append(reason)
+            return ref
+
+    store = Failing()
+    store.brings = lambda waits: each("yes")(waits) if "waits" in store.nodes else ()
+    result = await run(store, beside(approve), {"x": 1})
+    assert result.outputs == {"out": ["1 yes, 1"]}
+
+
+async def test_times_of_suspensions_that_were_answered_before_are_let_go() -> None:
+    class Time(datetime):
+        """Can be counted as long as somebody has it."""
+
+    times: WeakSet[Time] = WeakSet()
+
+    @node
+    async def asks(x: int, context: Context) -> int:
+        if not context.is_resuming:
+            times.add(tomorrow := Time.now(UTC) + timedelta(days=1))
+            await context.suspend("by tomorrow", until=tomorrow)
+        if x == 49:
+            MEANWHILE[-1].set()
+        return x
+
+    @node
+    async def several(x: int) -> AsyncIterator[int]:
+        for number in range(50):
+            yield number
+
+    @node
+    async def left(x: int) -> int:
+        await MEANWHILE[-1].wait()
+        collect()
+        return len(times)
+
+    graph = Graph()
+    x = graph.input("x")
+    graph.output("out", graph.add(asks, x=graph.add(several, x=x)))
+    graph.output("left", graph.add(left, x=x))
+    result = await run(Answering(each("yes")), graph, {"x": 1})
+    assert result.outputs["out"] == list(range(50))
+    assert result.outputs["left"][0] < 10
 
 
 async def test_a_run_that_is_stopped_while_a_node_is_asleep_ends() -> None:
