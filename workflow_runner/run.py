@@ -316,8 +316,7 @@ class Run:
         """Those that go on because their time has passed; where the run goes back, what was brought is forgotten."""
         if self.checkpoint is not None:
             return []
-        waited = [actor for actor in self._answered if actor.node_id not in self.decisions.updates]
-        return [actor for actor in waited if actor.suspension is not None and actor.suspension.answer is None]
+        return [actor for actor in self._answered if actor.suspension is not None and actor.suspension.answer is None]
 
     def _start(self) -> None:
         """Start what has something to do: sources, interrupted firings, streams, and whatever has items waiting."""

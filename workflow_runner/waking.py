@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -55,8 +55,7 @@ class Waking:
         asked = actor.suspension
         if asked is not None and asked.wake_at is not None:
             if len(self._times) > 2 * len(self._asleep):  # most are of suspensions that are over
-                self._times = [time for time in self._times if _is_awaited(time)]
-                heapify(self._times)
+                self._times = sorted(filter(_is_awaited, self._times))
             # Two times of one zone are compared by what its clocks show, which may be the same hour twice.
             heappush(self._times, (asked.wake_at.astimezone(UTC), next(self._count), actor, asked))
         self._wanted.set()
@@ -176,7 +175,7 @@ class Waking:
                 if suspension is not None and (answer.node_id, answer.since) == (actor.node_id, suspension.since):
                     actor.resume_with(replace(suspension, answer=answer.value))
                     found = True
-        if found and not self._is_over:
+        if found:
             await self._save()
 
     def _answer(self, actor: Actor, value: object) -> None:

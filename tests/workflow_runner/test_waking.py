@@ -210,9 +210,11 @@ async def test_an_answer_that_an_attempt_did_not_live_to_take_is_taken_by_the_ne
         await run(store, beside(approve, fails), {"x": 1})
     store.brings = each("yes")
     graph = beside(approve, fails)
+    store.reasons.clear()
     with pytest.raises(NodeFailed):
         async with asyncio.timeout(10):
             await hosted(store).resume("r", graph=graph)
+    assert store.reasons.count("answer") == 1
     assert [saved for saved, _ in SEEN] == [True]
     with pytest.raises(NodeNotWaiting):
         await hosted(store).resume("r", graph=graph, updates={"waits": "no"})
@@ -286,6 +288,55 @@ async def test_an_answer_that_came_while_a_resume_made_it_durable_that_the_time_
     result = await hosted(store).resume("r", graph=graph)
     assert result.outputs == {"out": ["1 just in time"]}
     assert store.reasons == ["suspend", "answer", "answer", "end"]
+
+
+async def test_a_look_that_fails_before_a_resume_has_begun_fails_the_run_and_leaves_nothing() -> None:
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(sleeps, "waits", x=graph.input("x")))
+    await run(store, graph, {"x": 1})
+    await asyncio.sleep(0.01)
+
+    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
+        if "answer" in store.reasons:
+            raise OSError("no")
+        return ()
+
+    store.brings = brings
+    with pytest.raises(HookError, match="'fetch_answers'"):
+        await hosted(store).resume("r", graph=graph)
+    assert SEEN == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_answer_to_an_earlier_question_does_not_count_when_the_time_has_passed() -> None:
+    earlier = datetime(2020, 1, 1, tzinfo=UTC)
+    result = await run(Answering(lambda waits: [Answer("waits", earlier, "too late")]), beside(sleeps), {"x": 1})
+    assert result.outputs == {"out": ["1 None, 1"]}
+
+
+async def test_a_resume_that_goes_back_takes_no_answer_that_came_before() -> None:
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(sleeps, "waits", x=graph.input("x")))
+    await run(store, graph, {"x": 1})
+    await asyncio.sleep(0.01)
+    store.brings = each("too early")
+    result = await hosted(store).resume("r", graph=graph, checkpoint=1)
+    assert (result.outputs, store.reasons) == ({"out": ["1 None"]}, ["suspend", "answer", "end"])
+
+
+async def test_an_answer_that_is_found_as_the_time_comes_counts_and_is_saved_once() -> None:
+    class Slow(Answering):
+        @hookimpl
+        async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+            if wake_at := next((wait.wake_at for wait in self.waits.values()), None):
+                await until(lambda: datetime.now(UTC) > wake_at)
+            return await super().fetch_answers(run)
+
+    store = Slow(each("in time"))
+    result = await run(store, beside(sleeps), {"x": 1})
+    assert (result.outputs, store.reasons) == ({"out": ["1 in time, 1"]}, ["suspend", "answer", "end"])
 
 
 class Autumn(tzinfo):
@@ -429,6 +480,27 @@ async def test_what_could_not_be_saved_of_a_node_that_waits_is_saved_with_the_ne
     store.brings = lambda waits: each("yes")(waits) if "waits" in store.nodes else ()
     result = await run(store, beside(approve), {"x": 1})
     assert result.outputs == {"out": ["1 yes, 1"]}
+
+
+async def test_nobody_looks_when_the_time_of_a_node_comes_that_was_answered_before() -> None:
+    store = Answering(each("yes"))
+
+    @node
+    async def asks(x: int, context: Context) -> str:
+        answer = await context.suspend("approve?", until=TIMES[-1])
+        MEANWHILE[-1].set()
+        return f"{x} {answer}"
+
+    @node
+    async def beyond_it(x: int) -> int:
+        await MEANWHILE[-1].wait()
+        looks = store.looks
+        await until(lambda: datetime.now(UTC) > TIMES[-1])
+        await asyncio.sleep(0.005)
+        return store.looks - looks
+
+    TIMES = [datetime.now(UTC) + timedelta(milliseconds=100)]
+    assert (await run(store, beside(asks, beyond_it), {"x": 1})).outputs == {"out": ["1 yes, 0"]}
 
 
 async def test_times_of_suspensions_that_were_answered_before_are_let_go() -> None:
