@@ -290,23 +290,56 @@ async def test_an_answer_that_came_while_a_resume_made_it_durable_that_the_time_
     assert store.reasons == ["suspend", "answer", "answer", "end"]
 
 
-async def test_a_look_that_fails_before_a_resume_has_begun_fails_the_run_and_leaves_nothing() -> None:
-    store = Answering()
+async def test_a_look_that_fails_before_a_resume_has_begun_fails_the_run_once_that_is_saved() -> None:
+    class Failing(Answering):
+        control: RunControl
+
+        @hookimpl
+        async def before_run(self, run: RunInfo, control: RunControl) -> None:
+            self.control = control
+            await super().before_run(run, control)
+
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+            ref = await super().save_checkpoint(run, snapshot, reason)
+            await asyncio.sleep(0.005)
+            SEEN.append(reason)
+            return ref
+
+        @hookimpl
+        async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+            if "answer" in SEEN:
+                self.control.request("interval")
+                await asyncio.sleep(0)
+                raise OSError("no")
+            return ()
+
+        @hookimpl
+        async def after_run(self, run: RunInfo, outcome: Outcome) -> None:
+            SEEN.append("over")
+
+    store = Failing()
     graph = Graph()
     graph.output("out", graph.add(sleeps, "waits", x=graph.input("x")))
     await run(store, graph, {"x": 1})
     await asyncio.sleep(0.01)
-
-    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
-        if "answer" in store.reasons:
-            raise OSError("no")
-        return ()
-
-    store.brings = brings
     with pytest.raises(HookError, match="'fetch_answers'"):
         await hosted(store).resume("r", graph=graph)
-    assert SEEN == []
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert SEEN == ["suspend", "over", "answer", "error", "over"]
+
+
+async def test_a_time_that_has_passed_wakes_nobody_where_nothing_else_moves() -> None:
+    @node
+    async def hands_over(x: int, context: Context) -> int:
+        if not context.is_resuming:
+            await context.suspend("for another worker", until=datetime.now(UTC))
+        return x
+
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(hands_over, "waits", x=graph.input("x")))
+    assert (await run(store, graph, {"x": 1})).status == "suspended"
+    assert store.reasons == ["suspend"]
 
 
 async def test_an_answer_to_an_earlier_question_does_not_count_when_the_time_has_passed() -> None:
@@ -553,6 +586,35 @@ async def test_a_run_that_is_stopped_while_a_node_is_asleep_ends() -> None:
         async with asyncio.timeout(10):
             await runner.run(beside(approve, stops), {"x": 1}, run_id="r")
     assert store.status == "paused"
+
+
+async def test_a_run_that_is_stopped_while_an_answer_is_saved_has_it_and_starts_nobody() -> None:
+    class Stopping(Answering):
+        @hookimpl
+        async def before_node(self, run: RunInfo, node: NodeInfo) -> None:
+            SEEN.append(node.node_id)
+
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+            if reason == "answer":
+                runner.stop("signal")
+            return await super().save_checkpoint(run, snapshot, reason)
+
+    @node
+    async def asks(x: int, context: Context) -> str:
+        return f"{x} {await context.suspend('approve?')}"
+
+    store = Stopping(each("yes"))
+    runner = hosted(store)
+    graph = beside(asks)
+    with pytest.raises(RunStopped):
+        async with asyncio.timeout(10):
+            await runner.run(graph, {"x": 1}, run_id="r")
+    assert SEEN.count("waits") == 1
+    store.brings = each("no")
+    later = hosted(store)
+    MEANWHILE[-1].set()
+    assert (await later.resume("r", graph=graph)).outputs == {"out": ["1 yes, 1"]}
 
 
 async def test_a_run_that_is_stopped_waits_for_a_look_no_longer_than_for_a_body() -> None:
