@@ -100,7 +100,7 @@ def test_every_answer_that_was_taken_counts_once(store_url: str, environment: di
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
             dies_at = time.monotonic() + dice.uniform(0.2, 0.8) if kills < KILLS else ends
             try:
-                while process.poll() is None and (time.monotonic() < dies_at or not people.taken):
+                while process.poll() is None and time.monotonic() < (dies_at if people.taken else ends):
                     asyncio.run(people.look(is_executed=True))
                     time.sleep(dice.uniform(0.0, 0.1))
             finally:
