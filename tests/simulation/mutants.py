@@ -364,7 +364,13 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         6,
         "a node goes on before its answer is durable",
-        (Edit("waking", "            await self._save()\n            if due and", "            if due and"),),
+        (
+            Edit(
+                "waking",
+                "            await self._save()\n            await self.correct(due)\n",
+                "            await self.correct(due)\n",
+            ),
+        ),
     ),
     Mutant(
         6,
