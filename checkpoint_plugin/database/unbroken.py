@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Outcome", "Unbroken", "finish", "take"]
@@ -42,14 +41,13 @@ class Unbroken(Awaitable[T], Generic[T]):
                     if waiting is None or isinstance(waiting, Outcome):
                         yield waiting
                     else:
-                        yield _Kept(waiting)
+                        yield from _done(waiting).__await__()
                 except asyncio.CancelledError as error:  # whatever was waited for is there all the same
-                    if waiting is None or not waiting.cancelled():  # else the coroutine is told by what it waits for
-                        cancelled = error
+                    cancelled = error
                 except Exception as error:
                     if waiting is None or not waiting.done() or waiting.exception() is not error:
                         raise
-                    # Likewise, as soon as it goes on, and it may have an answer to it.
+                    # The coroutine is told by what it waits for, as soon as it goes on, and may have an answer to it.
         except StopIteration as end:
             if cancelled is not None:
                 raise cancelled from None
@@ -63,27 +61,11 @@ class Unbroken(Awaitable[T], Generic[T]):
             self._work.close()
 
 
-class _Kept:
-    """Stands for a future that a task waits for, so that to cancel the task does not cancel the future.
-
-    A task asks of what it is given no more than this, and is woken by the future itself, in the turn in which that is done.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "_future")
-
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self._asyncio_future_blocking = True
-        self._future = future
-
-    def add_done_callback(self, call: Callable[[asyncio.Future[Any]], object], *, context: Context | None = None) -> None:
-        self._future.add_done_callback(call, context=context)
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._future.get_loop()
-
-    def cancel(self, msg: Any = None) -> bool:
-        """Refuse."""
-        return False
+def _done(waiting: asyncio.Future[Any]) -> Outcome[None]:
+    """A future that is done when another one is, and that cannot be cancelled."""
+    done: Outcome[None] = Outcome(loop=waiting.get_loop())
+    waiting.add_done_callback(lambda _: done.set_result(None))
+    return done
 
 
 async def finish(work: Awaitable[T]) -> T:

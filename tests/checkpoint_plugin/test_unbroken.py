@@ -88,24 +88,6 @@ async def test_it_may_have_an_answer_to_what_others_cancel(way: Way) -> None:
     assert await way(work()) == "found"
 
 
-async def test_it_goes_on_in_the_turn_in_which_what_it_waits_for_is_done() -> None:
-    """A save on PostgreSQL waits for one answer of the server: each turn of the event loop is a part of its time."""
-    loop = asyncio.get_running_loop()
-    given = loop.create_future()
-    seen: list[str] = []
-
-    async def work() -> None:
-        await given
-        seen.append("gone on")
-
-    task = asyncio.ensure_future(Unbroken(work()))
-    await asyncio.sleep(0)
-    given.set_result(None)
-    loop.call_soon(seen.append, "next turn")
-    await task
-    assert seen == ["gone on", "next turn"]
-
-
 @pytest.mark.parametrize("way", [Unbroken, finish])
 @pytest.mark.parametrize("error", [None, KeyError("k")])
 async def test_a_cancellation_is_told_when_the_work_is_over(worker: Worker, way: Way, error: Exception | None) -> None:
