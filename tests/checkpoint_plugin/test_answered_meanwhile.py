@@ -745,7 +745,7 @@ async def test_a_resume_that_cannot_look_for_answers_takes_no_time_for_passed(
 ) -> None:
     @node
     async def by_then(x: int, context: Context) -> str:
-        return str(await context.suspend("approve?", until=datetime.now(UTC) + timedelta(seconds=0.5)))
+        return str(await context.suspend("approve?", until=datetime.now(UTC) + timedelta(seconds=1)))
 
     graph = Graph()
     graph.output("approved", graph.add(by_then, "waits", x=graph.input("x")))
@@ -759,7 +759,7 @@ async def test_a_resume_that_cannot_look_for_answers_takes_no_time_for_passed(
                 await executed.result()
     (waits,) = await waiting(store_url)
     assert waits.since is not None
-    await asyncio.sleep(max(0.0, 0.5 - (datetime.now(UTC) - waits.since).total_seconds()))
+    await asyncio.sleep(max(0.0, 1.01 - (datetime.now(UTC) - waits.since).total_seconds()))
 
     async def busy(self: Inbox) -> Sequence[Answer]:
         raise StoreBusy("it is locked")

@@ -532,7 +532,7 @@ async def test_nobody_looks_when_the_time_of_a_node_comes_that_was_answered_befo
         await asyncio.sleep(0.005)
         return store.looks - looks
 
-    TIMES = [datetime.now(UTC) + timedelta(milliseconds=100)]
+    TIMES = [datetime.now(UTC) + timedelta(milliseconds=400)]
     assert (await run(store, beside(asks, beyond_it), {"x": 1})).outputs == {"out": ["1 yes, 0"]}
 
 
