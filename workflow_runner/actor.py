@@ -316,6 +316,7 @@ class Actor(Outbox):
         """It was suspended in this attempt and is answered: let its body go on with that once it is started again."""
         self.suspension, self.resumption = suspension, Resumption(suspension)
         self.frozen = False
+        self.first_attempt = self.attempt
         self.unbegun = not self.planned.failure.replayable
         self.rewind()
         self.captured = None  # no number of its signature tells of an answer

@@ -172,7 +172,7 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
     actor.arguments = node.arguments
     actor.emitted = node.emitted
     actor.started_at = node.started_at
-    if node.status == "failed":  # a person resumed it: its retries begin anew
+    if node.status in ("failed", "suspended"):  # a person resumed it, or answered: its retries begin anew
         actor.first_attempt = actor.attempt
     if not actor.planned.failure.replayable and node.arguments is not None and not actor.asleep:
         actor.unbegun = not is_unknown(node, actor.planned)

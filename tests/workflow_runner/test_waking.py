@@ -501,6 +501,31 @@ async def test_one_that_must_not_be_repeated_is_answered_and_goes_on_once() -> N
     assert (result.outputs, SEEN) == ({"out": ["1 yes, 1"]}, ["paid"])
 
 
+@pytest.mark.parametrize("meanwhile", [True, False])
+async def test_with_an_answer_the_retries_of_a_node_begin_anew(meanwhile: bool) -> None:
+    @node(retries=1, backoff=0.001)
+    async def fails_before_and_after(x: int, context: Context) -> str:
+        SEEN.append((context.attempt, context.is_resuming))
+        if context.attempt in (1, 2) and SEEN.count(SEEN[-1]) == 1 and context.is_resuming is (context.attempt == 2):
+            raise OSError("for a moment")
+        if not context.is_resuming:
+            await context.suspend("go on?")
+        MEANWHILE[-1].set()
+        return f"{x} {context.answer}"
+
+    store = Answering(each("yes") if meanwhile else lambda waits: ())
+    graph = beside(fails_before_and_after)
+    if meanwhile:
+        result = await run(store, graph, {"x": 1})
+    else:
+        waiting = hosted(store)
+        MEANWHILE[-1].set()
+        assert (await waiting.run(graph, {"x": 1}, run_id="r")).status == "suspended"
+        result = await hosted(store).resume("r", graph=graph, updates={"waits": "yes"})
+    assert result.outputs == {"out": ["1 yes, 1"]}
+    assert [attempt for attempt, _ in SEEN] == [1, 2, 2, 3]
+
+
 async def test_what_could_not_be_saved_of_a_node_that_waits_is_saved_with_the_next_look() -> None:
     class Failing(Answering):
         @hookimpl
