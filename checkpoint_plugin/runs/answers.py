@@ -155,13 +155,13 @@ async def _answer_runner(
 
 
 async def _limit(store: Store, run_id: str) -> int:
-    """Bytes that a value of the run may take: its process could save no more with a larger answer."""
+    """Bytes that an answer may take, for who brings it and for the run: that could save no more with a larger one."""
     try:
         options = (await store.load_job(run_id)).enable.get(NAME)
     except ValueNotReadable:  # who answers need not know the types of its inputs
         options = None
     given = options.get("max_value_bytes") if isinstance(options, Mapping) else None
-    return given if type(given) is int else Policy().max_value_bytes
+    return min(store.codec.max_value_bytes, given if type(given) is int else Policy().max_value_bytes)
 
 
 async def _take_or_hand_over(
