@@ -140,6 +140,21 @@ def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Inbox, "look", nothing)
 
 
+async def leave(url: str, monkeypatch: pytest.MonkeyPatch, answer: str, *, stopped: bool = False, **options: Any) -> None:
+    """Leave an answer to the next attempt: who executed the run was stopped before it looked, or had looked for the last time."""
+    with monkeypatch.context() as patched:
+        never_looks(patched)
+        async with Executed(url, beside(), **options) as executed:
+            await update_suspended_state("r", "waits", answer, url=url)
+            if stopped:
+                executed.runner.stop("signal")
+                with pytest.raises(RunStopped):
+                    await executed.result()
+            else:
+                DONE[-1].set()
+                assert (await executed.result()).status == "suspended"
+
+
 async def test_an_answer_reaches_a_run_that_is_executed(store_url: str) -> None:
     async with Executed(store_url, beside()) as executed:
         await update_suspended_state("r", "waits", "yes", url=store_url)
@@ -163,13 +178,7 @@ async def test_runs_of_which_all_names_are_alike_get_their_own(store_url: str) -
 
 async def test_what_is_kept_of_an_encrypted_run_nobody_can_read(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "00" * 32)
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "yes", url=store_url)
-            executed.runner.stop("signal")
-            with pytest.raises(RunStopped):
-                await executed.result()
+    await leave(store_url, monkeypatch, "yes", stopped=True)
     (row,) = await kept(store_url)
     assert b"yes" not in row.body
     monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", "01" * 32)
@@ -213,13 +222,7 @@ async def test_answers_are_kept_all_or_none(store_url: str, monkeypatch: pytest.
 async def test_who_executed_the_run_and_was_stopped_leaves_the_answer_to_the_next(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "yes", url=store_url)
-            executed.runner.stop("signal")
-            with pytest.raises(RunStopped):
-                await executed.result()
+    await leave(store_url, monkeypatch, "yes", stopped=True)
     assert (await status(store_url), len(await kept(store_url))) == ("paused", 1)
     with pytest.raises(NodeNotSuspended, match="answered already"):
         await update_suspended_state("r", "waits", "no", url=store_url)
@@ -229,12 +232,7 @@ async def test_who_executed_the_run_and_was_stopped_leaves_the_answer_to_the_nex
 
 
 async def test_one_that_came_as_the_run_was_about_to_suspend_wakes_it(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "yes", url=store_url)
-            DONE[-1].set()
-            assert (await executed.result()).status == "suspended"
+    await leave(store_url, monkeypatch, "yes")
     assert await status(store_url) == "suspended"
 
     async def go_on(run_id: str) -> Any:
@@ -271,12 +269,7 @@ async def test_an_answer_that_was_taken_and_not_forgotten_is_for_no_other_suspen
 
 
 async def test_going_back_forgets_what_was_brought_since(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "yes", url=store_url)
-            DONE[-1].set()
-            await executed.result()
+    await leave(store_url, monkeypatch, "yes")
     result = await runner(store_url).resume("r", graph=beside(), checkpoint=1)
     assert (result.status, SEEN, await kept(store_url)) == ("suspended", [], [])
 
@@ -285,13 +278,7 @@ async def test_going_back_forgets_what_was_brought_since(store_url: str, monkeyp
 async def test_to_go_on_from_the_newest_checkpoint_forgets_nothing(
     store_url: str, monkeypatch: pytest.MonkeyPatch, checkpoint: Any
 ) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside(), on_signal=False) as executed:
-            await update_suspended_state("r", "waits", "yes", url=store_url)
-            executed.runner.stop("signal")
-            with pytest.raises(RunStopped):
-                await executed.result()
+    await leave(store_url, monkeypatch, "yes", stopped=True, on_signal=False)
     assert await checkpoints(store_url) == ["suspend"]
     assert (await runner(store_url).resume("r", graph=beside(), checkpoint=checkpoint)).outputs == WHOLE
 
@@ -299,13 +286,7 @@ async def test_to_go_on_from_the_newest_checkpoint_forgets_nothing(
 async def test_a_damaged_answer_is_told_and_may_be_given_again(
     store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "no", url=store_url)
-            executed.runner.stop("signal")
-            with pytest.raises(RunStopped):
-                await executed.result()
+    await leave(store_url, monkeypatch, "no", stopped=True)
     store = Store(locate(store_url), create=False)
     await store.transact(lambda connection: connection.core.execute(update(PENDING_ANSWER).values(digest=b"?" * 32)) and None)
     report = await check_store(store)
@@ -364,12 +345,7 @@ async def test_a_time_that_has_come_is_answered_by_nobody(store_url: str, monkey
 
 
 async def test_what_is_kept_goes_with_its_run(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "yes", url=store_url)
-            DONE[-1].set()
-            await executed.result()
+    await leave(store_url, monkeypatch, "yes")
     manager = CheckpointManager("r", enabled=True, url=store_url)
     assert await manager.clear_checkpoint()
     assert await kept(store_url) == []
@@ -592,12 +568,7 @@ async def test_one_that_comes_when_the_run_has_gone_back_is_for_the_cut_that_it_
 async def test_a_run_whose_answer_cannot_be_read_is_not_recovered_for_ever(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "no", url=store_url)
-            DONE[-1].set()
-            await executed.result()
+    await leave(store_url, monkeypatch, "no")
     await change(store_url, update(PENDING_ANSWER).values(digest=b"?" * 32))
 
     async def go_on(run_id: str) -> Any:
@@ -693,12 +664,7 @@ async def test_one_that_was_moved_to_another_node_or_question_is_taken_by_none_a
 async def test_one_that_is_left_keeps_no_answer_from_a_run_that_nobody_executes(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched:
-        never_looks(patched)
-        async with Executed(store_url, beside()) as executed:
-            await update_suspended_state("r", "waits", "of another question", url=store_url)
-            DONE[-1].set()
-            await executed.result()
+    await leave(store_url, monkeypatch, "of another question")
     (row,) = await kept(store_url)
     place = b"answer", text_bytes("waits"), (row.since - timedelta(hours=1)).astimezone(UTC).isoformat().encode()
     digest = digest_of(text_bytes("r"), *place, row.body)
