@@ -243,8 +243,8 @@ class CheckpointPlugin:
         return ref
 
     @hookimpl
-    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
-        """What was brought since this attempt took the run; nothing while the store cannot be read: it is asked again.
+    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer] | None:
+        """What was brought since this attempt took the run; `None` while the store cannot be read and is needed.
 
         Raises:
             StoreError: the store cannot be read as a resume begins, which would else go on without an answer that is there.
@@ -256,7 +256,7 @@ class CheckpointPlugin:
             if begins:
                 raise
             logger.warning("run %s: answers that were brought meanwhile cannot be read now: %s", run.run_id, error)
-            return ()
+            return () if self._policy.best_effort else None  # with it a time does not wait for the store
 
     def _answers(self) -> Inbox:
         if self._inbox is None:

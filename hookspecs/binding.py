@@ -38,7 +38,7 @@ class RunHooks:
     restore_checkpoint: Callable[[RunInfo, CheckpointChoice], Coroutine[Any, Any, Snapshot | None]] | None = None
     save_checkpoint: Callable[[RunInfo, Snapshot, str], Coroutine[Any, Any, CheckpointRef | None]] | None = None
     checkpoint_saved: Callable[[RunInfo, CheckpointRef], Coroutine[Any, Any, None]] | None = None
-    fetch_answers: Callable[[RunInfo], Coroutine[Any, Any, Sequence[Answer]]] | None = None
+    fetch_answers: Callable[[RunInfo], Coroutine[Any, Any, Sequence[Answer] | None]] | None = None
     register_codecs: TeachCodecs | None = None
 
 
@@ -154,9 +154,10 @@ def _give(kind: type[Snapshot] | type[CheckpointRef], run: RunInfo, given: Any) 
 
 
 def _list_answers(run: RunInfo, given: Any) -> Any:
-    """Any number of answers, in a list or a tuple."""
-    if not isinstance(given, (list, tuple)) or not all(isinstance(answer, Answer) for answer in given):
-        raise TypeError(f"it gave {given!r:.200}. Return a list of Answer.")
+    """Any number of answers, in a list or a tuple, or `None`."""
+    is_list = isinstance(given, (list, tuple)) and all(isinstance(answer, Answer) for answer in given)
+    if given is not None and not is_list:
+        raise TypeError(f"it gave {given!r:.200}. Return a list of Answer, or None.")
     return given
 
 

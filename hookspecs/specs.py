@@ -116,16 +116,17 @@ class CheckpointHooks:
         """
 
     @hookspec
-    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer]:
+    async def fetch_answers(self, run: RunInfo) -> Sequence[Answer] | None:
         """Tell what people have brought for suspended nodes of a run that is executed.
 
         When: after `restore_checkpoint`, where a node of the newest cut waits; about once a second while a node waits and
             others go on; once it is durable that the time of a node has passed; and before the run ends as suspended. It is
             cancelled where a run that is stopped has waited for it for the grace period.
         Receives: the run.
-        Returns: the answers that are kept for it. One whose node does not wait since then is passed over. The others are taken:
-            the next cut, with reason `answer`, tells that their nodes are answered, and they go on when it is durable.
-        Raises: nothing on purpose: what cannot be read now is asked for again.
+        Returns: the answers that are kept for it; `None` where they cannot be read now, and nobody is woken by a time before
+            they can. One whose node does not wait since then is passed over. The others are taken: the next cut, with reason
+            `answer`, tells that their nodes are answered, and they go on when it is durable.
+        Raises: `StoreError` after `restore_checkpoint`, where they cannot be read: the resume is refused.
         Kind: provider, from the same plugin as `save_checkpoint`.
         """
         raise NotImplementedError  # a spec is never called

@@ -287,7 +287,8 @@ class Run:
         fetch = self.hooks.fetch_answers
         if fetch is None or snapshot is None or self.checkpoint is not None:
             return ()
-        return await fetch(self.info) if any(node.status == "suspended" for node in snapshot.nodes) else ()
+        waits = any(node.status == "suspended" for node in snapshot.nodes)
+        return (await fetch(self.info) if waits else None) or ()
 
     def _build(self, snapshot: Snapshot | None, answers: Sequence[Answer]) -> None:
         stored = snapshot.nodes if snapshot is not None else ()

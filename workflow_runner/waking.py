@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -127,7 +128,7 @@ class Waking:
         answers = await self._answers()
         if self._is_over:
             return
-        woken = self._take(answers)
+        woken = self._take(answers or ())
         due = [] if ends else self._take_due()
         if woken or due:
             await self._save()
@@ -140,9 +141,21 @@ class Waking:
         if ends and not woken:
             self._run.end_suspended()
 
-    async def _answers(self) -> Sequence[Answer]:
+    async def _answers(self) -> Sequence[Answer] | None:
+        """What was brought; `None` where that cannot be read now."""
         self._looked = self._run.loop.time()
         return () if self._fetch is None else await self._fetch(self._run.info)
+
+    async def _known_answers(self) -> Sequence[Answer]:
+        """What was brought, as soon as that can be read; nothing where the run ends before."""
+        while not self._is_over:
+            if (answers := await self._answers()) is not None:
+                return answers
+            self._wanted.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if self._is_over else LOOK_SECONDS):
+                    await self._wanted.wait()
+        return ()
 
     def _take(self, answers: Sequence[Answer]) -> list[Actor]:
         woken = []
@@ -165,9 +178,7 @@ class Waking:
 
     async def correct(self, due: Sequence[Actor]) -> None:
         """It is durable that the time of these has passed: an answer that came before counts, for who brought it was told so."""
-        if not due or self._is_over:
-            return
-        answers = await self._answers()
+        answers = await self._known_answers() if due else ()
         found = False
         for actor in due:
             suspension = actor.suspension

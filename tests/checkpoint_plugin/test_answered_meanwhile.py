@@ -317,6 +317,27 @@ async def test_a_store_that_cannot_be_read_for_a_while_is_asked_again(
     assert "cannot be read now" in caplog.text
 
 
+async def test_with_best_effort_a_time_wakes_though_the_store_cannot_be_read(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @node
+    async def sleeps(x: int, context: Context) -> int:
+        await context.sleep_until(datetime.now(UTC) + timedelta(milliseconds=1))
+        DONE[-1].set()
+        return x
+
+    async def busy(self: Inbox) -> Sequence[Answer]:
+        raise StoreBusy("it is locked")
+
+    monkeypatch.setattr(Inbox, "look", busy)
+    graph = Graph()
+    graph.output("slept", graph.add(sleeps, x=graph.input("x")))
+    graph.output("done", graph.add(until_done, x=graph.input("x")))
+    async with asyncio.timeout(10):
+        result = await runner(store_url).run(graph, {"x": 1}, enable={"checkpoint": {"best_effort": True}}, run_id="r")
+    assert result.outputs == {"slept": [1], "done": [1]}
+
+
 async def test_a_run_that_is_cancelled_takes_none(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     never_looks(monkeypatch)
     async with Executed(store_url, beside()):

@@ -705,6 +705,26 @@ async def test_a_node_that_fails_ends_the_run_while_another_is_asleep() -> None:
     assert store.looks == looks
 
 
+@pytest.mark.parametrize("read", [1, 2])
+async def test_nobody_is_woken_by_a_time_before_it_is_known_that_nobody_has_answered(read: int) -> None:
+    """The store cannot be read for a while: from the first look after the time, or from the one when that is durable."""
+    store = Answering()
+    blind = iter(range(3))
+
+    def brings(waits: dict[str, Suspension]) -> Any:
+        told = store.nodes["waits"].suspension if "waits" in store.nodes else None
+        if waits["waits"].wake_at > datetime.now(UTC):  # type: ignore[operator]
+            return ()
+        is_saved = told is not None and told.answered
+        if (is_saved or read == 1) and next(blind, None) is not None:
+            return None
+        return each("just in time")(waits) if is_saved or read == 1 else ()
+
+    store.brings = brings
+    result = await run(store, beside(sleeps), {"x": 1})
+    assert result.outputs == {"out": ["1 just in time, 1"]}
+
+
 async def test_a_look_that_fails_fails_the_run() -> None:
     def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
         raise OSError("no")
@@ -713,7 +733,7 @@ async def test_a_look_that_fails_fails_the_run() -> None:
         await run(Answering(brings), beside(approve), {"x": 1})
 
 
-@pytest.mark.parametrize("given", [None, "yes", [("waits", "yes")]])
+@pytest.mark.parametrize("given", [7, "yes", [("waits", "yes")]])
 async def test_what_is_no_answer_is_refused(given: Any) -> None:
     with pytest.raises(HookError, match="Return a list of Answer"):
         await run(Answering(lambda waits: given), beside(approve), {"x": 1})
