@@ -165,7 +165,7 @@ class Lease(Base, table=True):
     pid: int | None = None
     process_started: float | None = Field(default=None, sa_type=Float)
     acquired_at: datetime | None = None
-    expires_at: datetime | None = Field(default=None, index=True)
+    expires_at: datetime | None = None
 
 
 class RunNodeState(NodeLife, Base, table=True):

@@ -1,4 +1,7 @@
-"""Layout 13: answers for suspended nodes of a run that is executed wait in a table of their own until it has taken them."""
+"""Layout 13: answers for suspended nodes of a run that is executed wait in a table of their own until it has taken them.
+
+An index of the leases goes, which nobody asked and each sign of life wrote.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +26,4 @@ def upgrade(operations: Operations) -> None:
         PrimaryKeyConstraint("run_id", "node_id", name=f"pk_{NAME}"),
         ForeignKeyConstraint(["run_id"], ["job.id"], name=f"fk_{NAME}_run_id_job"),
     )
+    operations.drop_index("ix_lease_expires_at", "lease")

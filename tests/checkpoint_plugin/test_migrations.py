@@ -60,6 +60,7 @@ def make_older(connection: Connection) -> None:
     connection.execute(text("DROP TABLE run_definition"))
     connection.execute(text("DROP TABLE completed_nodes"))
     connection.execute(text("DROP TABLE pending_answer"))
+    connection.execute(text("CREATE INDEX ix_lease_expires_at ON lease (expires_at)"))
     connection.execute(text("ALTER TABLE job ADD COLUMN newest_number INTEGER NOT NULL DEFAULT 0"))
     numbers = "SELECT newest_number FROM lease WHERE lease.run_id = job.id"
     connection.execute(text(f"UPDATE job SET newest_number = ({numbers})"))
