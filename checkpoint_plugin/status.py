@@ -8,6 +8,7 @@ from typing import Final, get_args
 from hookspecs import NodeStatus, RunStatus
 
 __all__ = [
+    "EXECUTED",
     "INCOMPLETE",
     "NODE_STATUSES",
     "NODE_STEPS",
@@ -21,6 +22,8 @@ RUN_STATUSES: Final[frozenset[str]] = frozenset(get_args(RunStatus))
 NODE_STATUSES: Final[frozenset[str]] = frozenset(get_args(NodeStatus))
 RESUMABLE: Final = frozenset({"scheduled", "running", "suspended", "paused", "failed", "recovering"})
 """A run of any of these can be resumed once it has a checkpoint; a completed or cancelled one never."""
+EXECUTED: Final = ("running", "recovering")
+"""How a run stands that a process executes, or a recovery is about to: the latter also where its process was only asleep."""
 INCOMPLETE: Final = frozenset({"scheduled", "running", "suspended", "paused", "recovering"})
 """A run of any of these has not come to an end of any kind."""
 

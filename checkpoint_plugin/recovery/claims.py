@@ -16,6 +16,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, LEASE, PENDING_ANSWER, RUN_NODE_STATE
+from checkpoint_plugin.status import EXECUTED
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import database_now, is_held
 
@@ -25,7 +26,6 @@ CLAIM_SECONDS: Final = 30.0
 """How long a claim counts after its last sign of life: who claimed the run was killed, and another recovery may."""
 LOOKED_AT: Final = 4
 """Rows that a claim locks at a time: others pass over all of them."""
-STUCK: Final = ("running", "recovering")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ def _waiting(now: datetime, search: Search) -> Any:
     seen = func.coalesce(JOB.c.heartbeat_at, JOB.c.updated_at)
     old = now - timedelta(seconds=CLAIM_SECONDS)
     stuck = and_(
-        JOB.c.status.in_((*STUCK, "paused") if search.paused else STUCK),
+        JOB.c.status.in_((*EXECUTED, "paused") if search.paused else EXECUTED),
         seen <= now - search.max_age,
         or_(JOB.c.status != "recovering", JOB.c.worker_id.is_(None), seen <= old),  # else it is claimed
     )

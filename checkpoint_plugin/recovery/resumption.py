@@ -15,6 +15,7 @@ from checkpoint_plugin.models import Job
 from checkpoint_plugin.recovery.child import resume_in_child
 from checkpoint_plugin.runs.heartbeat import Heartbeat
 from checkpoint_plugin.runs.jobs import JobRepository
+from checkpoint_plugin.status import EXECUTED
 from checkpoint_plugin.store import RUNNER, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
@@ -24,7 +25,6 @@ __all__ = ["Execute", "RecoveryOutcome", "Resumption"]
 
 Execute = Callable[[str], Awaitable[object]]
 Ended = Literal["completed", "suspended", "paused", "failed"]
-EXECUTED: Final = ("running", "recovering")
 CODES: Final[Mapping[int, Ended | Literal["held", "refused"]]] = {
     0: "completed",
     1: "failed",

@@ -18,6 +18,7 @@ from checkpoint_plugin.database.damage import column_bytes, telling_damage
 from checkpoint_plugin.database.sqlite_rows import FROM_SQLITE
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, StoreDamaged, StoreUnreachable
+from checkpoint_plugin.status import EXECUTED
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import digest_of, text_bytes
 from checkpoint_plugin.stored_bytes.sealing import Seal
@@ -27,7 +28,6 @@ from hookspecs import Answer, NodeSnapshot, RunNotFound, StoreError, Suspension,
 
 __all__ = [
     "BRINGS",
-    "EXECUTED",
     "FOUND",
     "Inbox",
     "check_since",
@@ -40,8 +40,6 @@ __all__ = [
 
 logger = logging.getLogger("checkpoint_plugin")
 
-EXECUTED: Final = ("running", "recovering")
-"""How a run stands that a process executes; the latter where that was asleep, and a recovery took it for dead."""
 BRINGS: Final = ", who brings an answer"
 """Ends the name of whoever holds a run for a moment without executing it."""
 SQL: Final = "checkpoint_plugin.tables.row_sql"
