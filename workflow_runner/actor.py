@@ -312,6 +312,10 @@ class Actor(Outbox):
         self.durable_calls = ()
         self.choose_publish()
 
+    def number_next(self, firing: int) -> None:
+        """Let its next firing have this number: of a lane, it is that of the item among those of all lanes."""
+        self.firing = self.commits = firing - 1
+
     def resume_with(self, suspension: Suspension) -> None:
         """It was suspended in this attempt and is answered: let its body go on with that once it is started again."""
         self.suspension, self.resumption = suspension, Resumption(suspension)
@@ -372,6 +376,8 @@ class Actor(Outbox):
                     f"node {self.node_id!r}: edge {edge.edge_id!r} is read by two tasks at once. Read it from one."
                 )
             edge.reader = sleeper
+            if edge.giver is not None:
+                edge.giver.wake()
         await self.sleep(sleeper)
 
     async def sleep(self, sleeper: Sleeper) -> None:

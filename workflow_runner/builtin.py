@@ -1,4 +1,4 @@
-"""The built-in node types: what goes into a run, what comes out, and what only a person looks at."""
+"""The built-in node types: what goes into a run, what comes out, what only a person looks at, and what lies around lanes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, Final
 from workflow_runner.handle import REQUIRED, Handle
 from workflow_runner.nodetype import NodeType, Role
 
-__all__ = ["BUILTIN_TYPES", "INPUT", "OUTPUT"]
+__all__ = ["BUILTIN_TYPES", "GATHER", "INPUT", "OUTPUT", "SPREAD"]
 
 INPUT: Final = "workflow.Input"
 OUTPUT: Final = "workflow.Output"
+SPREAD: Final = "workflow.Spread"
+GATHER: Final = "workflow.Gather"
 
 
 async def _give_value(arguments: Mapping[str, Any], context: Any) -> Any:
@@ -38,4 +40,8 @@ BUILTIN_TYPES: Final[Mapping[str, NodeType]] = {
     OUTPUT: _builtin(OUTPUT, "output", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED))),
     "workflow.Preview": _builtin("workflow.Preview", "preview", (Handle("value", Any, False, None),)),
     "workflow.Comment": _builtin("workflow.Comment", "comment", ()),
+    SPREAD: _builtin(SPREAD, "spread", (Handle("items", Any, False, REQUIRED),), ("output", "order")),
+    GATHER: _builtin(
+        GATHER, "gather", (Handle("items", list[Any], False, REQUIRED), Handle("order", int, False, REQUIRED)), ("output",)
+    ),
 }

@@ -55,7 +55,7 @@ class Context:
         """
         actor = self._actor
         commits = actor.commits if actor.resumption is None else actor.commits - actor.resumption.gone_through
-        return step_key(actor.run.run_id, actor.node_id, actor.firing, commits, actor.reads)
+        return step_key(actor.run.run_id, actor.planned.lane_of or actor.node_id, actor.firing, commits, actor.reads)
 
     @property
     def firing(self) -> int:
@@ -82,6 +82,7 @@ class Context:
 
         Raises:
             ReplayDiverged: the step was run again and has not emitted what it had emitted before.
+            NodeProtocolError: it is a lane, which keeps no state.
             StateNotCopyable: the state cannot be copied.
             Cancelled: the run was stopped.
         """
@@ -90,6 +91,11 @@ class Context:
             actor.commit(state)
         else:
             actor.check_alive()
+            if actor.planned.lane_of is not None and state is not None:
+                raise NodeProtocolError(
+                    f"node {actor.planned.lane_of!r} has lanes, of which each works on some of the items only, and so keeps no "
+                    'state. Take "lanes" out, or commit none.'
+                )
             self._staged = (actor.private(state),)
             if actor.resumption is not None:
                 actor.resumption.forget()

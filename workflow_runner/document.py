@@ -48,6 +48,7 @@ def write_document(
                 "data": dict(node.data),
                 "sync_mode": node.sync_mode,
                 **({"failure": dict(node.failure)} if node.failure else {}),
+                **({"lanes": node.lanes} if node.has_lanes else {}),
             }
             for node in nodes
         ],
@@ -104,8 +105,9 @@ def _node(item: Any, place: int, problems: list[str]) -> NodeSpec | None:
     if not isinstance(failure, Mapping | None):
         problems.append(f'{what}: "failure" is an object like {{"retries": 3}}, not {type(failure).__name__}.')
         failure = None
+    lanes = 1 if item.get("lanes") is None else item["lanes"]
     node_id, type_name = _text(item, "id", f"nodes[{place}]", problems), _text(item, "type", what, problems)
-    return NodeSpec(node_id, type_name, dict(data), mode, dict(failure or {}))
+    return NodeSpec(node_id, type_name, dict(data), mode, dict(failure or {}), lanes)
 
 
 def _edge(item: Any, place: int, problems: list[str]) -> EdgeSpec | None:

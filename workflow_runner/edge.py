@@ -42,6 +42,8 @@ class Edge:
     held_end = False
     producer: Actor | None = None
     consumer: Actor | None = None
+    giver: Waiter | None = None
+    """Who waits until its consumer waits for an item."""
     closed = False
     """The consumer is over: what is sent here is dropped."""
 

@@ -16,6 +16,7 @@ from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import OnFailure
 from workflow_runner.handle import REQUIRED
+from workflow_runner.lanes import write_out
 from workflow_runner.node import Node, node_type_of
 from workflow_runner.nodetype import NodeType
 from workflow_runner.specs import EdgeSpec, NodeSpec
@@ -108,6 +109,7 @@ class Graph:
         *,
         sync_mode: SyncMode = "on_any",
         failure: Mapping[str, Any] | None = None,
+        lanes: int = 1,
         **inputs: Any,
     ) -> NodeRef:
         """Add a node.
@@ -117,6 +119,7 @@ class Graph:
             node_id: default the function's name, with a number where it is taken.
             sync_mode: how the items of several edges make a firing.
             failure: `retries`, `backoff`, `timeout` and `replayable` that hold here instead of those of the type.
+            lanes: how many of it work side by side on the items of its edge; what they return stays in the order of the items.
             inputs: by handle, a property or the output of another node; a list of outputs makes an edge of each.
 
         Raises:
@@ -154,7 +157,7 @@ class Graph:
                 )
             for source in outputs:
                 self.connect(source, node_id, handle)
-        self.nodes.append(NodeSpec(node_id, name, data, sync_mode, dict(failure or {})))
+        self.nodes.append(NodeSpec(node_id, name, data, sync_mode, dict(failure or {}), lanes))
         self._taken.add(node_id)
         return NodeRef(node_id)
 
@@ -242,7 +245,17 @@ class Graph:
 
     def differences(self, other: Graph) -> list[str]:
         """What another graph has otherwise, one line each; ids of edges, and what is enabled, do not count."""
-        return differences(self.nodes, self.edges, other.nodes, other.edges)
+        (mine, _), (others, _) = self.written_out(), other.written_out()
+        return differences(mine.nodes, mine.edges, others.nodes, others.edges)
+
+    def written_out(self) -> tuple[Graph, Sequence[str]]:
+        """The graph with lanes as nodes of their own, as it is stored, and what is wrong with the lanes of some."""
+        nodes, edges, problems = write_out(self.nodes, self.edges)
+        if nodes is self.nodes:
+            return self, ()
+        graph = Graph(nodes, edges, self.enable, self.on_failure)
+        graph.types = self.types
+        return graph, problems
 
 
 def _mend(item: Any) -> str:

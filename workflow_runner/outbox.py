@@ -26,6 +26,8 @@ class Outbox:
     planned: PlannedNode
     node_id: str
     frozen = False
+    acts = True
+    """Whether its emissions come of a step that may have done something: then that is durable before they are seen."""
     waits = 1
     """Waits in progress; the wait for its first item is one."""
     holds = False
@@ -68,8 +70,8 @@ class Outbox:
     def choose_publish(self) -> None:
         """Decide how emissions leave, once what decides it has changed."""
         run, node_type = self.run, self.planned.type
-        self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)
-        self.direct = not (self.holds or run.follows or self.frozen or self.swallow_left)
+        self.holds = self.acts and (run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates))
+        self.direct = not (self.holds or (self.acts and run.follows) or self.frozen or self.swallow_left)
         self.to_one = None
         if self.direct:  # nearly all, in most runs
             edges = self.edges

@@ -16,6 +16,7 @@ from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, Policy
 from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle
 from workflow_runner.inputs import convert_default
+from workflow_runner.lanes import find_fault, lanes_of
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
@@ -24,8 +25,9 @@ from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 
 __all__ = ["Drive", "Plan", "PlannedEdge", "PlannedNode", "make_plan"]
 
-Drive = Literal["sink", "streaming", "plain", "firing"]
-"""How a node is driven: it has no body, reads streams, has a coroutine that one edge feeds, or is another that fires."""
+Drive = Literal["sink", "spread", "gather", "streaming", "plain", "firing"]
+"""How a node is driven: it has no body and takes or moves items, reads streams, has a coroutine that one edge feeds, or is
+another that fires."""
 
 MAX_COMPARED: Final = 10_000
 """Names that are looked through for the nearest ones: of 800 edges that all end nowhere, that took two minutes."""
@@ -59,6 +61,7 @@ class PlannedNode:
         lists: list handles with several edges.
         failure: what happens when it fails.
         drive: how it is driven.
+        lane_of: the node of which it is a lane.
     """
 
     node_id: str
@@ -73,6 +76,7 @@ class PlannedNode:
     lists: frozenset[str] = frozenset()
     failure: FailurePolicy = NO_POLICY
     drive: Drive = "firing"
+    lane_of: str | None = None
 
     @property
     def reads_at_once(self) -> bool:
@@ -169,10 +173,10 @@ def make_plan(
 class _Planner:
     def __init__(self, graph: Graph, registry: NodeRegistry, validate: str, over: Set[str]) -> None:
         self.over = over
-        self.graph = graph
+        self.graph, problems = graph.written_out()
         self.registry = registry
         self.deep = validate == "deep"
-        self.problems: list[str] = []
+        self.problems = list(problems)
         self.nodes: dict[str, PlannedNode] = {}
         self.specs: dict[str, NodeSpec] = {}
         self.types: dict[str, NodeType | None] = dict(graph.types)
@@ -200,6 +204,8 @@ class _Planner:
                     inputs.setdefault(_name_of(node), []).append(node)
                 elif node.type.role == "output":
                     self.name_output(node, outputs)
+                elif node.type.role in ("spread", "gather"):
+                    self.settle_lanes(node)
         if not self.in_order:
             self.find_cycles()
         if self.problems:
@@ -388,6 +394,14 @@ class _Planner:
         if not node.in_edges and "value" in node.constants:
             self.problems.append(f"node {node.node_id!r}: an output takes an edge, not a property 'value'.")
 
+    def settle_lanes(self, node: PlannedNode) -> None:
+        if node.type.role == "spread":
+            for lane in lanes_of(node):
+                lane.lane_of = node.node_id.removesuffix("/spread")
+        problem = find_fault(node, self.over)
+        if problem is not None:
+            self.problems.append(problem)
+
     def find_cycles(self) -> None:
         waiting = {node_id: len(node.in_edges) for node_id, node in self.nodes.items()}
         ready = [node_id for node_id, edges in waiting.items() if not edges]
@@ -427,6 +441,8 @@ def _drive(node: PlannedNode) -> Drive:
     node_type = node.type
     if node.in_edges and node_type.role in ("output", "preview"):
         return "sink"
+    if node_type.role in ("spread", "gather"):
+        return node_type.role
     if node_type.streams:
         return "streaming"
     is_plain = len(node.in_edges) == 1 and not node.lists and node_type.kind == "coroutine"

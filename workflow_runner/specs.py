@@ -23,6 +23,7 @@ class NodeSpec:
         data: its properties, by handle.
         sync_mode: how the items of several edges make a firing.
         failure: what overrides the failure policy of its type: `retries`, `backoff`, `timeout`, `replayable`.
+        lanes: how many of it work side by side; see `lanes`.
     """
 
     id: str
@@ -30,6 +31,12 @@ class NodeSpec:
     data: Mapping[str, Any] = field(default_factory=dict)
     sync_mode: SyncMode = "on_any"
     failure: Mapping[str, Any] = field(default_factory=dict)
+    lanes: int = 1
+
+    @property
+    def has_lanes(self) -> bool:
+        """Whether it stands for several, or says so in a way that is wrong."""
+        return type(self.lanes) is not int or self.lanes != 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,406 @@
+"""Several of one node that work side by side: what they return stays in the order of the items, and no step is another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from hookspecs import NodeSnapshot, PluginHost, RunControl, RunInfo, hookimpl
+from tests.workflow_runner.test_resume import Memory
+from workflow_runner import (
+    Context,
+    Graph,
+    GraphChanged,
+    GraphInvalid,
+    NodeFailed,
+    NodeProtocolError,
+    RunStopped,
+    Stream,
+    WorkflowRunner,
+    node,
+)
+
+STARTED: list[Any] = []
+ENDED: list[Any] = []
+KEYS: dict[Any, str] = {}
+BROKEN: set[Any] = set()
+GATES: dict[Any, asyncio.Event] = {}
+AT_ONCE: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    for noted in (STARTED, ENDED, KEYS, BROKEN, GATES, AT_ONCE):
+        noted.clear()
+
+
+@node
+async def upto(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        yield i
+
+
+@node
+async def work(x: int, context: Context, by: int = 10) -> int:
+    STARTED.append(x)
+    KEYS[x] = context.idempotency_key
+    AT_ONCE.append(len(STARTED) - len(ENDED))
+    if (gate := GATES.get(x)) is not None:
+        await gate.wait()
+    else:
+        await asyncio.sleep((x * 7) % 5 / 1_000)
+    if x in BROKEN:
+        raise RuntimeError(f"broken {x}")
+    ENDED.append(x)
+    return by * x
+
+
+@node
+def thread_work(x: int) -> int:
+    return 10 * x
+
+
+@node
+async def keeps(x: int, context: Context) -> int:
+    context.commit((context.state or 0) + x)
+    return x
+
+
+@node
+async def asks(x: int, context: Context) -> str:
+    return f"{x}: {await context.suspend('what of it?', state=x)}"
+
+
+@node
+async def read(items: Stream[int]) -> AsyncIterator[int]:
+    async for item in items:
+        yield item
+
+
+@node(outputs=("odd", "even"))
+async def parts(x: int) -> Mapping[str, int]:
+    return {"odd" if x % 2 else "even": x}
+
+
+def laned(body: Any = work, n: int = 12, lanes: int = 3, **inputs: Any) -> Graph:
+    graph = Graph()
+    graph.output("out", graph.add(body, "work", x=graph.add(upto, n=n), lanes=lanes, **inputs))
+    return graph
+
+
+def hosted(memory: Any, **settings: Any) -> WorkflowRunner:
+    return WorkflowRunner(plugins=PluginHost().register(memory, "memory", store=memory), **settings)
+
+
+async def until(there: Any) -> None:
+    for _ in range(10_000):
+        if there():
+            return
+        await asyncio.sleep(0.0005)
+    raise AssertionError("it never came")
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 20])
+@pytest.mark.parametrize("capacity", [1, 64])
+async def test_results_come_in_the_order_of_the_items(lanes: int, capacity: int) -> None:
+    result = await WorkflowRunner(edge_capacity=capacity).run(laned(lanes=lanes))
+
+    assert result.outputs == {"out": [10 * x for x in range(12)]}
+    assert sorted(STARTED) == list(range(12))
+    assert min(lanes, 2) <= max(AT_ONCE) <= lanes
+
+
+async def test_bodies_in_threads() -> None:
+    assert (await WorkflowRunner().run(laned(thread_work))).outputs == {"out": [10 * x for x in range(12)]}
+
+
+@pytest.mark.parametrize("n", [0, 1])
+async def test_fewer_items_than_lanes(n: int) -> None:
+    assert (await WorkflowRunner().run(laned(n=n))).outputs == {"out": [10 * x for x in range(n)]}
+
+
+async def test_nothing_stands_behind_an_item_that_takes_long() -> None:
+    GATES[0] = asyncio.Event()
+    task = asyncio.create_task(WorkflowRunner().run(laned(n=30)))
+    await until(lambda: len(ENDED) == 29)
+
+    assert STARTED[0] == 0
+    GATES[0].set()
+    assert (await task).outputs == {"out": [10 * x for x in range(30)]}
+
+
+async def test_results_that_wait_for_an_earlier_one_are_bounded() -> None:
+    GATES[0] = asyncio.Event()
+    task = asyncio.create_task(WorkflowRunner(edge_capacity=2).run(laned(n=100)))
+    await until(lambda: len(ENDED) >= 6)
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    assert len(STARTED) <= 1 + 2 * 4  # of each of two lanes: three that wait, of which one is too many, and one that is done
+    GATES[0].set()
+    assert (await task).outputs == {"out": [10 * x for x in range(100)]}
+
+
+async def test_what_comes_from_an_input_of_the_run_goes_to_each() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(work, x=graph.add(upto, n=9), by=graph.input("by"), lanes=4))
+
+    assert (await WorkflowRunner().run(graph, {"by": 3})).outputs == {"out": [3 * x for x in range(9)]}
+
+
+def test_lanes_are_nodes_of_the_graph_that_is_run() -> None:
+    graph = laned(lanes=2)
+    compiled = WorkflowRunner().compile(graph)
+
+    assert [n["id"] for n in compiled.document["nodes"]] == ["upto", "work/spread", "work/1", "work/2", "work", "out"]
+    assert [n.node_id for n in compiled.plan.nodes.values() if n.lane_of == "work"] == ["work/1", "work/2"]
+    plain = WorkflowRunner().compile(laned(lanes=1)).plan.edges
+    kept = compiled.plan.edges[: len(plain)]
+    assert [(edge.edge_id, edge.source.node_id) for edge in kept] == [(edge.edge_id, edge.source.node_id) for edge in plain]
+
+
+def test_a_document_says_lanes() -> None:
+    graph = Graph.from_json(laned(lanes=2).to_json())
+
+    assert [spec.lanes for spec in graph.nodes] == [1, 2, 1]
+    assert graph.differences(laned(lanes=2)) == []
+    assert "node 'work/3' is new" in graph.differences(laned(lanes=3))
+    assert graph.to_document()["nodes"][1]["lanes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("lanes", "message"),
+    [
+        (0, "a number from 1 to 1,000, not 0"),
+        (-1, "not -1"),
+        (1_001, "not 1001"),
+        (True, "not True"),
+        ("2", "not '2'"),
+        (2.0, "not 2.0"),
+    ],
+)
+def test_how_many_lanes(lanes: Any, message: str) -> None:
+    graph = laned(lanes=lanes)
+    with pytest.raises(GraphInvalid, match=message):
+        WorkflowRunner().validate(graph)
+    with pytest.raises(GraphInvalid, match=message):
+        WorkflowRunner().validate(Graph.from_document(graph.to_document()))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (upto, "'[a-z_.]*upto' yields any number of them"),
+        (parts, "'[a-z_.]*parts' may leave some of its outputs out"),
+        (read, "'[a-z_.]*read' reads a stream"),
+    ],
+)
+def test_what_cannot_have_lanes(body: Any, message: str) -> None:
+    graph = Graph()
+    given: dict[str, Any] = {next(iter(body.__annotations__)): graph.add(upto, "source", n=3)}
+    graph.add(body, "work", lanes=2, **given)
+    with pytest.raises(GraphInvalid, match=rf"node 'work': lanes need one output for each item, and {message}"):
+        WorkflowRunner().validate(graph)
+
+
+def test_every_problem_with_lanes_is_told() -> None:
+    graph = Graph()
+    source, by = graph.add(upto, n=3), graph.input("by", value=2)
+    graph.add(work, "none", x=1, lanes=2)
+    graph.add(work, "alone", x=by, lanes=2)
+    graph.add(work, "two", x=source, by=graph.add(upto, "other", n=3), lanes=2)
+    graph.add(work, "zipped", x=source, by=by, sync_mode="zip_all", lanes=2)
+    graph.add(work, "named", x=source, lanes=2)
+    graph.add(upto, "named/2", n=1)
+    graph.add("workflow.Gather", "odd", items=[source, source], order=source)
+    graph.add("workflow.Spread", "even", items=[1, 2])
+    graph.add("workflow.Gather", "late", items=source, order=1)
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner().validate(graph)
+
+    told = "\n".join(caught.value.problems)
+    for problem in (
+        "node 'none': its lanes need an edge whose items they share",
+        "node 'alone': its lanes need an edge whose items they share",
+        "node 'two': its lanes share the items of one edge, and 2 end here",
+        "node 'zipped': what comes from an input of the run goes to all its lanes, which zip_all cannot do",
+        "node 'named': its lanes need the id 'named/2', which another node has",
+        "node 'odd': 'workflow.Gather' is made of \"lanes\"",
+        "node 'even': 'workflow.Spread' is made of \"lanes\"",
+        "node 'late': 'workflow.Gather' is made of \"lanes\"",
+    ):
+        assert problem in told
+
+
+async def test_a_lane_keeps_no_state() -> None:
+    with pytest.raises(NodeFailed, match="node 'work' has lanes") as caught:
+        await WorkflowRunner().run(laned(keeps))
+    assert isinstance(caught.value.__cause__, NodeProtocolError)
+
+
+async def test_a_step_has_the_key_that_it_has_without_lanes() -> None:
+    await WorkflowRunner().run(laned(lanes=1), run_id="r")
+    alone = dict(KEYS)
+    KEYS.clear()
+    await WorkflowRunner().run(laned(lanes=3), run_id="r")
+
+    assert alone == KEYS
+    assert len(set(KEYS.values())) == 12
+
+
+class Asked(Memory):
+    """Saves when it is asked to; the control is there for that."""
+
+    control: RunControl
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        await Memory.before_run(self, run, control)
+        self.control = control
+
+
+async def test_a_result_that_waits_is_not_made_again() -> None:
+    """The first item fails when those after it are done: they wait in the cut, and the resume works on the first alone."""
+    graph, memory = laned(n=4, lanes=2), Memory()
+    GATES[0] = asyncio.Event()
+    task = asyncio.create_task(hosted(memory).run(graph, run_id="r"))
+    await until(lambda: ENDED == [1, 2, 3])
+    BROKEN.add(0)
+    GATES[0].set()
+    with pytest.raises(NodeFailed, match="node 'work/1' of run 'r' failed: RuntimeError: broken 0"):
+        await task
+    STARTED.clear()
+    BROKEN.clear()
+
+    assert (await hosted(memory).resume("r", graph=graph)).outputs == {"out": [0, 10, 20, 30]}
+    assert STARTED == [0]
+
+
+async def test_all_lanes_work_at_once() -> None:
+    GATES.update({x: asyncio.Event() for x in range(12)})
+    task = asyncio.create_task(WorkflowRunner().run(laned(lanes=5)))
+    await until(lambda: len(STARTED) == 5)
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+    assert STARTED == [0, 1, 2, 3, 4]
+    for gate in GATES.values():
+        gate.set()
+    assert (await task).outputs == {"out": [10 * x for x in range(12)]}
+
+
+async def test_lanes_that_need_no_failed_one_come_to_their_end() -> None:
+    BROKEN.add(2)
+    graph, memory = laned(n=40), Memory()
+    with pytest.raises(NodeFailed, match="broken 2"):
+        await hosted(memory, on_failure="finish_independent", edge_capacity=2).run(graph, run_id="r")
+    assert sorted(ENDED) == [x for x in range(40) if x != 2]
+    STARTED.clear()
+    BROKEN.clear()
+
+    assert (await hosted(memory).resume("r", graph=graph)).outputs == {"out": [10 * x for x in range(40)]}
+    assert STARTED == [2]
+
+
+async def test_whatever_lane_takes_an_item_after_a_crash_its_key_is_the_same() -> None:
+    graph, memory = laned(n=8, lanes=3), Asked()
+    GATES.update({x: asyncio.Event() for x in range(8)})
+    runner = hosted(memory)
+    task = asyncio.create_task(runner.run(graph, run_id="r"))
+    await until(lambda: len(STARTED) == 3)
+    assert await memory.control.request("now") is not None
+    kept = dict(memory.nodes)
+    GATES[1].set()  # the second lane gets the fourth item and the fifth, of which the cut knows nothing
+    await until(lambda: 3 in STARTED)
+    GATES[3].set()
+    await until(lambda: 4 in STARTED)
+    runner.stop("signal")
+    with pytest.raises(RunStopped):
+        await task
+    before = dict(KEYS)
+    memory.nodes = kept
+    KEYS.clear()
+    STARTED.clear()
+    GATES.clear()
+    GATES[1] = asyncio.Event()  # now it is the others that go on
+    resumed = asyncio.create_task(hosted(memory).resume("r", graph=graph))
+    await until(lambda: {3, 4} <= set(STARTED))
+    GATES[1].set()
+
+    assert (await resumed).outputs == {"out": [10 * x for x in range(8)]}
+    assert {x: KEYS[x] for x in before} == before
+
+
+async def test_each_lane_may_wait_for_somebody() -> None:
+    graph, memory = laned(asks, n=5, lanes=2), Memory()
+    result = await hosted(memory).run(graph, run_id="r")
+    asked = 0
+    while result.status == "suspended":
+        waits = {node_id: wait.state for node_id, wait in result.suspensions.items()}
+        asked += len(waits)
+        assert len(waits) <= 2
+        result = await hosted(memory).resume("r", graph=graph, updates=dict.fromkeys(waits, "fine"))
+
+    assert result.outputs == {"out": [f"{x}: fine" for x in range(5)]}
+    assert asked == 5
+
+
+async def test_an_item_goes_to_a_lane_that_does_not_wait_for_somebody() -> None:
+    @node
+    async def sometimes(x: int, context: Context) -> int:
+        if x == 0:
+            await context.suspend("what of it?")
+        ENDED.append(x)
+        return x
+
+    graph, memory = laned(sometimes, n=20, lanes=2), Memory()
+    result = await hosted(memory, edge_capacity=2).run(graph, run_id="r")
+
+    assert list(result.suspensions) == ["work/1"]
+    assert sorted(ENDED) == list(range(1, 20))
+    result = await hosted(memory).resume("r", graph=graph, updates={"work/1": None})
+    assert result.outputs == {"out": list(range(20))}
+    assert sorted(ENDED) == list(range(20))
+
+
+async def test_with_another_number_of_lanes_a_run_does_not_go_on() -> None:
+    memory = Memory()
+    await hosted(memory).run(laned(asks), run_id="r")
+    with pytest.raises(GraphChanged, match="node 'work/4' is new"):
+        await hosted(memory).resume("r", graph=laned(asks, lanes=4))
+
+
+async def test_no_cut_sees_half_of_a_move() -> None:
+    """At every turn of the loop: each item is in one place, and the numbers tell of those that are under way."""
+
+    class Watching(Asked):
+        async def watch(self) -> None:
+            while self.status == "running":
+                await self.control.request("watch")
+                nodes = self.nodes
+                given = nodes["work/spread"].firing if "work/spread" in nodes else 0
+                lanes = [nodes[f"work/{k}"] for k in (1, 2, 3) if f"work/{k}" in nodes]
+                gather: NodeSnapshot | None = nodes.get("work")
+                waiting = {edge.edge_id: edge.items for edge in gather.inbox} if gather is not None else {}
+                under_way = sum((lane.arguments is not None) + sum(len(e.items) for e in lane.inbox) for lane in lanes)
+                ready = sum(len(items) for edge, items in waiting.items() if edge != "work/order")
+                gone = gather.firing if gather is not None else 0
+                assert given == gone + under_way + ready
+                if gather is None or gather.status != "completed":
+                    assert len(waiting.get("work/order", ())) == under_way + ready
+                self.cuts += 1
+                await asyncio.sleep(0)
+
+        cuts = 0
+
+    memory = Watching()
+    run = asyncio.create_task(hosted(memory, edge_capacity=1).run(laned(n=30), run_id="r"))
+    await until(lambda: memory.info is not None and memory.nodes is not None)
+    await asyncio.sleep(0)
+    watch = asyncio.create_task(memory.watch())
+    await run
+    await watch
+    assert memory.cuts > 20

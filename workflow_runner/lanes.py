@@ -1,0 +1,176 @@
+"""Lanes: several of one node that work side by side, written out as nodes of the graph.
+
+A node `fetch` with three lanes stands for `fetch/spread`, which gives each item to a lane that is free, for `fetch/1` to
+`fetch/3`, which are what `fetch` is, and for `fetch`, which gathers what they return in the order of the items. From then on
+these are nodes as all others are: to the cut, to the store and to people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from workflow_runner.builtin import GATHER, INPUT, SPREAD
+from workflow_runner.specs import EdgeSpec, NodeSpec
+
+if TYPE_CHECKING:
+    from workflow_runner.nodetype import NodeType
+    from workflow_runner.plan import PlannedNode
+
+__all__ = ["MOST_LANES", "find_fault", "lanes_of", "write_out"]
+
+MOST_LANES: Final = 1_000
+
+
+def write_out(
+    nodes: Sequence[NodeSpec], edges: Sequence[EdgeSpec]
+) -> tuple[Sequence[NodeSpec], Sequence[EdgeSpec], Sequence[str]]:
+    """The nodes and edges of a graph, those with lanes as what they stand for.
+
+    Edges that were there keep their places, and so their names. A node whose lanes cannot be made stays as it is.
+
+    Args:
+        nodes: of the graph.
+        edges: of the graph.
+
+    Returns:
+        Nodes, edges, and what is wrong with the lanes of some.
+    """
+    laned = {node.id: node for node in nodes if node.has_lanes}
+    if not laned:
+        return nodes, edges, ()
+    problems: list[str] = []
+    types = {node.id: node.type for node in nodes}
+    spread: dict[str, EdgeSpec] = {}
+    for node in laned.values():
+        into = [edge for edge in edges if edge.target == node.id]
+        streams = [edge for edge in into if types.get(edge.source) != INPUT]
+        problem = _problem(node, streams, len(into) - len(streams), types)
+        if problem is None:
+            (spread[node.id],) = streams
+        else:
+            problems.append(f"node {node.id!r}: {problem}")
+    made = _Lanes({node_id: laned[node_id] for node_id in spread}, spread)
+    return made.nodes(nodes), made.edges(edges), problems
+
+
+def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: int, types: Mapping[str, str]) -> str | None:
+    """Why the lanes of a node cannot be made."""
+    if type(node.lanes) is not int or not 1 < node.lanes <= MOST_LANES:
+        return f'"lanes" is a number from 1 to {MOST_LANES:,}, not {node.lanes!r}.'
+    if not streams:
+        return "its lanes need an edge whose items they share, and what comes from an input of the run is a single one. Add one."
+    if len(streams) > 1:
+        return (
+            f"its lanes share the items of one edge, and {len(streams)} end here. Bring them together in a node before it, or "
+            "give what stays the same as a property or an input of the run."
+        )
+    if inputs and node.sync_mode != "on_any":
+        return (
+            f"what comes from an input of the run goes to all its lanes, which {node.sync_mode} cannot do. Leave sync_mode out."
+        )
+    taken = next((made for made in _names(node) if made in types), None)
+    return taken and f"its lanes need the id {taken!r}, which another node has. Rename that one."
+
+
+def _names(node: NodeSpec) -> Iterable[str]:
+    """The ids of the nodes that it stands for, but its own."""
+    return (_spread(node.id), *(_lane(node.id, number) for number in range(1, node.lanes + 1)))
+
+
+def _spread(node_id: str) -> str:
+    return f"{node_id}/spread"
+
+
+def _lane(node_id: str, number: int) -> str:
+    return f"{node_id}/{number}"
+
+
+class _Lanes:
+    """Writes out lanes that can be made.
+
+    Args:
+        laned: nodes with lanes, by id.
+        shared: the edge of each whose items its lanes share.
+    """
+
+    def __init__(self, laned: Mapping[str, NodeSpec], shared: Mapping[str, EdgeSpec]) -> None:
+        self._laned = laned
+        self._shared = shared
+
+    def nodes(self, nodes: Sequence[NodeSpec]) -> list[NodeSpec]:
+        made: list[NodeSpec] = []
+        for node in nodes:
+            if self._laned.get(node.id) is not node:
+                made.append(node)
+                continue
+            made.append(NodeSpec(_spread(node.id), SPREAD))
+            made += [replace(node, id=_lane(node.id, number), data=dict(node.data), lanes=1) for number in _numbers(node)]
+            made.append(NodeSpec(node.id, GATHER))
+        return made
+
+    def edges(self, edges: Sequence[EdgeSpec]) -> list[EdgeSpec]:
+        made: list[EdgeSpec] = []
+        more: list[EdgeSpec] = []  # behind the others, with names of their own: a name may come from a place
+        for edge in edges:
+            node = self._laned.get(edge.target)
+            if node is None:
+                made.append(edge)
+            elif edge is self._shared[node.id]:
+                made.append(replace(edge, target=_spread(node.id), target_handle="items"))
+            else:
+                made.append(replace(edge, target=_lane(node.id, 1)))
+                handle = edge.target_handle
+                more += [
+                    replace(edge, target=_lane(node.id, number), id=f"{_lane(node.id, number)}/{handle}")
+                    for number in _numbers(node)[1:]
+                ]
+        for node_id, node in self._laned.items():
+            handle = self._shared[node_id].target_handle
+            for number in _numbers(node):
+                lane = _lane(node_id, number)
+                more.append(EdgeSpec(_spread(node_id), "output", lane, handle, lane))
+                more.append(EdgeSpec(lane, "output", node_id, "items", f"{lane}/output"))
+            more.append(EdgeSpec(_spread(node_id), "order", node_id, "order", f"{node_id}/order"))
+        return [*made, *more]
+
+
+def _numbers(node: NodeSpec) -> range:
+    return range(1, node.lanes + 1)
+
+
+def lanes_of(spread: PlannedNode) -> Sequence[PlannedNode]:
+    """The lanes of a planned `workflow.Spread`."""
+    return [edge.target for edge in spread.out_edges if edge.source_handle == "output"]
+
+
+def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
+    """What is wrong with a planned `workflow.Spread` or `workflow.Gather`, if anything.
+
+    Args:
+        node: the node.
+        over: nodes that are over, of which parts may be missing.
+    """
+    if node.node_id in over:
+        return None
+    if node.type.role == "spread" and node.in_edges:
+        wrong = next((why for lane in lanes_of(node) if (why := _unfit(lane.type)) is not None), None)
+        name = node.node_id.removesuffix("/spread")
+        return wrong and f'node {name!r}: lanes need one output for each item, and {wrong}. Take "lanes" out.'
+    lanes = [edge.source for edge in node.in_edges if edge.target_handle == "items"]
+    for edge in node.in_edges:
+        spread = edge.source
+        if edge.target_handle == "order" and (
+            spread.node_id in over or (spread.type.role == "spread" and lanes_of(spread) == lanes)
+        ):
+            return None
+    return f'node {node.node_id!r}: {node.type.name!r} is made of "lanes", and not written by hand. Use them.'
+
+
+def _unfit(kind: NodeType) -> str | None:
+    if kind.streams:
+        return f"{kind.name!r} reads a stream"
+    if kind.generates:
+        return f"{kind.name!r} yields any number of them"
+    return f"{kind.name!r} may leave some of its outputs out" if kind.emits_mapping else None

@@ -1,0 +1,119 @@
+"""Actors without a body that move items between lanes: one gives each to a lane that is free, the other brings them in order.
+
+Each move is one synchronous step, from one edge to others, so no cut sees half of it, and nothing of it is to be done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from workflow_runner.actor import Actor, Sleeper
+from workflow_runner.edge import Edge
+
+__all__ = ["GatherActor", "SpreadActor"]
+
+
+class SpreadActor(Actor):
+    """Gives each item to a lane whose actor waits for one, and tells in which order it did so.
+
+    What no lane waits for stays in its inbox, and so does not stand behind an item that takes long. Which lane gets an item
+    depends on time, but the number of the firing does not: it is that of the item, as if there were no lanes.
+    """
+
+    acts = False
+    _last = -1
+    """The number of the lane that was given something last."""
+    _lanes: Sequence[tuple[int, Edge]] = ()
+    """Lanes that are not over, by number, from 0."""
+    _orders: Sequence[Edge] = ()
+
+    def connect(self, edges: list[Edge]) -> None:
+        super().connect(edges)
+        self._sort_edges()
+
+    def drop(self, edge: Edge) -> None:
+        super().drop(edge)
+        self._sort_edges()
+
+    def _sort_edges(self) -> None:
+        lanes = [edge for edge in self.planned.out_edges if edge.source_handle == "output"]
+        numbers = {edge: number for number, edge in enumerate(lanes)}
+        self._lanes = [(numbers[edge.planned], edge) for edge in self.edges if edge.planned in numbers]
+        self._orders = [edge for edge in self.edges if edge.planned not in numbers]
+
+    async def live(self) -> None:
+        (edge,) = self.in_edges
+        while not edge.drained:
+            if not edge.items:
+                await self.wait_for_items((edge,))
+            elif (lane := self._free_lane()) is None:
+                await self._wait_for_lane()
+            else:
+                self._hand(edge.pop(), *lane)
+        self.check_alive()
+        self.complete()
+
+    def _hand(self, item: Any, number: int, lane: Edge) -> None:
+        self._last = number
+        self.firing += 1
+        self.commits += 1
+        self.run.wiring.bear_consumer(lane)
+        assert lane.consumer is not None
+        lane.consumer.number_next(self.firing)
+        for order in self._orders:
+            order.put(number)
+        lane.put(item)
+
+    def _free_lane(self) -> tuple[int, Edge] | None:
+        """The next lane after the last one that is free, in turn."""
+        free = [lane for lane in self._lanes if _is_free(lane[1])]
+        return next((lane for lane in free if lane[0] > self._last), free[0]) if free else None
+
+    async def _wait_for_lane(self) -> None:
+        sleeper = Sleeper(self)
+        edges = [edge for _, edge in self._lanes]
+        for edge in edges:
+            edge.giver = sleeper
+        try:
+            await self.sleep(sleeper)
+        finally:
+            for edge in edges:
+                edge.giver = None
+
+    async def flush(self) -> None:
+        """It gives to those alone that wait; how many numbers wait in `order` is bounded by what lanes and their edges hold."""
+
+
+def _is_free(edge: Edge) -> bool:
+    """Whether somebody waits for an item of this edge, or has not been made yet."""
+    if edge.items or edge.reader is None:
+        return False
+    consumer = edge.consumer
+    return consumer is None or (consumer.arguments is None and not consumer.asleep)
+
+
+class GatherActor(Actor):
+    """Emits what the lanes return in the order of their items: the result that is ready sooner waits in its edge."""
+
+    acts = False
+
+    async def live(self) -> None:
+        *lanes, order = self.in_edges
+        while not order.drained:
+            if not order.items:
+                await self.wait_for_items((order,))
+                continue
+            lane = lanes[order.items[0]]
+            if not lane.items:
+                await self.wait_for_items((lane,))
+                continue
+            order.pop()
+            self.firing += 1
+            self.commits += 1
+            must_flush = self.publish(lane.pop())
+            self.emitted = 0
+            if must_flush:
+                await self.flush()
+        self.check_alive()
+        self.complete()
