@@ -45,7 +45,7 @@ def write_out(
     spread: dict[str, EdgeSpec] = {}
     for node in laned.values():
         into = [edge for edge in edges if edge.target == node.id]
-        streams = [edge for edge in into if types.get(edge.source) != INPUT]
+        streams = [edge for edge in into if types.get(edge.source) != INPUT] or into[:1]
         problem = _problem(node, streams, len(into) - len(streams), types)
         if problem is None:
             (spread[node.id],) = streams
@@ -60,7 +60,7 @@ def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: int, types: Ma
     if type(node.lanes) is not int or not 1 < node.lanes <= MOST_LANES:
         return f'"lanes" is a number from 1 to {MOST_LANES:,}, not {node.lanes!r}.'
     if not streams:
-        return "its lanes need an edge whose items they share, and what comes from an input of the run is a single one. Add one."
+        return "its lanes share the items of an edge, and none ends here. Add one."
     if len(streams) > 1:
         return (
             f"its lanes share the items of one edge, and {len(streams)} end here. Bring them together in a node before it, or "

@@ -22,8 +22,6 @@ class SpreadActor(Actor):
     """
 
     acts = False
-    _last = -1
-    """The number of the lane that was given something last."""
     _lanes: Sequence[tuple[int, Edge]] = ()
     """Lanes that are not over, by number, from 0."""
     _orders: Sequence[Edge] = ()
@@ -55,7 +53,6 @@ class SpreadActor(Actor):
         self.complete()
 
     def _hand(self, item: Any, number: int, lane: Edge) -> None:
-        self._last = number
         self.firing += 1
         self.commits += 1
         self.run.wiring.bear_consumer(lane)
@@ -66,9 +63,7 @@ class SpreadActor(Actor):
         lane.put(item)
 
     def _free_lane(self) -> tuple[int, Edge] | None:
-        """The next lane after the last one that is free, in turn."""
-        free = [lane for lane in self._lanes if _is_free(lane[1])]
-        return next((lane for lane in free if lane[0] > self._last), free[0]) if free else None
+        return next((lane for lane in self._lanes if _is_free(lane[1])), None)
 
     async def _wait_for_lane(self) -> None:
         sleeper = Sleeper(self)
@@ -86,11 +81,13 @@ class SpreadActor(Actor):
 
 
 def _is_free(edge: Edge) -> bool:
-    """Whether somebody waits for an item of this edge, or has not been made yet."""
-    if edge.items or edge.reader is None:
-        return False
-    consumer = edge.consumer
-    return consumer is None or (consumer.arguments is None and not consumer.asleep)
+    """Whether a lane waits for an item, or would begin with its first one."""
+    lane = edge.consumer
+    if edge.items or lane is None:
+        return not edge.items
+    if lane.task is None:
+        return lane.arguments is None  # else it is suspended
+    return edge.reader is not None and edge.reader.open
 
 
 class GatherActor(Actor):

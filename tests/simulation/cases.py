@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.simulation.lab import shape
+from tests.simulation.lab import member_of, shape
 from tests.simulation.models import KINDS, Columns
 from workflow_runner import Graph, NodeRef
 from workflow_runner.aligner import SyncMode
@@ -30,6 +30,8 @@ class Member:
     sync_mode: SyncMode = "on_any"
     observed: bool = True
     """Whether every output also feeds a `workflow.Output` of its own."""
+    lanes: int = 1
+    """How many of it work side by side."""
     failure: dict[str, Any] = field(default_factory=dict)
     """What the graph says about its failures."""
 
@@ -90,7 +92,14 @@ class Case:
             for handle, ports in member.sources.items():
                 outputs = [NodeRef(node_id)[name] for node_id, name in ports]
                 inputs[handle] = outputs if kind.collects else outputs[0]
-            graph.add(kind.node, member.node_id, sync_mode=member.sync_mode, failure=member.failure or None, **inputs)
+            graph.add(
+                kind.node,
+                member.node_id,
+                sync_mode=member.sync_mode,
+                failure=member.failure or None,
+                lanes=member.lanes,
+                **inputs,
+            )
         for member in self.members:
             if member.observed:
                 for handle in KINDS[member.kind].outputs:
@@ -100,13 +109,19 @@ class Case:
         return graph
 
     @property
+    def movers(self) -> set[str]:
+        """Nodes that hand items to lanes, or gather what these return."""
+        laned = [member.node_id for member in self.members if member.lanes > 1]
+        return {*laned, *(f"{node_id}/spread" for node_id in laned)}
+
+    @property
     def careful(self) -> set[str]:
         """Nodes that must not be repeated unasked."""
         return {member.node_id for member in self.members if not member.failure.get("replayable", True)}
 
     def needing(self, node_ids: Iterable[str]) -> set[str]:
         """These nodes, and those that need what comes from them."""
-        found = set(node_ids)
+        found = set(map(member_of, node_ids))
         for member in self.members:
             if any(source in found for source, _ in member.slots):
                 found.add(member.node_id)
@@ -125,7 +140,11 @@ class Case:
         ]
         for m in self.members:
             sources = ", ".join(f"{handle}={['.'.join(port) for port in ports]}" for handle, ports in m.sources.items())
-            hidden = ("" if m.observed else " unobserved") + (f" {m.failure}" if m.failure else "")
+            hidden = (
+                ("" if m.observed else " unobserved")
+                + (f" {m.failure}" if m.failure else "")
+                + (f" {m.lanes} lanes" if m.lanes > 1 else "")
+            )
             lines.append(f"  {m.node_id}: {m.kind} {dict(m.data)} {sources} {m.sync_mode if len(m.slots) > 1 else ''}{hidden}")
         return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from zlib import crc32
 from hookspecs import NodeSnapshot
 from workflow_runner import Context, WorkflowSuspended
 
-__all__ = ["FORMS", "LAB", "Form", "Injected", "Journal", "Lab", "mix", "shape"]
+__all__ = ["FORMS", "LAB", "Form", "Injected", "Journal", "Lab", "member_of", "mix", "shape"]
 
 Form = str
 FORMS = ("text", "none", "list", "dict", "tuple")
@@ -59,6 +59,7 @@ class Lab:
         failures: how many bodies may still fail in this world.
         failure_rate: how likely one does, each time that it could.
         careful: nodes that must not be repeated unasked.
+        movers: nodes that hand items to lanes, or gather what these return.
         decided: those of them of which it is known, or was decided, that they may be.
         stopping: whether the run was stopped, so that nothing more may begin.
         durable_node: the last durable cut of a node.
@@ -75,6 +76,7 @@ class Lab:
     failures: int = 0
     failure_rate: float = 0.02
     careful: Collection[str] = ()
+    movers: Collection[str] = ()
     decided: Collection[str] = ()
     stopping: Callable[[], bool] = lambda: False
     durable_node: Callable[[str], NodeSnapshot | None] = field(default=lambda node_id: None)
@@ -113,19 +115,20 @@ class Lab:
         if self.stopping():  # asked first: in a thread, the key is an answer that may take its time
             self.violate(f"node {context.node_id} was called after the run was stopped")
         node_id, key = context.node_id, context.idempotency_key
+        member = member_of(node_id)
         self.journal.begun[self.attempt, node_id] += 1
         if node_id in self.completed:
             self.violate(f"node {node_id} ran again although it was completed in the restored cut")
-        if self.gated and (node_id, key) in self.journal.seen:
+        if self.gated and (member, key) in self.journal.seen:
             self.violate(f"node {node_id} ran a firing again whose output another node had been given")
         durable = self.durable_node(node_id)
         if durable is not None and durable.suspension is not None and not durable.suspension.answered:
             self.violate(f"node {node_id} went on before it was durable that it had been answered")
-        if node_id in self.careful:
+        if member in self.careful:
             self._act(node_id, key, seen)
         self._see(node_id, seen)
         if seen:
-            self._same_key(node_id, key, f"begin {seen!r}")
+            self._same_key(member, key, f"begin {seen!r}")
 
     def step(self, context: Context, position: object, *seen: Any) -> None:
         """A body took an item of a stream."""
@@ -144,7 +147,7 @@ class Lab:
         """A plain body is about to return a value."""
         if self.alive and isinstance(value, str):
             self.made_here.add(value)
-            self.journal.makers.setdefault(value, (context.node_id, context.idempotency_key))
+            self.journal.makers.setdefault(value, (member_of(context.node_id), context.idempotency_key))
 
     async def pause(self) -> None:
         """Go on at once, a little or a good deal later, or fail."""
@@ -173,7 +176,9 @@ class Lab:
             self.violate(f"node {node_id}: on_durable was called before commit {commits} was durable")
 
     def _see(self, node_id: str, seen: tuple[Any, ...]) -> None:
-        durable = _held(self.durable_node(node_id)) if self.gated and seen else ()
+        # What was given to a lane, or gathered from lanes, was durable where it was handed out, or gathered.
+        kept = (node_id, *self.movers) if self.gated and seen else ()
+        durable = [item for there in kept for item in _held(self.durable_node(there))]
         for value in seen:
             if self.gated and value not in durable:
                 self.violate(f"node {node_id} was given {value!r}, which no durable cut holds")
@@ -187,10 +192,11 @@ class Lab:
         held = durable.arguments if durable is not None else None
         if held is None or any(value not in _held(durable) for value in seen):
             self.violate(f"node {node_id} was called before it was durable that its step had begun")
-        before = self.journal.acted.setdefault((node_id, key), self.attempt)
+        member = member_of(node_id)
+        before = self.journal.acted.setdefault((member, key), self.attempt)
         if before != self.attempt and node_id not in self.decided:
             self.violate(f"node {node_id} repeated a step of attempt {before}, and nobody had decided that")
-        self.journal.acted[node_id, key] = self.attempt
+        self.journal.acted[member, key] = self.attempt
 
     def _same_key(self, node_id: str, key: str, content: str) -> None:
         if node_id not in self.pure:
@@ -213,9 +219,14 @@ def _held(node: NodeSnapshot | None) -> list[Any]:
 LAB: ContextVar[Lab] = ContextVar("LAB")
 
 
+def member_of(node_id: str) -> str:
+    """The node of the case that a node of the run belongs to, which may be a lane of it."""
+    return node_id.partition("/")[0]
+
+
 def mix(node_id: str, *values: Any) -> str:
     """A text that tells nearly everything about what it was made of, and stays short."""
-    return f"{node_id}#{crc32(repr(values).encode()):08x}"
+    return f"{member_of(node_id)}#{crc32(repr(values).encode()):08x}"
 
 
 def shape(form: Form, text: str) -> Any:

@@ -41,6 +41,8 @@ GROWTH: Final = (
 
 CAREFUL: Final = ("mix_one", "mix_two", "mix_list", "thread_mix")
 """Kinds of which some must not be repeated unasked; what they return follows from their arguments alone."""
+LANED: Final = ("mix_one", "consult")
+"""Kinds of which several may work side by side."""
 
 
 class Maker:
@@ -166,6 +168,15 @@ class Maker:
                     self.add("consult", a=port, form="text")
                 else:
                     self.add("consult_stream", items=port)
+
+    def widen(self) -> None:
+        """Let several of some nodes work side by side."""
+        random = Random(self.case.seed ^ 0x1A4E5)
+        if random.random() < 0.5:
+            return
+        for member in self.case.members:
+            if member.kind in LANED and random.random() < 0.7:
+                member.lanes = random.choice((2, 2, 3))
 
     def open_ports(self) -> list[Port]:
         """What may be handed on."""

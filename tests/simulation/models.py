@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from tests.simulation import plain, sources, streaming, unruly
-from tests.simulation.lab import mix, shape
+from tests.simulation.lab import member_of, mix, shape
 
 __all__ = ["KINDS", "Columns", "Data", "Emissions", "Kind", "Streams", "answer_to"]
 
@@ -103,7 +103,7 @@ def thread_fan_step(node_id: str, data: Data, state: Any, arguments: Sequence[An
 
 def answer_to(node_id: str, item: Any) -> str:
     """What the person says whom a node asks about an item."""
-    return mix("answer", node_id, item)
+    return mix("answer", member_of(node_id), item)
 
 
 def consult_step(node_id: str, data: Data, state: Any, arguments: Sequence[Any]) -> tuple[Any, Emissions]:

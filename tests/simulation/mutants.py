@@ -74,8 +74,8 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit(
                 "outbox",
-                "self.holds = run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)",
-                "self.holds = run.gate_reason is not None",
+                "run.gate_reason is not None or (run.hooks.after_node is not None and not node_type.generates)",
+                "run.gate_reason is not None",
             ),
         ),
     ),
@@ -383,6 +383,37 @@ MUTANTS: Sequence[Mutant] = (
         (
             Edit("run", "if self.stopping or self.moves:", "if self.stopping:"),
             Edit("waking", "if ends and not woken:", "if ends:"),
+        ),
+    ),
+    Mutant(
+        0,
+        "the number of a firing is the lane's own",
+        (Edit("movers", "        lane.consumer.number_next(self.firing)\n", ""),),
+    ),
+    Mutant(
+        0,
+        "a lane counts its commits by itself",
+        (Edit("actor", "self.firing = self.commits = firing - 1", "self.firing = firing - 1"),),
+    ),
+    Mutant(
+        0,
+        "what lanes return goes on in turn",
+        (Edit("movers", "lanes[order.items[0]]", "lanes[self.firing % len(lanes)]"),),
+    ),
+    Mutant(
+        0,
+        "nobody tells that a lane waits",
+        (Edit("actor", "                edge.giver.wake()\n", "                pass\n"),),
+    ),
+    Mutant(
+        0,
+        "what is handed out waits to be durable",
+        (
+            Edit(
+                "movers",
+                "    acts = False\n\n    async def live(self) -> None:\n        *lanes",
+                "    async def live(self) -> None:\n        *lanes",
+            ),
         ),
     ),
 )

@@ -126,6 +126,16 @@ def consults(maker: Maker) -> None:
     maker.out("running", items=source)
 
 
+def lanes(maker: Maker) -> None:
+    """Several of a node side by side, one behind the other, and beside what needs neither."""
+    source = maker.any_source(n=maker.random.choice((3, 6, 8)))
+    first = maker.out("mix_one", a=source)
+    second = maker.out("mix_one", a=maker.out("consult", a=first) if maker.random.random() < 0.3 else first)
+    for member in maker.case.members[1:]:
+        member.lanes = maker.random.choice((2, 3, 4))
+    maker.out(maker.random.choice(("running", "tidy", "first")), items=second)
+
+
 def divergent(maker: Maker) -> None:
     case = maker.case
     case.policy, case.interval, case.slow_saves = "times", 0.5, 0.0
@@ -164,6 +174,7 @@ SHAPES: Final[Mapping[str, Callable[[Maker], None]]] = {
         splits,
         fans,
         consults,
+        lanes,
         divergent,
         log_bound,
     )
@@ -179,5 +190,6 @@ def make_case(seed: int) -> Case:
     SHAPES[shape](maker)
     maker.fill()
     maker.consult()
+    maker.widen()
     maker.endanger()
     return maker.case

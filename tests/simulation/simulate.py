@@ -17,7 +17,7 @@ from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, Member
 from tests.simulation.check import expected_firings, known_items, problems_of
 from tests.simulation.database import BrokenPromise, Database
-from tests.simulation.lab import LAB, Injected, Journal, Lab
+from tests.simulation.lab import LAB, Injected, Journal, Lab, member_of
 from tests.simulation.loop import Crash, SeededLoop
 from tests.simulation.memory import ListeningPlugin, MemoryPlugin
 from tests.simulation.models import KINDS, answer_to
@@ -84,6 +84,7 @@ class Tally:
     suspended: int = 0
     answered: int = 0
     woken: int = 0
+    laned: int = 0
     shapes: set[str] = field(default_factory=set)
 
 
@@ -124,6 +125,7 @@ class Simulation:
     def run(self) -> None:
         """Worlds, until one comes to its end."""
         self.tally.shapes.add(self.case.shape)
+        self.tally.laned += any(member.lanes > 1 for member in self.case.members)
         try:
             for number in range(1, MAX_WORLDS + 1):
                 self.tally.worlds += 1
@@ -172,6 +174,7 @@ class World:
             owed={node.node_id: node.emitted for node in self.restored.values() if node.emitted},
             failure_rate=0.02 if case.failures == 1 else 0.08,
             careful=case.careful,
+            movers=case.movers,
             decided={node.node_id for node in self.restored.values() if node.error is not None},
             stopping=lambda: self.plugin is not None and self.plugin.control is not None and self.plugin.control.stopping,
             durable_node=database.nodes.get,
@@ -200,7 +203,7 @@ class World:
             if self.random.random() < 0.5:
                 replay.add(node_id)
             else:
-                updates[node_id] = _returned(members[node_id], self.restored[node_id])
+                updates[node_id] = _returned(members[member_of(node_id)], self.restored[node_id])
         self.simulation.unknown = ()
         self.asked = self.database.waiting
         answers = {
@@ -212,7 +215,7 @@ class World:
         self.lab.decided = {*self.lab.decided, *replay}
         self.simulation.tally.replayed += len(replay)
         self.simulation.tally.given += len(updates)
-        self.simulation.given.update(updates.keys())
+        self.simulation.given.update(map(member_of, updates))
         return replay, {**updates, **answers}
 
     def run(self) -> bool:
@@ -312,7 +315,7 @@ class World:
             if isinstance(event, EdgeChanged) and event.status == "grown":
                 simulation.tally.grown += 1
                 waits = case.independent or any(member.kind in CONSULTING for member in case.members)
-                if not waits and all(len(member.slots) < 2 for member in case.members):
+                if not waits and all(len(member.slots) < 2 and member.lanes == 1 for member in case.members):
                     self.lab.violate(f"edge {event.edge_id} grew, and no node waits for more than one edge")
 
         runner = WorkflowRunner(
@@ -381,7 +384,11 @@ class World:
 
     def _check_unknown(self, error: OutcomeUnknown) -> None:
         """The run stopped before anything began, at those nodes that were in progress and must not be repeated unasked."""
-        nodes = [self.restored[node_id] for node_id in self.case.careful if node_id in self.restored]
+        nodes = [
+            node
+            for node_id, node in self.restored.items()
+            if member_of(node_id) in self.case.careful and node_id not in self.case.movers
+        ]
         began = [node for node in nodes if node.arguments is not None and node.status == "running"]
         unknown = {node.node_id for node in began if node.error is None}  # with one it waits for its next try
         undecided = unknown - self.replay - self.updates.keys()
@@ -440,9 +447,10 @@ class World:
         for member in case.members:
             if isinstance(KINDS[member.kind].node, str):
                 continue
-            node = self.restored.get(member.node_id)
-            final = 0 if node is None else node.firing - (node.arguments is not None)
-            begun = simulation.journal.begun[self.number, member.node_id]
+            final = self._final(member)
+            begun = _of_member(
+                member, {node_id: n for (world, node_id), n in simulation.journal.begun.items() if world == self.number}
+            )
             keys = sum(node_id == member.node_id for node_id, _ in simulation.journal.contents)
             one_step_a_firing = KINDS[member.kind].role == "plain" and member.kind not in SEVERAL_STEPS
             # Of a step whose result was given, nobody knows whether it had begun.
@@ -451,15 +459,28 @@ class World:
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
                 )
-            woken = self.lab.suspended[member.node_id]  # in this very world, or it would not be at its end
+            woken = _of_member(member, self.lab.suspended)  # in this very world, or it would not be at its end
             simulation.tally.woken += woken
-            again = self.lab.retried[member.node_id] + woken - (member.node_id in self.updates.keys() - self.asked.keys())
+            given = [node_id for node_id in self.updates.keys() - self.asked.keys() if member_of(node_id) == member.node_id]
+            again = _of_member(member, self.lab.retried) + woken - len(given)
             left = total[member.node_id] - final + again
             if begun > left or (begun < left and member.observed):  # without consumers a generator is closed
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, {final} firings were final in the restored cut, "
                     f"and {begun} ran after it, which retries, answers and decisions change by {again}"
                 )
+
+    def _final(self, member: Member) -> int:
+        """How many firings of a node were final in the restored cut."""
+        if member.lanes == 1:
+            node = self.restored.get(member.node_id)
+            return 0 if node is None else node.firing - (node.arguments is not None)
+        handed = self.restored.get(f"{member.node_id}/spread")
+        lanes = [self.restored.get(f"{member.node_id}/{number}") for number in range(1, member.lanes + 1)]
+        under_way = [
+            (lane.arguments is not None) + sum(len(edge.items) for edge in lane.inbox) for lane in lanes if lane is not None
+        ]
+        return 0 if handed is None else handed.firing - sum(under_way)
 
     def _check_last_cut(self, outcome: str) -> None:
         """Where the plugin asked for it, the end of a stopped or failed run is the newest checkpoint."""
@@ -491,6 +512,11 @@ class World:
             raise simulation.failed(f"the loop heard: {self.loop.unheard}")
         if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.ending.error, StoreError):
             raise simulation.failed("after_run was not called")
+
+
+def _of_member(member: Member, counts: Mapping[str, int]) -> int:
+    """What was counted of a node, or of its lanes."""
+    return sum(count for node_id, count in counts.items() if member_of(node_id) == member.node_id)
 
 
 def _returned(member: Member, node: NodeSnapshot) -> Any:

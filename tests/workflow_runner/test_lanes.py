@@ -151,6 +151,13 @@ async def test_what_comes_from_an_input_of_the_run_goes_to_each() -> None:
     assert (await WorkflowRunner().run(graph, {"by": 3})).outputs == {"out": [3 * x for x in range(9)]}
 
 
+async def test_the_only_edge_may_come_from_an_input_of_the_run() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(work, x=graph.input("x"), lanes=2))
+
+    assert (await WorkflowRunner().run(graph, {"x": 3})).outputs == {"out": [30]}
+
+
 def test_lanes_are_nodes_of_the_graph_that_is_run() -> None:
     graph = laned(lanes=2)
     compiled = WorkflowRunner().compile(graph)
@@ -210,7 +217,6 @@ def test_every_problem_with_lanes_is_told() -> None:
     graph = Graph()
     source, by = graph.add(upto, n=3), graph.input("by", value=2)
     graph.add(work, "none", x=1, lanes=2)
-    graph.add(work, "alone", x=by, lanes=2)
     graph.add(work, "two", x=source, by=graph.add(upto, "other", n=3), lanes=2)
     graph.add(work, "zipped", x=source, by=by, sync_mode="zip_all", lanes=2)
     graph.add(work, "named", x=source, lanes=2)
@@ -223,8 +229,7 @@ def test_every_problem_with_lanes_is_told() -> None:
 
     told = "\n".join(caught.value.problems)
     for problem in (
-        "node 'none': its lanes need an edge whose items they share",
-        "node 'alone': its lanes need an edge whose items they share",
+        "node 'none': its lanes share the items of an edge, and none ends here",
         "node 'two': its lanes share the items of one edge, and 2 end here",
         "node 'zipped': what comes from an input of the run goes to all its lanes, which zip_all cannot do",
         "node 'named': its lanes need the id 'named/2', which another node has",
@@ -332,6 +337,28 @@ async def test_whatever_lane_takes_an_item_after_a_crash_its_key_is_the_same() -
 
     assert (await resumed).outputs == {"out": [10 * x for x in range(8)]}
     assert {x: KEYS[x] for x in before} == before
+
+
+async def test_after_a_resume_nothing_stands_behind_an_item_that_takes_long() -> None:
+    """More results wait for it than an edge holds: who hands out does not wait for these."""
+    graph, memory = laned(n=8, lanes=3), Asked()
+    GATES.update({x: asyncio.Event() for x in (0, 4, 5)})
+    runner = hosted(memory, edge_capacity=2)
+    task = asyncio.create_task(runner.run(graph, run_id="r"))
+    await until(lambda: set(STARTED) == {0, 1, 2, 3, 4, 5} and set(ENDED) == {1, 2, 3})
+    await memory.control.request("now")
+    runner.stop("signal")
+    with pytest.raises(RunStopped):
+        await task
+    assert len({edge.edge_id: edge.items for edge in memory.nodes["work"].inbox}["work/order"]) == 6
+    for x in (4, 5):
+        GATES[x].set()
+    resumed = asyncio.create_task(hosted(memory, edge_capacity=2).resume("r", graph=graph))
+    await until(lambda: 6 in STARTED)
+    assert 0 not in ENDED
+    GATES[0].set()
+
+    assert (await resumed).outputs == {"out": [10 * x for x in range(8)]}
 
 
 async def test_each_lane_may_wait_for_somebody() -> None:
