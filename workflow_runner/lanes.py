@@ -37,21 +37,25 @@ def write_out(
     Returns:
         Nodes, edges, and what is wrong with the lanes of some.
     """
-    laned = {node.id: node for node in nodes if node.has_lanes}
+    laned = {node.id: node for node in nodes if node.has_lanes and isinstance(node.id, str)}
     if not laned:
         return nodes, edges, ()
     problems: list[str] = []
-    types = {node.id: node.type for node in nodes}
-    spread: dict[str, EdgeSpec] = {}
+    types = {node.id: node.type for node in nodes if isinstance(node.id, str)}
+    ending: dict[str, list[EdgeSpec]] = {node_id: [] for node_id in laned}
+    for edge in edges:
+        if edge.target in laned:
+            ending[edge.target].append(edge)
+    shared: dict[str, EdgeSpec] = {}
     for node in laned.values():
-        into = [edge for edge in edges if edge.target == node.id]
+        into = ending[node.id]
         streams = [edge for edge in into if types.get(edge.source) != INPUT] or into[:1]
         problem = _problem(node, streams, len(into) - len(streams), types)
         if problem is None:
-            (spread[node.id],) = streams
+            (shared[node.id],) = streams
         else:
             problems.append(f"node {node.id!r}: {problem}")
-    made = _Lanes({node_id: laned[node_id] for node_id in spread}, spread)
+    made = _Lanes({node_id: laned[node_id] for node_id in shared}, shared)
     return made.nodes(nodes), made.edges(edges), problems
 
 
