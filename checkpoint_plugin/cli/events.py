@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["events"]
 
 FOLLOW_SECONDS: Final = 0.25
+ENABLING: Final = "--enable 'checkpoint={\"events\": true}'"
 COLUMNS: Final = ("seq", "time", "kind", "node_id", "payload")
 
 
@@ -76,6 +77,9 @@ def events(
     found = read_store(url, read)
     document = {"run_id": run_id, "events": [_document(record) for record in found]}
     print_listing(document, [_row(record) for record in found], COLUMNS, as_json, quiet)
+    if not found and after is None and not (kinds or node_id or quiet or as_json):
+        message = f"run {one_line(run_id)!r} has no events. It has a log if it is started with the option, as in {ENABLING}."
+        click.echo(message, err=True)
 
 
 async def _events(
