@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workflow_runner.nodetype import NodeType
     from workflow_runner.plan import PlannedNode
 
-__all__ = ["MOST_LANES", "find_fault", "lanes_of", "write_out"]
+__all__ = ["MOST_LANES", "as_one", "find_fault", "find_unfit", "lanes_of", "write_out"]
 
 MOST_LANES: Final = 1_000
 
@@ -50,7 +50,7 @@ def write_out(
     for node in laned.values():
         into = ending[node.id]
         streams = [edge for edge in into if types.get(edge.source) != INPUT] or into[:1]
-        problem = _problem(node, streams, len(into) - len(streams), types)
+        problem = _problem(node, streams, [edge for edge in into if edge not in streams], types)
         if problem is None:
             (shared[node.id],) = streams
         else:
@@ -59,9 +59,29 @@ def write_out(
     return made.nodes(nodes), made.edges(edges), problems
 
 
-def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: int, types: Mapping[str, str]) -> str | None:
+def as_one(nodes: Sequence[NodeSpec], edges: Sequence[EdgeSpec]) -> Sequence[EdgeSpec]:
+    """The edges of a graph as if no node had lanes: those that name a single lane are of its node, of several at an input one."""
+    ids = {node.id for node in nodes}
+    laned = [node for node in nodes if node.has_lanes and _is_possible(node.lanes)]
+    owners = {made: node.id for node in laned for made in _names(node) if made not in ids}
+    taken = {(edge.target, edge.target_handle) for edge in edges}
+    found: list[EdgeSpec] = []
+    for edge in edges:
+        owner = owners.get(edge.target)
+        if owner is None or (owner, edge.target_handle) not in taken:
+            target = owner or edge.target
+            found.append(replace(edge, source=owners.get(edge.source, edge.source), target=target))
+            taken.add((target, edge.target_handle))
+    return found
+
+
+def _is_possible(lanes: object) -> bool:
+    return type(lanes) is int and 1 <= lanes <= MOST_LANES
+
+
+def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: Sequence[EdgeSpec], types: Mapping[str, str]) -> str | None:
     """Why the lanes of a node cannot be made."""
-    if type(node.lanes) is not int or not 1 < node.lanes <= MOST_LANES:
+    if not _is_possible(node.lanes):
         return f'"lanes" is a number from 1 to {MOST_LANES:,}, not {node.lanes!r}.'
     if not streams:
         return "its lanes share the items of an edge, and none ends here. Add one."
@@ -74,6 +94,9 @@ def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: int, types: Ma
         return (
             f"what comes from an input of the run goes to all its lanes, which {node.sync_mode} cannot do. Leave sync_mode out."
         )
+    handle = streams[0].target_handle
+    if any(edge.target_handle == handle for edge in inputs):
+        return f"what its lanes share comes to {handle!r}, and so does an input of the run. Take that at an input of its own."
     taken = next((made for made in _names(node) if made in types), None)
     return taken and f"its lanes need the id {taken!r}, which another node has. Rename that one."
 
@@ -159,9 +182,9 @@ def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
     if node.node_id in over:
         return None
     if node.type.role == "spread" and node.in_edges:
-        wrong = next((why for lane in lanes_of(node) if (why := _unfit(lane.type)) is not None), None)
         name = node.node_id.removesuffix("/spread")
-        return wrong and f'node {name!r}: lanes need one output for each item, and {wrong}. Take "lanes" out.'
+        faults = (find_unfit(name, lane.type) or _stray(name, lane, node) for lane in lanes_of(node) if lane.node_id not in over)
+        return next((fault for fault in faults if fault is not None), None)
     lanes = [edge.source for edge in node.in_edges if edge.target_handle == "items"]
     for edge in node.in_edges:
         spread = edge.source
@@ -172,7 +195,25 @@ def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
     return f'node {node.node_id!r}: {node.type.name!r} is made of "lanes", and not written by hand. Use them.'
 
 
+def find_unfit(name: str, kind: NodeType) -> str | None:
+    """Why a node of a type can have no lanes, if so."""
+    why = _unfit(kind)
+    return why and f'node {name!r}: lanes need one output for each item, and {why}. Take "lanes" out.'
+
+
+def _stray(name: str, lane: PlannedNode, spread: PlannedNode) -> str | None:
+    """Why what comes to a single lane besides its items may not: each item of it would be one more result."""
+    others = (edge.source for edge in lane.in_edges if edge.source is not spread)
+    other = next((source.node_id for source in others if source.type.role != "input"), None)
+    return other and (
+        f"node {lane.node_id!r}: as a lane of {name!r} it takes items from that alone, not from {other!r}. Give what is its own "
+        "as an input of the run."
+    )
+
+
 def _unfit(kind: NodeType) -> str | None:
+    if kind.role != "body":
+        return f"{kind.name!r} has no body"
     if kind.streams:
         return f"{kind.name!r} reads a stream"
     if kind.generates:

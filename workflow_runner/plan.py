@@ -16,7 +16,7 @@ from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, Policy
 from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle
 from workflow_runner.inputs import convert_default
-from workflow_runner.lanes import find_fault, lanes_of
+from workflow_runner.lanes import as_one, find_fault, find_unfit, lanes_of
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
@@ -167,13 +167,18 @@ def make_plan(
     Raises:
         GraphInvalid: with every problem found, each naming node, edge or handle, and the first ones the nearest right name.
     """
-    return _Planner(graph, registry, validate, over).plan()
+    written, problems = graph.written_out()
+    if written is not graph:  # what is wrong is told as it was written, and not once for each lane
+        plain = Graph(graph.nodes, as_one(graph.nodes, graph.edges), graph.enable, graph.on_failure)
+        plain.types = graph.types
+        _Planner(plain, registry, validate, over, problems).plan()
+    return _Planner(written, registry, validate, over).plan()
 
 
 class _Planner:
-    def __init__(self, graph: Graph, registry: NodeRegistry, validate: str, over: Set[str]) -> None:
+    def __init__(self, graph: Graph, registry: NodeRegistry, validate: str, over: Set[str], problems: Sequence[str] = ()) -> None:
         self.over = over
-        self.graph, problems = graph.written_out()
+        self.graph = graph
         self.registry = registry
         self.deep = validate == "deep"
         self.problems = list(problems)
@@ -206,6 +211,8 @@ class _Planner:
                     self.name_output(node, outputs)
                 elif node.type.role in ("spread", "gather"):
                     self.settle_lanes(node)
+                if spec.has_lanes and (why := find_unfit(node_id, node.type)) is not None:
+                    self.problems.append(why)
         if not self.in_order:
             self.find_cycles()
         if self.problems:

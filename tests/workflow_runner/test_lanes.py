@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from hookspecs import NodeSnapshot, PluginHost, RunControl, RunInfo, hookimpl
 from tests.workflow_runner.test_resume import Memory
 from workflow_runner import (
     Context,
+    EdgeSpec,
     Graph,
     GraphChanged,
     GraphInvalid,
     NodeFailed,
     NodeProtocolError,
+    NodeRef,
     RunStopped,
     Stream,
     WorkflowRunner,
@@ -238,6 +241,70 @@ def test_every_problem_with_lanes_is_told() -> None:
         "node 'late': 'workflow.Gather' is made of \"lanes\"",
     ):
         assert problem in told
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x": 1}, "node 'work': handle 'x' has both an edge and a property. Remove one of them."),
+        ({"nope": 1}, "node 'work': unknown property 'nope'."),
+        ({"by": "ten"}, "node 'work', property 'by':"),
+    ],
+)
+def test_what_is_wrong_is_told_of_the_node_and_not_of_each_lane(given: Mapping[str, Any], message: str) -> None:
+    graph = laned(lanes=3)
+    graph.nodes[1] = replace(graph.nodes[1], data=given)
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner().validate(graph)
+    (problem,) = caught.value.problems
+    assert problem.startswith(message)
+
+
+def test_a_wrong_edge_to_lanes_is_told_as_it_was_written() -> None:
+    graph = laned()
+    graph.edges[0] = EdgeSpec("up", "output", "work", "x")
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner().validate(graph)
+    (problem,) = caught.value.problems
+    assert problem.startswith("edge 0 ('up' to 'work'): its source 'up' is no node of the graph.")
+
+
+@pytest.mark.parametrize("type_name", ["workflow.Output", "workflow.Preview"])
+def test_what_has_no_body_has_no_lanes(type_name: str) -> None:
+    graph = Graph()
+    graph.add(type_name, "work", value=graph.add(upto, n=3), lanes=2)
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner().validate(graph)
+    (problem,) = caught.value.problems
+    assert problem == f"node 'work': lanes need one output for each item, and {type_name!r} has no body. Take \"lanes\" out."
+
+
+def test_one_lane_takes_no_items_of_its_own() -> None:
+    """Each would be one more firing, whose result stands for the next item of all lanes."""
+    graph = laned()
+    graph.connect(graph.add(upto, "other", n=3), "work/2", "by")
+    with pytest.raises(GraphInvalid, match="node 'work/2': as a lane of 'work' it takes items from that alone, not from 'other'"):
+        WorkflowRunner().validate(graph)
+
+
+async def test_a_lane_may_have_an_input_of_its_own_and_be_read() -> None:
+    graph = laned(lanes=2)
+    graph.connect(graph.input("by"), "work/2", "by")
+    graph.output("second", NodeRef("work/2"))
+    result = await WorkflowRunner().run(graph, {"by": 1_000})
+
+    assert {x for x in result.outputs["out"] if x >= 1_000} == set(result.outputs["second"])
+
+
+def test_an_input_of_the_run_is_not_mixed_with_the_items() -> None:
+    @node
+    async def both(x: list[int]) -> int:
+        return len(x)
+
+    graph = Graph()
+    graph.add(both, "work", x=[graph.add(upto, n=3), graph.input("more")], lanes=2)
+    with pytest.raises(GraphInvalid, match="node 'work': what its lanes share comes to 'x', and so does an input of the run"):
+        WorkflowRunner().validate(graph)
 
 
 async def test_a_lane_keeps_no_state() -> None:
