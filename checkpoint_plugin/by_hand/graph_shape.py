@@ -62,6 +62,8 @@ def read_shape(graph: Any) -> GraphShape:
     Raises:
         ValueError: it has no nodes, or a node or an edge cannot be read.
     """
+    if hasattr(graph, "written_out"):  # of the runner, which stores lanes as nodes of their own
+        graph, _ = graph.written_out()
     document = graph.to_document() if hasattr(graph, "to_document") else graph
     found = _field(document, "nodes")
     if found is None:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -284,6 +285,19 @@ async def test_an_edge_whose_place_is_the_id_of_another_keeps_its_handle_in_the_
     assert (await WorkflowRunner().run(graph, run_id="r")).status == "suspended"
     plan = await RecoveryService(store=store).plan("r")
     assert {name: dict(entry.inputs) for name, entry in plan.items()} == {"gate": {"x": 3}, "join": {"left": [1], "right": [2]}}
+
+
+async def test_the_graph_of_a_run_with_lanes_is_the_one_that_it_was_saved_with(store: Store, store_url: str) -> None:
+    graph = Graph(enable={"checkpoint": {"url": store_url}})
+    graph.output("out", graph.add(gate, "gate", x=graph.add(one, "one", v=3), lanes=2))
+    assert (await WorkflowRunner().run(graph, run_id="r")).status == "suspended"
+    plan = await RecoveryService(store=store).plan("r", graph)
+    assert plan["gate/1"].inputs == {"x": 3}
+    data = await CheckpointManager("r", enabled=True, store=store).restore_checkpoint(graph)
+    assert data is not None and data.node_states["gate/1"].status == "suspended"
+    graph.nodes[1] = replace(graph.nodes[1], lanes=1)
+    with pytest.raises(GraphMismatch, match="'gate/1' is missing"):
+        await RecoveryService(store=store).plan("r", graph)
 
 
 async def test_a_service_without_a_store_makes_none(tmp_path: Path) -> None:
