@@ -55,6 +55,7 @@ def check_names(policy: Policy, graph: Mapping[str, Any]) -> None:
     fires = {node["id"]: node["type"] not in WITHOUT_BODY for node in graph["nodes"]}
     for node in graph["nodes"]:
         fires.setdefault(node["type"], node["type"] not in WITHOUT_BODY)
+    laned = {node["id"] for node in graph["nodes"] if node["type"] == "workflow.Gather"}
     for option, names in (("before", policy.before), ("after", policy.after)):
         for name in names:
             if name not in fires:
@@ -62,4 +63,5 @@ def check_names(policy: Policy, graph: Mapping[str, Any]) -> None:
                 mend = f"Did you mean {near[0]!r}?" if near else "Name the id of a node, or the full name of its type."
                 raise PolicyInvalid(f"checkpoint: {option} names {name!r}, which is no node and no type of the graph. {mend}")
             if not fires[name]:
-                raise PolicyInvalid(f"checkpoint: {option} names {name!r}, which has no body. Name a node that has one.")
+                mend = f"Name its lanes, {name}/1 and so on, or their type." if name in laned else "Name a node that has one."
+                raise PolicyInvalid(f"checkpoint: {option} names {name!r}, which has no body. {mend}")

@@ -43,7 +43,7 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node has a new status, or begins a firing; `firings` begun so far."""
+    """A node has a new status, or begins a firing; `firings` begun so far, of a lane the number of its item."""
 
     run_id: str
     node_id: str

@@ -183,7 +183,10 @@ def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
         return None
     if node.type.role == "spread" and node.in_edges:
         name = node.node_id.removesuffix("/spread")
-        faults = (find_unfit(name, lane.type) or _stray(name, lane, node) for lane in lanes_of(node) if lane.node_id not in over)
+        mend = "Go on with code that returns one."  # it is of a stored graph: else it was told before lanes were written out
+        faults = (
+            find_unfit(name, lane.type, mend) or _stray(name, lane, node) for lane in lanes_of(node) if lane.node_id not in over
+        )
         return next((fault for fault in faults if fault is not None), None)
     lanes = [edge.source for edge in node.in_edges if edge.target_handle == "items"]
     for edge in node.in_edges:
@@ -195,10 +198,10 @@ def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
     return f'node {node.node_id!r}: {node.type.name!r} is made of "lanes", and not written by hand. Use them.'
 
 
-def find_unfit(name: str, kind: NodeType) -> str | None:
-    """Why a node of a type can have no lanes, if so."""
+def find_unfit(name: str, kind: NodeType, mend: str = 'Take "lanes" out.') -> str | None:
+    """Why a node of a type can have no lanes, if so, and what to do."""
     why = _unfit(kind)
-    return why and f'node {name!r}: lanes need one output for each item, and {why}. Take "lanes" out.'
+    return why and f"node {name!r}: lanes need one output for each item, and {why}. {mend}"
 
 
 def _stray(name: str, lane: PlannedNode, spread: PlannedNode) -> str | None:

@@ -152,6 +152,15 @@ async def test_unknown_names_are_refused_before_anything_is_stored(options: dict
     assert not (tmp_path / "none").exists()
 
 
+async def test_lanes_are_named_and_not_the_node_that_gathers_what_they_return() -> None:
+    graph = Graph()
+    graph.add(second, "second", x=graph.add(first, x=0), lanes=2)
+    with pytest.raises(PolicyInvalid, match=r"after names 'second', which has no body.*its lanes, second/1 and so on"):
+        await run({"after": ["second"]}, graph)
+    await run({"after": ["second/1"]}, graph)
+    assert await checkpoints(STORE[0]) == ["after", "end"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -114,6 +114,17 @@ def test_the_tally_counts_a_node_once() -> None:
     assert (tally.nodes["n"].firings, tally.nodes["n"].done, tally.nodes["n"].total) == (3, 5, 10)
 
 
+def test_firings_a_second_are_those_that_were_begun_meanwhile() -> None:
+    """Not those of earlier attempts, nor those of other lanes, by whose number a firing of a lane is known."""
+    clock = Clock()
+    tally = Tally(clock)
+    for firings in (1_000, 1_008, 1_017, 1_024):
+        tally.hear(NodeChanged("r", "n/1", "running", firings))
+    node = tally.nodes["n/1"]
+    assert node.rate(0.5) == ""
+    assert (node.firings, node.rate(2.0)) == (1_024, "1.5")
+
+
 def test_a_terminal_gets_the_live_view(tmp_path: Path) -> None:
     graph = write_graph(tmp_path, "count")
     reader, terminal = pty.openpty()

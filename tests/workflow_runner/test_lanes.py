@@ -467,6 +467,23 @@ async def test_with_another_number_of_lanes_a_run_does_not_go_on() -> None:
         await hosted(memory).resume("r", graph=laned(asks, lanes=4))
 
 
+async def test_a_run_with_lanes_goes_on_with_code_that_returns_one_value() -> None:
+    def changed(body: Any) -> Graph:
+        return laned(node(type="changed")(body))
+
+    async def asks_first(x: int, context: Context) -> str:
+        return f"{x}: {await context.suspend('what of it?')}"
+
+    async def yields(x: int) -> AsyncIterator[int]:
+        yield x
+
+    memory = Memory()
+    await hosted(memory).run(changed(asks_first), run_id="r")
+    with pytest.raises(GraphInvalid, match=r"and 'changed' yields any number of them.*code that returns one"):
+        await hosted(memory).resume("r", graph=changed(yields))
+    assert (await hosted(memory).resume("r", graph=changed(asks_first), updates={"work/1": 1})).status == "suspended"
+
+
 async def test_no_cut_sees_half_of_a_move() -> None:
     """At every turn of the loop: each item is in one place, and the numbers tell of those that are under way."""
 

@@ -48,11 +48,12 @@ class NodeTally:
 
     Args:
         status: now.
-        firings: begun so far.
+        firings: begun so far, in earlier attempts, too; of a lane, the number of its item.
         began_at: by the clock, when it was first heard of.
         done: as the body reported it, in units of its own.
         total: likewise.
         waits: for what, where it is suspended.
+        begun: firings since it was first heard of.
     """
 
     status: NodeStatus
@@ -61,6 +62,12 @@ class NodeTally:
     done: float | None = None
     total: float | None = None
     waits: Suspension | None = None
+    begun: int = 0
+
+    def rate(self, now: float) -> str:
+        """Firings a second; empty where that cannot be told yet."""
+        seconds = now - self.began_at
+        return f"{self.begun / seconds:.1f}" if seconds >= 1 else ""
 
     @property
     def progress(self) -> str:
@@ -117,6 +124,7 @@ class Tally:
             self.nodes[event.node_id] = NodeTally(event.status, event.firings, self.clock())
         else:
             self.statuses[node.status] -= 1
+            node.begun += event.firings != node.firings
             node.status, node.firings, node.waits = event.status, event.firings, None
         self.statuses[event.status] += 1
 
@@ -224,9 +232,7 @@ def _table(tally: Tally) -> RenderableType:
         table.add_column(title, justify="left" if title in ("node", "status") else "right")
     now = tally.clock()
     for node_id, node in shown:
-        seconds = now - node.began_at
-        rate = f"{node.firings / seconds:.1f}" if seconds >= 1 else ""
-        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), rate, Text(node.progress))
+        table.add_row(Text(one_line(node_id)), Text(node.status), str(node.firings), node.rate(now), Text(node.progress))
     more = len(active) - len(shown)
     footer = [Text(f"… and {more} more")] if more > 0 else []
     head = f"run {tally.run_id}  {tally.ended or 'running'}" if tally.run_id else "starting"
