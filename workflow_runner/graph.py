@@ -16,7 +16,7 @@ from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import OnFailure
 from workflow_runner.handle import REQUIRED
-from workflow_runner.lanes import write_out
+from workflow_runner.lanes import compare_lanes, write_out
 from workflow_runner.node import Node, node_type_of
 from workflow_runner.nodetype import NodeType
 from workflow_runner.specs import EdgeSpec, NodeSpec
@@ -246,7 +246,10 @@ class Graph:
     def differences(self, other: Graph) -> list[str]:
         """What another graph has otherwise, one line each; ids of edges, and what is enabled, do not count."""
         (mine, _), (others, _) = self.written_out(), other.written_out()
-        return differences(mine.nodes, mine.edges, others.nodes, others.edges)
+        lines, parts = compare_lanes(mine.nodes, mine.edges, others.nodes, others.edges)
+        nodes, other_nodes = ([node for node in graph.nodes if node.id not in parts] for graph in (mine, others))
+        edges, other_edges = ([edge for edge in graph.edges if edge.target not in parts] for graph in (mine, others))
+        return [*lines, *differences(nodes, edges, other_nodes, other_edges)]
 
     def written_out(self) -> tuple[Graph, Sequence[str]]:
         """The graph with lanes as nodes of their own, as it is stored, and what is wrong with the lanes of some."""

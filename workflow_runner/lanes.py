@@ -7,6 +7,7 @@ these are nodes as all others are: to the cut, to the store and to people.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from workflow_runner.nodetype import NodeType
     from workflow_runner.plan import PlannedNode
 
-__all__ = ["MOST_LANES", "as_one", "find_fault", "find_unfit", "lanes_of", "write_out"]
+__all__ = ["MOST_LANES", "as_one", "compare_lanes", "find_fault", "find_unfit", "lanes_of", "write_out"]
 
 MOST_LANES: Final = 1_000
 
@@ -165,6 +166,31 @@ class _Lanes:
 
 def _numbers(node: NodeSpec) -> range:
     return range(1, node.lanes + 1)
+
+
+def compare_lanes(
+    nodes: Sequence[NodeSpec], edges: Sequence[EdgeSpec], other_nodes: Sequence[NodeSpec], other_edges: Sequence[EdgeSpec]
+) -> tuple[Sequence[str], Set[str]]:
+    """Nodes that two graphs, both written out, have with different numbers of lanes.
+
+    Returns:
+        A line for each, and the ids of all that they stand for.
+    """
+    lines: list[str] = []
+    parts: set[str] = set()
+    lanes, other_lanes = _count_lanes(nodes, edges), _count_lanes(other_nodes, other_edges)
+    in_both = {node.id for node in nodes} & {node.id for node in other_nodes}
+    for node_id in dict.fromkeys((*lanes, *other_lanes)):
+        before, after = lanes.get(node_id, 1), other_lanes.get(node_id, 1)
+        if before != after and node_id in in_both:
+            lines.append(f"node {node_id!r}: lanes {before} became {after}")
+            parts.update((node_id, _spread(node_id), *(_lane(node_id, number) for number in range(1, max(before, after) + 1))))
+    return lines, parts
+
+
+def _count_lanes(nodes: Sequence[NodeSpec], edges: Sequence[EdgeSpec]) -> Mapping[str, int]:
+    spreads = {node.id: node.id.removesuffix("/spread") for node in nodes if node.type == SPREAD}
+    return Counter(spreads[edge.source] for edge in edges if edge.source in spreads and edge.source_handle == "output")
 
 
 def lanes_of(spread: PlannedNode) -> Sequence[PlannedNode]:

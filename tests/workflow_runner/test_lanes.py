@@ -177,7 +177,18 @@ def test_a_document_says_lanes() -> None:
 
     assert [spec.lanes for spec in graph.nodes] == [1, 2, 1]
     assert graph.differences(laned(lanes=2)) == []
-    assert "node 'work/3' is new" in graph.differences(laned(lanes=3))
+    assert graph.differences(laned(lanes=3)) == ["node 'work': lanes 2 became 3"]
+    assert graph.differences(laned(lanes=1)) == ["node 'work': lanes 2 became 1"]
+    assert laned(lanes=1, by=2).differences(graph) == ["node 'work': lanes 1 became 2"]
+    other = laned(lanes=3, n=7)
+    other.output("more", NodeRef("work/3"))
+    assert graph.differences(other) == [
+        "node 'work': lanes 2 became 3",
+        "node 'more' is new",
+        "node 'upto': property 'n' was 12 and is 7",
+        "edges into more.value: from nowhere became from work/3.output",
+    ]
+    assert "node 'work/2': property 'by' was not set and is 2" in graph.differences(laned(lanes=2, by=2))
     assert graph.to_document()["nodes"][1]["lanes"] == 2
 
 
@@ -463,7 +474,7 @@ async def test_an_item_goes_to_a_lane_that_does_not_wait_for_somebody() -> None:
 async def test_with_another_number_of_lanes_a_run_does_not_go_on() -> None:
     memory = Memory()
     await hosted(memory).run(laned(asks), run_id="r")
-    with pytest.raises(GraphChanged, match="node 'work/4' is new"):
+    with pytest.raises(GraphChanged, match="node 'work': lanes 3 became 4"):
         await hosted(memory).resume("r", graph=laned(asks, lanes=4))
 
 
