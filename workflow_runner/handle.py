@@ -71,7 +71,8 @@ class Handle:
             return "One edge brings the list itself, only several make one of a value each. Send one, or change the annotation."
         if get_origin(self.annotation) in ITERATED:
             return "A body that reads the items of an edge takes a Stream[...]. Change the annotation."
-        if self.exact is not None and self.exact.__name__ == type(item).__name__:
+        kind = type(item)  # not the class itself, in which something else was found that does not fit
+        if self.exact is not None and self.exact is not kind and self.exact.__name__ == kind.__name__:
             return (
                 "It is of another class of that name: its module was loaded twice, or its cell run again. Load it once (for a"
                 " file that others import, give --nodes the name of the module), or define this node again, too."

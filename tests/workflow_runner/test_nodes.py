@@ -342,7 +342,9 @@ async def test_deep_validation_looks_inside() -> None:
     graph = Graph()
     graph.add(want_ints, node_id="n", x=graph.add(give, value=[1, "2"]))
     await outputs(graph)
-    assert isinstance((await failure(graph, validate="deep"))[1], ItemTypeError)
+    _, cause = await failure(graph, validate="deep")
+    assert isinstance(cause, ItemTypeError)
+    assert str(cause).endswith("got list ([1, '2']). Change what is sent there, or the annotation.")
     graph = Graph()
     graph.add(want_ints, node_id="n", x=[graph.add(give, "a", value=1), graph.add(give, "b", value="2")])  # a list that we make
     await outputs(graph)
