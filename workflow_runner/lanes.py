@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from workflow_runner.builtin import GATHER, INPUT, SPREAD
 from workflow_runner.specs import EdgeSpec, NodeSpec
 
-if TYPE_CHECKING:
-    from workflow_runner.nodetype import NodeType
-    from workflow_runner.plan import PlannedNode
-
-__all__ = ["MOST_LANES", "as_one", "compare_lanes", "find_fault", "find_unfit", "lanes_of", "write_out"]
+__all__ = ["MOST_LANES", "compare_lanes", "write_out"]
 
 MOST_LANES: Final = 1_000
 
@@ -58,22 +54,6 @@ def write_out(
             problems.append(f"node {node.id!r}: {problem}")
     made = _Lanes({node_id: laned[node_id] for node_id in shared}, shared)
     return made.nodes(nodes), made.edges(edges), problems
-
-
-def as_one(nodes: Sequence[NodeSpec], edges: Sequence[EdgeSpec]) -> Sequence[EdgeSpec]:
-    """The edges of a graph as if no node had lanes: those that name a single lane are of its node, of several at an input one."""
-    ids = {node.id for node in nodes}
-    laned = [node for node in nodes if node.has_lanes and _is_possible(node.lanes)]
-    owners = {made: node.id for node in laned for made in _names(node) if made not in ids}
-    taken = {(edge.target, edge.target_handle) for edge in edges}
-    found: list[EdgeSpec] = []
-    for edge in edges:
-        owner = owners.get(edge.target)
-        if owner is None or (owner, edge.target_handle) not in taken:
-            target = owner or edge.target
-            found.append(replace(edge, source=owners.get(edge.source, edge.source), target=target))
-            taken.add((target, edge.target_handle))
-    return found
 
 
 def _is_possible(lanes: object) -> bool:
@@ -141,6 +121,7 @@ class _Lanes:
     def edges(self, edges: Sequence[EdgeSpec]) -> list[EdgeSpec]:
         made: list[EdgeSpec] = []
         more: list[EdgeSpec] = []  # behind the others, with names of their own: a name may come from a place
+        named: Counter[tuple[str, str]] = Counter()
         for edge in edges:
             node = self._laned.get(edge.target)
             if node is None:
@@ -149,11 +130,10 @@ class _Lanes:
                 made.append(replace(edge, target=_spread(node.id), target_handle="items"))
             else:
                 made.append(replace(edge, target=_lane(node.id, 1)))
-                handle = edge.target_handle
-                more += [
-                    replace(edge, target=_lane(node.id, number), id=f"{_lane(node.id, number)}/{handle}")
-                    for number in _numbers(node)[1:]
-                ]
+                named[node.id, edge.target_handle] += 1  # several make a list
+                name = f"{edge.target_handle}/{named[node.id, edge.target_handle]}"
+                for lane in (_lane(node.id, number) for number in _numbers(node)[1:]):
+                    more.append(replace(edge, target=lane, id=f"{lane}/{name}"))
         for node_id, node in self._laned.items():
             handle = self._shared[node_id].target_handle
             for number in _numbers(node):
@@ -191,60 +171,3 @@ def compare_lanes(
 def _count_lanes(nodes: Sequence[NodeSpec], edges: Sequence[EdgeSpec]) -> Mapping[str, int]:
     spreads = {node.id: node.id.removesuffix("/spread") for node in nodes if node.type == SPREAD}
     return Counter(spreads[edge.source] for edge in edges if edge.source in spreads and edge.source_handle == "output")
-
-
-def lanes_of(spread: PlannedNode) -> Sequence[PlannedNode]:
-    """The lanes of a planned `workflow.Spread`."""
-    return [edge.target for edge in spread.out_edges if edge.source_handle == "output"]
-
-
-def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
-    """What is wrong with a planned `workflow.Spread` or `workflow.Gather`, if anything.
-
-    Args:
-        node: the node.
-        over: nodes that are over, of which parts may be missing.
-    """
-    if node.node_id in over:
-        return None
-    if node.type.role == "spread" and node.in_edges:
-        name = node.node_id.removesuffix("/spread")
-        mend = "Go on with code that returns one."  # it is of a stored graph: else it was told before lanes were written out
-        faults = (
-            find_unfit(name, lane.type, mend) or _stray(name, lane, node) for lane in lanes_of(node) if lane.node_id not in over
-        )
-        return next((fault for fault in faults if fault is not None), None)
-    lanes = [edge.source for edge in node.in_edges if edge.target_handle == "items"]
-    for edge in node.in_edges:
-        spread = edge.source
-        if edge.target_handle == "order" and (
-            spread.node_id in over or (spread.type.role == "spread" and lanes_of(spread) == lanes)
-        ):
-            return None
-    return f'node {node.node_id!r}: {node.type.name!r} is made of "lanes", and not written by hand. Use them.'
-
-
-def find_unfit(name: str, kind: NodeType, mend: str = 'Take "lanes" out.') -> str | None:
-    """Why a node of a type can have no lanes, if so, and what to do."""
-    why = _unfit(kind)
-    return why and f"node {name!r}: lanes need one output for each item, and {why}. {mend}"
-
-
-def _stray(name: str, lane: PlannedNode, spread: PlannedNode) -> str | None:
-    """Why what comes to a single lane besides its items may not: each item of it would be one more result."""
-    others = (edge.source for edge in lane.in_edges if edge.source is not spread)
-    other = next((source.node_id for source in others if source.type.role != "input"), None)
-    return other and (
-        f"node {lane.node_id!r}: as a lane of {name!r} it takes items from that alone, not from {other!r}. Give what is its own "
-        "as an input of the run."
-    )
-
-
-def _unfit(kind: NodeType) -> str | None:
-    if kind.role != "body":
-        return f"{kind.name!r} has no body"
-    if kind.streams:
-        return f"{kind.name!r} reads a stream"
-    if kind.generates:
-        return f"{kind.name!r} yields any number of them"
-    return f"{kind.name!r} may leave some of its outputs out" if kind.emits_mapping else None

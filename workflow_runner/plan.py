@@ -16,7 +16,7 @@ from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, Policy
 from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle
 from workflow_runner.inputs import convert_default
-from workflow_runner.lanes import as_one, find_fault, find_unfit, lanes_of
+from workflow_runner.lane_checks import find_fault, find_unfit, lanes_of
 from workflow_runner.nodetype import NodeType
 from workflow_runner.properties import PropertyInvalid, convert_property
 from workflow_runner.registry import NodeRegistry
@@ -168,10 +168,8 @@ def make_plan(
         GraphInvalid: with every problem found, each naming node, edge or handle, and the first ones the nearest right name.
     """
     written, problems = graph.written_out()
-    if written is not graph:  # what is wrong is told as it was written, and not once for each lane
-        plain = Graph(graph.nodes, as_one(graph.nodes, graph.edges), graph.enable, graph.on_failure)
-        plain.types = graph.types
-        _Planner(plain, registry, validate, over, problems).plan()
+    if written is not graph:  # what is wrong is told of the graph as it is, and not once for each lane
+        _Planner(graph, registry, validate, over, problems).plan()
     return _Planner(written, registry, validate, over).plan()
 
 
