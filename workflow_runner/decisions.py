@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookspecs import Answer, NodeSnapshot, Suspension, SuspensionChanged
 from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
+from workflow_runner.identity import step_key
 from workflow_runner.suspension import is_due
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ class Decisions:
                 answered[node_id] = replace(node, suspension=replace(asked, answered=True))
         decided = [node_id for node_id in unknown if node_id in self.replay or node_id in given]
         if undecided := [node_id for node_id in unknown if node_id not in decided]:
-            raise OutcomeUnknown(run_id, undecided, decided)
+            arguments = {node_id: nodes[node_id].arguments or {} for node_id in undecided}
+            keys = {node_id: key for node_id in undecided if (key := _key_of(run_id, plan[node_id], nodes[node_id])) is not None}
+            raise OutcomeUnknown(run_id, undecided, decided, arguments, keys)
         return answered, given
 
     def _check_since(self, run_id: str, node_id: str, since: datetime | None) -> None:
@@ -118,6 +121,13 @@ def is_unknown(node: NodeSnapshot, planned: PlannedNode) -> bool:
     if node.error is None:  # with one it has failed, or waits for its next try, for the last one raised
         return True
     return node.error.startswith(f"{NodeTimeout.__name__}:")
+
+
+def _key_of(run_id: str, planned: PlannedNode, node: NodeSnapshot) -> str | None:
+    """The idempotency key of the step that was in progress, where a firing has no other."""
+    if planned.type.streams or planned.type.generates or node.suspension is not None:
+        return None
+    return step_key(run_id, planned.lane_of or node.node_id, node.firing, node.commits, 0)
 
 
 def _answered(nodes: Mapping[str, NodeSnapshot], brought: Sequence[Answer]) -> dict[str, NodeSnapshot]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from shlex import quote
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from hookspecs import WorkflowError, text_of
 from workflow_runner.shell import shell_word
@@ -40,6 +41,9 @@ __all__ = [
 
 TOLD_PROBLEMS: Final = 20
 """Of a graph; who wants all of them reads `GraphInvalid.problems`."""
+TOLD_STEPS: Final = 5
+"""Of unknown outcome; who wants all of them reads `OutcomeUnknown.arguments`."""
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class RunnerError(WorkflowError):
@@ -368,9 +372,18 @@ class OutcomeUnknown(RunnerError):
         run_id: the run.
         node_ids: the nodes that are not decided.
         decided: the other nodes of unknown outcome, whose decisions must be given again.
+        arguments: what each of the first was called with, by input, as far as it came over edges.
+        keys: the idempotency keys that their steps had, of those of which that is known.
     """
 
-    def __init__(self, run_id: str, node_ids: Sequence[str], decided: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        node_ids: Sequence[str],
+        decided: Sequence[str] = (),
+        arguments: Mapping[str, Mapping[str, Any]] = NOTHING,
+        keys: Mapping[str, str] = NOTHING,
+    ) -> None:
         first, names = node_ids[0], ", ".join(map(repr, node_ids))
         subject = f"nodes {names} were" if len(node_ids) > 1 else f"node {names} was"
         together = (*node_ids, *decided)
@@ -387,11 +400,13 @@ class OutcomeUnknown(RunnerError):
             )
         super().__init__(
             f"run {run_id!r} ended while {subject} in progress, declared replayable=False: whether it did its work is unknown, "
-            f"and it is not run again unasked. See what happened outside, then {choice}"
+            f"and it is not run again unasked. See what happened outside{_told_steps(node_ids, arguments, keys)}, then {choice}"
         )
         self.run_id = run_id
         self.node_ids = tuple(node_ids)
         self.node_id = first
+        self.arguments = dict(arguments)
+        self.keys = dict(keys)
 
 
 class Deadlock(RunnerError):
@@ -411,7 +426,22 @@ class Deadlock(RunnerError):
         self.edges = tuple(edges)
 
 
+def _told_steps(node_ids: Sequence[str], arguments: Mapping[str, Mapping[str, Any]], keys: Mapping[str, str]) -> str:
+    """What the steps were, for who looks for their traces."""
+    steps = []
+    for node_id in node_ids[:TOLD_STEPS]:
+        parts = [f"{name}={shorten(value)}" for name, value in arguments.get(node_id, {}).items()]
+        parts += [f"idempotency key {keys[node_id]}"] if node_id in keys else []
+        steps += [f"{node_id!r} with {', '.join(parts)}"] if parts else []
+    if steps and len(node_ids) > TOLD_STEPS:
+        steps.append(f"and {len(node_ids) - TOLD_STEPS} more")
+    return f" ({'; '.join(steps)})" if steps else ""
+
+
 def shorten(value: object, limit: int = 60) -> str:
     """A value's repr, cut to `limit` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # it is anybody's object, and what is to be told is something else
+        text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -75,6 +75,12 @@ async def after(x: int) -> int:
     return x + 1
 
 
+@node
+async def counts(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
 def graph(target: Any = charge, **options: Any) -> Graph:
     made = Graph()
     ref = made.add(target, node_id="it", x=made.add(after, node_id="first", x=0), **options)
@@ -103,12 +109,15 @@ async def test_the_beginning_is_durable_before_the_body_starts(store_url: str, o
     await crash(store_url, options=options)
     assert await checkpoints(store_url) == ["not replayable"]
     assert (await look_at(store_url))["it"].arguments == {"x": 1}
+    ((_, key),) = [call for call in CALLS if call[0] == "charge"]
     CALLS.clear()
     with pytest.raises(OutcomeUnknown) as unknown:
         await runner(store_url).resume("r", graph=graph())
     assert unknown.value.node_ids == ("it",) and unknown.value.exit_code == 1
     assert "--replay it" in str(unknown.value) and "--set it=JSON" in str(unknown.value)
     assert CALLS == []
+    assert unknown.value.arguments == {"it": {"x": 1}} and unknown.value.keys == {"it": key}
+    assert f"See what happened outside ('it' with x=1, idempotency key {key})" in str(unknown.value)
     assert await status(store_url) == "failed"
 
 
@@ -326,6 +335,35 @@ async def test_what_the_failure_of_another_node_cut_short_is_unknown(store_url: 
     with pytest.raises(OutcomeUnknown) as unknown:
         await runner(store_url).resume("r", graph=made)
     assert unknown.value.node_ids == ("it",)
+
+
+async def test_a_key_is_told_where_a_firing_has_no_other(store_url: str) -> None:
+    await crash(store_url, pump)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await runner(store_url).resume("r", graph=graph(pump))
+    assert unknown.value.arguments == {"it": {"x": 1}} and unknown.value.keys == {}
+    assert "See what happened outside ('it' with x=1), then" in str(unknown.value)
+
+
+async def test_of_lanes_each_step_is_told_by_its_item(store_url: str) -> None:
+    HANG.add("charge")
+    made = Graph()
+    made.output("out", made.add(charge, "it", x=made.add(counts, n=20), lanes=7))
+    task = asyncio.ensure_future(runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r"))
+    for _ in range(10_000):
+        if len(CALLS) == 7:
+            break
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    HANG.clear()
+    with pytest.raises(OutcomeUnknown, match=r"'it/5' with x=4, idempotency key [0-9a-f]{32}; and 2 more") as unknown:
+        await runner(store_url).resume("r", graph=made)
+    assert unknown.value.arguments == {f"it/{lane}": {"x": lane - 1} for lane in range(1, 8)}
+    assert sorted(unknown.value.keys.values()) == sorted(key for _, key in CALLS)
+    replay = unknown.value.node_ids
+    assert (await runner(store_url).resume("r", graph=made, replay=replay)).outputs == {"out": [10 * x for x in range(20)]}
 
 
 async def test_what_is_to_be_decided_together_is_told_in_one_command(store_url: str) -> None:

@@ -296,7 +296,13 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         0,
         "a step of unknown outcome is repeated unasked",
-        (Edit("decisions", "            raise OutcomeUnknown(run_id, undecided, decided)\n", "            pass\n"),),
+        (
+            Edit(
+                "decisions",
+                "            raise OutcomeUnknown(run_id, undecided, decided, arguments, keys)\n",
+                "            pass\n",
+            ),
+        ),
     ),
     Mutant(
         0,

@@ -16,6 +16,7 @@ from workflow_runner import (
     NodeFailed,
     NodeNotWaiting,
     NodeTimeout,
+    OutcomeUnknown,
     RunStopped,
     SourceChanged,
     WorkflowRunner,
@@ -48,6 +49,8 @@ def test_a_pool_of_processes_hears_how_a_run_failed() -> None:
         GraphInvalid(["one", "two"]),
         HookError("plugin", "after_run", ValueError("no")),
         NodeTimeout("n", 1.5, abandoned=True),
+        OutcomeUnknown("r", ["n"]),
+        OutcomeUnknown("r", ["n", "m"], ["o"], {"n": {"x": [1]}}, {"m": "0f"}),
         PluginMissing("plugin", "not there"),
         RunStopped("r", "signal", durable=True),
     ],
@@ -59,6 +62,15 @@ def test_an_error_is_the_same_when_it_was_pickled(error: WorkflowError) -> None:
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+def test_a_value_that_cannot_be_shown_hides_no_error() -> None:
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    told = str(OutcomeUnknown("r", ["n"], (), {"n": {"x": Shy(), "y": "a" * 100}}))
+    assert f"('n' with x=<Shy, whose repr raises RuntimeError>, y='{'a' * 58}…)" in told
 
 
 def test_options_that_errors_advise_are_typed_as_they_stand() -> None:
