@@ -26,12 +26,10 @@ def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
     """
     if node.node_id in over:
         return None
-    if node.type.role == "spread" and node.in_edges:
+    if node.type.role == "spread" and node.in_edges and _is_gathered(node):
         name = node.node_id.removesuffix("/spread")
         mend = "Go on with code that returns one."  # it is of a stored graph: else it was told before lanes were written out
-        faults = (
-            find_unfit(name, lane.type, mend) or _stray(name, lane, node) for lane in lanes_of(node) if lane.node_id not in over
-        )
+        faults = (find_unfit(name, lane.type, mend) or _stray(name, lane, node) for lane in lanes_of(node))
         return next((fault for fault in faults if fault is not None), None)
     lanes = [edge.source for edge in node.in_edges if edge.target_handle == "items"]
     for edge in node.in_edges:
@@ -41,6 +39,11 @@ def find_fault(node: PlannedNode, over: Set[str]) -> str | None:
         ):
             return None
     return f'node {node.node_id!r}: {node.type.name!r} is made of "lanes", and not written by hand. Use them.'
+
+
+def _is_gathered(spread: PlannedNode) -> bool:
+    """Whether one node, and no other, hears in which order a planned `workflow.Spread` hands out."""
+    return [edge.target.type.role for edge in spread.out_edges if edge.source_handle == "order"] == ["gather"]
 
 
 def find_unfit(name: str, kind: NodeType, mend: str = 'Take "lanes" out.') -> str | None:

@@ -47,7 +47,7 @@ def write_out(
     for node in laned.values():
         into = ending[node.id]
         streams = [edge for edge in into if types.get(edge.source) != INPUT] or into[:1]
-        problem = _problem(node, streams, [edge for edge in into if edge not in streams], types)
+        problem = _problem(node, streams, into, types)
         if problem is None:
             (shared[node.id],) = streams
         else:
@@ -60,8 +60,15 @@ def _is_possible(lanes: object) -> bool:
     return type(lanes) is int and 1 <= lanes <= MOST_LANES
 
 
-def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: Sequence[EdgeSpec], types: Mapping[str, str]) -> str | None:
-    """Why the lanes of a node cannot be made."""
+def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], into: Sequence[EdgeSpec], types: Mapping[str, str]) -> str | None:
+    """Why the lanes of a node cannot be made.
+
+    Args:
+        node: the node.
+        streams: edges whose items its lanes would share.
+        into: all edges that end at it.
+        types: of the nodes of the graph, by id.
+    """
     if not _is_possible(node.lanes):
         return f'"lanes" is a number from 1 to {MOST_LANES:,}, not {node.lanes!r}.'
     if not streams:
@@ -71,6 +78,7 @@ def _problem(node: NodeSpec, streams: Sequence[EdgeSpec], inputs: Sequence[EdgeS
             f"its lanes share the items of one edge, and {len(streams)} end here. Bring them together in a node before it, or "
             "give what stays the same as a property or an input of the run."
         )
+    inputs = [edge for edge in into if edge is not streams[0]]
     if inputs and node.sync_mode != "on_any":
         return (
             f"what comes from an input of the run goes to all its lanes, which {node.sync_mode} cannot do. Leave sync_mode out."
@@ -110,11 +118,11 @@ class _Lanes:
     def nodes(self, nodes: Sequence[NodeSpec]) -> list[NodeSpec]:
         made: list[NodeSpec] = []
         for node in nodes:
-            if self._laned.get(node.id) is not node:
+            if not isinstance(node.id, str) or self._laned.get(node.id) is not node:
                 made.append(node)
                 continue
             made.append(NodeSpec(_spread(node.id), SPREAD))
-            made += [replace(node, id=_lane(node.id, number), data=dict(node.data), lanes=1) for number in _numbers(node)]
+            made += [replace(node, id=_lane(node.id, number), lanes=1) for number in _numbers(node)]
             made.append(NodeSpec(node.id, GATHER))
         return made
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hookspecs import NodeSnapshot, PluginHost, RunControl, RunInfo, hookimpl
+from hookspecs import NodeSnapshot, PluginHost, RunControl, RunInfo, StoredRun, hookimpl
 from tests.workflow_runner.test_resume import Memory
 from workflow_runner import (
     Context,
@@ -20,6 +20,7 @@ from workflow_runner import (
     NodeFailed,
     NodeProtocolError,
     NodeRef,
+    NodeSpec,
     RunStopped,
     Stream,
     WorkflowRunner,
@@ -47,6 +48,14 @@ async def upto(n: int) -> AsyncIterator[int]:
 
 
 @node
+async def seldom(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        for _ in range(0 if i % 4 else 12):
+            await asyncio.sleep(0)
+        yield i
+
+
+@node
 async def work(x: int, context: Context, by: int = 10) -> int:
     STARTED.append(x)
     KEYS[x] = context.idempotency_key
@@ -59,6 +68,14 @@ async def work(x: int, context: Context, by: int = 10) -> int:
         raise RuntimeError(f"broken {x}")
     ENDED.append(x)
     return by * x
+
+
+@node
+async def turns(x: int, context: Context) -> int:
+    KEYS[x] = context.idempotency_key
+    for _ in range(3 * x % 7):
+        await asyncio.sleep(0)
+    return 10 * x
 
 
 @node
@@ -88,9 +105,14 @@ async def parts(x: int) -> Mapping[str, int]:
     return {"odd" if x % 2 else "even": x}
 
 
-def laned(body: Any = work, n: int = 12, lanes: int = 3, **inputs: Any) -> Graph:
+@node(outputs=("output", "order"))
+async def spreads(x: int) -> Mapping[str, int]:
+    return {"output": x, "order": 0}
+
+
+def laned(body: Any = work, n: int = 12, lanes: int = 3, source: Any = upto, **inputs: Any) -> Graph:
     graph = Graph()
-    graph.output("out", graph.add(body, "work", x=graph.add(upto, n=n), lanes=lanes, **inputs))
+    graph.output("out", graph.add(body, "work", x=graph.add(source, "upto", n=n), lanes=lanes, **inputs))
     return graph
 
 
@@ -147,6 +169,24 @@ async def test_results_that_wait_for_an_earlier_one_are_bounded() -> None:
     assert (await task).outputs == {"out": [10 * x for x in range(100)]}
 
 
+async def test_results_that_wait_for_who_takes_them_are_bounded() -> None:
+    @node
+    async def takes(items: Stream[int]) -> AsyncIterator[int]:
+        async for item in items:
+            await gate.wait()
+            yield item
+
+    gate = asyncio.Event()
+    graph = Graph()
+    graph.output("out", graph.add(takes, items=graph.add(turns, x=graph.add(upto, n=100), lanes=2)))
+    task = asyncio.create_task(WorkflowRunner(edge_capacity=2).run(graph))
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert 6 < len(KEYS) < 20
+    gate.set()
+    assert (await task).outputs == {"out": [10 * x for x in range(100)]}
+
+
 async def test_what_comes_from_an_input_of_the_run_goes_to_each() -> None:
     graph = Graph()
     graph.output("out", graph.add(work, x=graph.add(upto, n=9), by=graph.input("by"), lanes=4))
@@ -166,11 +206,29 @@ async def test_several_inputs_of_the_run_may_make_a_list() -> None:
     assert (await WorkflowRunner().run(graph)).outputs == {"out": [60 + x for x in range(5)]}
 
 
-async def test_the_only_edge_may_come_from_an_input_of_the_run() -> None:
+async def test_all_edges_may_come_from_inputs_of_the_run() -> None:
     graph = Graph()
     graph.output("out", graph.add(work, x=graph.input("x"), lanes=2))
-
     assert (await WorkflowRunner().run(graph, {"x": 3})).outputs == {"out": [30]}
+
+    graph = Graph()
+    graph.output("out", graph.add(work, x=graph.input("x"), by=graph.input("by"), lanes=2))
+    assert (await WorkflowRunner().run(graph, {"x": 3, "by": 2})).outputs == {"out": [6]}
+
+
+async def test_items_of_a_single_edge_fire_in_whatever_mode() -> None:
+    assert (await WorkflowRunner().run(laned(sync_mode="zip_all"))).outputs == {"out": [10 * x for x in range(12)]}
+
+
+async def test_several_inputs_of_the_run_keep_apart() -> None:
+    @node
+    async def line(x: int, a: int, b: int) -> int:
+        return x * a + b
+
+    graph = Graph()
+    graph.output("out", graph.add(line, x=graph.add(upto, n=4), a=graph.input("a"), b=graph.input("b"), lanes=3))
+
+    assert (await WorkflowRunner().run(graph, {"a": 2, "b": 1})).outputs == {"out": [1, 3, 5, 7]}
 
 
 def test_lanes_are_nodes_of_the_graph_that_is_run() -> None:
@@ -179,9 +237,34 @@ def test_lanes_are_nodes_of_the_graph_that_is_run() -> None:
 
     assert [n["id"] for n in compiled.document["nodes"]] == ["upto", "work/spread", "work/1", "work/2", "work", "out"]
     assert [n.node_id for n in compiled.plan.nodes.values() if n.lane_of == "work"] == ["work/1", "work/2"]
-    plain = WorkflowRunner().compile(laned(lanes=1)).plan.edges
-    kept = compiled.plan.edges[: len(plain)]
-    assert [(edge.edge_id, edge.source.node_id) for edge in kept] == [(edge.edge_id, edge.source.node_id) for edge in plain]
+    assert not any("lanes" in node for node in compiled.document["nodes"])
+
+
+def test_edges_keep_their_names_and_those_that_are_made_have_their_own() -> None:
+    def edges(lanes: int) -> list[tuple[str, str]]:
+        graph = Graph()
+        x = graph.add(upto, n=3)
+        graph.output("out", graph.add(work, "work", by=graph.input("by", value=2), x=x, lanes=lanes))
+        return [(edge.edge_id, edge.source.node_id) for edge in WorkflowRunner().compile(graph).plan.edges]
+
+    plain = edges(1)
+    assert edges(2)[: len(plain)] == plain
+    assert [name for name, _ in edges(2)[len(plain) :]] == [
+        "work/2/by/1",
+        "work/1",
+        "work/1/output",
+        "work/2",
+        "work/2/output",
+        "work/order",
+    ]
+
+
+def test_what_is_said_of_the_whole_graph_holds() -> None:
+    graph = laned()
+    graph.on_failure, graph.enable = "finish_independent", {"checkpoint": True}
+    compiled = WorkflowRunner().compile(graph)
+    assert compiled.document["on_failure"] == "finish_independent"
+    assert compiled.plan.graph.enable == {"checkpoint": True}
 
 
 def test_a_document_says_lanes() -> None:
@@ -201,7 +284,12 @@ def test_a_document_says_lanes() -> None:
         "edges into more.value: from nowhere became from work/3.output",
     ]
     assert "node 'work/2': property 'by' was not set and is 2" in graph.differences(laned(lanes=2, by=2))
-    assert graph.to_document()["nodes"][1]["lanes"] == 2
+    assert [node.get("lanes") for node in graph.to_document()["nodes"]] == [None, 2, None]
+    document = {"nodes": [{"id": "work", "type": "a.work", "lanes": None}]}
+    assert [spec.lanes for spec in Graph.from_document(document).nodes] == [1]
+    another = Graph()
+    another.add(work, "other", x=another.add(upto, "upto", n=12), lanes=2)
+    assert not [line for line in graph.differences(another) if "became" in line and "lanes" in line]
 
 
 @pytest.mark.parametrize(
@@ -239,12 +327,21 @@ def test_what_cannot_have_lanes(body: Any, message: str) -> None:
         WorkflowRunner().validate(graph)
 
 
+@node
+async def twice(a: int, b: list[int]) -> int:
+    return a
+
+
 def test_every_problem_with_lanes_is_told() -> None:
     graph = Graph()
     source, by = graph.add(upto, n=3), graph.input("by", value=2)
     graph.add(work, "none", x=1, lanes=2)
     graph.add(work, "two", x=source, by=graph.add(upto, "other", n=3), lanes=2)
     graph.add(work, "zipped", x=source, by=by, sync_mode="zip_all", lanes=2)
+    graph.add(work, "shortest", x=source, by=by, sync_mode="zip_shortest", lanes=2)
+    graph.add(work, "handed", x=source, lanes=2)
+    graph.add(upto, "handed/spread", n=1)
+    graph.add(twice, "twice", a=by, b=[source, by, by], lanes=2)
     graph.add(work, "named", x=source, lanes=2)
     graph.add(upto, "named/2", n=1)
     graph.add("workflow.Gather", "odd", items=[source, source], order=source)
@@ -258,6 +355,9 @@ def test_every_problem_with_lanes_is_told() -> None:
         "node 'none': its lanes share the items of an edge, and none ends here",
         "node 'two': its lanes share the items of one edge, and 2 end here",
         "node 'zipped': what comes from an input of the run goes to all its lanes, which zip_all cannot do",
+        "node 'shortest': what comes from an input of the run goes to all its lanes, which zip_shortest cannot do",
+        "node 'handed': its lanes need the id 'handed/spread', which another node has",
+        "node 'twice': what its lanes share comes to 'b', and so does an input of the run",
         "node 'named': its lanes need the id 'named/2', which another node has",
         "node 'odd': 'workflow.Gather' is made of \"lanes\"",
         "node 'even': 'workflow.Spread' is made of \"lanes\"",
@@ -310,6 +410,57 @@ def test_one_lane_takes_no_items_of_its_own() -> None:
         WorkflowRunner().validate(graph)
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_id_that_is_no_text_is_told_beside_lanes(place: int) -> None:
+    graph = laned()
+    ids: Any = []
+    graph.nodes.insert(place, NodeSpec(ids, "workflow.Comment", lanes=1 + place))
+    with pytest.raises(GraphInvalid, match=r"a node has the id \[\]\. Give it one that is text"):
+        WorkflowRunner().validate(graph)
+
+
+def test_an_id_that_is_there_twice_is_told_beside_lanes() -> None:
+    graph = laned()
+    lanes: Any = "three"
+    graph.nodes.insert(1, replace(graph.nodes[1], lanes=lanes))
+    with pytest.raises(GraphInvalid, match="node 'work' is there twice"):
+        WorkflowRunner().validate(graph)
+
+
+def test_what_gathers_knows_the_lanes_by_their_place() -> None:
+    """In a stored graph that was changed."""
+    graph, _ = laned().written_out()
+    lanes = [edge for edge in graph.edges if edge.target_handle == "items" and edge.target == "work"]
+    first, second, _ = map(graph.edges.index, lanes)
+    graph.edges[first], graph.edges[second] = graph.edges[second], graph.edges[first]
+    with pytest.raises(GraphInvalid, match=r"node 'work': 'workflow\.Gather' is made of"):
+        WorkflowRunner().validate(graph)
+
+
+def test_what_lies_around_lanes_is_not_written_by_hand() -> None:
+    """Nor is one that looks like it: what hands out needs one that gathers, and that needs one which hands out."""
+    graph = Graph()
+    spread = graph.add("workflow.Spread", "spread", items=graph.add(upto, n=3))
+    graph.add(work, "one", x=spread)
+    graph.output("order", spread["order"])
+    looks_like_it = graph.add(spreads, "looks", x=graph.input("x"))
+    items = [graph.add(work, "two", x=looks_like_it), graph.add(work, "three", x=looks_like_it)]
+    graph.add("workflow.Gather", "gather", items=items, order=looks_like_it["order"])
+    with pytest.raises(GraphInvalid) as caught:
+        WorkflowRunner().validate(graph)
+    assert [problem.partition(" is made of")[0] for problem in caught.value.problems] == [
+        "node 'spread': 'workflow.Spread'",
+        "node 'gather': 'workflow.Gather'",
+    ]
+
+
+def test_who_gathers_alone_hears_the_order() -> None:
+    graph, _ = laned().written_out()
+    graph.output("order", NodeRef("work/spread")["order"])
+    with pytest.raises(GraphInvalid, match=r"node 'work/spread': 'workflow\.Spread' is made of"):
+        WorkflowRunner().validate(graph)
+
+
 def test_a_single_lane_is_not_written_at() -> None:
     graph = laned(lanes=2)
     graph.connect(graph.input("by", value=1), "work/2", "by")
@@ -323,13 +474,16 @@ def test_a_single_lane_is_not_written_at() -> None:
     ]
 
 
-def test_an_input_of_the_run_is_not_mixed_with_the_items() -> None:
+@pytest.mark.parametrize("sources", [("upto", "more"), ("more", "more")])
+def test_an_input_of_the_run_is_not_mixed_with_the_items(sources: tuple[str, str]) -> None:
     @node
     async def both(x: list[int]) -> int:
         return len(x)
 
     graph = Graph()
-    graph.add(both, "work", x=[graph.add(upto, n=3), graph.input("more")], lanes=2)
+    graph.add(upto, n=3)
+    graph.input("more")
+    graph.add(both, "work", x=list(map(NodeRef, sources)), lanes=2)
     with pytest.raises(GraphInvalid, match="node 'work': what its lanes share comes to 'x', and so does an input of the run"):
         WorkflowRunner().validate(graph)
 
@@ -338,6 +492,15 @@ async def test_a_lane_keeps_no_state() -> None:
     with pytest.raises(NodeFailed, match="node 'work' has lanes") as caught:
         await WorkflowRunner().run(laned(keeps))
     assert isinstance(caught.value.__cause__, NodeProtocolError)
+
+
+async def test_a_lane_may_commit_nothing() -> None:
+    @node
+    async def begins_anew(x: int, context: Context) -> int:
+        context.commit()
+        return 10 * x
+
+    assert (await WorkflowRunner().run(laned(begins_anew))).outputs == {"out": [10 * x for x in range(12)]}
 
 
 async def test_a_step_has_the_key_that_it_has_without_lanes() -> None:
@@ -542,3 +705,46 @@ async def test_no_cut_sees_half_of_a_move() -> None:
     await run
     await watch
     assert memory.cuts > 20
+
+
+class Rested(Asked):
+    """Keeps a cut that is taken so many turns of the loop later, and says which nodes are over in the one that is resumed."""
+
+    def __init__(self, turns: int = 0) -> None:
+        super().__init__()
+        self.turns = turns
+        self.cut: asyncio.Task[Mapping[str, NodeSnapshot]] | None = None
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        await Asked.before_run(self, run, control)
+        self.cut = asyncio.create_task(self.take_cut())
+
+    async def take_cut(self) -> Mapping[str, NodeSnapshot]:
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        await self.control.request("now")
+        return dict(self.nodes)
+
+    async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
+        over = frozenset(node_id for node_id, found in self.nodes.items() if found.status == "completed")
+        return replace(await Memory.load(self, run_id, outputs=outputs), status="running", outputs=None, over=over)
+
+
+@pytest.mark.parametrize("source", [upto, seldom])
+@pytest.mark.parametrize("capacity", [1, 64])
+async def test_a_run_goes_on_from_every_cut(capacity: int, source: Any) -> None:
+    """What is over is not planned any more: of what lies around the lanes that are left, parts are missing."""
+    out = {"out": [10 * x for x in range(12)]}
+    stored: list[Rested] = []
+    while not stored or "out" not in stored[-1].nodes or stored[-1].nodes["out"].status != "completed":
+        memory = Rested(len(stored))
+        assert (await hosted(memory, edge_capacity=capacity).run(laned(turns, source=source), run_id="r")).outputs == out
+        assert memory.cut is not None
+        memory.nodes = {**await memory.cut}
+        stored.append(memory)
+    keys = dict(KEYS)
+    assert 20 < len(stored) < 100
+    for memory in stored:
+        assert (await hosted(memory, nodes=[__name__], edge_capacity=capacity).resume("r")).outputs == out
+        assert keys == KEYS
