@@ -23,22 +23,16 @@ class SpreadActor(Actor):
 
     acts = False
     _lanes: Sequence[tuple[int, Edge]] = ()
-    """Lanes that are not over, by number, from 0."""
-    _orders: Sequence[Edge] = ()
+    """By number, from 0. None of them is over before this is, nor who gathers what they return."""
+    _order: Edge
 
     def connect(self, edges: list[Edge]) -> None:
         super().connect(edges)
-        self._sort_edges()
+        *lanes, self._order = edges
+        self._lanes = list(enumerate(lanes))
 
     def drop(self, edge: Edge) -> None:
-        super().drop(edge)
-        self._sort_edges()
-
-    def _sort_edges(self) -> None:
-        lanes = [edge for edge in self.planned.out_edges if edge.source_handle == "output"]
-        numbers = {edge: number for number, edge in enumerate(lanes)}
-        self._lanes = [(numbers[edge.planned], edge) for edge in self.edges if edge.planned in numbers]
-        self._orders = [edge for edge in self.edges if edge.planned not in numbers]
+        raise AssertionError
 
     async def live(self) -> None:
         (edge,) = self.in_edges
@@ -49,17 +43,14 @@ class SpreadActor(Actor):
                 await self._wait_for_lane()
             else:
                 self._hand(edge.pop(), *lane)
-        self.check_alive()
         self.complete()
 
     def _hand(self, item: Any, number: int, lane: Edge) -> None:
         self.firing += 1
-        self.commits += 1
         self.run.wiring.bear_consumer(lane)
         assert lane.consumer is not None
         lane.consumer.number_next(self.firing)
-        for order in self._orders:
-            order.put(number)
+        self._order.put(number)
         lane.put(item)
 
     def _free_lane(self) -> tuple[int, Edge] | None:
@@ -83,8 +74,8 @@ class SpreadActor(Actor):
 def _is_free(edge: Edge) -> bool:
     """Whether a lane waits for an item, or would begin with its first one."""
     lane = edge.consumer
-    if edge.items or lane is None:
-        return not edge.items
+    if lane is None:
+        return True
     if lane.task is None:
         return lane.arguments is None  # else it is suspended
     return edge.reader is not None and edge.reader.open
@@ -107,10 +98,8 @@ class GatherActor(Actor):
                 continue
             order.pop()
             self.firing += 1
-            self.commits += 1
             must_flush = self.publish(lane.pop())
             self.emitted = 0
             if must_flush:
                 await self.flush()
-        self.check_alive()
         self.complete()
