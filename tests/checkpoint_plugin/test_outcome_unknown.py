@@ -24,6 +24,7 @@ from workflow_runner import (
     NodeTimeout,
     OutcomeUnknown,
     RunStopped,
+    Stream,
     WorkflowRunner,
     node,
 )
@@ -67,6 +68,21 @@ async def split(x: int, context: Context) -> dict[str, int]:
 async def pump(x: int, context: Context) -> AsyncIterator[int]:
     yield x
     await act("pump", context)
+
+
+@node(replayable=False)
+async def drain(x: Stream[int], context: Context) -> int:
+    await act("drain", context)
+    return 1
+
+
+@node(replayable=False)
+async def asks_of_first(x: int, context: Context) -> int:
+    if x == 0:
+        await context.suspend("may I?")
+    else:
+        await act("asks_of_first", context)
+    return x
 
 
 @node
@@ -345,6 +361,28 @@ async def test_a_key_is_told_where_a_firing_has_no_other(store_url: str) -> None
     assert "See what happened outside ('it' with x=1), then" in str(unknown.value)
 
 
+async def test_a_node_that_reads_a_stream_has_a_key_for_each_item(store_url: str) -> None:
+    await crash(store_url, drain)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await runner(store_url).resume("r", graph=graph(drain))
+    assert unknown.value.keys == {}
+
+
+async def test_what_was_asked_at_an_earlier_item_is_no_part_of_the_key(store_url: str) -> None:
+    made = Graph()
+    made.output("out", made.add(asks_of_first, "it", x=made.add(counts, n=2)))
+    assert (await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")).status == "suspended"
+    HANG.add("asks_of_first")
+    task = asyncio.ensure_future(runner(store_url).resume("r", graph=made, updates={"it": None}))
+    await HANGING[0].wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await runner(store_url).resume("r", graph=made)
+    assert unknown.value.keys == {"it": CALLS[-1][1]}
+
+
 async def test_of_lanes_each_step_is_told_by_its_item(store_url: str) -> None:
     HANG.add("charge")
     made = Graph()
@@ -380,6 +418,7 @@ async def test_what_is_to_be_decided_together_is_told_in_one_command(store_url: 
     with pytest.raises(OutcomeUnknown, match="`workflow resume r --replay second --replay first`") as unknown:
         await runner(store_url).resume("r", graph=made, replay=["first"])
     assert unknown.value.node_ids == ("second",)
+    assert unknown.value.arguments == {"second": {}} and unknown.value.keys.keys() == {"second"}
 
 
 async def test_an_answered_node_that_dies_is_unknown_and_its_value_is_not_its_answer(store_url: str) -> None:
@@ -391,8 +430,9 @@ async def test_an_answered_node_that_dies_is_unknown_and_its_value_is_not_its_an
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown) as unknown:
         await runner(store_url).resume("r", graph=made)
+    assert unknown.value.keys == {}  # of the step before the answer or of that after it: the body alone knows how it is written
     assert (await runner(store_url).resume("r", graph=made, updates={"it": 500})).outputs == {"out": [501]}
     assert [name for name, *_ in CALLS if name == "asks_first"] == ["asks_first"]
 

@@ -157,6 +157,8 @@ async def test_lanes_are_named_and_not_the_node_that_gathers_what_they_return() 
     graph.add(second, "second", x=graph.add(first, x=0), lanes=2)
     with pytest.raises(PolicyInvalid, match=r"after names 'second', which has no body.*its lanes, second/1 and so on"):
         await run({"after": ["second"]}, graph)
+    with pytest.raises(PolicyInvalid, match=r"before names 'second/spread', which has no body\. Name a node that has one"):
+        await run({"before": ["second/spread"]}, graph)
     await run({"after": ["second/1"]}, graph)
     assert await checkpoints(STORE[0]) == ["after", "end"]
 

@@ -120,6 +120,7 @@ def test_firings_a_second_are_those_that_were_begun_meanwhile() -> None:
     tally = Tally(clock)
     for firings in (1_000, 1_008, 1_017, 1_024):
         tally.hear(NodeChanged("r", "n/1", "running", firings))
+    tally.hear(NodeChanged("r", "n/1", "completed", 1_024))
     node = tally.nodes["n/1"]
     assert node.rate(0.5) == ""
     assert (node.firings, node.rate(2.0)) == (1_024, "1.5")

@@ -67,10 +67,16 @@ def test_an_error_is_the_same_when_it_was_pickled(error: WorkflowError) -> None:
 def test_a_value_that_cannot_be_shown_hides_no_error() -> None:
     class Shy:
         def __repr__(self) -> str:
-            raise RuntimeError("no")
+            raise ValueError("no")
 
     told = str(OutcomeUnknown("r", ["n"], (), {"n": {"x": Shy(), "y": "a" * 100}}))
-    assert f"('n' with x=<Shy, whose repr raises RuntimeError>, y='{'a' * 58}…)" in told
+    assert f"('n' with x=<Shy, whose repr raises ValueError>, y='{'a' * 58}…)" in told
+
+
+def test_steps_are_told_as_far_as_they_are_known() -> None:
+    assert " (" not in str(OutcomeUnknown("r", list("abcdef")))
+    five = str(OutcomeUnknown("r", list("abcde"), (), {}, {"a": "0f"}))
+    assert "('a' with idempotency key 0f), then" in five
 
 
 def test_options_that_errors_advise_are_typed_as_they_stand() -> None:
