@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from workflow_runner import Context, Graph, Node, NodeFailed, Stream, WorkflowRunner, node, run_workflow
+from workflow_runner import Context, Graph, Node, NodeFailed, NodeRef, Stream, WorkflowRunner, node, run_workflow
 
 pytestmark = pytest.mark.plugin
 PAGE = (Path(__file__).parents[2] / "docs" / "nodes.md").read_text(encoding="utf-8")
@@ -48,6 +48,18 @@ async def test_a_body_of_many_steps_repeats_none_that_was_saved(store_url: str) 
     assert [turn for turn, _ in calls] == [1, 2, 3, 3, 4]
     assert calls[2] == calls[3], "the step that failed has the same key"
     assert len({key for _, key in calls}) == 4
+
+
+async def test_a_list_goes_through_lanes_and_comes_out_as_one() -> None:
+    async def ask(prompt: str, document: str, key: str) -> str:
+        return f"{prompt} {document}"
+
+    graph = Graph()
+    summarize = defined("def summarize", ask=ask, graph=Graph(), documents=NodeRef("none"))["summarize"]
+    defined("def collect", summarize=summarize, graph=graph)
+    documents = [f"document {number}" for number in range(30)]
+    result = await WorkflowRunner().run(graph, {"documents": documents, "prompt": "see"})
+    assert result.outputs == {"summaries": [[f"see {document}" for document in documents]]}
 
 
 @node
