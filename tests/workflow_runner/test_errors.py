@@ -69,8 +69,8 @@ def test_a_value_that_cannot_be_shown_hides_no_error() -> None:
         def __repr__(self) -> str:
             raise ValueError("no")
 
-    told = str(OutcomeUnknown("r", ["n"], (), {"n": {"x": Shy(), "y": "a" * 100}}))
-    assert f"('n' with x=<Shy, whose repr raises ValueError>, y='{'a' * 58}…)" in told
+    told = str(OutcomeUnknown("r", ["n"], (), {"n": {"x": Shy(), "y": "a" * 100, "z": "b" * 58}}))
+    assert f"('n' with x=<Shy, whose repr raises ValueError>, y='{'a' * 58}…, z='{'b' * 58}')" in told
 
 
 def test_steps_are_told_as_far_as_they_are_known() -> None:

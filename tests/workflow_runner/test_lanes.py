@@ -292,6 +292,14 @@ def test_a_document_says_lanes() -> None:
     assert not [line for line in graph.differences(another) if "became" in line and "lanes" in line]
 
 
+def test_a_name_makes_no_lanes() -> None:
+    graph, other = Graph(), Graph()
+    for made in (graph, other):
+        made.add(work, "a", x=made.add(upto, "a/spread", n=3))
+    other.output("out", NodeRef("a/spread"))
+    assert not any("lanes" in line for line in graph.differences(other))
+
+
 @pytest.mark.parametrize(
     ("lanes", "message"),
     [
