@@ -222,11 +222,11 @@ async def test_items_of_a_single_edge_fire_in_whatever_mode() -> None:
 
 async def test_several_inputs_of_the_run_keep_apart() -> None:
     @node
-    async def line(x: int, a: int, b: int) -> int:
-        return x * a + b
+    async def line(number: int, a: int, b: int) -> int:
+        return number * a + b
 
     graph = Graph()
-    graph.output("out", graph.add(line, x=graph.add(upto, n=4), a=graph.input("a"), b=graph.input("b"), lanes=3))
+    graph.output("out", graph.add(line, number=graph.add(upto, n=4), a=graph.input("a"), b=graph.input("b"), lanes=3))
 
     assert (await WorkflowRunner().run(graph, {"a": 2, "b": 1})).outputs == {"out": [1, 3, 5, 7]}
 
@@ -298,6 +298,10 @@ def test_a_name_makes_no_lanes() -> None:
         made.add(work, "a", x=made.add(upto, "a/spread", n=3))
     other.output("out", NodeRef("a/spread"))
     assert not any("lanes" in line for line in graph.differences(other))
+
+
+def test_there_may_be_a_thousand_lanes() -> None:
+    assert len(WorkflowRunner().compile(laned(lanes=1_000)).plan.nodes) == 1_004
 
 
 @pytest.mark.parametrize(
@@ -547,6 +551,17 @@ async def test_a_result_that_waits_is_not_made_again() -> None:
 
     assert (await hosted(memory).resume("r", graph=graph)).outputs == {"out": [0, 10, 20, 30]}
     assert STARTED == [0]
+
+
+async def test_a_lane_tries_again_as_the_node_says() -> None:
+    @node
+    async def fails_once(x: int, context: Context) -> int:
+        if context.attempt == 1:
+            raise RuntimeError(f"broken {x}")
+        return 10 * x
+
+    graph = laned(fails_once, failure={"retries": 1, "backoff": 0})
+    assert (await WorkflowRunner().run(graph)).outputs == {"out": [10 * x for x in range(12)]}
 
 
 async def test_all_lanes_work_at_once() -> None:
