@@ -28,8 +28,8 @@ class SpreadActor(Actor):
 
     def connect(self, edges: list[Edge]) -> None:
         super().connect(edges)
-        *lanes, self._order = edges
-        self._lanes = list(enumerate(lanes))
+        (self._order,) = [edge for edge in edges if edge.planned.source_handle == "order"]
+        self._lanes = list(enumerate(edge for edge in edges if edge is not self._order))
 
     def drop(self, edge: Edge) -> None:
         raise AssertionError
