@@ -154,7 +154,7 @@ async def test_nothing_stands_behind_an_item_that_takes_long() -> None:
 
     assert STARTED[0] == 0
     GATES[0].set()
-    assert (await task).outputs == {"out": [10 * x for x in range(30)]}
+    assert (await asyncio.wait_for(task, 20)).outputs == {"out": [10 * x for x in range(30)]}
 
 
 async def test_results_that_wait_for_an_earlier_one_are_bounded() -> None:
@@ -166,7 +166,7 @@ async def test_results_that_wait_for_an_earlier_one_are_bounded() -> None:
 
     assert len(STARTED) <= 1 + 2 * 4  # of each of two lanes: three that wait, of which one is too many, and one that is done
     GATES[0].set()
-    assert (await task).outputs == {"out": [10 * x for x in range(100)]}
+    assert (await asyncio.wait_for(task, 20)).outputs == {"out": [10 * x for x in range(100)]}
 
 
 async def test_results_that_wait_for_who_takes_them_are_bounded() -> None:
@@ -184,7 +184,7 @@ async def test_results_that_wait_for_who_takes_them_are_bounded() -> None:
         await asyncio.sleep(0)
     assert 6 < len(KEYS) < 20
     gate.set()
-    assert (await task).outputs == {"out": [10 * x for x in range(100)]}
+    assert (await asyncio.wait_for(task, 20)).outputs == {"out": [10 * x for x in range(100)]}
 
 
 async def test_what_comes_from_an_input_of_the_run_goes_to_each() -> None:
@@ -545,7 +545,7 @@ async def test_a_result_that_waits_is_not_made_again() -> None:
     BROKEN.add(0)
     GATES[0].set()
     with pytest.raises(NodeFailed, match="node 'work/1' of run 'r' failed: RuntimeError: broken 0"):
-        await task
+        await asyncio.wait_for(task, 20)
     STARTED.clear()
     BROKEN.clear()
 
@@ -574,7 +574,7 @@ async def test_all_lanes_work_at_once() -> None:
     assert STARTED == [0, 1, 2, 3, 4]
     for gate in GATES.values():
         gate.set()
-    assert (await task).outputs == {"out": [10 * x for x in range(12)]}
+    assert (await asyncio.wait_for(task, 20)).outputs == {"out": [10 * x for x in range(12)]}
 
 
 async def test_lanes_that_need_no_failed_one_come_to_their_end() -> None:
@@ -604,7 +604,7 @@ async def test_whatever_lane_takes_an_item_after_a_crash_its_key_is_the_same() -
     await until(lambda: 4 in STARTED)
     runner.stop("signal")
     with pytest.raises(RunStopped):
-        await task
+        await asyncio.wait_for(task, 20)
     before = dict(KEYS)
     memory.nodes = kept
     KEYS.clear()
@@ -615,7 +615,7 @@ async def test_whatever_lane_takes_an_item_after_a_crash_its_key_is_the_same() -
     await until(lambda: {3, 4} <= set(STARTED))
     GATES[1].set()
 
-    assert (await resumed).outputs == {"out": [10 * x for x in range(8)]}
+    assert (await asyncio.wait_for(resumed, 20)).outputs == {"out": [10 * x for x in range(8)]}
     assert {x: KEYS[x] for x in before} == before
 
 
@@ -629,7 +629,7 @@ async def test_after_a_resume_nothing_stands_behind_an_item_that_takes_long() ->
     await memory.control.request("now")
     runner.stop("signal")
     with pytest.raises(RunStopped):
-        await task
+        await asyncio.wait_for(task, 20)
     assert len({edge.edge_id: edge.items for edge in memory.nodes["work"].inbox}["work/order"]) == 6
     for x in (4, 5):
         GATES[x].set()
@@ -638,7 +638,7 @@ async def test_after_a_resume_nothing_stands_behind_an_item_that_takes_long() ->
     assert 0 not in ENDED
     GATES[0].set()
 
-    assert (await resumed).outputs == {"out": [10 * x for x in range(8)]}
+    assert (await asyncio.wait_for(resumed, 20)).outputs == {"out": [10 * x for x in range(8)]}
 
 
 async def test_each_lane_may_wait_for_somebody() -> None:
@@ -725,8 +725,8 @@ async def test_no_cut_sees_half_of_a_move() -> None:
     await until(lambda: memory.info is not None and memory.nodes is not None)
     await asyncio.sleep(0)
     watch = asyncio.create_task(memory.watch())
-    await run
-    await watch
+    await asyncio.wait_for(run, 20)
+    await asyncio.wait_for(watch, 20)
     assert memory.cuts > 20
 
 
