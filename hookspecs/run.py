@@ -55,7 +55,7 @@ class NodeInfo:
     Args:
         node_id: the node.
         type: its type's name.
-        firing: which firing of the node, from 1.
+        firing: which firing of the node, from 1; of a lane the number of its item.
         attempt: how often this step was begun, from 1.
     """
 

@@ -153,7 +153,7 @@ class NodeSnapshot:
         node_id: the node.
         status: where it stands; `idle` has not fired yet.
         attempt: how often the node's present step was begun, from 1.
-        firing: firings begun so far.
+        firing: firings begun so far; of a lane it goes by the number of the item.
         commits: commit points passed so far.
         state: what the body gave to its last commit.
         arguments: of the unfinished firing, by handle; `None` when no firing is unfinished.

@@ -27,6 +27,7 @@ def test_every_seed_ends_as_if_nothing_had_happened(seeds: range) -> None:
         assert tally.suspended
         assert tally.answered
         assert tally.woken
+        assert tally.laned
         assert len(tally.shapes) > len(SHAPES) * 3 // 4
 
 
