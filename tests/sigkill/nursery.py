@@ -30,7 +30,7 @@ from checkpoint_plugin.store import RunHistory, Store
 from hookspecs import CheckpointRef, PluginHost, RunExists, RunHeld, RunInfo, RunNotFound, Snapshot, hookimpl, to_tagged
 from tests.sigkill.witness import WitnessLab, open_journal
 from tests.simulation.cases import Case
-from tests.simulation.lab import LAB
+from tests.simulation.lab import LAB, member_of
 from tests.simulation.models import KINDS
 from tests.simulation.shapes import make_case
 from workflow_runner import OutcomeUnknown, Result, WorkflowRunner
@@ -231,7 +231,8 @@ async def _live(order: Order, works: int) -> dict[str, list[Any]]:
         except (RunHeld, RunExists):
             continue  # the attempt that was killed became visible just now
         except OutcomeUnknown as error:
-            replay.update(case.careful.intersection(error.node_ids))  # here a body may begin again: the journal tells
+            # Here a body may begin again: the journal tells.
+            replay.update(node_id for node_id in error.node_ids if member_of(node_id) in case.careful)
             continue
         return result.outputs
 

@@ -13,7 +13,7 @@ from hookspecs import from_tagged
 from tests.sigkill.nursery import KILLED, Nursery, Order
 from tests.sigkill.witness import read_testimony
 from tests.simulation.cases import Case
-from tests.simulation.check import expected_firings, known_items, problems_of
+from tests.simulation.check import expected_firings, final_firings, known_items, of_member, problems_of
 from tests.simulation.models import KINDS
 from tests.simulation.shapes import make_case
 
@@ -98,8 +98,8 @@ def survive(seed: int, url: str, folder: Path, nurseries: Sequence[Nursery], tal
     for member in case.members:
         if isinstance(KINDS[member.kind].node, str):
             continue
-        wanted = total[member.node_id] - testimony.final.get(member.node_id, 0)
-        begun = testimony.begun.get(member.node_id, 0)
+        wanted = total[member.node_id] - final_firings(member, testimony.firings)
+        begun = of_member(member, testimony.begun)
         if begun != wanted:
             problems.append(f"node {member.node_id} had {wanted} firings to go in the last attempt, and began {begun}")
     if problems:

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from hookspecs import Snapshot, from_tagged, to_tagged
-from tests.simulation.lab import Journal, Lab
+from tests.simulation.check import Firings, firings_of
+from tests.simulation.lab import Journal, Lab, member_of
 from workflow_runner import Context
 
 __all__ = ["Testimony", "WitnessLab", "open_journal", "read_testimony"]
@@ -45,7 +46,7 @@ class WitnessLab(Lab):
         """Write what the cut holds that the attempt goes on from."""
         nodes = snapshot.nodes if snapshot is not None else ()
         self.owed = {node.node_id: node.emitted for node in nodes if node.emitted}
-        rows = [[n.node_id, n.status, n.commits, n.firing - (n.arguments is not None)] for n in nodes]
+        rows = [[n.node_id, n.status, n.commits, *firings_of(n)] for n in nodes]
         self._write("restored", rows, 0 if snapshot is None else snapshot.number)
 
     def saved(self, number: int) -> None:
@@ -88,7 +89,7 @@ class Testimony:
         violations: promises that were broken.
         attempts: that began their work.
         restored: attempts that went on from a cut.
-        final: firings by node that were final in the cut that the last attempt went on from.
+        firings: by node, in the cut that the last attempt went on from.
         begun: bodies by node that the last attempt called.
     """
 
@@ -97,7 +98,7 @@ class Testimony:
     violations: list[str] = field(default_factory=list)
     attempts: int = 0
     restored: int = 0
-    final: dict[str, int] = field(default_factory=dict)
+    firings: dict[str, Firings] = field(default_factory=dict)
     begun: dict[str, int] = field(default_factory=dict)
 
 
@@ -121,14 +122,14 @@ def read_testimony(path: Path, *, pure: set[str], gated: bool) -> Testimony:
                 journal.violations.append(f"checkpoint {saved} was called durable, and attempt {attempt} found {number}")
             found.attempts += 1
             found.restored += bool(nodes)
-            commits = {node_id: commits for node_id, _, commits, _ in nodes}
+            commits = {node_id: commits for node_id, _, commits, *_ in nodes}
             for node_id, wanted in promised.items():
                 if commits.get(node_id, 0) < wanted:
                     journal.violations.append(
                         f"commit {wanted} of node {node_id} was called durable, and attempt {attempt} lost it"
                     )
-            completed = {node_id for node_id, status, _, _ in nodes if status == "completed"}
-            found.final = {node_id: final for node_id, _, _, final in nodes}
+            completed = {node_id for node_id, status, *_ in nodes if status == "completed"}
+            found.firings = {node_id: (final, left) for node_id, _, _, final, left in nodes}
             lab = Lab(Random(0), journal, attempt, completed, pure)
         elif word == "saved":
             saved = max(saved, *rest)
@@ -139,7 +140,7 @@ def read_testimony(path: Path, *, pure: set[str], gated: bool) -> Testimony:
             lab.violate(*rest)
         else:
             node_id, key, *_ = rest
-            if gated and word == "begin" and (node_id, key) in journal.seen:
+            if gated and word == "begin" and (member_of(node_id), key) in journal.seen:
                 lab.violate(f"node {node_id} ran a firing again whose output another node had been given")
             _tell(lab, word, *rest)
     found.violations = journal.violations

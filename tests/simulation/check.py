@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from hookspecs import NodeSnapshot
 from tests.simulation.cases import Case, Member, Port, firings
+from tests.simulation.lab import member_of
 from tests.simulation.models import KINDS, Columns, Kind
 
-__all__ = ["Known", "expected_firings", "known_items", "problems_of"]
+__all__ = ["Firings", "Known", "expected_firings", "final_firings", "firings_of", "known_items", "of_member", "problems_of"]
 
+Firings = tuple[int, int]
+"""Of a node in a cut: how many are final, and how many are to come of what it holds."""
+NONE: Final[Firings] = (0, 0)
 Known = Mapping[Port, Sequence[Any]]
 """What came from every output."""
 
@@ -42,6 +47,28 @@ def expected_firings(case: Case, known: Known) -> dict[str, int]:
         plain = KINDS[member.kind].role == "plain"
         counts[member.node_id] = firings([len(known[port]) for port in member.slots], member.sync_mode) if plain else 1
     return counts
+
+
+def firings_of(node: NodeSnapshot) -> Firings:
+    """How many firings of a node are final in a cut, and how many there are to come of what it holds."""
+    under_way = node.arguments is not None
+    return node.firing - under_way, under_way + sum(len(edge.items) for edge in node.inbox)
+
+
+def final_firings(member: Member, firings: Mapping[str, Firings]) -> int:
+    """How many firings of a member were final in a cut, by those of the nodes of the run.
+
+    The number of a lane's firing is that of its item, so of lanes it is what was handed to them, without what they hold.
+    """
+    if member.lanes == 1:
+        return firings.get(member.node_id, NONE)[0]
+    lanes = (f"{member.node_id}/{number}" for number in range(1, member.lanes + 1))
+    return firings.get(f"{member.node_id}/spread", NONE)[0] - sum(firings.get(lane, NONE)[1] for lane in lanes)
+
+
+def of_member(member: Member, counts: Mapping[str, int]) -> int:
+    """What was counted of a member, or of its lanes."""
+    return sum(count for node_id, count in counts.items() if member_of(node_id) == member.node_id)
 
 
 def _derive(member: Member, kind: Kind, known: Known) -> Columns:

@@ -15,7 +15,7 @@ from hookspecs import HookError, LeaseLost, NodeSnapshot, PluginHost, RunStatus,
 from tests.simulation import plain, sources, streaming, unruly
 from tests.simulation.baton import Batons
 from tests.simulation.cases import Case, Member
-from tests.simulation.check import expected_firings, known_items, problems_of
+from tests.simulation.check import expected_firings, final_firings, firings_of, known_items, of_member, problems_of
 from tests.simulation.database import BrokenPromise, Database
 from tests.simulation.lab import LAB, Injected, Journal, Lab, member_of
 from tests.simulation.loop import Crash, SeededLoop
@@ -447,8 +447,8 @@ class World:
         for member in case.members:
             if isinstance(KINDS[member.kind].node, str):
                 continue
-            final = self._final(member)
-            begun = _of_member(
+            final = final_firings(member, {node_id: firings_of(node) for node_id, node in self.restored.items()})
+            begun = of_member(
                 member, {node_id: n for (world, node_id), n in simulation.journal.begun.items() if world == self.number}
             )
             keys = sum(node_id == member.node_id for node_id, _ in simulation.journal.contents)
@@ -459,28 +459,16 @@ class World:
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, and had {keys} different idempotency keys"
                 )
-            woken = _of_member(member, self.lab.suspended)  # in this very world, or it would not be at its end
+            woken = of_member(member, self.lab.suspended)  # in this very world, or it would not be at its end
             simulation.tally.woken += woken
             given = [node_id for node_id in self.updates.keys() - self.asked.keys() if member_of(node_id) == member.node_id]
-            again = _of_member(member, self.lab.retried) + woken - len(given)
+            again = of_member(member, self.lab.retried) + woken - len(given)
             left = total[member.node_id] - final + again
             if begun > left or (begun < left and member.observed):  # without consumers a generator is closed
                 raise simulation.failed(
                     f"node {member.node_id} fires {total[member.node_id]} times, {final} firings were final in the restored cut, "
                     f"and {begun} ran after it, which retries, answers and decisions change by {again}"
                 )
-
-    def _final(self, member: Member) -> int:
-        """How many firings of a node were final in the restored cut."""
-        if member.lanes == 1:
-            node = self.restored.get(member.node_id)
-            return 0 if node is None else node.firing - (node.arguments is not None)
-        handed = self.restored.get(f"{member.node_id}/spread")
-        lanes = [self.restored.get(f"{member.node_id}/{number}") for number in range(1, member.lanes + 1)]
-        under_way = [
-            (lane.arguments is not None) + sum(len(edge.items) for edge in lane.inbox) for lane in lanes if lane is not None
-        ]
-        return 0 if handed is None else handed.firing - sum(under_way)
 
     def _check_last_cut(self, outcome: str) -> None:
         """Where the plugin asked for it, the end of a stopped or failed run is the newest checkpoint."""
@@ -512,11 +500,6 @@ class World:
             raise simulation.failed(f"the loop heard: {self.loop.unheard}")
         if plugin.control is not None and not plugin.ended and not isinstance(plugin.control.ending.error, StoreError):
             raise simulation.failed("after_run was not called")
-
-
-def _of_member(member: Member, counts: Mapping[str, int]) -> int:
-    """What was counted of a node, or of its lanes."""
-    return sum(count for node_id, count in counts.items() if member_of(node_id) == member.node_id)
 
 
 def _returned(member: Member, node: NodeSnapshot) -> Any:
