@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
 
+from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import Store
 from hookspecs import StoreError
+from tests.checkpoint_plugin.test_encryption import OLD, everything, text
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
 from tests.checkpoint_plugin.test_policy import look_at
 from workflow_runner import (
@@ -108,15 +110,20 @@ def runner(url: str) -> WorkflowRunner:
     return WorkflowRunner(plugins=Host(url))
 
 
-async def crash(url: str, target: Any = charge, options: Any = True) -> None:
-    """Stop a run while the node is in progress, as a crash would: no last cut."""
-    HANG.add(target.__name__)
-    enable = {"checkpoint": {"on_signal": False, **({} if options is True else options)}}
-    task = asyncio.ensure_future(runner(url).run(graph(target), enable=enable, run_id="r"))
+async def cut_short(work: Coroutine[Any, Any, Any]) -> None:
+    """Stop a run while a node is in progress."""
+    task = asyncio.ensure_future(work)
     await HANGING[0].wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def crash(url: str, target: Any = charge, options: Any = True) -> None:
+    """Stop a run while the node is in progress, as a crash would: no last cut."""
+    HANG.add(target.__name__)
+    enable = {"checkpoint": {"on_signal": False, **({} if options is True else options)}}
+    await cut_short(runner(url).run(graph(target), enable=enable, run_id="r"))
     HANG.clear()
 
 
@@ -190,11 +197,7 @@ async def test_a_crash_in_the_replay_asks_again(store_url: str) -> None:
     await crash(store_url)
     HANG.add("charge")
     HANGING[:] = [asyncio.Event()]
-    task = asyncio.ensure_future(runner(store_url).resume("r", graph=graph(), replay=["it"]))
-    await HANGING[0].wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cut_short(runner(store_url).resume("r", graph=graph(), replay=["it"]))
     HANG.clear()
     with pytest.raises(OutcomeUnknown):
         await runner(store_url).resume("r", graph=graph())
@@ -353,6 +356,20 @@ async def test_what_the_failure_of_another_node_cut_short_is_unknown(store_url: 
     assert unknown.value.node_ids == ("it",)
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_what_is_told_of_a_step_is_stored_as_errors_are(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, is_encrypted: bool
+) -> None:
+    if is_encrypted:
+        monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", text(OLD))
+    await crash(store_url, options={"events": True})
+    with pytest.raises(OutcomeUnknown, match="with x=1, idempotency key"):
+        await runner(store_url).resume("r", graph=graph())
+    store = Store(locate(store_url), create=False)
+    assert ("with x=1, idempotency key" in await everything(store)) is not is_encrypted
+    await store.close()
+
+
 async def test_a_key_is_told_where_a_firing_has_no_other(store_url: str) -> None:
     await crash(store_url, pump)
     with pytest.raises(OutcomeUnknown) as unknown:
@@ -373,11 +390,7 @@ async def test_what_was_asked_at_an_earlier_item_is_no_part_of_the_key(store_url
     made.output("out", made.add(asks_of_first, "it", x=made.add(counts, n=2)))
     assert (await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")).status == "suspended"
     HANG.add("asks_of_first")
-    task = asyncio.ensure_future(runner(store_url).resume("r", graph=made, updates={"it": None}))
-    await HANGING[0].wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cut_short(runner(store_url).resume("r", graph=made, updates={"it": None}))
     with pytest.raises(OutcomeUnknown) as unknown:
         await runner(store_url).resume("r", graph=made)
     assert unknown.value.keys == {"it": CALLS[-1][1]}
@@ -425,11 +438,7 @@ async def test_an_answered_node_that_dies_is_unknown_and_its_value_is_not_its_an
     made = graph(asks_first)
     assert (await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")).status == "suspended"
     HANG.add("asks_first")
-    task = asyncio.ensure_future(runner(store_url).resume("r", graph=made, updates={"it": 5}))
-    await HANGING[0].wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cut_short(runner(store_url).resume("r", graph=made, updates={"it": 5}))
     with pytest.raises(OutcomeUnknown) as unknown:
         await runner(store_url).resume("r", graph=made)
     assert unknown.value.keys == {}  # of the step before the answer or of that after it: the body alone knows how it is written
@@ -441,11 +450,7 @@ async def test_a_replay_after_an_answer_has_the_answer(store_url: str) -> None:
     made = graph(asks_first)
     await runner(store_url).run(made, enable={"checkpoint": {"on_signal": False}}, run_id="r")
     HANG.add("asks_first")
-    task = asyncio.ensure_future(runner(store_url).resume("r", graph=made, updates={"it": 5}))
-    await HANGING[0].wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cut_short(runner(store_url).resume("r", graph=made, updates={"it": 5}))
     HANG.clear()
     assert (await runner(store_url).resume("r", graph=made, replay=["it"])).outputs == {"out": [6]}
 
