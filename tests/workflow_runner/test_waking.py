@@ -713,7 +713,9 @@ async def test_nobody_is_woken_by_a_time_before_it_is_known_that_nobody_has_answ
 
     def brings(waits: dict[str, Suspension]) -> Any:
         told = store.nodes["waits"].suspension if "waits" in store.nodes else None
-        if waits["waits"].wake_at > datetime.now(UTC):  # type: ignore[operator]
+        wake_at = waits["waits"].wake_at
+        assert wake_at is not None
+        if wake_at > datetime.now(UTC):
             return ()
         is_saved = told is not None and told.answered
         if (is_saved or read == 1) and next(blind, None) is not None:
