@@ -89,6 +89,9 @@ class SqliteDatabase:
         return await self.compute(lambda: self._run(work, write, before))
 
     async def save(self, save: Save) -> bool:
+        if save.is_light:
+            save.encode()
+            return await self.take(save)
         return await self._call(partial(self._save, save))
 
     async def take(self, step: Step[T]) -> T:

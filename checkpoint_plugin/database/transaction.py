@@ -37,7 +37,7 @@ class Save(Step[bool], Protocol):
 
     @property
     def is_light(self) -> bool:
-        """Whether encoding takes so little time that handing it to a thread takes longer."""
+        """Whether encoding takes so little time that it is done on the event loop, where what it reads was just made."""
 
     @property
     def is_large(self) -> bool:

@@ -118,7 +118,7 @@ class CutWriter(CutEncoder):
 
     @property
     def is_light(self) -> bool:
-        """Whether encoding takes so little time that handing it to a thread takes longer."""
+        """Whether encoding takes so little time that it is done on the event loop, where what it reads was just made."""
         return self._files is None and is_light(self._snapshot.nodes, self.history.saved_items, self._snapshot.context)
 
     @property

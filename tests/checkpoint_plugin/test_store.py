@@ -713,6 +713,19 @@ async def test_values_are_encoded_off_the_loop_and_while_nothing_is_locked(
     assert all(thread != threading.get_ident() and before == 0 for thread, before in seen)
 
 
+async def test_what_is_few_and_small_is_encoded_where_it_was_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.insert_job("r", definition())
+    seen: list[int] = []
+
+    def watched(codec: Codec, value: Any, place: Any) -> bytes:
+        seen.append(threading.get_ident())
+        return encode(value, place)
+
+    monkeypatch.setattr(Codec, "encode", watched)
+    await store.save(RunHistory("r", 1, 1), cut(NodeSnapshot("o", "completed", collected=["x" * 1_000])), "1")
+    assert seen == [threading.get_ident()]
+
+
 def test_a_large_answer_that_a_later_question_takes_along_is_encoded_off_the_loop() -> None:
     asked = Suspension("second?", datetime.now(UTC), earlier=(("first?", "x" * 100_000),))
     assert not is_light([NodeSnapshot("n", "suspended", suspension=asked)], {})
