@@ -13,7 +13,10 @@ from hookspecs import NodeInfo, Outcome, RunInfo, hookimpl
 
 __all__ = ["SavesAfterNodes", "SavesAroundNodes", "SavesBeforeNodes", "check_names", "plugin_class"]
 
-WITHOUT_BODY: Final = ("workflow.Output", "workflow.Preview", "workflow.Comment", "workflow.Spread", "workflow.Gather")
+WITHOUT_BODY: Final = (
+    *("workflow.Output", "workflow.Preview", "workflow.Comment"),
+    *("workflow.Each", "workflow.Collect", "workflow.Spread", "workflow.Gather"),
+)
 """Types whose nodes never fire: a save before or after them would silently never come."""
 
 

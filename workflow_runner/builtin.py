@@ -1,4 +1,4 @@
-"""The built-in node types: what goes into a run, what comes out, what only a person looks at, and what lies around lanes."""
+"""The built-in node types: what goes into a run, what comes out, what only a person looks at, and what moves items."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, Final
 from workflow_runner.handle import REQUIRED, Handle
 from workflow_runner.nodetype import NodeType, Role
 
-__all__ = ["BUILTIN_TYPES", "GATHER", "INPUT", "OUTPUT", "SPREAD"]
+__all__ = ["BUILTIN_TYPES", "COLLECT", "EACH", "GATHER", "INPUT", "OUTPUT", "SPREAD"]
 
 INPUT: Final = "workflow.Input"
 OUTPUT: Final = "workflow.Output"
+EACH: Final = "workflow.Each"
+COLLECT: Final = "workflow.Collect"
 SPREAD: Final = "workflow.Spread"
 GATHER: Final = "workflow.Gather"
 
@@ -40,6 +42,8 @@ BUILTIN_TYPES: Final[Mapping[str, NodeType]] = {
     OUTPUT: _builtin(OUTPUT, "output", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED))),
     "workflow.Preview": _builtin("workflow.Preview", "preview", (Handle("value", Any, False, None),)),
     "workflow.Comment": _builtin("workflow.Comment", "comment", ()),
+    EACH: _builtin(EACH, "each", (Handle("items", Any, False, REQUIRED),), ("output",)),
+    COLLECT: _builtin(COLLECT, "collect", (Handle("items", Any, False, REQUIRED),), ("output",)),
     SPREAD: _builtin(SPREAD, "spread", (Handle("items", Any, False, REQUIRED),), ("output", "order")),
     GATHER: _builtin(
         GATHER, "gather", (Handle("items", list[Any], False, REQUIRED), Handle("order", int, False, REQUIRED)), ("output",)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from hookspecs import loads_tagged, to_tagged
 from workflow_runner.aligner import SyncMode
+from workflow_runner.builtin import COLLECT, EACH
 from workflow_runner.differences import differences
 from workflow_runner.document import read_document, write_document
 from workflow_runner.enabling import by_name
@@ -182,6 +183,24 @@ class Graph:
     def output(self, name: str, source: NodeRef | Output) -> NodeRef:
         """Collect what an output emits under a name of the run's result."""
         return self.add("workflow.Output", self._free_id(name), name=name, value=source)
+
+    def each(self, items: NodeRef | Output | Sequence[Any], node_id: str | None = None) -> NodeRef:
+        """Hand on what is in a list one by one.
+
+        Args:
+            items: an output whose items are lists, or a list.
+            node_id: default "each", with a number where it is taken.
+        """
+        return self.add(EACH, node_id or self._free_id("each"), items=items)
+
+    def collect(self, items: NodeRef | Output, node_id: str | None = None) -> NodeRef:
+        """Make one list of all that an output emits, when it has ended.
+
+        Args:
+            items: the output.
+            node_id: default "collect", with a number where it is taken.
+        """
+        return self.add(COLLECT, node_id or self._free_id("collect"), items=items)
 
     def _free_id(self, wanted: str) -> str:
         if len(self._taken) != len(self.nodes):  # nodes came in another way

@@ -6,9 +6,18 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final, get_origin
 
-from workflow_runner.checker import Checker, describe, is_list, make_adapter, make_checker, make_deep_checker, only_class
+from workflow_runner.checker import (
+    Checker,
+    Mismatch,
+    describe,
+    is_list,
+    make_adapter,
+    make_checker,
+    make_deep_checker,
+    only_class,
+)
 
-__all__ = ["MADE", "REQUIRED", "Handle"]
+__all__ = ["LISTS", "MADE", "REQUIRED", "Handle"]
 
 
 class _Required:
@@ -23,6 +32,8 @@ class _Made:
 
 REQUIRED: Final = _Required()
 MADE: Final = _Made()
+LISTS: Final = (list, tuple)
+"""What `workflow.Each` hands on the items of: a text has letters, and a set no order."""
 ITERATED: Final = (AsyncIterable, AsyncIterator, AsyncGenerator)
 
 
@@ -77,7 +88,18 @@ class Handle:
                 "It is of another class of that name: its module was loaded twice, or its cell run again. Load it once (for a"
                 " file that others import, give --nodes the name of the module), or define this node again, too."
             )
+        if isinstance(item, LISTS) and item and self._takes(item[0]) and not self._takes(item):
+            return "A list is one item: to work on what is in it, put a `workflow.Each` before this node (`graph.each`)."
         return "Change what is sent there, or the annotation."
+
+    def _takes(self, item: object) -> bool:
+        """Whether an item fits by its type."""
+        if self.check is not None:
+            try:
+                self.check(item)
+            except Mismatch:
+                return False
+        return True
 
     @property
     def converter(self) -> Any:

@@ -1,4 +1,4 @@
-"""Actors without a body that move items between lanes: one gives each to a lane that is free, the other brings them in order.
+"""Actors without a body that move items: to lanes and from them in order, out of a list and into one.
 
 Each move is one synchronous step, from one edge to others, so no cut sees half of it, and nothing of it is to be done again.
 """
@@ -6,12 +6,18 @@ Each move is one synchronous step, from one edge to others, so no cut sees half 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workflow_runner.actor import Actor, Sleeper
 from workflow_runner.edge import Edge
+from workflow_runner.errors import ItemTypeError
+from workflow_runner.handle import LISTS
 
-__all__ = ["GatherActor", "SpreadActor"]
+if TYPE_CHECKING:
+    from workflow_runner.plan import PlannedNode
+    from workflow_runner.run import Run
+
+__all__ = ["CollectActor", "EachActor", "GatherActor", "SpreadActor"]
 
 
 class SpreadActor(Actor):
@@ -102,4 +108,57 @@ class GatherActor(Actor):
             self.emitted = 0
             if must_flush:
                 await self.flush()
+        self.complete()
+
+
+class EachActor(Actor):
+    """Emits what is in each list that comes, or in the one that it has as a property, one by one.
+
+    What its edges have no room for waits in them: of a list that is handed on in part no cut has to tell.
+    """
+
+    acts = False
+
+    async def live(self) -> None:
+        if not self.in_edges:
+            if not self.firing:
+                await self._emit(self.planned.constants["items"])
+        else:
+            (edge,) = self.in_edges
+            while not (edge.drained or self.orphaned):
+                if not edge.items:
+                    await self.wait_for_items((edge,))
+                elif isinstance(edge.items[0], LISTS):
+                    await self._emit(edge.pop())
+                else:
+                    raise ItemTypeError(self.node_id, "items", "a list", edge.items[0], "Send it lists, whose items it hands on.")
+        self.complete()
+
+    async def _emit(self, items: Sequence[Any]) -> None:
+        self.firing += 1
+        must_flush = False
+        for item in items:
+            must_flush = self.publish(item)
+        self.emitted = 0
+        if must_flush:
+            await self.flush()
+
+
+class CollectActor(Actor):
+    """Emits all that comes as one list, at the end. Until then it stays in the edge, which has as much room as one may have."""
+
+    acts = False
+
+    def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
+        super().__init__(run, planned, in_edges)
+        for edge in in_edges:
+            edge.capacity = run.settings.max_edge_capacity
+
+    async def live(self) -> None:
+        (edge,) = self.in_edges
+        while not edge.ended:
+            await self.wait_for_items((edge,))
+        self.firing += 1
+        self.publish(list(edge.items))
+        self.emitted = 0
         self.complete()

@@ -17,7 +17,7 @@ __all__ = ["BodyKind", "NodeType", "Role"]
 
 BodyKind = Literal["coroutine", "async_generator", "function", "generator"]
 """How a body is written; the last two run in a worker thread."""
-Role = Literal["body", "input", "output", "preview", "comment", "spread", "gather"]
+Role = Literal["body", "input", "output", "preview", "comment", "each", "collect", "spread", "gather"]
 """What the runner does with the node: call its body, or one of the built-in parts."""
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 from hookspecs import name_edge
 from workflow_runner.aligner import SyncMode, Values
 from workflow_runner.checker import AnnotationUnusable, Checker
-from workflow_runner.errors import GraphInvalid, InputInvalid
+from workflow_runner.errors import GraphInvalid, InputInvalid, shorten
 from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, PolicyValueInvalid
 from workflow_runner.graph import Graph
-from workflow_runner.handle import Handle
+from workflow_runner.handle import LISTS, Handle
 from workflow_runner.inputs import convert_default
 from workflow_runner.lane_checks import find_fault, find_unfit, lanes_of
 from workflow_runner.nodetype import NodeType
@@ -25,7 +25,7 @@ from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 
 __all__ = ["Drive", "Plan", "PlannedEdge", "PlannedNode", "make_plan"]
 
-Drive = Literal["sink", "spread", "gather", "streaming", "plain", "firing"]
+Drive = Literal["sink", "each", "collect", "spread", "gather", "streaming", "plain", "firing"]
 """How a node is driven: it has no body and takes or moves items, reads streams, has a coroutine that one edge feeds, or is
 another that fires."""
 
@@ -207,6 +207,8 @@ class _Planner:
                     inputs.setdefault(_name_of(node), []).append(node)
                 elif node.type.role == "output":
                     self.name_output(node, outputs)
+                elif node.type.role in ("each", "collect"):
+                    self.check_list(node)
                 elif node.type.role in ("spread", "gather"):
                     self.settle_lanes(node)
                 if spec.has_lanes and (why := find_unfit(node_id, node.type)) is not None:
@@ -335,7 +337,7 @@ class _Planner:
         for name in node_type.required:
             if name in connected or name in spec.data or node_type.role == "input" or (spec.id, name) in self.attempted:
                 continue
-            takes_property = node_type.role == "body" and not node_type.handles[name].stream
+            takes_property = node_type.role in ("body", "each") and not node_type.handles[name].stream
             mend = ", or give it a property." if takes_property else "."
             self.problems.append(f"node {spec.id!r}: input {name!r} is missing. Connect an edge to it{mend}")
         if self.deep:
@@ -399,6 +401,13 @@ class _Planner:
         if not node.in_edges and "value" in node.constants:
             self.problems.append(f"node {node.node_id!r}: an output takes an edge, not a property 'value'.")
 
+    def check_list(self, node: PlannedNode) -> None:
+        items = node.constants.get("items", ())
+        if not isinstance(items, LISTS):
+            self.problems.append(f"node {node.node_id!r}, property 'items': it is a list, not {shorten(items)}.")
+        elif node.type.role == "collect" and "items" in node.constants:
+            self.problems.append(f"node {node.node_id!r}: it makes a list of what comes over an edge, not of a property.")
+
     def settle_lanes(self, node: PlannedNode) -> None:
         if node.type.role == "spread":
             for lane in lanes_of(node):
@@ -446,7 +455,7 @@ def _drive(node: PlannedNode) -> Drive:
     node_type = node.type
     if node.in_edges and node_type.role in ("output", "preview"):
         return "sink"
-    if node_type.role in ("spread", "gather"):
+    if node_type.role in ("each", "collect", "spread", "gather"):
         return node_type.role
     if node_type.streams:
         return "streaming"

@@ -12,7 +12,7 @@ from workflow_runner.decisions import is_unknown
 from workflow_runner.edge import Edge
 from workflow_runner.errors import InputChanged, SourceChanged
 from workflow_runner.firing import FiringActor
-from workflow_runner.movers import GatherActor, SpreadActor
+from workflow_runner.movers import CollectActor, EachActor, GatherActor, SpreadActor
 from workflow_runner.plain import PlainActor
 from workflow_runner.plan import Drive, PlannedEdge, PlannedNode
 from workflow_runner.sink import SinkActor
@@ -26,6 +26,8 @@ __all__ = ["Wiring"]
 
 ACTORS: Final[Mapping[Drive, type[Actor]]] = {
     "sink": SinkActor,
+    "each": EachActor,
+    "collect": CollectActor,
     "spread": SpreadActor,
     "gather": GatherActor,
     "streaming": StreamingActor,

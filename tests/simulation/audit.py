@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hookspecs import NodeSnapshot, Snapshot
 from tests.simulation.database import BrokenPromise, encoded
+from tests.simulation.lab import PACKED
 from workflow_runner.actor import Actor
 from workflow_runner.cut import capture
 from workflow_runner.run import Run
@@ -65,7 +66,8 @@ class Audit:
 
     def _check_actor(self, actor: Actor) -> None:
         for edge in actor.in_edges:
-            if self._fresh and not edge.edge_id.endswith("/order") and len(edge.pending()) > edge.capacity + 1:
+            at_once = PACKED if edge.planned.source.type.role == "each" else 1
+            if self._fresh and not edge.edge_id.endswith("/order") and len(edge.pending()) > edge.capacity + at_once:
                 raise BrokenPromise(f"edge {edge.edge_id} holds {len(edge.pending())} items, and its bound is {edge.capacity}")
         now = encoded(capture(actor))
         saved = self.view.get(actor.node_id)

@@ -110,9 +110,10 @@ class Case:
 
     @property
     def movers(self) -> set[str]:
-        """Nodes that hand items to lanes, or gather what these return."""
+        """Nodes that only move items: to lanes and from them, out of lists and into them."""
         laned = [member.node_id for member in self.members if member.lanes > 1]
-        return {*laned, *(f"{node_id}/spread" for node_id in laned)}
+        listed = [member.node_id for member in self.members if member.kind in ("each", "collect")]
+        return {*listed, *laned, *(f"{node_id}/spread" for node_id in laned)}
 
     @property
     def careful(self) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,10 +16,12 @@ from zlib import crc32
 from hookspecs import NodeSnapshot
 from workflow_runner import Context, WorkflowSuspended
 
-__all__ = ["FORMS", "LAB", "Form", "Injected", "Journal", "Lab", "member_of", "mix", "shape"]
+__all__ = ["FORMS", "LAB", "PACKED", "Form", "Injected", "Journal", "Lab", "member_of", "mix", "shape"]
 
 Form = str
 FORMS = ("text", "none", "list", "dict", "tuple")
+PACKED = 2
+"""Items of a list that is to be taken apart."""
 
 
 class Injected(Exception):
@@ -59,7 +61,7 @@ class Lab:
         failures: how many bodies may still fail in this world.
         failure_rate: how likely one does, each time that it could.
         careful: nodes that must not be repeated unasked.
-        movers: nodes that hand items to lanes, or gather what these return.
+        movers: nodes that only move items, see `Case.movers`.
         decided: those of them of which it is known, or was decided, that they may be.
         stopping: whether the run was stopped, so that nothing more may begin.
         durable_node: the last durable cut of a node.
@@ -176,11 +178,11 @@ class Lab:
             self.violate(f"node {node_id}: on_durable was called before commit {commits} was durable")
 
     def _see(self, node_id: str, seen: tuple[Any, ...]) -> None:
-        # What was given to a lane, or gathered from lanes, was durable where it was handed out, or gathered.
+        # What was moved was durable where it lay before.
         kept = (node_id, *self.movers) if self.gated and seen else ()
         durable = [item for there in kept for item in _held(self.durable_node(there))]
         for value in seen:
-            if self.gated and value not in durable:
+            if self.gated and value not in durable and not _is_made_of(value, durable):
                 self.violate(f"node {node_id} was given {value!r}, which no durable cut holds")
             if isinstance(value, str) and value in self.journal.makers:
                 self.journal.seen.add(self.journal.makers[value])
@@ -210,10 +212,16 @@ def _held(node: NodeSnapshot | None) -> list[Any]:
     """Every item that a node's cut holds."""
     if node is None:
         return []
-    items = [item for edge in node.inbox for item in edge.items] + [item for _, item in node.taken]
-    for value in (*(node.arguments or {}).values(), *(node.latest or {}).values()):
+    items: list[Any] = []
+    waiting = [item for edge in node.inbox for item in edge.items] + [item for _, item in node.taken]
+    for value in (*waiting, *(node.arguments or {}).values(), *(node.latest or {}).values()):
         items += [value, *value] if isinstance(value, list) else [value]
     return items
+
+
+def _is_made_of(value: Any, items: Sequence[Any]) -> bool:
+    """Whether a value is a list of these."""
+    return isinstance(value, list) and all(part in items for part in value)
 
 
 LAB: ContextVar[Lab] = ContextVar("LAB")

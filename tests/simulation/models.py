@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from tests.simulation import plain, sources, streaming, unruly
-from tests.simulation.lab import member_of, mix, shape
+from tests.simulation.lab import PACKED, member_of, mix, shape
 
 __all__ = ["KINDS", "Columns", "Data", "Emissions", "Kind", "Streams", "answer_to"]
 
@@ -99,6 +99,10 @@ def fan_step(node_id: str, data: Data, state: Any, arguments: Sequence[Any]) -> 
 
 def thread_fan_step(node_id: str, data: Data, state: Any, arguments: Sequence[Any]) -> tuple[Any, Emissions]:
     return state, [e for i in range(data["k"]) for e in only(shape(data["form"], mix(node_id, *arguments, i)))]
+
+
+def pack_step(node_id: str, data: Data, state: Any, arguments: Sequence[Any]) -> tuple[Any, Emissions]:
+    return state, only([mix(node_id, *arguments, i) for i in range(PACKED)])
 
 
 def answer_to(node_id: str, item: Any) -> str:
@@ -225,6 +229,15 @@ def diverge_verify(node_id: str, data: Data, streams: Streams, found: Columns) -
     return f"steps {wrong} are not whole" if wrong else None
 
 
+def each_model(node_id: str, data: Data, streams: Streams) -> Columns:
+    """What is in what `pack` packs, where only the number of items counts that many."""
+    return column([part for item in streams["items"] for part in (item if isinstance(item, list) else [item] * PACKED)])
+
+
+def collect_model(node_id: str, data: Data, streams: Streams) -> Columns:
+    return column([list(streams["items"])])
+
+
 def one_model(node_id: str, data: Data, streams: Streams) -> Columns:
     return column(["all"])
 
@@ -240,6 +253,9 @@ KINDS: Mapping[str, Kind] = {
     "endless": Kind(sources.endless, properties=("form",), model=endless_model),
     "given": Kind("workflow.Input", properties=("name", "form"), model=single_model),
     "single": Kind(sources.single, properties=("form",), model=single_model),
+    "each": Kind("workflow.Each", ONE, model=each_model, streaming=True),
+    "collect": Kind("workflow.Collect", ONE, model=collect_model, streaming=True),
+    "pack": Kind(plain.pack, ("a",), step=pack_step),
     "mix_one": Kind(plain.mix_one, ("a",), properties=("form",), step=mix_step),
     "mix_two": Kind(plain.MixTwo, TWO, properties=("form",), step=mix_step),
     "mix_list": Kind(plain.mix_list, ONE, properties=("form",), step=mix_step, collects=True),

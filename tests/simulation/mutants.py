@@ -422,4 +422,25 @@ MUTANTS: Sequence[Mutant] = (
             ),
         ),
     ),
+    Mutant(
+        0,
+        "a list stays in its edge until all that is in it has gone",
+        (
+            Edit(
+                "movers",
+                "                    await self._emit(edge.pop())\n",
+                "                    await self._emit(edge.items[0])\n                    edge.pop()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        0,
+        "what is collected goes on when something is there",
+        (Edit("movers", "while not edge.ended:", "while not (edge.ended or edge.items):"),),
+    ),
+    Mutant(
+        0,
+        "what lists hold counts as emitted by a step that is not final",
+        (Edit("movers", "        self.emitted = 0\n        if must_flush:", "        if must_flush:"),),
+    ),
 )

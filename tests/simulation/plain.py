@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from tests.simulation.lab import LAB, mix, shape
+from tests.simulation.lab import LAB, PACKED, mix, shape
 from workflow_runner import Context, Node, node
 
 
@@ -17,6 +17,14 @@ async def mix_one(a: Any, form: str, context: Context) -> Any:
     value = shape(form, mix(context.node_id, a))
     lab.made(context, value)
     return value
+
+
+@node
+async def pack(a: Any, context: Context) -> list[str]:
+    lab = LAB.get()
+    lab.begin(context, a)
+    await lab.pause()
+    return [mix(context.node_id, a, i) for i in range(PACKED)]
 
 
 class MixTwo(Node):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final
 
-from tests.simulation.cases import Case
+from tests.simulation.cases import Case, Port
 from tests.simulation.maker import Maker
 from tests.simulation.models import KINDS
 
@@ -16,9 +16,7 @@ __all__ = ["SHAPES", "make_case"]
 def chains(maker: Maker) -> None:
     port = maker.any_source()
     for kind in maker.random.sample(("mix_one", "running", "chain", "gather_state", "double", "tidy", "stubborn"), 3):
-        (handle,) = KINDS[kind].handles
-        given: dict[str, Any] = {handle: port}
-        port = maker.out(kind, **given)
+        port = _behind(maker, kind, port)
 
 
 def diamond(maker: Maker) -> None:
@@ -136,6 +134,18 @@ def lanes(maker: Maker) -> None:
     maker.out(maker.random.choice(("running", "tidy", "first")), items=second)
 
 
+def taken_apart(maker: Maker) -> None:
+    """Out of lists, several side by side, and into one list again."""
+    packed = maker.out("pack", a=maker.any_source(n=maker.random.choice((0, 1, 2, 4))))
+    worked = _behind(maker, maker.random.choice(("mix_one", "mix_one", "chain", "first")), maker.out("each", items=packed))
+    if maker.random.random() < 0.5:
+        worked = maker.out("mix_one", a=worked)
+    for member in maker.case.members:
+        if member.kind == "mix_one" and maker.random.random() < 0.5:
+            member.lanes = maker.random.choice((2, 3))
+    _behind(maker, maker.random.choice(("mix_one", "running", "chain")), maker.out("collect", items=worked))
+
+
 def divergent(maker: Maker) -> None:
     case = maker.case
     case.policy, case.interval, case.slow_saves = "times", 0.5, 0.0
@@ -175,10 +185,18 @@ SHAPES: Final[Mapping[str, Callable[[Maker], None]]] = {
         fans,
         consults,
         lanes,
+        taken_apart,
         divergent,
         log_bound,
     )
 }
+
+
+def _behind(maker: Maker, kind: str, port: Port) -> Port:
+    """Add a node with one input behind an output, whatever the input is called."""
+    (handle,) = KINDS[kind].handles
+    given: dict[str, Any] = {handle: port}
+    return maker.out(kind, **given)
 
 
 def make_case(seed: int) -> Case:
