@@ -14,8 +14,9 @@ from checkpoint_plugin.database.damage import column_bytes
 from checkpoint_plugin.saving.completed import Tally, block_digest
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.holding import Holding, pack_link
+from checkpoint_plugin.saving.large_values import LargeValue
 from checkpoint_plugin.saving.payloads import PayloadRow, PayloadWriter
-from checkpoint_plugin.saving.rows import PAYLOAD_REF, EncodedCut, Ref, RowWriter
+from checkpoint_plugin.saving.rows import PAYLOAD_REF, EncodedCut, RowWriter
 from checkpoint_plugin.saving.statements import JOB_COLUMNS, MANY
 from checkpoint_plugin.stored_bytes.digests import add_digests, cut_hash_of, row_digester, segment_digest
 from checkpoint_plugin.stored_bytes.sealing import (
@@ -90,7 +91,7 @@ class CutEncoder:
         self._held: dict[str, Holding] = {}
         self._suspended: dict[str, Suspension] = {}
         self._mentioned: dict[bytes, None] = {}
-        self._large: dict[int, tuple[str | bytes, Ref]] = {}
+        self._large: dict[int, LargeValue] = {}
         self._payloads: PayloadWriter | None = None
         self._files = None if blobs is None else BlobWriter(blobs, history.run_id)
         self._size = 0

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from checkpoint_plugin.saving.completed import Tally
 from checkpoint_plugin.saving.holding import Holding
+from checkpoint_plugin.saving.large_values import LargeValue
 from checkpoint_plugin.saving.payloads import BaseCache
-from checkpoint_plugin.saving.rows import NO_PLACES, GraphPlaces, Ref
+from checkpoint_plugin.saving.rows import NO_PLACES, GraphPlaces
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from hookspecs import Suspension
 
@@ -44,7 +45,7 @@ class RunHistory:
         status: of the run in the last checkpoint of this attempt.
         suspended: nodes that wait, of those that were told in a cut.
         payloads: digests of payloads known to be stored, the last mentioned last; the others are offered again.
-        large: large texts and bytes of the newest checkpoint's rows by id, and how rows refer to them.
+        large: large values of the newest rows by id.
         bases: values that later ones may grow out of.
         seal: how bytes are stored.
         unheard: saves that failed, of which one may have been written all the same: then the next goes on from it.
@@ -66,7 +67,7 @@ class RunHistory:
     status: str | None = None
     suspended: dict[str, Suspension] = field(default_factory=dict)
     payloads: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
-    large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict, compare=False)
+    large: dict[int, LargeValue] = field(default_factory=dict, compare=False)
     bases: BaseCache = field(default_factory=BaseCache, compare=False)
     seal: Seal = PLAIN
     unheard: list[CutWriter] = field(default_factory=list, compare=False)

@@ -14,6 +14,7 @@ from checkpoint_plugin.codec import Codec
 from checkpoint_plugin.errors import ValueNotStorable
 from checkpoint_plugin.saving.completed import is_over
 from checkpoint_plugin.saving.holding import BESIDE, INBOX, LATEST, MANY, TAKEN, Holding, Refs, find_changes, follow, held_by
+from checkpoint_plugin.saving.large_values import LARGE, LargeValue, LargeValues
 from checkpoint_plugin.stored_bytes.digests import text_bytes
 from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
 from checkpoint_plugin.tables.suspensions import pack_suspension
@@ -38,9 +39,6 @@ SMALL: Final = 128
 ROOM: Final = 1_536
 """Bytes of larger ones that a row holds itself, as long as no other mentions them: such a row is written sooner than two, and
 PostgreSQL keeps it in one piece. It is written again whole when its node changes, so the others are payloads."""
-LARGE: Final = 65_536
-"""Characters or bytes from which on a value is known again in the next save, instead of being encoded once more."""
-IMMUTABLE: Final = frozenset({str, bytes})
 FIELDS: Final = tuple(field.name for field in fields(NodeSnapshot) if field.name != "node_id")
 """What a row lists, in this order. Stored: new fields come last."""
 Ref = bytes | tuple[bytes] | bool | int | float | str | None
@@ -80,7 +78,7 @@ class EncodedCut:
         segments: of output items.
         payloads: values that are not yet stored, by digest, each with the place where it stands.
         mentioned: digests of all payloads that the cut mentions, in order.
-        large: its large texts and bytes by id, with their references.
+        large: its large values by id.
         context: the reference of what is saved beside the nodes.
     """
 
@@ -92,7 +90,7 @@ class EncodedCut:
     segments: list[EncodedSegment] = field(default_factory=list)
     payloads: dict[bytes, tuple[bytes, Place]] = field(default_factory=dict)
     mentioned: dict[bytes, None] = field(default_factory=dict)
-    large: dict[int, tuple[str | bytes, Ref]] = field(default_factory=dict)
+    large: dict[int, LargeValue] = field(default_factory=dict)
     context: bytes | tuple[bytes] | None = None
 
 
@@ -105,7 +103,7 @@ class RowWriter:
         known: digests of payloads that are stored.
         codec: encodes values; default: without types of plugins.
         seal: gives the addresses of payloads.
-        large: by id, large texts and bytes of the save before: a step that goes on has the same argument in every cut.
+        large: by id, large values of the newest rows.
         places: of the graph, for errors: a value that cannot be stored is told as that of the node that gave it.
         file_bytes: from which on a value becomes a file; `None` for none.
         held: what nodes hold as of their newest rows, of those that hold much.
@@ -118,7 +116,7 @@ class RowWriter:
         known: Container[bytes] = (),
         codec: Codec | None = None,
         seal: Seal = PLAIN,
-        large: Mapping[int, tuple[str | bytes, Ref]] | None = None,
+        large: Mapping[int, LargeValue] | None = None,
         places: GraphPlaces | None = None,
         file_bytes: int | None = None,
         held: Mapping[str, Holding] | None = None,
@@ -144,7 +142,8 @@ class RowWriter:
         Raises:
             ValueNotStorable: naming run, node, place and path.
         """
-        cut = EncodedCut()
+        large = LargeValues(self._large)
+        cut = EncodedCut(large=large.now)
         refs: dict[int, Ref] = {}
         named: list[Any] = []  # the values of `refs`: one that is made for this save alone would leave its id to the next
 
@@ -153,11 +152,12 @@ class RowWriter:
                 return None
             # The same object stands in many places: an output in every inbox.
             ref = refs.get(id(value))
-            if ref is None and type(value) in IMMUTABLE and len(value) > LARGE:
-                ref = self._known_again(value)
+            if ref is None and self._large:
+                ref = large.find(value)
+                if ref is not None and ref[0] not in self._known:
+                    ref = None  # it was pruned
                 if ref is not None:
                     refs[id(value)] = ref
-                    cut.large[id(value)] = value, ref
             if type(ref) is bytes and len(ref) > SMALL:  # another row holds it
                 ref = refs[id(value)] = self._address(ref, cut, place)
             if ref is None:
@@ -171,11 +171,12 @@ class RowWriter:
                     ref = self._address(data, cut, place)
                 refs[id(value)] = ref
                 named.append(value)
-                if type(value) in IMMUTABLE and len(value) > LARGE:
-                    cut.large[id(value)] = value, ref
+                if len(data) > LARGE:
+                    large.note(value, len(data), ref)
             return ref
 
         for node in nodes:
+            large.node_id = node.node_id
             self._encode_node(node, cut, refer)
         if context is not None:
             data = self._codec.encode(context, lambda: f"run {self._run_id!r}, context")
@@ -197,11 +198,6 @@ class RowWriter:
         if made is not None:
             node_id, what = made[0], f"outputs[{made[1]!r}]"
         return f"run {self._run_id!r}, node {node_id!r}, {what}"
-
-    def _known_again(self, value: str | bytes) -> Ref:
-        """The reference of a value that was encoded for the save before and is stored; else `None`."""
-        before, ref = self._large.get(id(value), (None, None))
-        return ref if before is value and type(ref) is tuple and ref[0] in self._known else None
 
     def _is_same(self, value: Any, ref: Ref) -> bool:
         """Whether a value is the one of a reference still."""

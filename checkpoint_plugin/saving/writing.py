@@ -211,7 +211,7 @@ class CutWriter(CutEncoder):
         if history.tally is not None:
             history.tally.note(self._over, self._others, self.number, told=bool(self.rows.completed))
         history.remember(self._mentioned)
-        history.large = self._large
+        history.large = {key: value for key, value in history.large.items() if value.node_id not in self._digests} | self._large
         history.saved_items.update(self._saved_items)
         for node_id in self._digests if history.held else ():
             history.held.pop(node_id, None)

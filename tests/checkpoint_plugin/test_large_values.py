@@ -1,8 +1,8 @@
-"""A large text that a step was given is encoded and hashed once, however many cuts the step lives through."""
+"""A large value that a step was given is encoded and hashed once or twice, however many cuts the step lives through."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any, ClassVar
 
@@ -37,6 +37,14 @@ def counted() -> Counting:
     return Counting()
 
 
+@pytest.fixture
+async def store(store_url: str, counted: Counting) -> AsyncIterator[Store]:
+    store = Store(locate(store_url), create=True, codec=counted)
+    await store.insert_job("r", definition())
+    yield store
+    await store.close()
+
+
 async def test_the_argument_of_a_long_step_is_encoded_once(store_url: str, counted: Counting) -> None:
     store = Store(locate(store_url), create=True, codec=counted)
     await store.insert_job("r", definition())
@@ -55,6 +63,97 @@ async def test_the_argument_of_a_long_step_is_encoded_once(store_url: str, count
         assert found is not None
         assert found.nodes[0].arguments == {"text": expected, "data": data}
     await store.close()
+
+
+def documents() -> list[dict[str, Any]]:
+    return [{"number": number, "text": f"{number} " + "word " * 10_000, "marks": [[True], [None]]} for number in range(10)]
+
+
+async def test_a_list_of_large_parts_is_encoded_twice(store: Store, counted: Counting) -> None:
+    """The second time it is known what it is made of; also where cuts between have other nodes alone."""
+    history = RunHistory("r", 1, 1)
+    for given in (documents(), tuple(documents()), {document["number"]: document for document in documents()}):
+        Counting.encoded.clear()
+        for number in range(1, 6):
+            node = NodeSnapshot("a", "running", firing=1, commits=number, arguments={"x": given}, state=number)
+            await store.save(history, cut(node), "step")
+            await store.save(history, cut(NodeSnapshot("b", "running", firing=1, commits=number)), "step")
+        assert len(Counting.encoded) == 2
+        found = await store.restore(RunHistory("r", 1, 1), None)
+        assert found is not None
+        assert found.nodes[0].arguments == {"x": given}
+
+
+async def test_a_value_that_came_to_another_node_is_known_there(store: Store, counted: Counting) -> None:
+    given, history = documents(), RunHistory("r", 1, 1)
+    for number in range(1, 4):
+        await store.save(history, cut(NodeSnapshot("a", "running", commits=number, arguments={"x": given})), "step")
+    for number in range(1, 4):
+        nodes = NodeSnapshot("a", "completed", commits=3), NodeSnapshot("b", "running", commits=number, arguments={"x": given})
+        await store.save(history, cut(*nodes), "step")
+    assert len(Counting.encoded) == 2
+    await store.save(history, cut(NodeSnapshot("b", "completed", commits=3)), "step")
+    assert not history.large, "nobody has it any more"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda given: given.append({}),
+        lambda given: given.pop(),
+        lambda given: given.reverse(),
+        lambda given: given[3].update(text="another"),
+        lambda given: given[3].update(number=3.0),
+        lambda given: given[3].update(number=float("nan")),
+        lambda given: given[1].update(number=True),
+        lambda given: given[3].pop("number"),
+        lambda given: given[3]["marks"].append(given[3]["marks"].pop(0)),
+        lambda given: given[3]["marks"][0].append(given[3]["marks"].pop()),
+        lambda given: given[3].update(marks=([True], [None])),
+        lambda given: given.insert(4, given[3]),
+    ],
+)
+async def test_what_was_changed_is_encoded_again(store: Store, counted: Counting, change: Callable[[Any], object]) -> None:
+    given, history = documents(), RunHistory("r", 1, 1)
+    for number in range(1, 8):
+        if number == 5:
+            change(given)
+        await store.save(history, cut(NodeSnapshot("a", "running", commits=number, arguments={"x": given})), "step")
+    assert len(Counting.encoded) == 3
+    for number, expected in ((4, documents()), (5, given), (7, given)):
+        found = await store.restore(RunHistory("r", 1, 1), number)
+        assert found is not None
+        assert found.nodes[0].arguments is not None
+        assert repr(found.nodes[0].arguments["x"]) == repr(expected)
+
+
+async def test_what_is_changed_while_it_is_encoded_is_encoded_again(
+    store: Store, counted: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, history = documents(), RunHistory("r", 1, 1)
+    encode = Counting.encode
+
+    def changing(codec: Counting, value: Any, place: Callable[[], str]) -> bytes:
+        data = encode(codec, value, place)
+        if value is given and len(Counting.encoded) == 2:
+            given[0]["number"] = "another"
+        return data
+
+    monkeypatch.setattr(Counting, "encode", changing)
+    for number in range(1, 6):
+        await store.save(history, cut(NodeSnapshot("a", "running", commits=number, arguments={"x": given})), "step")
+    assert len(Counting.encoded) == 3
+    found = await store.restore(RunHistory("r", 1, 1), None)
+    assert found is not None
+    assert found.nodes[0].arguments == {"x": given}
+
+
+@pytest.mark.parametrize("given", [list(range(200_000)), [["x"] * 10] * 20_000, [b"x" * SIZE, {1, 2}]])
+async def test_what_is_sooner_encoded_than_looked_at_is_encoded_each_time(store: Store, counted: Counting, given: Any) -> None:
+    history = RunHistory("r", 1, 1)
+    for number in range(1, 5):
+        await store.save(history, cut(NodeSnapshot("a", "running", commits=number, arguments={"x": given})), "step")
+    assert len(Counting.encoded) >= 4
 
 
 async def test_what_was_pruned_is_encoded_again(store_url: str, counted: Counting) -> None:

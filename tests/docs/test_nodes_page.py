@@ -56,7 +56,7 @@ async def test_a_list_goes_through_lanes_and_comes_out_as_one() -> None:
 
     graph = Graph()
     summarize = defined("def summarize", ask=ask, graph=Graph(), documents=NodeRef("none"))["summarize"]
-    defined("def collect", summarize=summarize, graph=graph)
+    defined("documents = graph.each", summarize=summarize, graph=graph)
     documents = [f"document {number}" for number in range(30)]
     result = await WorkflowRunner().run(graph, {"documents": documents, "prompt": "see"})
     assert result.outputs == {"summaries": [[f"see {document}" for document in documents]]}
