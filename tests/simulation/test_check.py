@@ -32,8 +32,8 @@ def case_of(kind: str) -> Case:
     case = Case(seed=0, shape="check")
     sources: dict[str, list[tuple[str, str]]] = {}
     for place, handle in enumerate(its.handles):
-        source = f"source{place}"
-        case.members.append(Member(source, "commit_up", {"n": 1 if handle in its.single else 6, "form": "text", "every": 1}))
+        source, form = f"source{place}", "list" if kind == "each" else "text"
+        case.members.append(Member(source, "commit_up", {"n": 1 if handle in its.single else 6, "form": form, "every": 1}))
         sources[handle] = [(source, "output")]
     if its.collects:
         sources["items"] *= 2
@@ -58,8 +58,8 @@ def outputs_of(case: Case) -> dict[str, list[Any]]:
         LAB.reset(token)
 
 
-# Nodes that wait for people need a store: the simulation itself has them.
-LEFT_OUT = ("endless", "hoard", "change_item", "forget", "single", "given", "consult", "consult_stream")
+# Some give less than two items. Nodes that wait for people need a store: the simulation itself has them.
+LEFT_OUT = ("endless", "hoard", "change_item", "forget", "single", "given", "collect", "consult", "consult_stream")
 TOLD = [kind for kind in KINDS if kind not in LEFT_OUT]
 
 
