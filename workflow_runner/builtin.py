@@ -40,10 +40,10 @@ BUILTIN_TYPES: Final[Mapping[str, NodeType]] = {
         INPUT, "input", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED)), ("output",)
     ),
     OUTPUT: _builtin(OUTPUT, "output", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED))),
-    "workflow.Preview": _builtin("workflow.Preview", "preview", (Handle("value", Any, False, None),)),
-    "workflow.Comment": _builtin("workflow.Comment", "comment", ()),
     EACH: _builtin(EACH, "each", (Handle("items", Any, False, REQUIRED),), ("output",)),
     COLLECT: _builtin(COLLECT, "collect", (Handle("items", Any, False, REQUIRED),), ("output",)),
+    "workflow.Preview": _builtin("workflow.Preview", "preview", (Handle("value", Any, False, None),)),
+    "workflow.Comment": _builtin("workflow.Comment", "comment", ()),
     SPREAD: _builtin(SPREAD, "spread", (Handle("items", Any, False, REQUIRED),), ("output", "order")),
     GATHER: _builtin(
         GATHER, "gather", (Handle("items", list[Any], False, REQUIRED), Handle("order", int, False, REQUIRED)), ("output",)
