@@ -16,6 +16,8 @@ EACH: Final = "workflow.Each"
 COLLECT: Final = "workflow.Collect"
 SPREAD: Final = "workflow.Spread"
 GATHER: Final = "workflow.Gather"
+LISTED: Final = list[Any] | tuple[Any, ...]
+"""What is taken apart: a text has letters, and a set no order."""
 
 
 async def _give_value(arguments: Mapping[str, Any], context: Any) -> Any:
@@ -40,7 +42,7 @@ BUILTIN_TYPES: Final[Mapping[str, NodeType]] = {
         INPUT, "input", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED)), ("output",)
     ),
     OUTPUT: _builtin(OUTPUT, "output", (Handle("name", str | None, False, None), Handle("value", Any, False, REQUIRED))),
-    EACH: _builtin(EACH, "each", (Handle("items", Any, False, REQUIRED),), ("output",)),
+    EACH: _builtin(EACH, "each", (Handle("items", LISTED, False, REQUIRED, alone=True),), ("output",)),
     COLLECT: _builtin(COLLECT, "collect", (Handle("items", Any, False, REQUIRED),), ("output",)),
     "workflow.Preview": _builtin("workflow.Preview", "preview", (Handle("value", Any, False, None),)),
     "workflow.Comment": _builtin("workflow.Comment", "comment", ()),

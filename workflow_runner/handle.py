@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Final, get_origin
 
 from workflow_runner.checker import (
@@ -17,7 +17,7 @@ from workflow_runner.checker import (
     only_class,
 )
 
-__all__ = ["LISTS", "MADE", "REQUIRED", "Handle"]
+__all__ = ["MADE", "REQUIRED", "Handle"]
 
 
 class _Required:
@@ -32,8 +32,6 @@ class _Made:
 
 REQUIRED: Final = _Required()
 MADE: Final = _Made()
-LISTS: Final = (list, tuple)
-"""What `workflow.Each` hands on the items of: a text has letters, and a set no order."""
 ITERATED: Final = (AsyncIterable, AsyncIterator, AsyncGenerator)
 
 
@@ -48,6 +46,7 @@ class Handle:
         default: used when neither an edge nor a property gives a value; `REQUIRED` when there is none, `MADE` when the class
             makes one for each of its instances.
         collects: whether several edges may end here, one value of each making a list.
+        alone: whether it takes a single edge, also where it is a list.
         check: the check by type, `None` when everything fits.
         exact: a class whose own instances fit; `None` where they have to be looked at.
     """
@@ -56,13 +55,14 @@ class Handle:
     annotation: Any
     stream: bool
     default: Any = REQUIRED
+    alone: InitVar[bool] = False
     collects: bool = field(init=False)
     check: Checker | None = field(init=False)
     exact: type | None = field(init=False)
     _converter: Any = field(init=False, default=None, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "collects", not self.stream and is_list(self.annotation))
+    def __post_init__(self, alone: bool) -> None:
+        object.__setattr__(self, "collects", not (alone or self.stream) and is_list(self.annotation))
         object.__setattr__(self, "check", make_checker(self.annotation))
         object.__setattr__(self, "exact", only_class(self.annotation))
 
@@ -88,11 +88,11 @@ class Handle:
                 "It is of another class of that name: its module was loaded twice, or its cell run again. Load it once (for a"
                 " file that others import, give --nodes the name of the module), or define this node again, too."
             )
-        if isinstance(item, LISTS) and item and self._takes(item[0]) and not self._takes(item):
+        if isinstance(item, (list, tuple)) and item and self.fits(item[0]) and not self.fits(item):
             return "A list is one item: to work on what is in it, put a `workflow.Each` before this node (`graph.each`)."
         return "Change what is sent there, or the annotation."
 
-    def _takes(self, item: object) -> bool:
+    def fits(self, item: object) -> bool:
         """Whether an item fits by its type."""
         if self.check is not None:
             try:

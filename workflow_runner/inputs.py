@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, Final
 
-from workflow_runner.checker import AnnotationUnusable, Mismatch
+from workflow_runner.checker import AnnotationUnusable
 from workflow_runner.differences import is_same
 from workflow_runner.errors import InputInvalid
 from workflow_runner.handle import Handle
@@ -52,7 +52,7 @@ def convert_default(name: str, node: PlannedNode, over: Set[str]) -> Any:
     try:
         return _convert(f"the default of input {name!r}", value, takers)
     except InputInvalid:
-        if all(_fits(handle, value) for _, handle in takers):
+        if all(handle.fits(value) for _, handle in takers):
             return value
         raise
 
@@ -80,16 +80,7 @@ def _convert(what: str, value: Any, takers: list[tuple[str, Handle]]) -> Any:
             raise InputInvalid(f"{what}, for {handle.name!r} of node {node_id!r}: {error}.") from error
     if not found or all(is_same(found[0], other) for other in found[1:]):
         return found[0] if found else value
-    if all(_fits(handle, value) for _, handle in takers):  # a float here and an int there: each converts for itself
+    if all(handle.fits(value) for _, handle in takers):  # a float here and an int there: each converts for itself
         return value
     wanted = ", ".join(f"{handle.expected} (node {node_id!r})" for node_id, handle in takers)
     raise InputInvalid(f"{what} goes to nodes that want different types: {wanted}. Give each an input of its own.")
-
-
-def _fits(handle: Handle, value: Any) -> bool:
-    assert handle.check is not None
-    try:
-        handle.check(value)
-    except Mismatch:
-        return False
-    return True

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_runner.actor import Actor, Sleeper
 from workflow_runner.edge import Edge
-from workflow_runner.errors import ItemTypeError
-from workflow_runner.handle import LISTS
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode
@@ -126,12 +124,11 @@ class EachActor(Actor):
         else:
             (edge,) = self.in_edges
             while not (edge.drained or self.orphaned):
-                if not edge.items:
-                    await self.wait_for_items((edge,))
-                elif isinstance(edge.items[0], LISTS):
+                if edge.items:
+                    self.checked("items", self.planned.checks["items"], edge.items[0])
                     await self._emit(edge.pop())
                 else:
-                    raise ItemTypeError(self.node_id, "items", "a list", edge.items[0], "Send it lists, whose items it hands on.")
+                    await self.wait_for_items((edge,))
         self.complete()
 
     async def _emit(self, items: Sequence[Any]) -> None:

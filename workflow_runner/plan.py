@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 from hookspecs import name_edge
 from workflow_runner.aligner import SyncMode, Values
 from workflow_runner.checker import AnnotationUnusable, Checker
-from workflow_runner.errors import GraphInvalid, InputInvalid, shorten
+from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import NO_POLICY, ON_FAILURE, FailurePolicy, PolicyValueInvalid
 from workflow_runner.graph import Graph
-from workflow_runner.handle import LISTS, Handle
+from workflow_runner.handle import Handle
 from workflow_runner.inputs import convert_default
 from workflow_runner.lane_checks import find_fault, find_unfit, lanes_of
 from workflow_runner.nodetype import NodeType
@@ -207,8 +207,8 @@ class _Planner:
                     inputs.setdefault(_name_of(node), []).append(node)
                 elif node.type.role == "output":
                     self.name_output(node, outputs)
-                elif node.type.role in ("each", "collect"):
-                    self.check_list(node)
+                elif node.type.role == "collect" and not node.in_edges and "items" in node.constants:
+                    self.problems.append(f"node {node_id!r}: it makes a list of what comes over an edge, not of a property.")
                 elif node.type.role in ("spread", "gather"):
                     self.settle_lanes(node)
                 if spec.has_lanes and (why := find_unfit(node_id, node.type)) is not None:
@@ -400,13 +400,6 @@ class _Planner:
         outputs[name] = node
         if not node.in_edges and "value" in node.constants:
             self.problems.append(f"node {node.node_id!r}: an output takes an edge, not a property 'value'.")
-
-    def check_list(self, node: PlannedNode) -> None:
-        items = node.constants.get("items", ())
-        if not isinstance(items, LISTS):
-            self.problems.append(f"node {node.node_id!r}, property 'items': it is a list, not {shorten(items)}.")
-        elif node.type.role == "collect" and "items" in node.constants:
-            self.problems.append(f"node {node.node_id!r}: it makes a list of what comes over an edge, not of a property.")
 
     def settle_lanes(self, node: PlannedNode) -> None:
         if node.type.role == "spread":

@@ -117,14 +117,15 @@ def test_they_are_named_for_what_they_do() -> None:
     assert [item.id for item in graph.nodes] == ["each", "collect", "each_2", "all"]
 
 
+@pytest.mark.parametrize("validate", ["shallow", "deep"])
 @pytest.mark.parametrize("value", ["abc", {"a": 1}, {1, 2}, 3, None])
-async def test_what_is_no_list_is_not_handed_on(value: Any) -> None:
+async def test_what_is_no_list_is_not_handed_on(value: Any, validate: Any) -> None:
     graph = Graph()
     graph.output("out", graph.each(graph.add(give, values=[[1], value])))
     with pytest.raises(NodeFailed) as caught:
-        await outputs(graph)
+        await WorkflowRunner(validate=validate).run(graph)
     assert isinstance(caught.value.__cause__, ItemTypeError)
-    assert f"handle 'items': expected a list, got {type(value).__name__}" in str(caught.value)
+    assert f"handle 'items': expected list[Any] | tuple[Any, ...], got {type(value).__name__}" in str(caught.value)
 
 
 async def test_a_list_that_is_none_waits_for_the_next_attempt_in_its_edge() -> None:
@@ -140,7 +141,7 @@ async def test_a_list_that_is_none_waits_for_the_next_attempt_in_its_edge() -> N
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda graph: graph.each("abc"), "node 'each', property 'items': it is a list, not 'abc'."),
+        (lambda graph: graph.each("abc"), "node 'each', property 'items': expected list[Any] | tuple[Any, ...], got 'abc'"),
         (lambda graph: graph.add("workflow.Each", "each"), "node 'each': input 'items' is missing. Connect an edge to it, or"),
         (lambda graph: graph.add("workflow.Collect", "c"), "node 'c': input 'items' is missing. Connect an edge to it."),
         (lambda graph: graph.collect([1]), "node 'collect': it makes a list of what comes over an edge, not of a property."),
