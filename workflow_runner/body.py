@@ -428,6 +428,7 @@ class BodyActor(Actor):
                 self.swallow_left = 0  # it repeats nothing any more, and may commit while it cleans up
                 await close_body(body)
                 self._body = None
+                self.check_alive()  # as below: its run may have been stopped while it cleaned up
                 return True
             if self.publish(value):
                 untaken, wait = 0, self.settle

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1080,6 +1081,55 @@ async def test_a_call_that_nobody_would_await_fails_its_node(body: Any, plugins:
     with pytest.raises(NodeFailed, match=r"node 'a' .*TypeError: .*on_durable .*told_upstream.* nobody") as raised:
         await WorkflowRunner(plugins=host).run(graph)
     assert isinstance(raised.value.__cause__, TypeError)
+
+
+async def test_a_generator_that_is_closed_while_its_run_ends_is_not_over() -> None:
+    """Nobody is left to hear it, so it cleans up when another node fails: its last step is in no cut, and a resume repeats it."""
+    closes, saves, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    called: list[int] = []
+    commits: list[int] = []
+    completed: list[str] = []
+
+    class Slow(Saving):
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+            commits.extend(found.commits for found in snapshot.nodes if found.node_id == "numbers")
+            saves.set()
+            await closed.wait()
+            return CheckpointRef(run.run_id, 1, reason, datetime.now(UTC))
+
+    @node
+    async def numbers(context: Context) -> AsyncIterator[int]:
+        try:
+            for number in range(1_000):
+                context.on_durable(partial(called.append, number))
+                yield number
+                context.commit()
+        finally:
+            closes.set()
+            await saves.wait()
+            closed.set()
+
+    @node
+    async def first_of(items: Stream[int]) -> int:
+        return await anext(items)
+
+    @node
+    async def fails() -> None:
+        await closes.wait()
+        raise OSError("away")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, NodeChanged) and event.status == "completed":
+            completed.append(event.node_id)
+
+    graph = Graph()
+    graph.output("out", graph.add(first_of, "first", items=graph.add(numbers, "numbers")))
+    graph.add(fails)
+    with pytest.raises(NodeFailed, match="away"):
+        await outputs(graph, plugins=PluginHost().register(Slow(), name="slow"), on_event=listen)
+    assert [called] == [list(range(number)) for number in commits]
+    assert completed == ["first", "out"]
 
 
 async def test_calls_that_raise_at_the_cut_of_a_failure_are_its_notes() -> None:
