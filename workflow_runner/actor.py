@@ -136,8 +136,6 @@ class Actor(Outbox):
     @property
     def has_work(self) -> bool:
         """Whether a restored actor can go on before anything new arrives."""
-        if self.asleep:
-            return False
         if not self.in_edges or self.arguments is not None or self.planned.reads_at_once:
             return True
         return any(edge.items or edge.ended for edge in self.in_edges)

@@ -404,9 +404,17 @@ async def yields_first(items: int, context: Context) -> AsyncIterator[Any]:
     yield await context.suspend("may it?")
 
 
+@node
+async def commits_first(items: Stream[int], context: Context) -> AsyncIterator[str]:
+    context.commit()
+    async for item in items:
+        yield f"{item} {await context.suspend('may it?')}"
+
+
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
-    "definition", [asks_about_each, asks_about_all, asks_about_each_in_a_thread, asks_about_all_in_time, yields_first]
+    "definition",
+    [asks_about_each, asks_about_all, asks_about_each_in_a_thread, asks_about_all_in_time, yields_first, commits_first],
 )
 async def test_a_streaming_body_that_does_not_hear_its_answer_loses_nothing_in_silence(
     store_url: str, definition: Any, n: int

@@ -312,8 +312,9 @@ async def test_a_streaming_node_is_woken_once_for_its_plain_inputs_however_many_
     assert sum(waits) <= 3 * n
 
 
+@pytest.mark.parametrize("turns", [0, 9])
 @pytest.mark.parametrize("mode", ["on_any", "zip_shortest"])
-async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring_none_yet(mode: Any) -> None:
+async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring_none_yet(mode: Any, turns: int) -> None:
     is_over = asyncio.Event()
 
     def listen(event: Event) -> None:
@@ -325,8 +326,15 @@ async def test_an_edge_that_ends_without_items_ends_its_node_though_others_bring
         await is_over.wait()
         yield 1
 
+    @node
+    async def nothing() -> AsyncIterator[int]:
+        for _ in range(turns):  # by the last of them the node waits
+            await asyncio.sleep(0)
+        for number in range(0):
+            yield number
+
     graph = Graph()
-    sources = [graph.add(upto, n=1), graph.add(late), graph.add(upto, n=0)]
+    sources = [graph.add(upto, n=1), graph.add(late), graph.add(nothing)]
     graph.output("out", graph.add(rows, node_id="rows", items=sources, sync_mode=mode))
     async with asyncio.timeout(10):
         assert await out(graph, on_event=listen) == []

@@ -195,6 +195,31 @@ async def test_every_read_of_a_stateless_node_is_a_step_of_its_own() -> None:
     assert len({key for _, key in KEYS}) == 5
 
 
+async def test_a_body_that_stood_where_it_waits_for_room_emits_nothing_more_before_there_is_some() -> None:
+    emitted: list[int] = []
+
+    @node
+    async def takes_late(items: Stream[int]) -> list[int]:
+        for _ in range(99):
+            await asyncio.sleep(0)
+        emitted.append(sum(call.startswith("once") for call in CALLS))
+        if "late" in BROKEN:
+            raise RuntimeError("broken")
+        return [item async for item in items]
+
+    BROKEN.add("late")
+    memory, made = Memory(), Graph()
+    made.output("out", made.add(takes_late, items=made.add(once, x=made.add(source, n=9))))
+    with pytest.raises(NodeFailed, match="broken"):
+        await hosted(memory, edge_capacity=2).run(made, run_id="r")
+    for _ in range(2):
+        with pytest.raises(NodeFailed, match="broken"):
+            await hosted(memory, edge_capacity=2).resume("r", graph=made)
+    BROKEN.clear()
+    assert (await hosted(memory, edge_capacity=2).resume("r", graph=made)).outputs == {"out": [list(range(9))]}
+    assert emitted == [3, 3, 3, 3]
+
+
 async def test_a_completed_run_gives_its_outputs() -> None:
     memory = Memory()
     await hosted(memory).run(graph(), run_id="r")

@@ -282,6 +282,36 @@ async def test_a_commit_is_not_undone() -> None:
     assert (await WorkflowRunner().run(graph)).outputs == {"out": [0, 1, 3, 6, 10]}
 
 
+async def test_what_a_try_that_failed_wanted_called_is_not_called() -> None:
+    @node(retries=1, backoff=0)
+    async def acknowledges(x: int, context: Context) -> int:
+        attempt = context.attempt
+        context.on_durable(lambda: LOG.append((x, attempt)))
+        fail()
+        return x
+
+    FAILURES[:] = [OSError()]
+    assert (await WorkflowRunner().run(graph_of(acknowledges, n=2))).outputs == {"out": [0, 1]}
+    assert LOG == [(0, 2), (1, 1)]
+
+
+async def test_a_commit_before_what_the_step_had_emitted_is_told() -> None:
+    @node(retries=2, backoff=0)
+    async def commits_first(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for x in items:
+            if context.attempt == 2:
+                context.commit()
+            yield x
+            fail()
+
+    FAILURES[:] = [OSError()]
+    graph = Graph()
+    graph.output("out", graph.add(commits_first, items=graph.add(count, n=5)))
+    with pytest.raises(NodeFailed) as failed:
+        await WorkflowRunner().run(graph)
+    assert isinstance(failed.value.__cause__, ReplayDiverged)
+
+
 async def test_a_generator_in_a_thread_repeats_what_it_had_yielded() -> None:
     FAILURES[:] = [OSError()]
     graph = Graph()
