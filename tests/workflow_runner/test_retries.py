@@ -23,6 +23,7 @@ from workflow_runner import (
     NodeRetried,
     NodeTimeout,
     ReplayDiverged,
+    RunStopped,
     Stream,
     WorkflowRunner,
     node,
@@ -392,6 +393,39 @@ async def test_a_wait_for_a_retry_is_no_deadlock_and_a_stop_ends_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await run
     assert len(LOG) == 1
+
+
+@pytest.mark.parametrize("stopped_in_try", [1, 2])
+async def test_a_stop_ends_a_run_of_which_a_body_cleans_up_after_a_try_or_has_done_so(stopped_in_try: int) -> None:
+    stands, goes_on = asyncio.Event(), asyncio.Event()
+
+    @node(outputs=("a", "b"), retries=1, backoff=0 if stopped_in_try == 2 else 1_000)
+    async def lazy(context: Context) -> AsyncIterator[Mapping[str, int]]:
+        if context.attempt == 2:
+            stands.set()
+            await asyncio.sleep(1_000)
+        try:
+            yield Lazy()
+        finally:
+            if stopped_in_try == 1:
+                stands.set()
+                await goes_on.wait()
+
+    FAILURES[:] = [OSError("not yet")]
+    graph = Graph()
+    both = graph.add(lazy)
+    for name in "ab":
+        graph.output(name, both[name])
+    runner = WorkflowRunner(grace_seconds=10)
+    async with asyncio.timeout(5):
+        run = asyncio.ensure_future(runner.run(graph))
+        await stands.wait()
+        runner.stop("enough")
+        for _ in range(9):  # whoever does not clean up is cancelled
+            await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(RunStopped):
+            await run
 
 
 # Timeouts.

@@ -564,6 +564,25 @@ async def test_a_generator_without_a_consumer_left_is_closed_in_a_group_of_tasks
     assert await outputs(graph) == {"out": [100]}
 
 
+async def test_a_generator_without_a_consumer_left_fires_no_more() -> None:
+    begun: list[int] = []
+
+    @node
+    async def twice(x: int) -> AsyncIterator[int]:
+        begun.append(x)
+        yield x
+        yield x
+
+    @node
+    async def first_of(items: Stream[int]) -> int:
+        return await anext(items)
+
+    graph = Graph()
+    graph.output("out", graph.add(first_of, items=graph.add(twice, x=graph.add(upto, n=1_000))))
+    assert await outputs(graph, edge_capacity=1) == {"out": [0]}
+    assert len(begun) < 9
+
+
 async def test_what_closes_a_group_of_tasks_keeps_no_hook_from_hearing_the_end() -> None:
     @node
     async def fails(items: Stream[int]) -> int:
