@@ -360,6 +360,55 @@ async def test_what_nobody_waits_for_is_saved_at_most_half_of_the_time(monkeypat
     assert [reason for reason, _ in saving.cuts] == [*asked, "end"]
 
 
+async def test_what_is_durable_is_ahead_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    saving = FarBehind()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: saving.now)
+    behind: list[tuple[str, int]] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            behind.append((event.ref.reason, event.steps_behind))
+
+    @node
+    async def emits() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+            saving.now += LONGEST_REST
+            for _ in range(50):
+                await asyncio.sleep(0)
+
+    graph = Graph()
+    graph.output("out", graph.add(emits))
+    await hosted(saving, on_event=hear).run(graph)
+    assert behind == [*[("follow", 0)] * 3, ("end", 0)]
+
+
+class OneAhead(FarBehind):
+    """As that, but one emission may be ahead."""
+
+    @hookimpl
+    async def before_run(self, run: RunInfo, control: RunControl) -> None:
+        control.follow_outputs("follow", 1, 1 << 30)
+        self.now += 1
+
+
+async def test_as_many_emissions_as_the_bound_says_may_be_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    saving = OneAhead()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: saving.now)
+    saved: list[int] = []
+
+    @node
+    async def emits() -> AsyncIterator[int]:
+        for number in range(2):
+            yield number
+            saved.append(len(saving.cuts))
+
+    graph = Graph()
+    graph.output("out", graph.add(emits))
+    await hosted(saving).run(graph)
+    assert saved == [0, 1]
+
+
 class OfSixtyBytes(FarBehind):
     """Each of its checkpoints has sixty bytes, and a hundred may be ahead."""
 

@@ -1053,6 +1053,7 @@ async def test_a_suspension_that_fails_after_all_makes_no_call(retries: int) -> 
     async def asks(n: int, context: Context) -> int:
         attempt = context.attempt
         context.on_durable(lambda: told.append(attempt))
+        context.on_durable(lambda: told.append(10 * attempt))
         if attempt == 2:
             return n
         try:
@@ -1064,7 +1065,7 @@ async def test_a_suspension_that_fails_after_all_makes_no_call(retries: int) -> 
     graph.add(asks, "a", n=1)
     with contextlib.nullcontext() if retries else pytest.raises(NodeFailed, match="boom"):
         await WorkflowRunner(plugins=PluginHost().register(Saving(), name="p")).run(graph)
-    assert told == [2] * retries
+    assert told == [2, 20] * retries
 
 
 async def told_upstream() -> None:
@@ -1289,6 +1290,29 @@ async def test_a_checkpoint_that_is_asked_for_when_the_run_is_over_is_the_last_o
     last = len(plugin.statuses)
     # A body that suspends is told before the run is, so that a cut of the running run is taken.
     assert [found and found.number for found in plugin.found] == ([1, 1, last] if way == "suspends" else [last] * 3)
+
+
+class LosingTheLast(AskingLate):
+    """Cannot save the last cut, and lets the run end without."""
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+        found = await super().save_checkpoint(run, snapshot, reason)
+        return found if snapshot.status == "running" else None
+
+
+async def test_who_asks_when_the_last_checkpoint_could_not_be_saved_is_given_none_of_before() -> None:
+    @node
+    async def waits(context: Context) -> None:
+        await context.suspend("wait")
+
+    plugin = LosingTheLast()
+    graph = Graph()
+    graph.add(waits)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
+    assert plugin.statuses == ["running", "suspended"]
+    assert [found and found.number for found in plugin.found] == [1, 1, None]
 
 
 class AskingEarly(Saving):
