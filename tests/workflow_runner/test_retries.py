@@ -480,6 +480,49 @@ async def test_a_try_that_commits_where_the_one_before_did_not_goes_on_with_what
     assert LOG == [0, 1, 2, 0, 1, 2, 3, 4]
 
 
+async def all_of(items: Stream[int]) -> list[int]:
+    return [item async for item in items]
+
+
+@pytest.mark.parametrize("way", ["at once", "one after the other"])
+async def test_a_try_that_reads_its_streams_in_another_order_is_given_what_each_had_brought(way: str) -> None:
+    @node(retries=1, backoff=0)
+    async def reads_both(a: Stream[int], b: Stream[int], context: Context) -> list[list[int]]:
+        if context.attempt == 1:
+            await anext(b)
+            await all_of(a)
+            await all_of(b)
+            raise OSError("away")
+        if way == "at once":
+            return list(await asyncio.gather(all_of(a), all_of(b)))
+        of_b = [await anext(b)]
+        of_a = [await anext(a), *await all_of(a)]
+        return [of_a, [*of_b, *await all_of(b)]]
+
+    graph = Graph()
+    graph.output("out", graph.add(reads_both, a=graph.add(count, n=3), b=graph.add(count, n=3)))
+    async with asyncio.timeout(10):
+        assert (await WorkflowRunner().run(graph)).outputs == {"out": [[[0, 1, 2], [0, 1, 2]]]}
+
+
+async def test_a_try_that_comes_to_the_end_of_a_stream_sooner_goes_on_with_what_is_left_of_the_others() -> None:
+    @node(retries=1, backoff=0)
+    async def reads_both(a: Stream[int], b: Stream[int], context: Context) -> list[list[int]]:
+        if context.attempt == 1:
+            await anext(b)
+            await anext(a)
+            for _ in range(9):  # both have ended
+                await asyncio.sleep(0)
+            raise OSError("away")
+        of_b = await all_of(b)
+        return [await all_of(a), of_b]
+
+    graph = Graph()
+    graph.output("out", graph.add(reads_both, a=graph.add(count, n=1), b=graph.add(count, n=1)))
+    async with asyncio.timeout(10):
+        assert (await WorkflowRunner().run(graph)).outputs == {"out": [[[0], [0]]]}
+
+
 async def test_a_thread_is_left_and_what_it_asks_later_is_refused() -> None:
     release, ended = threading.Event(), threading.Event()
 

@@ -418,6 +418,26 @@ async def test_a_second_item_of_a_plain_input_fails_a_body_that_would_never_end(
         await outputs(graph)
 
 
+async def test_the_end_of_a_plain_input_is_no_second_item_of_it() -> None:
+    begun = asyncio.Event()
+
+    @node
+    async def one_and_ends_later() -> AsyncIterator[int]:
+        yield 1
+        await begun.wait()
+
+    @node
+    async def reads(limit: int, items: Stream[int]) -> int:
+        begun.set()
+        for _ in range(9):  # meanwhile it ends
+            await asyncio.sleep(0)
+        return limit + len([item async for item in items])
+
+    graph = Graph()
+    graph.output("out", graph.add(reads, limit=graph.add(one_and_ends_later), items=graph.add(upto, n=1)))
+    assert await outputs(graph) == {"out": [2]}
+
+
 async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_the_handle() -> None:
     @node
     async def twice() -> AsyncIterator[int]:
@@ -433,6 +453,27 @@ async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_th
     graph.output("out", graph.add(reads, items=graph.add(upto, n=1), k=graph.add(twice)))
     with pytest.raises(NodeFailed, match="handle 'k': a plain input of a streaming node takes exactly one item"):
         await outputs(graph)
+
+
+async def test_a_stateless_node_that_emits_nothing_passes_a_commit_at_each_read() -> None:
+    told: list[tuple[str, int]] = []
+
+    @node(stateless=True)
+    async def acknowledges(items: Stream[int], context: Context) -> None:
+        async for item in items:
+            told.append(("read", item))
+            context.on_durable(partial(told.append, ("called", item)))
+
+    @node(stateless=True, retries=1)
+    async def drops(some: Stream[int], others: Stream[int], context: Context) -> None:
+        async for _ in context.arrivals(some, others):
+            pass
+
+    graph = Graph()
+    graph.add(acknowledges, items=graph.add(upto, n=3))
+    graph.add(drops, some=graph.add(upto, n=9), others=graph.add(upto, n=9))
+    await outputs(graph, max_log=2)
+    assert told == [(what, number) for number in range(3) for what in ("read", "called")]
 
 
 @pytest.mark.parametrize("in_arrival_order", [False, True])
@@ -1068,6 +1109,26 @@ async def test_a_suspension_that_fails_after_all_makes_no_call(retries: int) -> 
     assert told == [2, 20] * retries
 
 
+async def test_a_suspension_that_fails_after_all_while_items_are_read_again_reads_each_once() -> None:
+    @node(retries=2, backoff=0)
+    async def asks(items: Stream[int], context: Context) -> list[int]:
+        found = []
+        async for item in items:
+            found.append(item)
+            if context.attempt == 1 and item == 2:
+                raise OSError("away")
+            if context.attempt == 2:
+                try:
+                    await context.suspend("why?")
+                finally:
+                    raise ValueError("boom")
+        return found
+
+    graph = Graph()
+    graph.output("out", graph.add(asks, items=graph.add(upto, n=5)))
+    assert await outputs(graph, plugins=PluginHost().register(Saving(), name="p")) == {"out": [[0, 1, 2, 3, 4]]}
+
+
 async def told_upstream() -> None:
     raise AssertionError("nobody awaits it")
 
@@ -1313,6 +1374,37 @@ async def test_who_asks_when_the_last_checkpoint_could_not_be_saved_is_given_non
         await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
     assert plugin.statuses == ["running", "suspended"]
     assert [found and found.number for found in plugin.found] == [1, 1, None]
+
+
+class FailingAtTheEnd(Saving):
+    """Cannot save the last cut, and asks for one more when the run is over."""
+
+    refused = False
+
+    @hookimpl
+    async def before_run(self, control: RunControl) -> None:
+        self.control = control
+        control.save_at("end")
+
+    @hookimpl
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+        raise StoreError("the disk is full")
+
+    @hookimpl
+    async def after_run(self, outcome: Outcome) -> None:
+        request = asyncio.ensure_future(self.control.request("late"))
+        await asyncio.wait((request,), timeout=5)
+        self.refused = request.cancelled()
+
+
+async def test_nobody_waits_for_a_checkpoint_that_is_asked_for_when_the_last_one_has_failed() -> None:
+    plugin = FailingAtTheEnd()
+    graph = Graph()
+    graph.add(upto, n=1)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(StoreError, match="the disk is full"):
+            await WorkflowRunner(plugins=PluginHost().register(plugin, name="p")).run(graph)
+    assert plugin.refused
 
 
 class AskingEarly(Saving):
