@@ -142,7 +142,10 @@ class Wiring:
 def _has_only_ends_left(planned: PlannedNode, node: NodeSnapshot) -> bool:
     """Whether the body of a streaming node has ended, and only the ends of its plain inputs are to come."""
     fired_once = node.firing == 1 and node.arguments is None and node.latest is None
-    return fired_once and planned.type.streams and not planned.reads_at_once
+    if not (fired_once and planned.type.streams and not planned.reads_at_once):
+        return False
+    streams = {edge.edge_id for edge in planned.in_edges if planned.type.handles[edge.target_handle].stream}
+    return not any(edge.items for edge in node.inbox if edge.edge_id in streams)  # else it was none: its streams would be closed
 
 
 def _number_arrivals(edges: Sequence[Edge]) -> None:

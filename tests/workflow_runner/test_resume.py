@@ -220,6 +220,37 @@ async def test_a_body_that_stood_where_it_waits_for_room_emits_nothing_more_befo
     assert emitted == [3, 3, 3, 3]
 
 
+async def test_a_try_that_the_end_of_its_run_cut_short_counts_as_one() -> None:
+    begun = asyncio.Event()
+
+    @node(retries=1, backoff=0)
+    async def interrupted_once(x: int, context: Context) -> int:
+        CALLS.append(f"try {context.attempt}")
+        begun.set()
+        if "other" in BROKEN:
+            await asyncio.sleep(3600)
+        raise OSError("away")
+
+    @node
+    async def other() -> None:
+        await begun.wait()
+        if "other" in BROKEN:
+            raise RuntimeError("broken")
+
+    BROKEN.add("other")
+    memory, made = Memory(), Graph()
+    made.add(interrupted_once, x=1)
+    made.add(other)
+    await interrupted(memory, made)
+    BROKEN.clear()
+    with pytest.raises(NodeFailed, match="OSError: away"):
+        await hosted(memory).resume("r", graph=made)
+    assert CALLS == ["try 1", "try 2"]
+    with pytest.raises(NodeFailed, match="OSError: away"):
+        await hosted(memory).resume("r", graph=made)
+    assert CALLS[2:] == ["try 3", "try 4"], "it has failed, so its retries begin anew"
+
+
 async def test_a_completed_run_gives_its_outputs() -> None:
     memory = Memory()
     await hosted(memory).run(graph(), run_id="r")
@@ -496,6 +527,32 @@ async def add_up(first: int, items: Stream[int]) -> int:
 @node(type="shop.add_up")
 async def add_up_anew(first: int, items: Stream[int]) -> int:
     return sum([x async for x in items], first)
+
+
+@node(type="shop.pair")
+async def pair(first: int, items: int) -> int:
+    return first + items
+
+
+@node(type="shop.pair")
+async def pair_up(first: int, items: Stream[int]) -> int:
+    return first + sum([x async for x in items])
+
+
+async def test_an_input_that_became_a_stream_and_holds_items_is_refused_though_its_node_has_fired_once() -> None:
+    def paired(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", sync_mode="zip_shortest", first=made.add(lingering), items=made.add(source, n=3)))
+        return made
+
+    BROKEN.add("lingering")
+    memory = Memory()
+    await interrupted(memory, paired(pair))
+    BROKEN.clear()
+    assert (memory.nodes["s"].firing, memory.nodes["s"].arguments) == (1, None)
+    with pytest.raises(InputChanged, match="input 'items' is a stream now"):
+        await hosted(memory).resume("r", graph=paired(pair_up))
+    assert (await hosted(memory).resume("r", graph=paired(pair))).outputs == {"out": [10]}
 
 
 async def test_code_may_change_of_a_streaming_node_whose_body_has_ended_before_its_plain_input() -> None:

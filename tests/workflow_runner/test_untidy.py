@@ -943,7 +943,7 @@ class Saving:
         self.ended.append(type(outcome).__name__)
 
     @hookimpl
-    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         self.numbers += 1
         self.statuses.append(snapshot.status)
         return CheckpointRef(run.run_id, self.numbers, reason, datetime.now(UTC))
@@ -1625,7 +1625,7 @@ class AskingAgain(Saving):
         self.control = control
 
     @hookimpl
-    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef:
+    async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
         await self.ask("save_checkpoint")
         return await super().save_checkpoint(run, snapshot, reason)
 
