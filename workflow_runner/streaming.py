@@ -205,8 +205,6 @@ class StreamingActor(BodyActor):
         """Let what it has taken come first again on its edges: other code may read them in another order, and would wait for ever
         for the next of the script."""
         edges = {edge.edge_id: edge for edge in self.in_edges}
-        if self.order is not None:
-            self.order.tidy()
         for edge_id, item in reversed(self.taken):
             edge = edges[edge_id]
             edge.items.appendleft(item)
