@@ -189,6 +189,46 @@ async def test_a_checkpoint_holds_what_one_task_of_a_body_committed_while_anothe
     assert told["committed"] == [(0, "kept")]
 
 
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("outputs", [("output",), ("output", "output"), ("a", "b")])
+async def test_a_cut_holds_what_a_body_emitted_while_a_task_of_it_waits_at_a_stream(outputs: tuple[str, ...], held: bool) -> None:
+    saving, asked = Saving(hold=held), asyncio.Event()
+
+    @node
+    async def one_when_asked() -> AsyncIterator[int]:
+        await asked.wait()
+        yield 1
+
+    async def emits(items: Stream[int], context: Context, item: Any) -> AsyncIterator[Any]:
+        reading = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        await context.checkpoint("before")
+        yield item
+        await context.checkpoint("after")
+        asked.set()
+        await reading
+
+    @node
+    async def emits_one(items: Stream[int], context: Context) -> AsyncIterator[int]:
+        async for item in emits(items, context, 0):
+            yield item
+
+    @node(outputs=("a", "b"))
+    async def emits_several(items: Stream[int], context: Context) -> AsyncIterator[dict[str, int]]:
+        async for item in emits(items, context, {"a": 0, "b": 0}):
+            yield item
+
+    graph = Graph()
+    reads = graph.add(emits_several if "a" in outputs else emits_one, "reads", items=graph.add(asks, x=graph.add(one_when_asked)))
+    for number, name in enumerate(outputs):
+        graph.output(f"out{number}", reads[name])
+    await hosted(saving).run(graph)
+    cuts = iter(saving.cuts)
+    assert "before" in (reason for reason, _ in cuts)
+    _, after = next(cuts)
+    assert [each.emitted for each in after.nodes if each.node_id == "reads"] == [1]
+
+
 @node
 async def upto(n: int) -> AsyncIterator[int]:
     for number in range(n):
