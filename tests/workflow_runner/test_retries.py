@@ -313,6 +313,30 @@ async def test_a_commit_before_what_the_step_had_emitted_is_told() -> None:
     assert isinstance(failed.value.__cause__, ReplayDiverged)
 
 
+@pytest.mark.parametrize("outputs", [("output",), ("output", "output"), ("a", "b")])
+async def test_what_a_try_had_yielded_is_emitted_once_whatever_gets_it(outputs: tuple[str, ...]) -> None:
+    @node(retries=1, backoff=0)
+    async def yields_one() -> AsyncIterator[int]:
+        for number in range(5):
+            yield number
+            if number == 2:
+                fail()
+
+    @node(outputs=("a", "b"), retries=1, backoff=0)
+    async def yields_both() -> AsyncIterator[Mapping[str, int]]:
+        for number in range(5):
+            yield {"a": number, "b": number}
+            if number == 2:
+                fail()
+
+    FAILURES[:] = [OSError()]
+    graph = Graph()
+    source = graph.add(yields_both if "a" in outputs else yields_one)
+    for number, name in enumerate(outputs):
+        graph.output(f"out{number}", source[name])
+    assert list((await WorkflowRunner().run(graph)).outputs.values()) == [[0, 1, 2, 3, 4]] * len(outputs)
+
+
 async def test_a_generator_in_a_thread_repeats_what_it_had_yielded() -> None:
     FAILURES[:] = [OSError()]
     graph = Graph()

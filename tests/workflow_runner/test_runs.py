@@ -1301,6 +1301,24 @@ async def test_a_run_that_is_not_stored_holds_nothing_of_nodes_that_are_over() -
     assert (await WorkflowRunner().run(graph, run_id="kept nowhere")).outputs == {"actors": [1]}
 
 
+async def test_what_a_body_yields_where_it_is_cancelled_leaves_with_what_is_held() -> None:
+    @node
+    async def goes_on() -> AsyncIterator[int]:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in range(3):
+            asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                yield number
+            except asyncio.CancelledError:
+                task.uncancel()
+                yield 10 + number
+
+    graph = Graph()
+    graph.output("out", graph.add(goes_on))
+    assert (await hosted(Saving(hold=True)).run(graph)).outputs == {"out": [0, 10, 1, 11, 2, 12]}
+
+
 async def test_held_outputs_leave_when_a_cut_that_holds_them_is_durable() -> None:
     saving = Saving(hold=True)
     seen: list[tuple[int, int]] = []
