@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from gc import collect
 from typing import Any
@@ -198,6 +199,23 @@ async def test_an_answer_to_another_suspension_is_passed_over() -> None:
     assert (SEEN, store.reasons) == ([], ["suspend", "suspend"]), "who answers sees what it waits for at once"
 
 
+async def test_a_resume_passes_over_an_answer_to_another_suspension_or_to_none() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(approve, "waits", x=1))
+    store = Answering()
+    assert (await hosted(store).run(graph, run_id="r")).status == "suspended"
+
+    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
+        since = waits["waits"].since
+        return [Answer("waits", since - timedelta(seconds=1), "late"), Answer("out", since, "lost"), Answer("gone", since, "lost")]
+
+    store.brings = brings
+    assert (await hosted(store).resume("r", graph=graph)).status == "suspended"
+    assert not SEEN
+    store.brings = each("yes")
+    assert (await hosted(store).resume("r", graph=graph)).outputs == {"out": ["1 yes"]}
+
+
 async def test_an_answer_that_an_attempt_did_not_live_to_take_is_taken_by_the_next() -> None:
     store = Answering()
 
@@ -346,6 +364,39 @@ async def test_an_answer_to_an_earlier_question_does_not_count_when_the_time_has
     earlier = datetime(2020, 1, 1, tzinfo=UTC)
     result = await run(Answering(lambda waits: [Answer("waits", earlier, "too late")]), beside(sleeps), {"x": 1})
     assert result.outputs == {"out": ["1 None, 1"]}
+
+
+@node
+async def until_tomorrow(x: int, context: Context) -> str:
+    return f"{x} {await context.suspend('approve?', until=datetime.now(UTC) + timedelta(days=1))}"
+
+
+@pytest.mark.parametrize(("stored", "counts"), [(None, "just in time"), ("yes", "yes")])
+async def test_an_answer_that_was_kept_counts_where_the_newest_cut_tells_that_the_time_had_passed(stored: Any, counts: str) -> None:
+    """The process was killed when that was durable, and had not looked again."""
+    graph = Graph()
+    graph.output("out", graph.add(until_tomorrow, "waits", x=1))
+    store = Answering()
+    assert (await hosted(store).run(graph, run_id="r")).status == "suspended"
+    waits = store.nodes["waits"]
+    assert waits.suspension is not None
+    store.nodes["waits"] = replace(waits, suspension=replace(waits.suspension, answered=True, answer=stored))
+    store.brings = each("just in time")
+    assert (await hosted(store).resume("r", graph=graph)).outputs == {"out": [f"1 {counts}"]}
+
+
+@pytest.mark.parametrize("brought", [False, True])
+async def test_an_answer_counts_after_its_time_until_a_resume_has_gone_on_without(brought: bool) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(until_tomorrow, "waits", x=1))
+    store = Answering()
+    assert (await hosted(store).run(graph, run_id="r")).status == "suspended"
+    waits = store.nodes["waits"]
+    assert waits.suspension is not None
+    store.nodes["waits"] = replace(waits, suspension=replace(waits.suspension, wake_at=datetime.now(UTC)))
+    store.brings = each("yes") if brought else lambda waits: ()
+    updates = {} if brought else {"waits": "yes"}
+    assert (await hosted(store).resume("r", graph=graph, updates=updates)).outputs == {"out": ["1 yes"]}
 
 
 async def test_a_resume_that_goes_back_takes_no_answer_that_came_before() -> None:
