@@ -41,6 +41,7 @@ from workflow_runner import (
     RunStarted,
     RunStopped,
     Stream,
+    ThreadContext,
     WorkflowRunner,
     node,
 )
@@ -144,6 +145,34 @@ async def test_only_the_thread_of_the_body_is_answered(body: Any) -> None:
     with pytest.raises(NodeFailed, match="node 'b': only the thread that its body runs in is answered") as raised:
         await outputs(graph)
     assert isinstance(raised.value.__cause__, NodeProtocolError)
+
+
+async def test_the_thread_of_a_body_does_not_hold_the_process() -> None:
+    @node
+    def is_let_go() -> bool:
+        return threading.current_thread().daemon
+
+    graph = Graph()
+    graph.output("out", graph.add(is_let_go))
+    assert await outputs(graph) == {"out": [True]}
+
+
+async def test_a_body_that_suspends_in_a_thread_ends_there() -> None:
+    ended = threading.Event()
+
+    @node
+    def asks(context: ThreadContext) -> None:
+        try:
+            context.suspend("why?")
+        finally:
+            ended.set()
+
+    graph = Graph()
+    graph.add(asks)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        result = await WorkflowRunner(plugins=PluginHost().register(Saving(), name="p")).run(graph)
+    assert result.status == "suspended"
+    assert await asyncio.to_thread(ended.wait, 5)
 
 
 async def test_every_thread_of_a_body_may_tell_its_progress() -> None:
@@ -453,6 +482,20 @@ async def test_a_second_item_of_a_plain_input_that_comes_after_the_body_names_th
     graph.output("out", graph.add(reads, items=graph.add(upto, n=1), k=graph.add(twice)))
     with pytest.raises(NodeFailed, match="handle 'k': a plain input of a streaming node takes exactly one item"):
         await outputs(graph)
+
+
+async def test_each_read_in_arrival_order_is_a_step_with_a_key_of_its_own_also_with_nothing_stored() -> None:
+    keys: list[str] = []
+
+    @node
+    async def reads(some: Stream[int], others: Stream[int], context: Context) -> None:
+        async for _ in context.arrivals(some, others):
+            keys.append(context.idempotency_key)
+
+    graph = Graph()
+    graph.add(reads, some=graph.add(upto, n=3), others=graph.add(upto, n=3))
+    await outputs(graph)
+    assert len(set(keys)) == len(keys) == 6
 
 
 async def test_a_stateless_node_that_emits_nothing_passes_a_commit_at_each_read() -> None:

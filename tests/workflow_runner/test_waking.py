@@ -207,7 +207,7 @@ async def test_a_resume_passes_over_an_answer_to_another_suspension_or_to_none()
 
     def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
         since = waits["waits"].since
-        return [Answer("waits", since - timedelta(seconds=1), "late"), Answer("out", since, "lost"), Answer("gone", since, "lost")]
+        return [Answer("waits", since - timedelta(seconds=1), "late"), Answer("gone", since, "lost")]
 
     store.brings = brings
     assert (await hosted(store).resume("r", graph=graph)).status == "suspended"
@@ -372,7 +372,7 @@ async def until_tomorrow(x: int, context: Context) -> str:
 
 
 @pytest.mark.parametrize(("stored", "counts"), [(None, "just in time"), ("yes", "yes")])
-async def test_an_answer_that_was_kept_counts_where_the_newest_cut_tells_that_the_time_had_passed(stored: Any, counts: str) -> None:
+async def test_an_answer_that_was_kept_counts_where_the_cut_tells_that_the_time_had_passed(stored: Any, counts: str) -> None:
     """The process was killed when that was durable, and had not looked again."""
     graph = Graph()
     graph.output("out", graph.add(until_tomorrow, "waits", x=1))
