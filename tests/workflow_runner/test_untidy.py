@@ -157,6 +157,45 @@ async def test_the_thread_of_a_body_does_not_hold_the_process() -> None:
     assert await outputs(graph) == {"out": [True]}
 
 
+@pytest.mark.parametrize("at", ["a read", "a yield"])
+async def test_a_thread_that_waits_when_its_run_is_stopped_cleans_up_and_ends(at: str) -> None:
+    stands = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    runner = WorkflowRunner(grace_seconds=10, edge_capacity=1)
+    cleaned_up: list[bool] = []
+
+    @node
+    async def one_and_no_more() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(3600)
+
+    @node
+    def reads(items: Stream[int]) -> Iterator[int]:
+        mine = threading.get_ident()
+        try:
+            for item in items:
+                loop.call_soon_threadsafe(stands.set)
+                while at == "a yield":
+                    yield item
+        finally:
+            cleaned_up.append(threading.get_ident() == mine)
+
+    @node
+    async def takes_nothing(items: Stream[int]) -> None:
+        await asyncio.sleep(3600)
+
+    graph = Graph()
+    graph.add(takes_nothing, items=graph.add(reads, items=graph.add(one_and_no_more)))
+    async with asyncio.timeout(5):
+        running = asyncio.ensure_future(runner.run(graph))
+        await stands.wait()
+        await asyncio.sleep(0.02)
+        runner.stop("enough")
+        with pytest.raises(RunStopped):
+            await running
+    assert cleaned_up == [True]
+
+
 async def test_a_body_that_suspends_in_a_thread_ends_there() -> None:
     ended = threading.Event()
 
