@@ -37,6 +37,8 @@ CODES: Final[Mapping[int, Ended | Literal["held", "refused"]]] = {
     130: "paused",
     143: "paused",
 }
+ENDS: Final = frozenset({"completed", "suspended", "paused", "failed"})
+"""Those of which the run's row tells, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class RecoveryOutcome:
     Args:
         run_id: the run.
         status: how the run stands since: completed, suspended, paused or failed. Or `held`: somebody else executes it;
-            `refused`: it could not be resumed and stands as before; `died`: its process was killed; `set_aside`: it was
-            resumed too often without coming to an end, and is left alone from now on.
+            `refused`: it could not be resumed and stands as before; `died`: its process was killed, or ended and left the
+            run as one that is running; `set_aside`: it was resumed too often without coming to an end, and is left alone
+            from now on.
         error: why.
         result: what the function that executed it gave.
     """
@@ -111,27 +114,35 @@ class Resumption:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
             if refused:
                 return RecoveryOutcome(run_id, "refused", _told(error))
-            return RecoveryOutcome(run_id, "paused" if await self._is_paused(store, run_id) else "failed", _told(error))
+            standing = await self._standing(store, run_id)  # where that cannot be read, its runner did not stop it
+            is_paused = standing is not None and standing[1] == "paused"
+            return RecoveryOutcome(run_id, "paused" if is_paused else "failed", _told(error))
+        before = await self._standing(store, run_id)
         try:
             end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more
             return RecoveryOutcome(run_id, "refused", f"no process could be started for it: {error}")
         status = CODES.get(end.code)
+        if status in ENDS and before is not None:
+            # A library that a node calls may end the process with a code of its own: what was begun is then still running.
+            attempt, _ = before
+            status = None if await self._standing(store, run_id) == (attempt + 1, "running") else status
         if status is None:
             how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
             return RecoveryOutcome(run_id, "died", f"its process ended {how}" + (f": {end.told}" if end.told else ""))
         return RecoveryOutcome(run_id, status, None if end.code in (0, 3) else end.told)
 
-    async def _is_paused(self, store: Store, run_id: str) -> bool:
-        """Whether a run whose execution raised was told to stop by its runner; where that cannot be read, it was not."""
+    async def _standing(self, store: Store, run_id: str) -> tuple[int, str] | None:
+        """The newest attempt of a run and its status; `None` where they cannot be read."""
         try:
-            return (await JobRepository(store=store).get(run_id)).status == "paused"
+            job = await JobRepository(store=store).get(run_id)
         except StoreError:
-            return False
+            return None
+        return job.attempt, job.status
 
     async def _ended(self, store: Store, run_id: str, result: object) -> RecoveryOutcome:
         job = await JobRepository(store=store).get(run_id)
-        if job.status in ("completed", "suspended", "paused", "failed"):
+        if job.status in ENDS:
             return RecoveryOutcome(run_id, cast("Ended", job.status), job.error, result)
         return RecoveryOutcome(run_id, "refused", f"it is {job.status} after it was resumed", result)
 
@@ -139,10 +150,15 @@ class Resumption:
         jobs, began = JobRepository(store=store), time.monotonic()
         lease = await take(store.take(run_id, Holder.here(self.worker_id), self._lease_seconds), store.let_go)
         try:
-            await jobs.change(run_id, lambda job: job.mark_running(self.worker_id), epoch=lease.epoch)
+            await jobs.change(run_id, self._begin, epoch=lease.epoch)
             return await self._under(lease, began, store, jobs)
         finally:
             await store.let_go(lease)
+
+    def _begin(self, job: Job) -> None:
+        job.mark_running(self.worker_id)
+        if job.set_aside is not None:  # no recovery claims such a run: somebody resumes it who wants it back
+            job.set_aside, job.retry_count = None, 0
 
     async def _under(self, lease: Lease, began: float, store: Store, jobs: JobRepository) -> RecoveryOutcome:
         """Execute a run as long as its lease is held, which somebody began to take at that moment of `time.monotonic`."""

@@ -23,8 +23,15 @@ from checkpoint_plugin.by_hand.graph_shape import Edge, GraphShape
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import GraphMismatch, NodeNotSuspended, NotResumable, StoreMissing, StoreUnreachable
+from checkpoint_plugin.errors import (
+    GraphMismatch,
+    NodeNotSuspended,
+    NotResumable,
+    StoreMissing,
+    StoreUnreachable,
+)
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
+from checkpoint_plugin.recovery.child import ChildEnd
 from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting, may_wait
 from checkpoint_plugin.recovery.plan import make_plan
 from checkpoint_plugin.retention import Retention
@@ -1024,6 +1031,45 @@ async def test_a_process_that_cannot_be_started_stops_no_other_run(store: Store,
     assert (await JobRepository(store=store).get("one")).retry_count == 0
 
 
+@pytest.mark.parametrize("code", [0, 1, 3, 6, 143])
+async def test_a_process_that_leaves_in_the_middle_of_a_run_has_died(
+    store: Store, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `os._exit` in a node, or in a library that it calls: no code of its own tells how the run stands."""
+    await store.insert_job("r", definition())
+    await make_stuck(store)
+    attempts: list[int] = []
+
+    async def leaves(run_id: str, *given: object) -> ChildEnd:
+        attempts.append((await store.load_job(run_id)).attempt + 1)
+        lease, _ = await store.begin_attempt(run_id, attempts[-1], Holder.here())
+        await store.let_go(lease)  # nobody holds it when its process is gone
+        return ChildEnd(code, None)
+
+    monkeypatch.setattr("checkpoint_plugin.recovery.resumption.resume_in_child", leaves)
+    service = RecoveryService(store=store, max_attempts=2)
+    told = [[(outcome.status, outcome.error) for outcome in await service.recover_all(-3_600)] for _ in range(4)]
+    died, aside = ("died", f"its process ended with exit code {code}"), ("set_aside", "it was resumed 2 times and came to no end")
+    assert told == [[died], [died], [aside], []]
+    assert attempts == [2, 3]
+
+
+async def test_a_run_that_another_took_since_its_process_ended_is_told_by_how_that_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.insert_job("r", definition())
+    await make_stuck(store)
+
+    async def ends(run_id: str, *given: object) -> ChildEnd:
+        for attempt in (2, 3):
+            await store.begin_attempt(run_id, attempt, Holder(f"w{attempt}", "elsewhere", 1, None), steal=True)
+        return ChildEnd(1, "the reason")
+
+    monkeypatch.setattr("checkpoint_plugin.recovery.resumption.resume_in_child", ends)
+    outcome = await RecoveryService(store=store).resume("r")
+    assert (outcome.status, outcome.error) == ("failed", "the reason")
+
+
 async def test_a_suspended_run_is_woken_when_its_time_has_come(store: Store) -> None:
     await saved(store, b=NodeStateSnapshot("b", "suspended"))
     await set_job(store, status="suspended")
@@ -1214,6 +1260,24 @@ async def test_a_run_that_was_set_aside_is_taken_back_by_a_resume(store: Store, 
     assert (await service.resume("r")).status == "completed"
     job = await JobRepository(store=store).get("r")
     assert (job.set_aside, job.retry_count) == (None, 0)
+
+
+async def test_a_run_saved_by_hand_that_was_set_aside_is_taken_back_by_a_resume(store: Store) -> None:
+    await saved(store)
+    asleep = RunNodeState(run_id="r", node_id="b", status="running")
+    asleep.mark_suspended("sleep", wake_at=LONG_AGO)
+    await JobRepository(store=store).save_node_state(asleep)
+    await set_job(store, status="failed", set_aside="why", retry_count=5)
+
+    async def go_on(run_id: str) -> None:
+        pass
+
+    service = RecoveryService("w", store=store, execute=go_on)
+    assert await service.recover_all(0) == []
+    assert (await service.resume("r")).status == "suspended"
+    job = await JobRepository(store=store).get("r")
+    assert (job.set_aside, job.retry_count) == (None, 0)
+    assert [outcome.status for outcome in await service.recover_all(0)] == ["suspended"]
 
 
 def write_flow(folder: Path) -> None:
