@@ -15,6 +15,7 @@ from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import COMPLETED_NODES, NODE_VERSION
+from checkpoint_plugin.restoring.cut_queries import FEW
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.completed import MOST_OPEN, Tally, is_block, is_over
 from checkpoint_plugin.space.pruning import prune_runs
@@ -95,6 +96,18 @@ async def test_it_goes_on_after_a_restore(store: Store) -> None:
         await save(store, known, over(f"n{number}"), running("busy", number + 1))
     assert await count(store) >= 5
     assert (await check_brief(store)).unread >= 20
+
+
+@pytest.mark.parametrize("many", [FEW, FEW + 1, 3 * FEW])
+async def test_nodes_that_have_begun_at_any_number_of_checkpoints_are_read(store: Store, many: int) -> None:
+    known = history()
+    await save(store, known, *(running(f"b{number}") for number in range(many)))
+    for number in range(many):
+        await save(store, known, running(f"b{number}", 2), running("busy", number + 1))
+    await save(store, known, *(over(f"n{number}") for number in range(4 * many)))
+    restored = await check_brief(store)
+    assert restored.tally is not None and len(set(restored.tally.open.values())) == many
+    assert restored.unread == 4 * many, "a block tells of them"
 
 
 @pytest.mark.parametrize("seed", range(12))

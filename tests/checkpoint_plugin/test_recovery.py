@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,11 +30,14 @@ from checkpoint_plugin.errors import (
     NotResumable,
     StoreMissing,
     StoreUnreachable,
+    StoreUnreadable,
 )
 from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
 from checkpoint_plugin.recovery.child import ChildEnd
 from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting, may_wait
+from checkpoint_plugin.recovery.passes import RecoveryPass, _Rests
 from checkpoint_plugin.recovery.plan import make_plan
+from checkpoint_plugin.recovery.resumption import RecoveryOutcome
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.space.pruning import prune_runs
@@ -947,6 +951,70 @@ async def test_a_recovery_that_is_stopped_as_it_claims_a_run_claims_nothing(
         await stopped_as_it_takes(monkeypatch, "recovery.passes.claim_run", service.recover_all(0, at_once=1), turns)
         job = await JobRepository(store=store).get("r")
         assert (job.status, job.worker_id if job.status == "recovering" else None, job.retry_count) == ("running", None, 0), turns
+
+
+async def test_a_recovery_that_ends_before_it_goes_on_with_a_run_lets_it_go(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await saved(store)
+    await make_stuck(store)
+    claim, executed = RecoveryPass._claim, []
+    claims: list[Claim | None] = []
+
+    async def claim_one(self: RecoveryPass, *given: Any) -> Claim | None:
+        if claims:
+            raise StoreUnreadable("the next one cannot be looked for")  # before anything else could begin
+        claims.append(await claim(self, *given))
+        return claims[0]
+
+    async def go_on(run_id: str) -> None:
+        executed.append(run_id)
+
+    monkeypatch.setattr(RecoveryPass, "_claim", claim_one)
+    with pytest.raises(StoreUnreadable, match="the next one"):
+        await RecoveryService("w", store=store, execute=go_on).recover_all(0)
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.worker_id, job.retry_count, executed) == ("running", None, 0, [])
+
+
+async def test_a_claim_is_kept_until_the_run_begins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint_plugin.recovery.passes.CLAIM_SECONDS", 0.03)
+    await store.insert_job("r", definition())
+    await make_stuck(store)
+    jobs = JobRepository(store=store)
+    signs: set[datetime | None] = set()
+
+    async def slow(run_id: str) -> None:
+        async with asyncio.timeout(30):
+            while len(signs) < 3:
+                signs.add((await jobs.get(run_id)).heartbeat_at)
+                await asyncio.sleep(0.01)
+
+    await RecoveryService("w", store=store, execute=slow).recover_all(0)
+    assert len(signs) == 3
+
+
+def test_a_run_that_cannot_be_resumed_rests_twice_as_long_at_each_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("checkpoint_plugin.recovery.passes.time", SimpleNamespace(monotonic=lambda: now[0]))
+    rests = _Rests(60)
+
+    def rest(outcome: RecoveryOutcome | None) -> float:
+        """For how long it is left alone when it has been executed."""
+        rests.begin("r")
+        now[0] += 86_400
+        assert rests.now() == ["r"], "it is executed, for however long"
+        rests.end("r", outcome)
+        ended = now[0]
+        while rests.now():
+            now[0] += 1
+        return now[0] - ended
+
+    died, refused, held = (RecoveryOutcome("r", status) for status in ("died", "refused", "held"))
+    assert [rest(each) for each in (died, refused, held, None, died)] == [60, 120, 240, 480, 600]
+    assert [rest(each) for each in (died, RecoveryOutcome("r", "failed"), died, died)] == [600, 60, 60, 120]
+    now[0] += 86_400
+    assert (rests.now(), rest(died)) == ([], 60), "what was long ago is forgotten"
 
 
 async def test_a_watch_outlives_a_database_that_is_away_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
