@@ -54,22 +54,25 @@ class Heartbeat:
     async def _beat(self) -> None:
         # Counted from before a renewal, or the taking, began: by the database's clock it ends later.
         ends = self._began + self._seconds
-        pause = max(0.0, self._began + self._seconds / BEATS - time.monotonic())
+        pause, again = max(0.0, self._began + self._seconds / BEATS - time.monotonic()), False
         while True:
             await asyncio.sleep(pause)
             began = time.monotonic()
             self._renewal = asyncio.ensure_future(self._store.renew(self._lease, self._seconds))
-            # Some time also where the end has passed, as after a sleep of the machine: who still has the epoch goes on.
-            await asyncio.wait((self._renewal,), timeout=max(ends - began, self._seconds / BEATS))
+            left = ends - began
+            if left <= 0 or not again:
+                # Some time also where the end has passed, as after a sleep of the machine: who still has the epoch goes on.
+                left = max(left, self._seconds / BEATS)
+            await asyncio.wait((self._renewal,), timeout=left)
             error = self._renewal.exception() if self._renewal.done() else TimeoutError("the store does not answer")
             if error is None:
-                ends, pause = began + self._seconds, self._seconds / BEATS
+                ends, pause, again = began + self._seconds, self._seconds / BEATS, False
             elif isinstance(error, LeaseLost):
                 return self._fail(error)
             elif time.monotonic() + PAUSE_SECONDS >= ends:
                 return self._fail(self._late(error))
             else:
-                pause = PAUSE_SECONDS
+                pause, again = PAUSE_SECONDS, True
 
     def _late(self, error: BaseException) -> LeaseLost:
         why = f"it could not be renewed for {self._seconds:g} seconds ({_told(error)})"

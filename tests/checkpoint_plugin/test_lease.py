@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -339,6 +340,38 @@ async def test_a_renewal_that_fails_is_tried_again_for_as_long_as_the_one_before
             await asyncio.sleep(0.02)
     await heartbeat.stop()
     assert failed == []
+
+
+async def test_a_renewal_that_is_tried_again_gets_no_answer_after_the_lease_has_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a database whose host refuses connections for a while, and then answers nothing."""
+    now, asked, failed = 299.5, list[int](), list[Refusal]()
+    stopped, answers = asyncio.Event(), asyncio.Event()
+
+    async def refuse_and_hang(*arguments: Any) -> datetime:
+        nonlocal now
+        asked.append(len(asked))
+        if len(asked) > 1:
+            now = 300.0
+            await answers.wait()
+        raise StoreUnreachable("it is away", undone=True)
+
+    def fail(error: Refusal) -> None:
+        failed.append(error)
+        stopped.set()
+
+    monkeypatch.setattr(Store, "renew", refuse_and_hang)
+    monkeypatch.setattr("checkpoint_plugin.runs.heartbeat.time", SimpleNamespace(monotonic=lambda: now))
+    lease = await store.insert_job("r", definition(), Holder.here(), 300.0)
+    assert lease is not None
+    heartbeat = Heartbeat(store, lease, 300.0, fail, 0.0)
+    async with asyncio.timeout(20):
+        await stopped.wait()
+    answers.set()
+    await heartbeat.stop()
+    assert asked == [0, 1]
+    assert "could not be renewed for 300 seconds (the store does not answer)" in str(failed[0])
 
 
 async def test_a_renewal_that_breaks_is_tried_again_as_one_that_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
