@@ -253,6 +253,7 @@ class OpenStore:
         """
         deadline = time.monotonic() + self.location.limits.reconnect_seconds
         pause = RECONNECT_PAUSE
+        unheard: StoreUnreachable | None = None
         last: list[T] = []
 
         def first(connection: Connection) -> T:
@@ -268,7 +269,10 @@ class OpenStore:
                 return await self.transact(attempt)
             except StoreUnreachable as error:
                 if error.undone or time.monotonic() + pause > deadline:
+                    if unheard is not None:  # that this try was not done tells nothing of the one before it
+                        raise unheard from error
                     raise
+                unheard = error
             attempt = again
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)

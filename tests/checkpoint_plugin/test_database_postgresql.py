@@ -28,6 +28,7 @@ from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.job import JobEnd
+from checkpoint_plugin.tables.lease import Lease
 from checkpoint_plugin.tables.node_rows import lock_epoch
 from hookspecs import NodeSnapshot, RunExists, RunHeld, Snapshot, Suspension
 from tests.checkpoint_plugin.proxy import COMMIT, Proxy
@@ -333,13 +334,14 @@ async def test_a_run_is_claimed_once(proxy: Proxy, store: Store, reply: bool) ->
     resumed = []
 
     async def resume(run_id: str) -> None:
-        resumed.append(run_id)
+        job = await JobRepository(store=store).get(run_id)
+        resumed.append((run_id, job.status, job.retry_count))
         await JobRepository(store=store).change(run_id, lambda job: job.mark_completed())
 
     service = RecoveryService("first:worker", url=proxy.url, execute=resume)
     proxy.cut(after=b"first:worker", reply=reply)
     assert [outcome.status for outcome in await service.recover_all(0)] == ["completed"]
-    assert (resumed, proxy.cuts) == (["r"], 1)
+    assert (resumed, proxy.cuts) == ([("r", "recovering", 1)], 1)
     assert (await JobRepository(store=store).get("r")).retry_count == 0
 
 
@@ -397,6 +399,20 @@ async def test_events_of_a_commit_that_is_still_under_way_are_logged_once(
         await logged
         assert [event.payload["i"] for event in await log.events()] == ([1] if is_new else [0, 1])
     await connection.close()
+
+
+async def test_what_may_have_been_done_is_told_as_that_though_the_server_stays_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = [StoreUnreachable("Whether it was written is not known"), StoreUnreachable("nobody listens", undone=True)]
+
+    async def away(*arguments: Any) -> Any:
+        raise tries.pop(0)
+
+    monkeypatch.setattr(store, "transact", away)
+    with pytest.raises(StoreUnreachable, match="Whether it was written is not known") as caught:
+        await store.let_go(Lease("r", HOLDER, 1, 0, datetime.now(UTC)))
+    assert (tries, caught.value.undone, str(caught.value.__cause__)) == ([], False, "nobody listens")
 
 
 async def test_what_may_have_been_done_is_not_done_again(proxy: Proxy, store: Store) -> None:
