@@ -27,7 +27,7 @@ from checkpoint_plugin.errors import (
 from checkpoint_plugin.models import PENDING_ANSWER, RUN_NODE_STATE
 from checkpoint_plugin.recovery.claims import Claim, end_claim
 from checkpoint_plugin.runs.answers import answer_nodes
-from checkpoint_plugin.runs.pending_answers import Inbox
+from checkpoint_plugin.runs.pending_answers import Inbox, hand_over
 from checkpoint_plugin.runs.suspended_nodes import SuspendedNode, fetch_suspended_nodes
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.digests import digest_of, text_bytes
@@ -161,6 +161,38 @@ async def test_an_answer_reaches_a_run_that_is_executed(store_url: str) -> None:
         assert (await executed.result()).outputs == WHOLE
     assert await checkpoints(store_url) == ["suspend", "answer", "end"]
     assert (await kept(store_url), SEEN) == ([], ["yes"])
+
+
+async def test_one_that_comes_a_moment_before_the_node_waits_reaches_it(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint_plugin.runs.answers.PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr("checkpoint_plugin.runs.answers.EXECUTED_SECONDS", 10)
+    begun, asks = asyncio.Event(), asyncio.Event()
+
+    @node
+    async def soon(x: int, context: Context) -> str:
+        begun.set()
+        await asks.wait()
+        return f"{x} {await context.suspend('approve?')}"
+
+    async def too_soon(*given: Any) -> str | None:
+        try:
+            return await hand_over(*given)
+        except NodeNotSuspended:
+            asks.set()
+            raise
+
+    monkeypatch.setattr("checkpoint_plugin.runs.answers.hand_over", too_soon)
+    graph = Graph()
+    x = graph.input("x")
+    graph.output("approved", graph.add(soon, "waits", x=x))
+    graph.output("done", graph.add(until_done, "works", x=x))
+    run = asyncio.create_task(runner(store_url).run(graph, {"x": 1}, enable={"checkpoint": True}, run_id="r"))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        await update_suspended_state("r", "waits", "yes", url=store_url)
+        assert asks.is_set()
+        DONE[-1].set()
+        assert (await run).outputs == WHOLE
 
 
 async def test_runs_of_which_all_names_are_alike_get_their_own(store_url: str) -> None:
@@ -535,6 +567,31 @@ async def test_of_a_resume_with_an_answer_and_one_that_comes_as_it_begins_one_is
     assert (await status(store_url), len(await kept(store_url)), SEEN) == ("suspended", 1, [])
     assert (await runner(store_url).resume("r", graph=beside())).outputs == {**WHOLE, "approved": ["1 second"]}
     assert await kept(store_url) == []
+
+
+async def test_one_that_comes_as_a_resume_takes_the_time_of_its_node_for_passed_counts(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @node
+    async def late(x: int, context: Context) -> str:
+        return str(await context.suspend("approve?", until=datetime.now(UTC) + timedelta(hours=1)))
+
+    graph = Graph()
+    graph.output("approved", graph.add(late, "waits", x=graph.input("x")))
+    await runner(store_url).run(graph, {"x": 1}, enable={"checkpoint": True}, run_id="r")
+    look, brought = Inbox.look, list[str]()
+
+    async def answered_then(self: Inbox) -> Sequence[Answer]:
+        found = await look(self)
+        if not brought:
+            brought.append("yes")
+            await update_suspended_state("r", "waits", "yes", url=store_url)
+        return found
+
+    monkeypatch.setattr(Inbox, "look", answered_then)
+    monkeypatch.setattr("workflow_runner.decisions.is_due", lambda asked: True)
+    result = await runner(store_url).resume("r", graph=graph)
+    assert (result.outputs, brought, await kept(store_url)) == ({"approved": ["yes"]}, ["yes"], [])
 
 
 async def test_an_answer_of_a_resume_keeps_out_those_that_come_before_it_is_saved(

@@ -26,7 +26,7 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.limits import Limits
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import FieldInvalid, StoreBusy, StoreMissing
-from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, PAYLOAD, PAYLOAD_SEGMENT
+from checkpoint_plugin.models import CHECKPOINT, JOB, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, PAYLOAD_SEGMENT
 from checkpoint_plugin.retention import CheckpointRow, PruneTurns, Retention, Thinning, read_duration
 from checkpoint_plugin.saving.rows import ROOM
 from checkpoint_plugin.saving.writing import LARGE_SAVE
@@ -230,6 +230,30 @@ async def test_what_is_kept_restores_and_the_rest_is_gone(store: Store) -> None:
     assert payloads <= 4 + 4 + 3  # values that grew, values that came, different outputs
     assert segments <= 30
     assert await prune_runs(store, Retention(keep_last=3)) == []
+
+
+async def test_items_that_no_kept_checkpoint_reads_go(store: Store) -> None:
+    """Those that came after a checkpoint that a run went back to, and of which no other tells."""
+    held = await grow(store, 6)
+    history = RunHistory("r", 1, 1)
+    found = await store.restore(history, 3)
+    assert found is not None
+    await store.rewind(history, found)
+    query = select(OUTPUT_SEGMENT.c.log, OUTPUT_SEGMENT.c.number).order_by(OUTPUT_SEGMENT.c.number)
+
+    async def segments() -> list[tuple[int, ...]]:
+        return await store.transact(lambda connection: [tuple(row) for row in connection.execute(query)], write=False)
+
+    log = history.log
+    assert await segments() == [*((0, number) for number in range(1, 7)), (log, 7)]
+    await name_checkpoint(store, "r", "mine", 2)
+    for left in ([(0, 1), (0, 2), (log, 7)], [(log, 7)]):
+        await prune_runs(store, Retention(keep_last=1))
+        assert await segments() == left
+        assert await restored(store, 7) == held[2]
+        if len(left) > 1:
+            assert await restored(store, 2) == held[1]
+            await unname_checkpoint(store, "r", "mine")
 
 
 async def test_sqlite_gives_all_the_freed_space_back(tmp_path: Path) -> None:

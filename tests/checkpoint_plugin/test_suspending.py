@@ -788,6 +788,19 @@ async def test_times_that_are_none_of_an_answer_are_refused(store_url: str, sinc
         await RecoveryService(url=store_url).resume("r", {"n": 1}, since=since)
 
 
+async def test_a_run_tells_of_the_node_that_waits_for_the_longest_time_over_any_number_of_resumes(store_url: str) -> None:
+    graph = Graph()
+    for node_id in ("first", "n"):
+        graph.output(f"of {node_id}", graph.add(straight_on, node_id=node_id, x=1))
+    await runner(store_url).run(graph, enable=ON, run_id="r")
+    for answer in "ab":
+        waits = {each.node_id: each.since for each in await suspended_nodes(store_url)}
+        (longest, *_) = sorted(waits, key=lambda node_id: (waits[node_id], node_id))
+        assert (await JobRepository(store_url).get("r")).suspended_node_id == longest == "first"
+        await runner(store_url).resume("r", graph=graph, updates={"n": answer})
+    assert (await JobRepository(store_url).get("r")).suspended_node_id == "first"
+
+
 async def test_a_suspended_run_that_is_refused_as_it_goes_back_stays_where_it_waits(store_url: str) -> None:
     graph = Graph()
     graph.output("out", graph.add(straight_on, node_id="n", x=1))
