@@ -27,7 +27,9 @@ from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import BlobsUnusable, PolicyInvalid, StoreDamaged, StoreUnreachable
 from checkpoint_plugin.manager import CheckpointManager
 from checkpoint_plugin.models import PAYLOAD, SCHEMA
+from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.saving.writing import CutWriter
+from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from hookspecs import NodeSnapshot, PluginOptionsInvalid, Snapshot
@@ -151,6 +153,24 @@ async def test_files_are_for_their_owner_alone(folder_shelf: Shelf) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder_shelf.files} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder_shelf.folder.rglob("*") if path.is_dir()} == {0o700}
     assert stat.S_IMODE(folder_shelf.folder.stat().st_mode) == 0o700
+
+
+async def test_what_was_pruned_as_it_was_read_is_read_again(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest checkpoint is always kept, and by then it is another one."""
+    async with shelf.open() as store, shelf.open() as other:
+        await store.insert_job("r", definition())
+        known = await save(other, LARGE)
+        read = store._read
+
+        async def slow(work: Any) -> Any:
+            monkeypatch.undo()
+            rows = await read(work)
+            await save(other, OTHER, known=known)
+            await prune_runs(other, Retention(keep_last=1))
+            return rows
+
+        monkeypatch.setattr(store, "_read", slow)
+        assert await states(store) == [OTHER]
 
 
 async def test_the_row_says_where_not_the_option(shelf: Shelf) -> None:
