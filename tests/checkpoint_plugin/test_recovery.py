@@ -1244,6 +1244,17 @@ async def test_a_run_of_the_runner_is_resumed_by_a_function(store: Store, store_
     assert (await JobRepository(store=store).get("r")).retry_count == 0
 
 
+async def test_a_run_of_the_runner_whose_node_fails_again_has_come_to_an_end(store: Store, store_url: str) -> None:
+    await killed_run(store_url, store, "r")
+    await set_job(store, retry_count=3)
+    STOP_AT.append(3)
+    service = RecoveryService(store=store, execute=lambda run_id: runner(store_url).resume(run_id, graph=pipeline()))
+    (outcome,) = await service.recover_all()
+    assert outcome.status == "failed" and (outcome.error or "").startswith("NodeFailed: ")
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.retry_count) == ("failed", 0)
+
+
 async def test_a_run_that_another_worker_holds_is_held(store: Store, store_url: str) -> None:
     await killed_run(store_url, store, "r")
     await held_by(store, "r", "other")
