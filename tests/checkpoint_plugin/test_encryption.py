@@ -293,7 +293,9 @@ async def test_a_new_master_key_rewraps_keys_and_nothing_else(store_url: str) ->
     await store.close()
 
 
-@pytest.mark.parametrize("wrong", ["short", "A" * 44 + "!", base64.b64encode(b"x" * 31).decode(), ","])
+@pytest.mark.parametrize(
+    "wrong", ["short", "A" * 44 + "!", base64.b64encode(b"x" * 32).decode() + "!", base64.b64encode(b"x" * 31).decode(), ","]
+)
 def test_what_is_no_key_is_refused_without_telling_it(wrong: str) -> None:
     with pytest.raises(KeyUnusable) as refused:
         KeyRing.from_text(wrong, "the variable")
