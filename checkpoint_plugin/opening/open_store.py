@@ -267,8 +267,8 @@ class OpenStore:
         while True:
             try:
                 return await self.transact(attempt)
-            except StoreUnreachable as error:
-                if error.undone or time.monotonic() + pause > deadline:
+            except StoreUnreadable as error:
+                if not isinstance(error, StoreUnreachable) or error.undone or time.monotonic() + pause > deadline:
                     if unheard is not None:  # that this try was not done tells nothing of the one before it
                         raise unheard from error
                     raise

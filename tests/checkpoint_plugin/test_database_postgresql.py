@@ -401,10 +401,11 @@ async def test_events_of_a_commit_that_is_still_under_way_are_logged_once(
     await connection.close()
 
 
+@pytest.mark.parametrize("then", [StoreUnreachable("nobody listens", undone=True), StoreBusy("nobody listens")])
 async def test_what_may_have_been_done_is_told_as_that_though_the_server_stays_away(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, then: StoreUnreadable
 ) -> None:
-    tries = [StoreUnreachable("Whether it was written is not known"), StoreUnreachable("nobody listens", undone=True)]
+    tries = [StoreUnreachable("Whether it was written is not known"), then]
 
     async def away(*arguments: Any) -> Any:
         raise tries.pop(0)
