@@ -32,8 +32,9 @@ def following(value: dict[str, str]) -> dict[str, str]:
     return {"text": kilobyte(int(value["text"][:8]) + 1)}
 
 
+@cache
 def large(kind: str, number: int, size: int = MEBIBYTE) -> bytes | str:
-    """A value of `size` bytes, another for each number, which has nothing in common with the others.
+    """A value of `size` bytes, another for each number, which has nothing in common with the others; made once in a process.
 
     Args:
         kind: `random`, bytes that no one can compress, or `text`, the log of a program as lines of JSON.

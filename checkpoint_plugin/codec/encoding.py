@@ -36,6 +36,11 @@ SCALARS: Final = frozenset({bool, int, float, str, type(None)})
 SHORT: Final = 28
 """Characters of a text that takes no more than its row has room for."""
 TEXT_ONLY: Final = frozenset({str})
+LONG: Final = 65_535
+FOUR_BYTES: Final = 1 << 32
+TEXT_32: Final = b"\xdb"
+BYTES_32: Final = b"\xc6"
+"""What MessagePack has before the length of more than `LONG` bytes, and of fewer than `FOUR_BYTES`."""
 Way = tuple["Way | None", str, Any]
 """A step inside a value: where it starts, its words, the index, key or member."""
 
@@ -52,9 +57,9 @@ def encode_value(value: Any, place: Callable[[], str], registry: TypeRegistry, l
     Raises:
         ValueNotStorable: naming the place, the path inside the value, and what to do.
     """
-    data = None
+    data = _long(value)
     try:
-        if _is_plain(value, 0, [limit]):
+        if data is None and _is_plain(value, 0, [limit]):
             try:
                 data = VERSION + ormsgpack.packb(value, option=OPTIONS)
             except TypeError:
@@ -66,6 +71,21 @@ def encode_value(value: Any, place: Callable[[], str], registry: TypeRegistry, l
     if len(data) > limit:
         raise _too_large(place, f"{len(data):,}", limit)
     return data
+
+
+def _long(value: Any) -> bytes | None:
+    """The bytes of a long text or of many bytes, copied once; `None` for other values. The library copies them again and again
+    into more room."""
+    kind = type(value)
+    if (kind is not str and kind is not bytes) or not LONG < len(value) < FOUR_BYTES:
+        return None
+    try:
+        data = value if kind is bytes else value.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    if len(data) >= FOUR_BYTES:
+        return None
+    return b"".join((VERSION, BYTES_32 if kind is bytes else TEXT_32, len(data).to_bytes(4, "big"), data))
 
 
 class _NoRoom(Exception):

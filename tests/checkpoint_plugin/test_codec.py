@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import ormsgpack
 import pytest
 
 from checkpoint_plugin.codec import MalformedValue, decode, encode
@@ -411,3 +412,20 @@ def test_the_garbage_collector_waits_for_a_large_value_and_no_longer() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("size", [65_534, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("part", ["x", "\u00e9", "\U0001f600", b"\x00"])
+def test_a_long_text_and_many_bytes_are_as_messagepack_has_them(part: str | bytes, size: int) -> None:
+    for count in (size, size // len(part if isinstance(part, bytes) else part.encode())):
+        value = part * count
+        data = encode(value, str)
+        assert data == b"\x01" + ormsgpack.packb(value)
+        assert decode(data) == value
+        assert encode([value], str)[2:] == data[1:], "as within another value"
+
+
+def test_a_long_text_with_a_lone_surrogate_goes_the_long_way() -> None:
+    value = "x" * 100_000 + "\ud800"
+    assert decode(encode(value, str)) == value
+    assert len(encode(value, str)) > 100_000
