@@ -754,18 +754,24 @@ class Rested(Asked):
         return replace(await Memory.load(self, run_id, outputs=outputs), status="running", outputs=None, over=over)
 
 
+async def rested_at_every_cut(graph: Graph, capacity: int, out: Mapping[str, Any]) -> list[Rested]:
+    """A graph run again and again, with a cut that is taken one turn of the loop later each time, until all is over in it."""
+    stored: list[Rested] = []
+    while not stored or "out" not in stored[-1].nodes or stored[-1].nodes["out"].status != "completed":
+        memory = Rested(len(stored))
+        assert (await hosted(memory, edge_capacity=capacity).run(graph, run_id="r")).outputs == out
+        assert memory.cut is not None
+        memory.nodes = {**await memory.cut}
+        stored.append(memory)
+    return stored
+
+
 @pytest.mark.parametrize("source", [upto, seldom])
 @pytest.mark.parametrize("capacity", [1, 64])
 async def test_a_run_goes_on_from_every_cut(capacity: int, source: Any) -> None:
     """What is over is not planned any more: of what lies around the lanes that are left, parts are missing."""
     out = {"out": [10 * x for x in range(12)]}
-    stored: list[Rested] = []
-    while not stored or "out" not in stored[-1].nodes or stored[-1].nodes["out"].status != "completed":
-        memory = Rested(len(stored))
-        assert (await hosted(memory, edge_capacity=capacity).run(laned(turns, source=source), run_id="r")).outputs == out
-        assert memory.cut is not None
-        memory.nodes = {**await memory.cut}
-        stored.append(memory)
+    stored = await rested_at_every_cut(laned(turns, source=source), capacity, out)
     keys = dict(KEYS)
     assert 20 < len(stored) < 100
     for memory in stored:

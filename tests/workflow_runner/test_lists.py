@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hookspecs import NodeInfo, Outcome, PluginHost, RunInfo, hookimpl
-from tests.workflow_runner.test_lanes import KEYS, Rested, hosted, turns, until
+from tests.workflow_runner.test_lanes import KEYS, Rested, hosted, rested_at_every_cut, turns, until
 from tests.workflow_runner.test_resume import Memory
 from workflow_runner import (
     Deadlock,
@@ -96,7 +96,7 @@ async def test_a_document_has_them_by_name() -> None:
         {
             "nodes": [
                 {"id": "apart", "type": "workflow.Each", "data": {"items": [1, 2, 3]}},
-                {"id": "more", "type": add_one.__node_type__.name},  # type: ignore[attr-defined]
+                {"id": "more", "type": f"{__name__}.add_one"},
                 {"id": "together", "type": "workflow.Collect"},
                 {"id": "out", "type": "workflow.Output"},
             ],
@@ -240,21 +240,12 @@ def range_of(n: int) -> list[int]:
 
 @pytest.mark.parametrize("capacity", [1, 64])
 async def test_a_run_goes_on_from_every_cut(capacity: int) -> None:
-    def graph() -> Graph:
-        graph = Graph()
-        lists = graph.add(give, "give", values=[[0, 1, 2], [], [3, 4], [5]])
-        graph.output("out", graph.collect(graph.add(turns, "work", x=graph.each(lists), lanes=2)))
-        return graph
-
+    graph = Graph()
+    lists = graph.add(give, "give", values=[[0, 1, 2], [], [3, 4], [5]])
+    graph.output("out", graph.collect(graph.add(turns, "work", x=graph.each(lists), lanes=2)))
     KEYS.clear()
     out = {"out": [[10 * x for x in range(6)]]}
-    stored: list[Rested] = []
-    while not stored or "out" not in stored[-1].nodes or stored[-1].nodes["out"].status != "completed":
-        memory = Rested(len(stored))
-        assert (await hosted(memory, edge_capacity=capacity).run(graph(), run_id="r")).outputs == out
-        assert memory.cut is not None
-        memory.nodes = {**await memory.cut}
-        stored.append(memory)
+    stored = await rested_at_every_cut(graph, capacity, out)
     keys = dict(KEYS)
     assert 10 < len(stored) < 100
     for memory in stored:
