@@ -371,29 +371,29 @@ async def until_tomorrow(x: int, context: Context) -> str:
     return f"{x} {await context.suspend('approve?', until=datetime.now(UTC) + timedelta(days=1))}"
 
 
-@pytest.mark.parametrize(("stored", "counts"), [(None, "just in time"), ("yes", "yes")])
-async def test_an_answer_that_was_kept_counts_where_the_cut_tells_that_the_time_had_passed(stored: Any, counts: str) -> None:
-    """The process was killed when that was durable, and had not looked again."""
+async def waiting_until_tomorrow(**changed: Any) -> tuple[Graph, Answering]:
+    """A run that is suspended, with another suspension of its node stored."""
     graph = Graph()
     graph.output("out", graph.add(until_tomorrow, "waits", x=1))
     store = Answering()
     assert (await hosted(store).run(graph, run_id="r")).status == "suspended"
     waits = store.nodes["waits"]
     assert waits.suspension is not None
-    store.nodes["waits"] = replace(waits, suspension=replace(waits.suspension, answered=True, answer=stored))
+    store.nodes["waits"] = replace(waits, suspension=replace(waits.suspension, **changed))
+    return graph, store
+
+
+@pytest.mark.parametrize(("stored", "counts"), [(None, "just in time"), ("yes", "yes")])
+async def test_an_answer_that_was_kept_counts_where_the_cut_tells_that_the_time_had_passed(stored: Any, counts: str) -> None:
+    """The process was killed when that was durable, and had not looked again."""
+    graph, store = await waiting_until_tomorrow(answered=True, answer=stored)
     store.brings = each("just in time")
     assert (await hosted(store).resume("r", graph=graph)).outputs == {"out": [f"1 {counts}"]}
 
 
 @pytest.mark.parametrize("brought", [False, True])
 async def test_an_answer_counts_after_its_time_until_a_resume_has_gone_on_without(brought: bool) -> None:
-    graph = Graph()
-    graph.output("out", graph.add(until_tomorrow, "waits", x=1))
-    store = Answering()
-    assert (await hosted(store).run(graph, run_id="r")).status == "suspended"
-    waits = store.nodes["waits"]
-    assert waits.suspension is not None
-    store.nodes["waits"] = replace(waits, suspension=replace(waits.suspension, wake_at=datetime.now(UTC)))
+    graph, store = await waiting_until_tomorrow(wake_at=datetime.now(UTC))
     store.brings = each("yes") if brought else lambda waits: ()
     updates = {} if brought else {"waits": "yes"}
     assert (await hosted(store).resume("r", graph=graph, updates=updates)).outputs == {"out": ["1 yes"]}
