@@ -51,6 +51,8 @@ class StreamingActor(BodyActor):
     script_left = 0
     other_code = False
     """Whether its step was begun by other code, which the user has accepted where it must be repeated."""
+    alone = True
+    """Whether its own task has taken all that was taken since its last commit, as far as that is known."""
 
     def __init__(self, run: Run, planned: PlannedNode, in_edges: Sequence[Edge]) -> None:
         super().__init__(run, planned, in_edges)
@@ -185,6 +187,8 @@ class StreamingActor(BodyActor):
         if self.taken:
             # A new list: cuts hold a prefix of the old one. What the body has not read again yet stays its script.
             self.taken = self.taken[len(self.taken) - self.script_left :]
+        if not self.script_left:
+            self.alone = True
         super().pass_commit()
 
     def way_back(self) -> Callable[[], None]:
@@ -233,6 +237,8 @@ class StreamingActor(BodyActor):
             raise LogOverflow(self.node_id, self.run.settings.max_log)
         taken.append((edge.planned.edge_id, item))
         self.reads += 1
+        if self.alone and self.order is not None and (self.type.threaded or asyncio.current_task() is not self.task):
+            self.alone = False
         if self.waits:
             self.touched()
 
@@ -257,9 +263,11 @@ class StreamingActor(BodyActor):
             names = {edge.edge_id for edge in edges}
             if all(edge.drained for edge in edges) and not any(script[at][0] in names for at in range(-self.script_left, 0)):
                 break
-            if self.other_code and self.stateless:
-                # It reads in another order, and cannot take this item before that one: its next read is a commit point.
-                raise ReplayDiverged(self.run.run_id, self.node_id, self.emitted, self.emitted - self.swallow_left)
+            if (self.other_code and self.stateless) or (self.alone and asyncio.current_task() is self.task):
+                # It reads in another order, and cannot take this item before that one: its next read is a commit point, or the
+                # read of that one is to come from the very task that waits here.
+                how = f"it read edge {edges[0].edge_id!r} where it had read {edge_id!r}"
+                raise ReplayDiverged(self.run.run_id, self.node_id, self.emitted, self.emitted - self.swallow_left, how)
             # Its head is for a read of another edge, which another task of the body must make. That one may be busy with
             # anything, so this does not count as a wait at an edge: the run has not come to a standstill.
             waiter: asyncio.Future[None] = self.run.loop.create_future()

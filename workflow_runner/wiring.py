@@ -187,6 +187,7 @@ def _restore(actor: Actor, node: NodeSnapshot) -> None:
     match actor:
         case StreamingActor():
             actor.taken = list(node.taken)
+            actor.alone = not node.taken
         case FiringActor():
             actor.restore_latest(node.latest)
         case SinkActor():

@@ -529,6 +529,48 @@ async def test_a_try_that_reads_its_streams_in_another_order_is_given_what_each_
         assert (await WorkflowRunner().run(graph)).outputs == {"out": [[[0, 1, 2], [0, 1, 2]]]}
 
 
+@pytest.mark.parametrize("emits", [False, True])
+async def test_a_task_that_reads_in_another_order_than_it_had_is_told(emits: bool) -> None:
+    """It would wait for a read that is to come from itself."""
+
+    @node(retries=1, backoff=0)
+    async def reads_both(a: Stream[int], b: Stream[int], context: Context) -> AsyncIterator[int]:
+        for stream in (a, b, a) if context.attempt == 1 else (b, a, a):
+            item = await anext(stream)
+            if emits:
+                yield item
+        raise OSError("away")
+
+    graph = Graph()
+    graph.output("out", graph.add(reads_both, "reads", a=graph.add(count, n=3), b=graph.add(count, n=3)))
+    async with asyncio.timeout(10):
+        with pytest.raises(NodeFailed) as failed:
+            await WorkflowRunner().run(graph)
+    assert isinstance(failed.value.__cause__, ReplayDiverged)
+    assert "it read edge 'e1' where it had read 'e0'. Between two commits" in str(failed.value)
+
+
+async def test_another_task_may_read_later_what_it_had_read_sooner() -> None:
+    @node(retries=1, backoff=0)
+    async def reads_both(a: Stream[int], b: Stream[int], context: Context) -> list[int]:
+        async def one(stream: Stream[int], turns: int) -> int:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await anext(stream)
+
+        first = asyncio.create_task(one(a, 20 if context.attempt == 2 else 0))
+        await asyncio.sleep(0)
+        second = await one(b, 0 if context.attempt == 2 else 9)
+        if context.attempt == 1:
+            raise OSError("away")
+        return [await first, second]
+
+    graph = Graph()
+    graph.output("out", graph.add(reads_both, a=graph.add(count, n=3), b=graph.add(count, n=3)))
+    async with asyncio.timeout(10):
+        assert (await WorkflowRunner().run(graph)).outputs == {"out": [[0, 0]]}
+
+
 async def test_a_try_that_comes_to_the_end_of_a_stream_sooner_goes_on_with_what_is_left_of_the_others() -> None:
     @node(retries=1, backoff=0)
     async def reads_both(a: Stream[int], b: Stream[int], context: Context) -> list[list[int]]:
