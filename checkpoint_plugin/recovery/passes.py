@@ -163,7 +163,7 @@ class RecoveryPass:
         try:
             try:
                 async with self._access.open(create=False) as store:
-                    outcome = await self._resumption.go_on(store, claim.run_id, claim.strategy)
+                    outcome = await self._resumption.go_on(store, claim.run_id, claim.strategy, claim.attempt)
             except WorkflowError as error:
                 outcome = RecoveryOutcome(claim.run_id, "refused", str(error))
             if outcome.status in ("held", "refused"):

@@ -91,13 +91,14 @@ class Resumption:
         """Runs of which `execution_strategy` this can go on with; `None` for all."""
         return None if self._execute is not None else frozenset({RUNNER})
 
-    async def go_on(self, store: Store, run_id: str, strategy: str | None) -> RecoveryOutcome:
+    async def go_on(self, store: Store, run_id: str, strategy: str | None, attempt: int) -> RecoveryOutcome:
         """Go on with a run until it has come to an end.
 
         Args:
             store: with the run.
             run_id: the run.
             strategy: its `execution_strategy`.
+            attempt: its newest one.
         """
         try:
             if strategy != RUNNER:
@@ -117,17 +118,13 @@ class Resumption:
             standing = await self._standing(store, run_id)  # where that cannot be read, its runner did not stop it
             is_paused = standing is not None and standing[1] == "paused"
             return RecoveryOutcome(run_id, "paused" if is_paused else "failed", _told(error))
-        before = await self._standing(store, run_id)
         try:
             end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more
             return RecoveryOutcome(run_id, "refused", f"no process could be started for it: {error}")
         status = CODES.get(end.code)
-        if status in ENDS and before is not None:
-            # A library that a node calls may end the process with a code of its own: what was begun is then still running.
-            attempt, _ = before
-            status = None if await self._standing(store, run_id) == (attempt + 1, "running") else status
-        if status is None:
+        # A library that a node calls may end the process with a code of its own: what was begun is then still running.
+        if status is None or (status in ENDS and await self._standing(store, run_id) == (attempt + 1, "running")):
             how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
             return RecoveryOutcome(run_id, "died", f"its process ended {how}" + (f": {end.told}" if end.told else ""))
         return RecoveryOutcome(run_id, status, None if end.code in (0, 3) else end.told)

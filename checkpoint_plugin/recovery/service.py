@@ -203,7 +203,7 @@ class RecoveryService:
                 raise NotResumable(run_id, "it was saved by hand, and no function `execute` is given that goes on with it")
             if updates or since:
                 await answer_nodes(store, run_id, updates or {}, self.worker_id, since)
-            return await self._resumption.go_on(store, run_id, job.execution_strategy)
+            return await self._resumption.go_on(store, run_id, job.execution_strategy, job.attempt)
 
     async def recover_all(
         self, max_age: float | timedelta = MAX_AGE, *, at_once: int = AT_ONCE, paused: bool = False
