@@ -20,7 +20,18 @@ from checkpoint_plugin.status import EXECUTED
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import database_now, is_held
 
-__all__ = ["CLAIM_SECONDS", "Claim", "Search", "claim_run", "end_claim", "fetch_waiting", "is_claimed", "keep_claim", "may_wait"]
+__all__ = [
+    "CLAIM_SECONDS",
+    "Claim",
+    "Search",
+    "claim_run",
+    "end_claim",
+    "fetch_waiting",
+    "is_claimed",
+    "is_left",
+    "keep_claim",
+    "may_wait",
+]
 
 CLAIM_SECONDS: Final = 30.0
 """How long a claim counts after its last sign of life: who claimed the run was killed, and another recovery may."""
@@ -155,6 +166,12 @@ def is_claimed(connection: Connection, claim: Claim) -> bool:
     if claim.set_aside is not None:
         return bool(row.set_aside == claim.set_aside)
     return bool((row.status, row.worker_id, row.retry_count) == ("recovering", claim.worker_id, claim.tries + 1))
+
+
+def is_left(connection: Connection, run_id: str, attempt: int) -> bool:
+    """Whether this attempt of a run is told as running, and nobody holds it: its process has left."""
+    row = connection.execute(select(JOB.c.attempt, JOB.c.status).where(JOB.c.id == run_id)).first()
+    return row is not None and tuple(row) == (attempt, "running") and not _is_held(connection, run_id, database_now(connection))
 
 
 def keep_claim(connection: Connection, claim: Claim) -> None:

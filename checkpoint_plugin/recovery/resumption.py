@@ -13,6 +13,7 @@ from typing import Final, Literal, cast
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.models import Job
 from checkpoint_plugin.recovery.child import resume_in_child
+from checkpoint_plugin.recovery.claims import is_left
 from checkpoint_plugin.runs.heartbeat import Heartbeat
 from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.status import EXECUTED
@@ -39,6 +40,8 @@ CODES: Final[Mapping[int, Ended | Literal["held", "refused"]]] = {
 }
 ENDS: Final = frozenset({"completed", "suspended", "paused", "failed"})
 """Those of which the run's row tells, too."""
+STORE_REFUSES: Final = 5
+"""Where the store went away in the middle of a run, its row could not be told: that does not count as a death."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +118,31 @@ class Resumption:
             refused = isinstance(error, WorkflowError) and error.exit_code in (2, 5)
             if refused:
                 return RecoveryOutcome(run_id, "refused", _told(error))
-            standing = await self._standing(store, run_id)  # where that cannot be read, its runner did not stop it
-            is_paused = standing is not None and standing[1] == "paused"
-            return RecoveryOutcome(run_id, "paused" if is_paused else "failed", _told(error))
+            return RecoveryOutcome(run_id, "paused" if await self._is_paused(store, run_id) else "failed", _told(error))
         try:
             end = await resume_in_child(run_id, store.location.url, self._nodes, self._blocked)
         except OSError as error:  # too many processes, or no memory for one more
             return RecoveryOutcome(run_id, "refused", f"no process could be started for it: {error}")
         status = CODES.get(end.code)
         # A library that a node calls may end the process with a code of its own: what was begun is then still running.
-        if status is None or (status in ENDS and await self._standing(store, run_id) == (attempt + 1, "running")):
+        if status is None or (end.code != STORE_REFUSES and await self._is_left(store, run_id, attempt + 1)):
             how = f"by signal {-end.code}" if end.code < 0 else f"with exit code {end.code}"
             return RecoveryOutcome(run_id, "died", f"its process ended {how}" + (f": {end.told}" if end.told else ""))
         return RecoveryOutcome(run_id, status, None if end.code in (0, 3) else end.told)
 
-    async def _standing(self, store: Store, run_id: str) -> tuple[int, str] | None:
-        """The newest attempt of a run and its status; `None` where they cannot be read."""
+    async def _is_paused(self, store: Store, run_id: str) -> bool:
+        """Whether its runner stopped it; not where that cannot be read."""
         try:
-            job = await JobRepository(store=store).get(run_id)
+            return (await JobRepository(store=store).get(run_id)).status == "paused"
         except StoreError:
-            return None
-        return job.attempt, job.status
+            return False
+
+    async def _is_left(self, store: Store, run_id: str, attempt: int) -> bool:
+        """Whether a process began this attempt and left it as one that is running; not where that cannot be read."""
+        try:
+            return await store.transact(lambda connection: is_left(connection, run_id, attempt), write=False)
+        except StoreError:
+            return False
 
     async def _ended(self, store: Store, run_id: str, result: object) -> RecoveryOutcome:
         job = await JobRepository(store=store).get(run_id)

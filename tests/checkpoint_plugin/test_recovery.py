@@ -1099,7 +1099,7 @@ async def test_a_process_that_cannot_be_started_stops_no_other_run(store: Store,
     assert (await JobRepository(store=store).get("one")).retry_count == 0
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 6, 143])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 6, 143])
 async def test_a_process_that_leaves_in_the_middle_of_a_run_has_died(
     store: Store, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1120,6 +1120,24 @@ async def test_a_process_that_leaves_in_the_middle_of_a_run_has_died(
     died, aside = ("died", f"its process ended with exit code {code}"), ("set_aside", "it was resumed 2 times and came to no end")
     assert told == [[died], [died], [aside], []]
     assert attempts == [2, 3]
+
+
+@pytest.mark.parametrize(("code", "is_held", "status"), [(4, True, "held"), (2, True, "refused"), (5, False, "refused")])
+async def test_a_run_that_another_executes_or_whose_store_went_away_did_not_die(
+    store: Store, code: int, is_held: bool, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.insert_job("r", definition())
+    await make_stuck(store)
+
+    async def leaves(run_id: str, *given: object) -> ChildEnd:
+        lease, _ = await store.begin_attempt(run_id, 2, Holder("other", "elsewhere", 1, None))
+        if not is_held:
+            await store.let_go(lease)
+        return ChildEnd(code, "why")
+
+    monkeypatch.setattr("checkpoint_plugin.recovery.resumption.resume_in_child", leaves)
+    outcome = await RecoveryService(store=store).resume("r")
+    assert (outcome.status, outcome.error) == (status, "why")
 
 
 async def test_a_run_that_another_took_since_its_process_ended_is_told_by_how_that_ended(
