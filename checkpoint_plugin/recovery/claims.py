@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import and_, case, exists, func, or_, select, true, union_all, update
 
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
@@ -218,10 +218,10 @@ def end_claim(connection: Connection, claim: Claim, *, counts: bool | None, stop
 
 
 def _brought() -> Any:
-    """An answer for what a node still waits for."""
+    """Whether an answer is for what a node still waits for."""
     state, pending = RUN_NODE_STATE.c, PENDING_ANSWER.c
-    of_node = and_(pending.run_id == state.run_id, pending.node_id == state.node_id, pending.since == state.suspended_at)
-    return and_(state.status == "suspended", of_node)
+    of_node = (state.run_id == pending.run_id, state.node_id == pending.node_id, state.suspended_at == pending.since)
+    return exists().where(*of_node, state.status == "suspended")
 
 
 def _unread(claim: Claim) -> Any:
@@ -242,16 +242,19 @@ def _waiting(now: datetime, search: Search) -> Any:
     )
     state = RUN_NODE_STATE.c
     over = or_(state.wake_at <= now, state.wake_at <= state.updated_at)  # the latter tells of an answer, by the clock of a host
-    woken = exists().where(state.run_id == JOB.c.id, state.status == "suspended", over)
-    brought = exists().where(state.run_id == JOB.c.id, _brought())  # as the run was about to suspend
-    asleep = and_(JOB.c.status == "suspended", or_(woken, brought))
+    woken = select(state.run_id).where(state.wake_at.is_not(None), state.status == "suspended", over)
+    brought = select(PENDING_ANSWER.c.run_id).where(_brought())  # as the run was about to suspend
+    # Found by what there is to do: a service has a thousand runs that sleep for each that is due. The case is for SQLite, which
+    # would go through them all by the index of the status.
+    found = [select(JOB.c.id).where(stuck), *((woken, brought) if search.due else ())]
     # Whether a holder of this host still exists, no database knows.
     free = or_(
         LEASE.c.owner.is_(None), LEASE.c.expires_at.is_(None), LEASE.c.expires_at <= now, LEASE.c.host == Holder.here().host
     )
     columns = (JOB.c.id, JOB.c.status, JOB.c.attempt, JOB.c.retry_count, JOB.c.execution_strategy, JOB.c.version)
     query = select(*columns).join(LEASE, LEASE.c.run_id == JOB.c.id)
-    query = query.where(or_(stuck, asleep) if search.due else stuck, JOB.c.set_aside.is_(None), free)
+    due = (JOB.c.id.in_(union_all(*found)), case((JOB.c.status == "suspended", true()), else_=stuck))
+    query = query.where(*due, JOB.c.set_aside.is_(None), free)
     if search.strategies is not None:
         query = query.where(JOB.c.execution_strategy.in_(sorted(search.strategies)))
     if search.before is not None:

@@ -17,12 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from checkpoint_plugin import CheckpointManager, Job, JobRepository, NodeStateSnapshot, RecoveryService, RunNodeState
 from checkpoint_plugin.by_hand.graph_shape import Edge, GraphShape
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.codec import encode
+from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import (
     GraphMismatch,
@@ -32,7 +33,7 @@ from checkpoint_plugin.errors import (
     StoreUnreachable,
     StoreUnreadable,
 )
-from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION
+from checkpoint_plugin.models import JOB, LEASE, NODE_VERSION, RUN_NODE_STATE
 from checkpoint_plugin.recovery.child import ChildEnd
 from checkpoint_plugin.recovery.claims import Claim, Search, claim_run, end_claim, fetch_waiting, may_wait
 from checkpoint_plugin.recovery.passes import RecoveryPass, _Rests
@@ -1177,6 +1178,40 @@ async def test_a_suspended_run_is_woken_when_its_time_has_come(store: Store) -> 
     await wake_at(datetime.now(UTC))
     assert [outcome.status for outcome in await service.recover_all()] == ["completed"]
     assert woken == ["r"]
+
+
+async def test_a_look_for_runs_that_wait_goes_through_no_nodes_of_those_that_sleep(tmp_path: Path) -> None:
+    """A service has thousands of them for each that is due, and looks every few seconds. Counted in instructions of SQLite."""
+
+    async def steps(nodes: int) -> int:
+        store = Store(locate(f"sqlite:///{tmp_path}/{nodes}.db"), create=True)
+        tomorrow, count = datetime.now(UTC) + timedelta(days=1), 0
+
+        def sleep(connection: Connection) -> None:
+            for number in range(20):
+                run_id = f"r{number}"
+                job = Job(id=run_id, status="suspended", created_at=LONG_AGO, updated_at=LONG_AGO)
+                connection.execute(insert(JOB).values(job.model_dump()))
+                connection.execute(insert(LEASE).values(run_id=run_id, epoch=1, generation=0, newest_number=0))
+                first = RunNodeState(run_id=run_id, node_id="s", status="suspended", wake_at=tomorrow, updated_at=LONG_AGO)
+                others = [RunNodeState(run_id=run_id, node_id=f"n{n}", updated_at=LONG_AGO) for n in range(nodes)]
+                for state in (first, *others):
+                    connection.execute(insert(RUN_NODE_STATE).values(state.model_dump()))
+
+        def tick() -> None:
+            nonlocal count
+            count += 1
+
+        def look(connection: Connection) -> bool:
+            connection.driver.set_progress_handler(tick, 1)
+            return may_wait(connection, Search(timedelta()))
+
+        await store.transact(sleep)
+        assert not await store.transact(look)
+        await store.close()
+        return count
+
+    assert await steps(30) == await steps(1) > 0
 
 
 @pytest.mark.parametrize("status", ["failed", "paused", "cancelled", "completed"])
