@@ -98,6 +98,14 @@ def test_a_wheel_holds_its_packages_typed_and_nothing_else(
     assert [wheel.read(name) for name in names if name.endswith(".dist-info/licenses/LICENSE")] == [licence]
 
 
+@pytest.mark.parametrize(("distribution", "page"), [("workflow-runner", "."), ("workflow-checkpoint", "checkpoint_plugin")])
+def test_a_wheel_says_what_it_is(wheels: dict[str, Path], distribution: str, page: str) -> None:
+    wheel = zipfile.ZipFile(wheels[distribution])
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    text = (ROOT / page / "README.md").read_text(encoding="utf-8")
+    assert wheel.read(metadata).decode().endswith(text)
+
+
 OTHERWISE_NAMED = {"PIL": "pillow", "backports": "backports.zstd", "pydantic_core": "pydantic", "hookspecs": "workflow-runner"}
 """The distributions of packages that have another name."""
 NEVER_INSTALLED = {"_typeshed", "compression"}

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+OF_PLUGIN = pytest.param(ROOT / "checkpoint_plugin" / "README.md", marks=pytest.mark.plugin)
 DECISIONS = ROOT / "docs" / "decisions"
 BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -32,7 +33,7 @@ def anchors(page: Path) -> frozenset[str]:
     return frozenset(re.sub(r"\s", "-", heading) for heading in found)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, OF_PLUGIN], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
     lost = []
     for link in links(page):
