@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from hookspecs import TaggedValueError, from_tagged, to_tagged
 from workflow_runner.errors import GraphInvalid
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 
-__all__ = ["read_document", "write_document"]
+__all__ = ["TAGGED", "read_document", "tag_document", "write_document"]
+
+TAGGED: Final = "tagged"
+"""The key that says that values which JSON lacks are written as tagged JSON; without it all are what they look like."""
 
 
 def read_document(document: Any) -> tuple[Sequence[NodeSpec], Sequence[EdgeSpec], Mapping[str, Any], OnFailure | None]:
@@ -21,6 +25,7 @@ def read_document(document: Any) -> tuple[Sequence[NodeSpec], Sequence[EdgeSpec]
     if not isinstance(document, Mapping):
         raise GraphInvalid([f"a graph is an object with nodes and edges, not {type(document).__name__}."])
     problems: list[str] = []
+    document = _untagged(document, problems)
     nodes = [_node(item, place, problems) for place, item in enumerate(_list(document, "nodes", problems))]
     edges = [_edge(item, place, problems) for place, item in enumerate(_list(document, "edges", problems))]
     enable = {} if document.get("enable") is None else document["enable"]
@@ -34,6 +39,16 @@ def read_document(document: Any) -> tuple[Sequence[NodeSpec], Sequence[EdgeSpec]
     if problems:
         raise GraphInvalid(problems)
     return [node for node in nodes if node], [edge for edge in edges if edge], enable, on_failure
+
+
+def tag_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document in forms that JSON has; where they are not the values themselves, it says that they are tagged.
+
+    Raises:
+        TaggedValueError: a value has no such form.
+    """
+    tagged: dict[str, Any] = to_tagged(document)
+    return tagged if tagged == document else {TAGGED: True, **tagged}
 
 
 def write_document(
@@ -65,6 +80,21 @@ def write_document(
         **({"enable": enable} if enable else {}),
         **({"on_failure": on_failure} if on_failure is not None else {}),
     }
+
+
+def _untagged(document: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
+    """The values of a document that says that they are tagged."""
+    tagged = document.get(TAGGED)
+    if tagged is not None and type(tagged) is not bool:
+        problems.append(f'"{TAGGED}" is true or false, not {tagged!r}.')
+    if tagged is not True:
+        return document
+    try:
+        found: Mapping[str, Any] = from_tagged({key: value for key, value in document.items() if key != TAGGED})
+    except TaggedValueError as error:
+        problems.append(str(error))
+        return {"nodes": []}
+    return found
 
 
 def _list(document: Mapping[str, Any], key: str, problems: list[str]) -> Sequence[Any]:

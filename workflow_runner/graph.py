@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from inspect import isclass
 from typing import Any, ClassVar
 
-from hookspecs import loads_tagged, to_tagged
+from hookspecs import loads_tagged
 from workflow_runner.aligner import SyncMode
 from workflow_runner.builtin import COLLECT, EACH
 from workflow_runner.differences import differences
-from workflow_runner.document import read_document, write_document
+from workflow_runner.document import TAGGED, read_document, tag_document, write_document
 from workflow_runner.enabling import by_name
 from workflow_runner.errors import GraphInvalid, NodeDefinitionError
 from workflow_runner.failure import OnFailure
@@ -245,22 +245,25 @@ class Graph:
         return write_document(self.nodes, self.edges, self.enable, self.on_failure)
 
     def to_json(self) -> str:
-        """The graph as JSON text; values that JSON lacks are tagged, and `from_tagged_json` reads them back.
+        """The graph as JSON text, for `from_json` and `workflow run`. Values that JSON lacks are tagged, and the text says so.
 
         Raises:
             TaggedValueError: a property has no such form.
         """
-        return json.dumps(to_tagged(self.to_document()))
+        return json.dumps(tag_document(self.to_document()))
 
     @classmethod
     def from_tagged_json(cls, text: str) -> Graph:
-        """Read back what `to_json` wrote.
+        """Read a graph whose values are tagged, whether it says so or not.
 
         Raises:
             GraphInvalid: it is not a graph's document.
             ValueError: it is not JSON, or a tagged value is malformed (`TaggedValueError`).
         """
-        return cls.from_document(loads_tagged(text))
+        document = loads_tagged(text)
+        if isinstance(document, dict):
+            document.pop(TAGGED, None)
+        return cls.from_document(document)
 
     def differences(self, other: Graph) -> list[str]:
         """What another graph has otherwise, one line each; ids of edges, and what is enabled, do not count."""

@@ -145,7 +145,7 @@ def test_every_key_is_there() -> None:
     whole = Graph.from_document(DOCUMENT | {"on_failure": "fail_fast"})
     document = whole.to_document()
     written = {*document, *(key for part in ("nodes", "edges") for item in document[part] for key in item)}
-    assert told == written | {"failure", "lanes"}
+    assert told == written | {"failure", "lanes", "tagged"}
     assert "sourceHandle" not in DOCUMENT["edges"][0]
     assert document["edges"][0]["sourceHandle"] == "output"
 

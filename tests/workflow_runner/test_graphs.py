@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,39 @@ async def test_a_document_round_trips() -> None:
     assert not graph.differences(copy)
     found = await WorkflowRunner(nodes=[HERE]).run(copy)
     assert found.outputs == {"rows": [[2.0, 3.0]]}
+
+
+@node
+async def given(value: object, moment: datetime | None = None) -> list[object]:
+    return [value, moment]
+
+
+@pytest.mark.parametrize(
+    "value", [{1, 2}, (1, 2), b"bytes", float("inf"), {1: "one"}, {"$type": "set", "value": [1]}, [1, "plain"]]
+)
+async def test_a_graph_that_is_written_as_text_has_its_values_when_it_is_run(value: object) -> None:
+    """What JSON lacks arrived as the mapping that it was written as, without a word."""
+    graph, moment = Graph(enable={"checkpoint": {"before": ("a",)}}), datetime(2027, 1, 1, tzinfo=UTC)
+    graph.output("o", graph.add(given, value=value, moment=moment))
+    written = graph.to_json()
+    for copy in (Graph.from_json(written), Graph.from_tagged_json(written), Graph.from_document(json.loads(written))):
+        assert copy.enable == graph.enable
+        assert (await WorkflowRunner(nodes=[HERE]).run(copy, enable={"checkpoint": False})).outputs == {"o": [[value, moment]]}
+
+
+def test_a_document_of_plain_values_says_nothing_of_tags_and_one_without_the_word_is_taken_as_it_stands() -> None:
+    assert "tagged" not in json.loads(Graph.from_document(document(A, OUT)).to_json())
+    looks_tagged = {"$type": "set", "value": [1]}
+    made = document({"id": "x", "type": "given", "data": {"value": looks_tagged}}, tagged=False)
+    assert Graph.from_json(json.dumps(made)).nodes[0].data == {"value": looks_tagged}
+
+
+def test_tags_that_are_none_are_told_by_place() -> None:
+    wrong = document({"id": "x", "type": "given", "data": {"value": {"$type": "nonsense"}}})
+    with pytest.raises(GraphInvalid, match=r"'nodes'\]\[0\]\['data'\]\['value'\].*'nonsense' is unknown"):
+        Graph.from_document({**wrong, "tagged": True})
+    with pytest.raises(GraphInvalid, match="\"tagged\" is true or false, not 'yes'"):
+        Graph.from_document({**wrong, "tagged": "yes"})
 
 
 def test_differences_are_told_by_line() -> None:
