@@ -28,6 +28,8 @@ from hookspecs import (
 
 if TYPE_CHECKING:
     from checkpoint_plugin.events.log import EventLogger
+    from checkpoint_plugin.retention import Retention
+    from checkpoint_plugin.store import Store
 
 __all__ = ["LoggingCheckpointPlugin"]
 
@@ -39,6 +41,8 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
         super().__init__(policy)
         self._log: EventLogger | None = None
         self._lost = False
+        self._is_dropped = False
+        """Whether the run has deleted itself, so that nothing more may be logged of it."""
 
     @hookimpl
     async def before_run(self, run: RunInfo, control: RunControl) -> None:
@@ -94,8 +98,13 @@ class LoggingCheckpointPlugin(CheckpointPlugin):
         finally:
             await super().after_run(run, outcome)
 
+    async def _prune(self, store: Store, rules: Retention, run_id: str) -> bool:
+        await self._bear(self._events().flush())  # an event that is written later would stay behind a run that is dropped
+        self._is_dropped = await super()._prune(store, rules, run_id)
+        return self._is_dropped
+
     async def _note(self, kind: str, node_id: str | None, payload: Mapping[str, Any]) -> None:
-        if not self._lost:
+        if not self._lost and not self._is_dropped:
             await self._bear(self._events().log(kind, node_id, payload))
 
     async def _bear(self, work: Awaitable[None]) -> None:

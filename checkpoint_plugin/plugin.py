@@ -269,14 +269,16 @@ class CheckpointPlugin:
     def _is_due(self, ref: CheckpointRef, history: RunHistory) -> bool:
         return self._turns.is_due(ref.number, int(ref.details["bytes"]), history.unread + len(history.digests))
 
-    async def _prune(self, store: Store, rules: Retention, run_id: str) -> None:
+    async def _prune(self, store: Store, rules: Retention, run_id: str) -> bool:
+        """Delete what the rules do not keep; whether all of the run is gone."""
         from checkpoint_plugin.space.pruning import prune_runs
 
-        await prune_runs(store, rules, (run_id,))
+        pruned = await prune_runs(store, rules, (run_id,))
         if store.blobs.writes:
             from checkpoint_plugin.space.sweep import sweep_blobs
 
             await sweep_blobs(store, (run_id,))
+        return any(found.dropped for found in pruned)
 
     async def _save_before(self, node: NodeInfo) -> None:
         """Before a body starts; what a plugin that hears of firings calls."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -44,6 +45,18 @@ async def logged(url: str) -> list[EventRecord]:
 
 def told(events: list[EventRecord], node_id: str | None) -> list[str]:
     return [event.kind for event in events if event.node_id == node_id]
+
+
+@pytest.mark.parametrize("key", ["", base64.b64encode(bytes(32)).decode()])
+async def test_a_run_that_deletes_itself_at_its_end_leaves_no_events(
+    store_url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", key)
+    enable = {"checkpoint": {"events": True, "retention": {"drop_finished": 0}}}
+    result = await WorkflowRunner(plugins=Host(store_url)).run(chain(), enable=enable, run_id="r")
+    assert result.status == "completed"
+    assert (await JobRepository(store_url).find()).total == 0
+    assert await logged(store_url) == []
 
 
 async def test_a_run_and_its_nodes_are_logged(store_url: str) -> None:
