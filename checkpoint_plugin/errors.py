@@ -197,11 +197,13 @@ class StoreDamaged(CheckpointError):
         run_id: the run.
         what: the thing that is damaged.
         number: of the checkpoint it was read for, if any.
+        has_others: whether the run may have a checkpoint to go on from; default: where one was read.
     """
 
-    def __init__(self, run_id: str, what: str, number: int | None = None) -> None:
+    def __init__(self, run_id: str, what: str, number: int | None = None, *, has_others: bool | None = None) -> None:
         which = f"checkpoint {number} of run {run_id!r}" if number is not None else f"run {run_id!r}"
-        other = "" if number is None else f", or go on from another checkpoint: `workflow resume {quote(run_id)} --latest-intact`"
+        goes_on = number is not None if has_others is None else has_others
+        other = "" if not goes_on else f", or go on from another checkpoint: `workflow resume {quote(run_id)} --latest-intact`"
         super().__init__(f"{which} is damaged: {what}; nothing was changed. Restore the database from a copy{other}.")
         self.run_id = run_id
         self.what = what

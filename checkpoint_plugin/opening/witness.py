@@ -104,7 +104,8 @@ class Witness:
                 f"the witness {path} cannot be read. Restore it, or resume without the option witness."
             ) from error
         if known > number:
-            raise StoreDamaged(run_id, f"checkpoint {known} was durable, and the newest that is there is {number}")
+            what = f"checkpoint {known} was durable, and the newest that is there is {number}"
+            raise StoreDamaged(run_id, what, has_others=number > 0)
         if known == number and cut_hash is not None and known_hash != cut_hash:
             raise StoreDamaged(run_id, "it is not the checkpoint that was written", number)
 

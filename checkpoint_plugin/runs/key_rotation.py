@@ -33,7 +33,7 @@ async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
         How many runs' keys were rewrapped, and how many were already.
 
     Raises:
-        KeyMissing: a run's keys are wrapped by none of them; those of all others are done.
+        KeyMissing: a run's keys are wrapped by none of them; those of all others are done. Notes tell of further such runs.
         KeyUnusable, StoreDamaged: a run's keys are not what was written; as above.
     """
     # Sorted as a group of writes is, not by the collation of a database: so it waits for none of them in a circle.
@@ -64,5 +64,8 @@ async def rotate_keys(store: Store, ring: KeyRing) -> tuple[int, int]:
         changed += done
         refused += left
     if refused:
-        raise refused[0]
+        told, *others = refused
+        for other in others:
+            told.add_note(f"and {other}")
+        raise told
     return changed, len(found) - changed

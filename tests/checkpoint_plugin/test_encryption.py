@@ -195,8 +195,10 @@ async def test_a_run_whose_keys_cannot_be_opened_keeps_no_other_from_its_new_mas
     store = opened(store_url, NEW, OLD)
     await store.transact(lambda c: c.execute(update(RUN_KEY).where(RUN_KEY.c.run_id == "c").values(wrapped=b"broken")))
     for _ in range(2):
-        with pytest.raises(KeyMissing, match="run 'b'"):
+        with pytest.raises(KeyMissing, match="run 'b'") as refused:
             await rotate_keys(store, KeyRing((NEW, OLD)))
+        (other,) = refused.value.__notes__
+        assert "the keys of run 'c' are damaged" in other
     await store.close()
     store = opened(store_url, NEW)
     for run_id in "ad":
@@ -409,7 +411,8 @@ async def test_the_witness_shows_a_tail_that_was_lost(store_url: str, tmp_path: 
         connection.execute(update(LEASE).values(newest_number=2))
 
     await store.transact(lose)
-    with pytest.raises(StoreDamaged, match="checkpoint 3 was durable, and the newest that is there is 2"):
+    told = "checkpoint 3 was durable, and the newest that is there is 2.*resume r --latest-intact"
+    with pytest.raises(StoreDamaged, match=told):
         await store.restore(RunHistory("r", 1, 1), None)
     assert await store.restore(RunHistory("r", 1, 1), 2) is not None  # by name it may be gone on from
     await store.close()
