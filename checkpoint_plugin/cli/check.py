@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from checkpoint_plugin.cli.listing import one_line, print_listing
-from checkpoint_plugin.cli.options import DAMAGED, read_store, store_options
+from checkpoint_plugin.cli.options import DAMAGED, blobs_option, read_store, store_options
 from checkpoint_plugin.cli.progress import telling
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ __all__ = ["check"]
     type=click.Path(path_type=Path, file_okay=False),
     help="Compare with the witness here; default: the folder that is stored with a run.",
 )
+@blobs_option
 @store_options
-def check(run_ids: Sequence[str], witness: Path | None, url: str | None, as_json: bool, quiet: bool) -> None:
+def check(run_ids: Sequence[str], witness: Path | None, blobs: str | None, url: str | None, as_json: bool, quiet: bool) -> None:
     """Verify everything that is stored, of all runs or of those named. Changes nothing.
 
     Every digest, the hash of every checkpoint, every value, the tables for plain SQL, SQLite's own structure, and the
@@ -48,7 +49,7 @@ def check(run_ids: Sequence[str], witness: Path | None, url: str | None, as_json
     async def work(store: Store) -> StoreReport:
         return await check_store(store, run_ids, witness, telling("checked", quiet))
 
-    report = read_store(url, work)
+    report = read_store(url, work, blobs)
     findings = report.all_findings
     if not as_json and not quiet:
         for found in findings:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from checkpoint_plugin.cli.listing import print_listing
-from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.cli.options import blobs_option, read_store, store_options
 
 if TYPE_CHECKING:
     from checkpoint_plugin.store import Store
@@ -26,7 +26,7 @@ __all__ = ["fork"]
     metavar="N",
     help="Begin at this checkpoint, not at the newest.",
 )
-@click.option("--blobs", metavar="URL", help="Where large values lie; default: WORKFLOW_CHECKPOINT_BLOBS, or beside the store.")
+@blobs_option
 @store_options
 def fork(run_id: str, new_id: str, number: int | None, blobs: str | None, url: str | None, as_json: bool, quiet: bool) -> None:
     """Make another run, NEW, that begins where a run stood in one of its checkpoints. RUN stays as it is.

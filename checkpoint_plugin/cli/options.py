@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from checkpoint_plugin.codec import Codec
     from checkpoint_plugin.store import Store
 
-__all__ = ["DAMAGED", "Seconds", "read_store", "store_options"]
+__all__ = ["DAMAGED", "Seconds", "blobs_option", "read_store", "store_options"]
 
 DAMAGED: Final = 5
 """The exit code where something stored is damaged."""
@@ -33,6 +33,12 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
         return seconds
+
+
+def blobs_option(command: F) -> F:
+    """Add `--blobs`, for commands that go to the files of large values."""
+    told = "Where large values lie; default: WORKFLOW_CHECKPOINT_BLOBS, or beside the store."
+    return click.option("--blobs", metavar="URL", help=told)(command)
 
 
 def store_options(command: F) -> F:

@@ -9,7 +9,7 @@ import click
 
 from checkpoint_plugin.cli.damaged import damage_document, end_with_damage
 from checkpoint_plugin.cli.listing import print_listing
-from checkpoint_plugin.cli.options import read_store, store_options
+from checkpoint_plugin.cli.options import blobs_option, read_store, store_options
 from checkpoint_plugin.cli.progress import telling
 from checkpoint_plugin.retention import Retention, Thinning, read_duration
 
@@ -63,7 +63,7 @@ class ThinRule(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--terminal-only", is_flag=True, help="Of finished runs keep only the end.")
 @click.option("--drop-finished", type=Duration(), metavar="TIME", help="Delete runs that were finished longer ago than this.")
-@click.option("--blobs", metavar="URL", help="Where large values lie; default: WORKFLOW_CHECKPOINT_BLOBS, or beside the store.")
+@blobs_option
 @click.option("--dry-run", is_flag=True, help="Delete nothing; say what would be freed.")
 @store_options
 def prune(

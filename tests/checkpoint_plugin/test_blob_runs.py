@@ -111,6 +111,9 @@ def test_a_url_is_given_again(graph: str, store_url: str, tmp_path: Path) -> Non
     again = workflow("resume", "r", "--enable", options(blobs=url), "--json", cwd=tmp_path, env=env)
     assert outputs(again.stdout) == expected()
     assert workflow("show", "r", "--json", cwd=tmp_path, env=env).returncode == 0  # it reads no values
+    checked = workflow("db", "check", "--blobs", url, "--json", cwd=tmp_path, env=env)
+    assert (checked.returncode, json.loads(checked.stdout)["unverified"]) == (0, []), checked.stderr
+    assert workflow("db", "check", "--json", cwd=tmp_path, env=env).stdout != checked.stdout  # it has not looked at the files
 
 
 def test_retention_deletes_files_as_it_goes(graph: str, tmp_path: Path) -> None:
