@@ -355,8 +355,9 @@ class ReplayDiverged(RunnerError):
     def __init__(self, run_id: str, node_id: str, expected: int, got: int, how: str | None = None) -> None:
         how = how or f"it had emitted {expected} item(s) since its last commit and emitted {got} when it ran again"
         super().__init__(
-            f"node {node_id!r} of run {run_id!r} did not repeat its interrupted step: {how}. Between two commits a body must be "
-            "deterministic: no clock, randomness, set order, hash() or id(). Commit after what is not."
+            f"node {node_id!r} of run {run_id!r} did not repeat its interrupted step: {how}. Yield first, then commit; "
+            "between two commits a body must be deterministic: no clock, randomness, set order, hash() or id(). Commit after "
+            "what is not."
         )
         self.run_id = run_id
         self.node_id = node_id

@@ -79,8 +79,8 @@ class WorkflowRunner:
         nodes: Python files, dotted module names or modules with node types.
         edge_capacity: items that an edge holds before its producer waits.
         max_edge_capacity: items to which an edge may grow when everything waits.
-        max_log: stream items that a body may take without a commit while a plugin saves.
-        max_threads: bodies of one run written with plain `def` that run at once.
+        max_log: stream items that a body may take without a commit where a plugin saves or its node has retries.
+        max_threads: plain bodies of one run written with `def` that run at once; those that stream or yield do not count.
         validate: `"deep"` checks items all the way down.
         grace_seconds: how long a stopped run waits for its bodies.
         on_event: called with every event of every run, on the event loop; a plain `def`.

@@ -547,7 +547,7 @@ async def test_a_task_that_reads_in_another_order_than_it_had_is_told(emits: boo
         with pytest.raises(NodeFailed) as failed:
             await WorkflowRunner().run(graph)
     assert isinstance(failed.value.__cause__, ReplayDiverged)
-    assert "it read edge 'e1' where it had read 'e0'. Between two commits" in str(failed.value)
+    assert "it read edge 'e1' where it had read 'e0'. Yield first, then commit" in str(failed.value)
 
 
 async def test_another_task_may_read_later_what_it_had_read_sooner() -> None:
