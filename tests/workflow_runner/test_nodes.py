@@ -751,6 +751,27 @@ async def test_an_error_in_a_thread_is_the_cause() -> None:
     assert (node_id, repr(cause)) == ("t", "LookupError('in a thread')")
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("yields", [True, False])
+async def test_a_thread_that_raises_what_cancels_others_has_ended_and_is_waited_for_no_more(
+    error: type[BaseException], yields: bool
+) -> None:
+    @node
+    def raises(x: int) -> int:
+        raise error
+
+    @node
+    def yields_and_raises(x: int) -> Iterator[int]:
+        yield x
+        raise error
+
+    graph = Graph()
+    graph.output("out", graph.add(yields_and_raises if yields else raises, node_id="t", x=1))
+    async with asyncio.timeout(10):
+        node_id, cause = await failure(graph)
+    assert (node_id, type(cause)) == ("t", error)
+
+
 def traced(function: Any) -> Any:
     """A decorator that does not care how what it wraps is called."""
 

@@ -930,6 +930,66 @@ async def test_a_plugin_that_never_opens_the_run_is_given_up(hook: str, heard: i
     assert memory.outcomes == [Cancelled("cancel" if cancels else "signal")] * heard
 
 
+async def test_a_run_whose_task_is_cancelled_while_a_plugin_restores_it_was_stopped() -> None:
+    """As by an event loop that ends: it has not come to its end, though nothing of it is left to be done."""
+    memory = Hanging("restore_checkpoint")
+    graph = Graph()
+    graph.output("out", graph.add(once, x=1))
+    runner = hosted(memory)
+    await runner.run(graph, run_id="r")
+    memory.status = "running"
+    memory.outcomes.clear()
+    resume = asyncio.ensure_future(runner.resume("r", graph=graph))
+    await memory.hangs.wait()
+    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "workflow-r")
+    task.cancel()
+    async with asyncio.timeout(20):
+        with pytest.raises(RunStopped):
+            await resume
+    assert memory.outcomes == [Cancelled("cancel")]
+
+
+async def test_a_run_whose_task_is_cancelled_while_an_answer_is_saved_starts_nothing() -> None:
+    class Slow(Memory):
+        def __init__(self) -> None:
+            super().__init__()
+            self.saves, self.goes_on = asyncio.Event(), asyncio.Event()
+            self.outcomes: list[Outcome] = []
+
+        @hookimpl
+        async def save_checkpoint(self, run: RunInfo, snapshot: Snapshot, reason: str) -> CheckpointRef | None:
+            if reason == "answer":
+                self.saves.set()
+                await self.goes_on.wait()
+            return await super().save_checkpoint(run, snapshot, reason)
+
+        @hookimpl
+        async def after_run(self, outcome: Outcome) -> None:
+            self.outcomes.append(outcome)
+
+    @node
+    async def asks(context: Context) -> Any:
+        CALLS.append("asks")
+        return await context.suspend("how many")
+
+    made = Graph()
+    made.output("out", made.add(asks, "a"))
+    memory = Slow()
+    await hosted(memory).run(made, run_id="r")
+    resume = asyncio.ensure_future(hosted(memory).resume("r", graph=made, updates={"a": 3}))
+    await memory.saves.wait()
+    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "workflow-r")
+    task.cancel()
+    await asyncio.sleep(0)
+    memory.goes_on.set()
+    async with asyncio.timeout(20):
+        with pytest.raises(RunStopped):
+            await resume
+    assert CALLS == ["asks"]
+    assert memory.outcomes[-1] == Cancelled("cancel")
+    assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [3]}, "the answer was saved"
+
+
 async def test_a_hook_that_waited_for_what_a_run_that_is_given_up_cancels_hides_no_end() -> None:
     class Asks(Hanging):
         @hookimpl
