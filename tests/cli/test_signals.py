@@ -171,6 +171,17 @@ def interrupts_in_a_thread(a: Any) -> Any:
     raise KeyboardInterrupt
 
 @node
+async def stops_its_event_loop(a: Any) -> Any:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(60)
+
+@node
+async def cancels_all_tasks(a: Any) -> Any:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(60)
+
+@node
 async def leaves_a_thread(a: Any) -> Any:
     asyncio.get_running_loop().run_in_executor(None, time.sleep, 20)
     return a
@@ -185,6 +196,8 @@ async def leaves_a_thread(a: Any) -> Any:
         ("leaves_in_a_task", 1, "paused", "SystemExit: 5"),
         ("leaves_in_several_tasks", 1, "paused", "left by SystemExit: 5, raised in a task or a callback"),
         ("leaves_silently", 1, "paused", "left by Silent: (its text cannot be had: RuntimeError)"),
+        ("stops_its_event_loop", 1, "paused", "left by RuntimeError: Event loop stopped"),
+        ("cancels_all_tasks", 1, "paused", "run 'r' was cancelled by a node or a hook"),
         ("interrupts", 130, "failed", "left by KeyboardInterrupt, raised by a node or a hook"),
         ("interrupts_in_a_thread", 130, "failed", "left by KeyboardInterrupt, raised by a node or a hook"),
     ],

@@ -73,13 +73,14 @@ class Execution:
                 runner.subscribe(show)
             try:
                 report, code = self._ended(loops.run(stopper.guard(start, hears_all=show is not None)))
-            except (KeyboardInterrupt, SystemExit) as error:
-                ended = stopper.finish(type(error).__name__)
-                report, code = self._ended(ended) if isinstance(ended, Result) else self._left(error, ended, signals)
-            except (WorkflowError, asyncio.CancelledError, Exception) as error:
-                if isinstance(error, NodeFailed) and stopper.durable:
-                    error.add_note(f"Its checkpoints are stored. Mend the cause, then: {self._resume}")
-                report, code = self._failed(error, signals)
+            except (KeyboardInterrupt, SystemExit, asyncio.CancelledError, Exception) as error:
+                if isinstance(error, (KeyboardInterrupt, SystemExit)) or stopper.is_left:
+                    ended = stopper.finish(type(error).__name__)
+                    report, code = self._ended(ended) if isinstance(ended, Result) else self._left(error, ended, signals)
+                else:
+                    if isinstance(error, NodeFailed) and stopper.durable:
+                        error.add_note(f"Its checkpoints are stored. Mend the cause, then: {self._resume}")
+                    report, code = self._failed(error, signals)
         self._print(report)
         if runner.abandoned or (code != 0 and _threads_are_left()):
             leave(code)
@@ -124,6 +125,12 @@ class Execution:
                 f"Start it again, or `{self._resume}` if `workflow runs` shows it."
             )
             return RunReport(self.run_id, "paused", error=error), code
+        if isinstance(error, asyncio.CancelledError):
+            error = RunnerError(
+                f"run {self.run_id!r} was cancelled by a node or a hook. Let it cancel no tasks but its own, then "
+                f"start it again, or `{self._resume}` if `workflow runs` shows it."
+            )
+            return RunReport(self.run_id, "paused", error=error), exit_code_of(error)
         if code is not None and isinstance(error, RunStopped):
             return RunReport(self.run_id, "paused", error=error), code
         cancelled = isinstance(error, LeaseLost) and error.cancelled
@@ -203,6 +210,11 @@ class Stopper:
             watchdog.daemon = True
             watchdog.start()
             self._loops.get_loop().call_soon_threadsafe(self._stop, watchdog)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the event loop has ended before the run, as one that a node stops."""
+        return self._task is not None and not self._task.done()
 
     def finish(self, reason: str) -> Result | BaseException | None:
         """Stop the run of an event loop that something has left, and let it save.
