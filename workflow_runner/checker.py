@@ -58,7 +58,7 @@ def make_checker(annotation: Any) -> Checker | None:
     if accepted is None:
         return None
     classes, literals = accepted
-    widen = float in classes and int not in classes
+    widen = float in classes
 
     def check(item: Any) -> Any:
         if isinstance(item, classes):

@@ -254,20 +254,53 @@ async def want_choice(x: Literal["a", "b"] | None) -> Any:
     return x
 
 
-async def test_an_int_becomes_a_float_and_nothing_else_changes() -> None:
-    same = [1, "2"]
+@node
+async def want_one(x: Literal[1]) -> Any:
+    return x
+
+
+@node
+async def want_a_list(x: list) -> Any:  # type: ignore[type-arg]
+    return x
+
+
+@node
+async def want_ints_or_nothing(x: list[int] | None = None) -> Any:
+    return x
+
+
+@pytest.mark.parametrize("wants", [want_ints, want_a_list, want_ints_or_nothing])
+@pytest.mark.parametrize("validate", ["shallow", "deep"])
+async def test_a_list_of_any_kind_is_made_of_several_edges(wants: Any, validate: Literal["shallow", "deep"]) -> None:
+    graph = Graph()
+    graph.output("out", graph.add(wants, x=[graph.add(give, value=2), graph.add(give, value=1)]))
+    assert await outputs(graph, validate=validate) == {"out": [[2, 1]]}
+
+
+@pytest.mark.parametrize("validate", ["shallow", "deep"])
+async def test_an_int_becomes_a_float_and_nothing_else_changes(validate: Literal["shallow", "deep"]) -> None:
+    same = [1, 2] if validate == "deep" else [1, "2"]
     graph = Graph()
     graph.output("f", graph.add(want_float, x=graph.add(give, node_id="g1", value=3)))
     graph.output("l", graph.add(want_ints, x=graph.add(give, node_id="g2", value=same)))
     graph.output("c", graph.add(want_choice, x=graph.add(each, values=["a", None])))
-    found = await outputs(graph)
+    found = await outputs(graph, validate=validate)
     assert type(found["f"][0]) is float
     assert found["l"][0] == same
     assert found["c"] == ["a", None]
 
 
 @pytest.mark.parametrize(
-    ("wants", "value"), [(want_float, "x"), (want_float, True), (want_float, 10**400), (want_ints, (1,)), (want_choice, "c")]
+    ("wants", "value"),
+    [
+        (want_float, "x"),
+        (want_float, True),
+        (want_float, 10**400),
+        (want_ints, (1,)),
+        (want_choice, "c"),
+        (want_one, True),
+        (want_one, 1.0),
+    ],
 )
 async def test_an_item_of_another_type_fails_the_receiver(wants: Any, value: Any) -> None:
     graph = Graph()
