@@ -299,9 +299,6 @@ class Run:
         if not self.plan.over <= over:  # what seemed to be over is not: it must be planned, too
             assert self.whole is not None
             self.plan = self.whole()
-        if self.saver is not None:
-            for planned in self.plan.nodes.values():
-                _ = planned.type.fingerprint  # now: somebody may edit the file while the run goes on
         nodes = {node.node_id: node for node in stored if node.node_id in self.plan.nodes}
         answered, given = self.decisions.settle(self.run_id, self.plan.nodes, nodes, over, answers)
         self.wiring.restore({**nodes, **answered}, {node_id for node_id in self.plan.nodes if node_id in over})

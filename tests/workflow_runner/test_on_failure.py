@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hookspecs import Cancelled, Completed, Failed, HookError, NodeInfo, Outcome, PluginHost, RunInfo, hookimpl
+from hookspecs import Cancelled, Completed, Failed, HookError, NodeInfo, Outcome, PluginHost, RunControl, RunInfo, hookimpl
 from tests.workflow_runner.test_runs import Saving
 from workflow_runner import Context, Graph, GraphInvalid, NodeChanged, NodeFailed, Stream, WorkflowRunner, node
 from workflow_runner.actor import Actor
@@ -236,6 +236,19 @@ async def test_a_node_that_has_failed_is_not_tried_again() -> None:
             await WorkflowRunner(plugins=PluginHost().register(saving, "saving")).run(graph, run_id="r")
     assert "went on" not in LOG
     assert LOG[-1] == 49
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_failure_that_ends_nothing_is_saved_where_failures_are(wanted: bool) -> None:
+    class Chooses(Saving):
+        @hookimpl
+        async def before_run(self, run: RunInfo, control: RunControl) -> None:
+            control.save_at(*(["error"] if wanted else []))
+
+    saving = Chooses()
+    with pytest.raises(NodeFailed):
+        await WorkflowRunner(plugins=PluginHost().register(saving, "saving")).run(fork(10))
+    assert {reason for reason, _ in saving.cuts} == ({"error"} if wanted else set())
 
 
 def test_it_is_checked_and_stands_in_the_document() -> None:
