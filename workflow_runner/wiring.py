@@ -144,6 +144,8 @@ def _has_only_ends_left(planned: PlannedNode, node: NodeSnapshot) -> bool:
     fired_once = node.firing == 1 and node.arguments is None and node.latest is None
     if not (fired_once and planned.type.streams and not planned.reads_at_once):
         return False
+    if planned.sync_mode != "on_any" and node.source != planned.type.fingerprint:
+        return False  # a plain node that zips keeps no latest, and may stand so between two firings
     streams = {edge.edge_id for edge in planned.in_edges if planned.type.handles[edge.target_handle].stream}
     return not any(edge.items for edge in node.inbox if edge.edge_id in streams)  # else it was none: its streams would be closed
 

@@ -36,6 +36,7 @@ from workflow_runner import (
     NodeNotWaiting,
     ReplayDiverged,
     RunEnded,
+    RunStarted,
     RunStopped,
     SourceChanged,
     StoreUnknown,
@@ -555,6 +556,45 @@ async def test_an_input_that_became_a_stream_and_holds_items_is_refused_though_i
     assert (await hosted(memory).resume("r", graph=paired(pair))).outputs == {"out": [10]}
 
 
+@node
+async def halves(base: int) -> AsyncIterator[int]:
+    yield base
+    await asyncio.sleep(0.02)  # its consumer fires
+    if "halves" in BROKEN:
+        raise RuntimeError("broken")
+    yield base + 1
+
+
+@pytest.mark.parametrize("mode", ["zip_all", "zip_shortest"])
+async def test_an_input_that_became_a_stream_is_refused_between_two_firings_of_what_is_zipped(mode: Any) -> None:
+    """It looks as a streaming node does whose body has ended: what came to its stream from then on was lost."""
+
+    def paired(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", sync_mode=mode, first=made.add(halves, base=10), items=made.add(halves, base=20)))
+        return made
+
+    BROKEN.add("halves")
+    memory = Memory()
+    await interrupted(memory, paired(pair))
+    BROKEN.clear()
+    assert (memory.nodes["s"].firing, memory.nodes["s"].arguments) == (1, None)
+    with pytest.raises(InputChanged, match="input 'items' is a stream now"):
+        await hosted(memory).resume("r", graph=paired(pair_up))
+    assert (await hosted(memory).resume("r", graph=paired(pair))).outputs == {"out": [30, 32]}
+
+
+@pytest.mark.parametrize("mode", ["on_any", "zip_all"])
+async def test_a_streaming_node_whose_body_has_ended_goes_on_with_the_same_code_in_any_mode(mode: Any) -> None:
+    made = Graph()
+    made.output("out", made.add(add_up, "s", sync_mode=mode, first=made.add(lingering), items=made.add(source, n=3)))
+    BROKEN.add("lingering")
+    memory = Memory()
+    await interrupted(memory, made)
+    BROKEN.clear()
+    assert (await hosted(memory).resume("r", graph=made)).outputs == {"out": [13]}
+
+
 async def test_code_may_change_of_a_streaming_node_whose_body_has_ended_before_its_plain_input() -> None:
     def added(body: Any) -> Graph:
         made = Graph()
@@ -701,6 +741,21 @@ async def test_a_second_item_of_a_plain_input_fails_a_body_that_would_never_end_
     async with asyncio.timeout(20):
         with pytest.raises(NodeFailed, match="brought a second"):
             await hosted(memory).resume("r", graph=made)
+
+
+async def test_a_resume_tells_how_many_nodes_there_are_and_how_many_were_completed() -> None:
+    @node
+    async def asks(x: int, context: Context) -> Any:
+        return await context.suspend("how many")
+
+    made = Graph()
+    made.output("out", made.add(asks, "a", x=made.add(once, x=1)))
+    memory = Memory()
+    events: list[Event] = []
+    await hosted(memory).run(made, run_id="r")
+    await hosted(memory, on_event=events.append).resume("r", graph=made)
+    assert isinstance(events[0], RunStarted)
+    assert (events[0].attempt, events[0].nodes, events[0].completed) == (2, 3, 1)
 
 
 async def test_an_answer_that_was_brought_before_is_not_replaced_by_a_resume() -> None:
