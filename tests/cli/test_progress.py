@@ -7,6 +7,9 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from hookspecs import CheckpointRef, Suspension
 from tests.cli.command import environment, read_terminal, write_graph
@@ -45,6 +48,27 @@ def test_lines_come_at_the_beginning_once_a_period_and_at_the_end() -> None:
         "1.0 s: 4 of 5 nodes completed, checkpoint 4 (every 5 s)",
         "run r: completed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "told"),
+    [
+        ("half", None, "'half'"),
+        (1, "some\nmore", "1 / 'some\\nmore'"),
+        pytest.param(10**400, None, "1" + "0" * 58 + "…", id="too large"),
+        (None, 3, ""),
+        (0.5, 2.0, "0.5 / 2"),
+    ],
+)
+def test_what_a_body_tells_as_its_progress_fails_nobody_who_shows_it(done: Any, total: Any, told: str) -> None:
+    clock = Clock()
+    stream = io.StringIO()
+    lines = Lines(stream, period_seconds=1.0, clock=clock)
+    lines(RunStarted("r", 1, 1, 0))
+    lines(NODE)
+    clock.now = 1.0
+    lines(Progressed("r", "n", done, total))
+    assert stream.getvalue().splitlines()[1] == "1.0 s: 0 of 1 nodes completed, 1 running" + (told and f"; n: {told}")
 
 
 def test_a_line_tells_how_far_the_first_nodes_say_they_are() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from hookspecs import NodeStatus, Suspension
 from workflow_runner.cli.report import one_line
 from workflow_runner.cli.waiting import waiting_line
+from workflow_runner.errors import shorten
 from workflow_runner.events import CheckpointSaved, Event, NodeChanged, NodeSuspended, Progressed, RunEnded, RunStarted
 
 if TYPE_CHECKING:
@@ -76,7 +77,15 @@ class NodeTally:
             return one_line(self.waits.reason)
         if self.done is None:
             return ""
-        return f"{self.done:g}" if self.total is None else f"{self.done:g} / {self.total:g}"
+        return _units(self.done) if self.total is None else f"{_units(self.done)} / {_units(self.total)}"
+
+
+def _units(told: float) -> str:
+    """What a body reports, which may be anything: that it cannot be shown as a number must fail no run."""
+    try:
+        return f"{told:g}"
+    except Exception:
+        return one_line(shorten(told))
 
 
 class Tally:
