@@ -370,6 +370,33 @@ async def test_with_best_effort_a_time_wakes_though_the_store_cannot_be_read(
     assert result.outputs == {"slept": [1], "done": [1]}
 
 
+async def test_a_time_waits_for_a_store_that_cannot_be_read(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that was brought before may be in it, and is the one that counts."""
+    looks = 0
+    look = Inbox.look
+
+    @node
+    async def sleeps(x: int, context: Context) -> int:
+        await context.sleep_until(datetime.now(UTC) + timedelta(milliseconds=1))
+        DONE[-1].set()
+        return looks
+
+    async def busy(self: Inbox) -> Sequence[Answer]:
+        nonlocal looks
+        looks += 1
+        if looks < 5:
+            raise StoreBusy("it is locked")
+        return await look(self)
+
+    monkeypatch.setattr(Inbox, "look", busy)
+    graph = Graph()
+    graph.output("looks", graph.add(sleeps, x=graph.input("x")))
+    graph.output("done", graph.add(until_done, x=graph.input("x")))
+    async with asyncio.timeout(10):
+        result = await runner(store_url).run(graph, {"x": 1}, enable={"checkpoint": True}, run_id="r")
+    assert result.outputs["looks"][0] >= 5
+
+
 async def test_a_run_that_is_cancelled_takes_none(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     never_looks(monkeypatch)
     async with Executed(store_url, beside()):

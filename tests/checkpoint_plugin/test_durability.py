@@ -313,6 +313,9 @@ async def test_damage_is_passed_over_only_when_that_is_asked_for(store_url: str)
     result = await runner().resume("r", url=store_url, checkpoint="latest-intact")
     assert result.outputs["out"] == list(range(6))
     assert [row.reason for row in await stored(store_url, "checkpoints")][number] == f"back to {number - 1}"
+    before = await stored(store_url, "checkpoints"), await stored(store_url, "job")
+    assert (await runner().resume("r", url=store_url, checkpoint="latest-intact")).outputs == result.outputs
+    assert (await stored(store_url, "checkpoints"), await stored(store_url, "job")) == before  # completed, and intact
 
 
 async def test_where_every_checkpoint_is_damaged_nothing_begins_anew(store_url: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.store import Store
-from hookspecs import StoreError
+from hookspecs import StoreError, SuspensionChanged
 from tests.checkpoint_plugin.test_encryption import OLD, everything, text
 from tests.checkpoint_plugin.test_plugin import Host, checkpoints, status
 from tests.checkpoint_plugin.test_policy import look_at
@@ -235,11 +236,29 @@ async def test_outputs_of_several_handles_are_checked_before_anything_runs(store
     assert (await runner(store_url).resume("r", graph=graph(split), updates={"it": {"left": 7}})).outputs == {"out": [8]}
 
 
-async def test_a_generator_can_only_be_replayed(store_url: str) -> None:
-    await crash(store_url, pump)
-    with pytest.raises(InputInvalid, match="yields its items"):
-        await runner(store_url).resume("r", graph=graph(pump), updates={"it": 1})
-    assert (await runner(store_url).resume("r", graph=graph(pump), replay=["it"])).outputs == {"out": [2]}
+async def test_all_outputs_of_a_node_of_several_may_be_given(store_url: str) -> None:
+    await crash(store_url, split)
+    given = {"it": {"left": 7, "right": 8}}
+    assert (await runner(store_url).resume("r", graph=graph(split), updates=given)).outputs == {"out": [8]}
+
+
+@pytest.mark.parametrize(
+    ("target", "message", "output"), [(pump, "yields its items", 2), (drain, "reads streams and may have emitted", 2)]
+)
+async def test_a_generator_and_a_streaming_body_can_only_be_replayed(
+    store_url: str, target: Any, message: str, output: int
+) -> None:
+    await crash(store_url, target)
+    with pytest.raises(InputInvalid, match=message):
+        await runner(store_url).resume("r", graph=graph(target), updates={"it": 1})
+    assert (await runner(store_url).resume("r", graph=graph(target), replay=["it"])).outputs == {"out": [output]}
+
+
+async def test_what_is_unknown_waits_since_no_time_and_is_given_for_none(store_url: str) -> None:
+    await crash(store_url)
+    with pytest.raises(SuspensionChanged):
+        await runner(store_url).resume("r", graph=graph(), updates={"it": 500}, since={"it": datetime.now(UTC)})
+    assert (await runner(store_url).resume("r", graph=graph(), updates={"it": 500})).outputs == {"out": [501]}
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,9 @@ async def test_before_is_durable_when_the_body_starts(name: str, events: bool) -
 
 
 @pytest.mark.parametrize("events", [False, True], ids=["", "events"])
-async def test_after_is_durable_when_its_output_is_seen(events: bool) -> None:
-    assert await run({"after": ["second"], "events": events}) == ["after", "end"]
+@pytest.mark.parametrize("name", ["second", "tests.checkpoint_plugin.test_policy.second"])
+async def test_after_is_durable_when_its_output_is_seen(name: str, events: bool) -> None:
+    assert await run({"after": [name], "events": events}) == ["after", "end"]
     assert DURABLE["second"] == {}
     seen = DURABLE["third"]
     assert seen["second"].status == "completed"
@@ -104,6 +105,13 @@ async def test_every_nodes_counts_bodies_that_returned(number: int, reasons: int
     assert await run({"every_nodes": number}) == ["every_nodes"] * reasons + ["end"]
     if number == 2:
         assert DURABLE["third"]["second"].status == "completed"
+
+
+async def test_an_input_is_no_body_that_returns() -> None:
+    graph = Graph()
+    graph.output("sum", graph.add(second, x=graph.input("x", value=0)))
+    assert await run({"every_nodes": 1}, graph) == ["every_nodes", "end"]
+    assert DURABLE["second"] == {}
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import functools
 import re
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import field
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -400,6 +401,17 @@ async def test_a_property_that_is_iterated_is_there_for_every_firing() -> None:
             WorkflowRunner().validate(graph)
 
 
+@node
+async def lists_both(days: Iterable[date], letters: Iterable[str]) -> Any:
+    return list(days), letters
+
+
+async def test_what_is_iterated_in_a_property_is_converted_and_a_text_stays_one() -> None:
+    graph = Graph()
+    graph.output("out", graph.add(lists_both, days=["2027-01-02", "2027-01-03"], letters="ab"))
+    assert await outputs(graph) == {"out": [([date(2027, 1, 2), date(2027, 1, 3)], "ab")]}
+
+
 class Speaks(Protocol):
     def speak(self) -> str: ...
 
@@ -413,6 +425,20 @@ def test_an_annotation_of_which_pydantic_makes_nothing_is_a_wrong_graph() -> Non
     graph.add(odd_annotation, "odd", x={"a": 1})
     with pytest.raises(GraphInvalid, match="node 'odd', property 'x': values cannot be converted to Speaks"):
         WorkflowRunner().validate(graph)
+
+
+@node
+async def odd_inside(x: list[Speaks]) -> None: ...
+
+
+def test_an_annotation_of_which_pydantic_makes_nothing_cannot_be_checked_deeply() -> None:
+    graph = Graph()
+    for name in "ab":
+        graph.add(odd_inside, name, x=graph.add(give, value=1))
+    WorkflowRunner().validate(graph)
+    with pytest.raises(GraphInvalid, match=r"type '.*\.odd_inside': .*Speaks\], nor checked deeply") as found:
+        WorkflowRunner(validate="deep").validate(graph)
+    assert len(found.value.problems) == 1, "it is told once for all nodes of the type"
 
 
 @node
@@ -763,6 +789,21 @@ async def test_def_bodies_run_in_threads() -> None:
     assert found["total"] == [0, 1, 3, 6]
 
 
+@node
+def meets_in_a_thread(a: Stream[int], b: Stream[int], context: ThreadContext) -> Iterator[tuple[str, int]]:
+    yield from context.arrivals(a, b)
+
+
+async def test_a_body_in_a_thread_reads_several_streams_in_arrival_order() -> None:
+    graph = Graph()
+    ends = graph.add(several, "short", n=2), graph.add(several, "long", n=3)
+    graph.output("out", graph.add(meets_in_a_thread, a=ends[0], b=ends[1]))
+    found = (await outputs(graph))["out"]
+    assert [item for handle, item in found if handle == "a"] == [0, 1]
+    assert [item for handle, item in found if handle == "b"] == [0, 1, 2]
+    assert len(found) == 5
+
+
 async def test_a_body_in_a_thread_may_catch_what_its_context_raises() -> None:
     @node
     def asks_wrongly(x: int, context: ThreadContext) -> str:
@@ -847,6 +888,29 @@ def test_a_decorator_above_node_is_refused(tmp_path: Path) -> None:
     runner = WorkflowRunner(nodes=[tmp_path / "wrapped.py"])
     with pytest.raises(NodeDefinitionError, match="twice: another decorator"):
         runner.validate({"nodes": [{"id": "a", "type": "wrapped.twice", "data": {"x": 1}}]})
+
+
+@pytest.mark.parametrize("failure", [{}, {"timeout": 30}], ids=["", "timeout"])
+async def test_no_more_bodies_in_threads_run_at_once_than_may(failure: dict[str, Any]) -> None:
+    lock = threading.Lock()
+    running: list[int] = []
+    most: list[int] = []
+
+    @node
+    def counts(n: int) -> int:
+        with lock:
+            running.append(n)
+            most.append(len(running))
+        time.sleep(0.01)
+        with lock:
+            running.remove(n)
+        return n
+
+    graph = Graph()
+    for number in range(6):
+        graph.output(f"o{number}", graph.add(counts, n=number, failure=failure))
+    assert await outputs(graph, max_threads=2) == {f"o{number}": [number] for number in range(6)}
+    assert len(most) == 6 and max(most) <= 2
 
 
 async def test_many_streaming_threads_do_not_starve_each_other() -> None:

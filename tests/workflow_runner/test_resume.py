@@ -584,6 +584,22 @@ async def test_an_input_that_became_a_stream_is_refused_between_two_firings_of_w
     assert (await hosted(memory).resume("r", graph=paired(pair))).outputs == {"out": [30, 32]}
 
 
+async def test_an_only_input_that_became_a_stream_is_refused_between_the_first_firing_and_the_second() -> None:
+    def summed(body: Any) -> Graph:
+        made = Graph()
+        made.output("out", made.add(body, "s", items=made.add(halves, base=10)))
+        return made
+
+    BROKEN.add("halves")
+    memory = Memory()
+    await interrupted(memory, summed(one_by_one))
+    BROKEN.clear()
+    assert (memory.nodes["s"].firing, memory.nodes["s"].arguments) == (1, None)
+    with pytest.raises(InputChanged, match="input 'items' is a stream now"):
+        await hosted(memory).resume("r", graph=summed(as_stream))
+    assert (await hosted(memory).resume("r", graph=summed(one_by_one))).outputs == {"out": [10, 11]}
+
+
 @pytest.mark.parametrize("mode", ["on_any", "zip_all"])
 async def test_a_streaming_node_whose_body_has_ended_goes_on_with_the_same_code_in_any_mode(mode: Any) -> None:
     made = Graph()
@@ -902,6 +918,21 @@ async def test_what_could_not_be_saved_is_in_the_next_save(skipped: set[int]) ->
     result = await hosted(memory).resume("r", graph=graph(saving))
     assert result.outputs["out"] == [0, 1, 2, 3, 4]
     assert [*(f"source {i}" for i in range(5)), *(f"once {i}" for i in range(5))] == CALLS
+
+
+async def test_nodes_that_are_over_no_more_when_the_cut_is_restored_run_again() -> None:
+    """Somebody has gone back to an older checkpoint since the run was looked up."""
+
+    class Ahead(Memory):
+        async def load(self, run_id: str, *, outputs: bool = True) -> StoredRun:
+            return replace(await Memory.load(self, run_id, outputs=outputs), over=frozenset({"source", "once"}))
+
+    BROKEN.add("running")
+    memory = Ahead()
+    await interrupted(memory, graph())
+    BROKEN.clear()
+    memory.nodes.clear()
+    assert (await hosted(memory).resume("r", graph=graph())).outputs == {"out": [0, 1, 3, 6, 10]}
 
 
 class Failing(Memory):

@@ -238,6 +238,28 @@ async def test_an_answer_that_an_attempt_did_not_live_to_take_is_taken_by_the_ne
         await hosted(store).resume("r", graph=graph, updates={"waits": "no"})
 
 
+async def test_a_resume_that_cannot_see_whether_an_answer_came_before_the_time_starts_nothing() -> None:
+    store = Answering()
+    graph = Graph()
+    graph.output("out", graph.add(sleeps, "waits", x=graph.input("x")))
+    await run(store, graph, {"x": 1})
+    await asyncio.sleep(0.01)
+    looks = store.looks
+
+    def brings(waits: dict[str, Suspension]) -> Sequence[Answer]:
+        if store.looks > looks + 1:  # the first is that of the resume which begins
+            raise OSError("the disk is away")
+        return ()
+
+    store.brings = brings
+    async with asyncio.timeout(10):
+        with pytest.raises(HookError, match="the disk is away"):
+            await hosted(store).resume("r", graph=graph)
+        assert SEEN == []
+        store.brings = lambda waits: ()
+        assert (await hosted(store).resume("r", graph=graph)).outputs == {"out": ["1 None"]}
+
+
 async def test_what_is_brought_by_a_resume_is_refused_where_an_answer_is_kept() -> None:
     store = Answering()
     graph = Graph()
