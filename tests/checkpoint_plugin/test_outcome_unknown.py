@@ -498,6 +498,41 @@ async def test_a_step_that_was_stopped_before_its_body_began_is_known(
     assert [call[0] for call in CALLS if isinstance(call, tuple)] == [target.__name__]
 
 
+async def test_a_try_that_waited_for_a_thread_when_its_run_was_stopped_has_not_begun(store_url: str) -> None:
+    """The one before it raised, so nothing is unknown."""
+    loop, queued = asyncio.get_running_loop(), threading.Event()
+
+    @node(replayable=False, retries=1, backoff=0)
+    def refused_at_first(x: int) -> int:
+        CALLS.append("refused_at_first")
+        if len(CALLS) == 1:
+            loop.call_soon_threadsafe(HANGING[0].set)
+            assert queued.wait(30)
+            raise OSError("refused")
+        return 10 * x
+
+    @node
+    async def lets_it_wait(x: int) -> AsyncIterator[int]:
+        await HANGING[0].wait()
+        yield x
+        await asyncio.sleep(0.01)  # by now what takes the only thread stands in its queue
+        queued.set()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and event.ref.reason == "not replayable" and queued.is_set():
+            runs.stop("signal")
+            loop.call_soon(FREE.set)
+
+    made, runs = Graph(), WorkflowRunner(plugins=Host(store_url), max_threads=1, on_event=hear)
+    made.output("out", made.add(refused_at_first, node_id="it", x=1))
+    made.add(occupies, x=made.add(lets_it_wait, x=1))
+    with pytest.raises(RunStopped):
+        async with asyncio.timeout(30):
+            await runs.run(made, enable={"checkpoint": True}, run_id="r")
+    assert CALLS == ["refused_at_first"]
+    assert (await runner(store_url).resume("r", graph=made)).outputs == {"out": [10]}
+
+
 @pytest.mark.parametrize("x", [1, 0], ids=["stopped", "failed"])
 async def test_a_step_that_waited_for_a_thread_when_its_run_ended_has_not_begun(store_url: str, x: int) -> None:
     """Also where the one before it lets go of its thread in the very step in which it fails."""

@@ -1295,6 +1295,38 @@ async def test_a_generator_that_is_closed_while_its_run_ends_is_not_over() -> No
     assert completed == ["first", "out"]
 
 
+async def test_a_generator_that_is_closed_before_it_has_repeated_its_step_may_commit_as_it_cleans_up() -> None:
+    over = asyncio.Event()
+    states: list[Any] = []
+
+    @node(retries=1, backoff=0)
+    async def numbers(context: Context) -> AsyncIterator[int]:
+        try:
+            yield 0
+            yield 1
+            await over.wait()
+            raise OSError("away")
+        finally:
+            if context.attempt == 2:
+                context.commit("cleaned up")
+                states.append(context.state)
+
+    @node
+    async def first_of(items: Stream[int]) -> int:
+        return await anext(items)
+
+    @node
+    async def lets_go(x: int) -> int:
+        over.set()
+        return x
+
+    graph = Graph()
+    graph.output("out", graph.add(lets_go, x=graph.add(first_of, items=graph.add(numbers))))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await outputs(graph) == {"out": [0]}
+    assert states == ["cleaned up"]
+
+
 async def test_calls_that_raise_at_the_cut_of_a_failure_are_its_notes() -> None:
     @node
     async def breaks(n: int) -> int:
