@@ -165,8 +165,7 @@ class StateManager:
         try:
             await self._writer.stop(timeout)
         except WriterStopped as error:
-            left = tuple((update.node_id, dict(update.columns)) for update in error.unwritten)
-            raise WriterStopped(f"state writer of run {self.run_id!r}", left, error.__cause__) from error.__cause__
+            raise self._told(error) from error.__cause__
         finally:
             await self._access.close()
 
@@ -261,9 +260,13 @@ class StateManager:
         """Return when every update so far is durable.
 
         Raises:
+            WriterStopped: an update waits for `start`; `unwritten` holds it.
             StoreError: the writer is broken by this error.
         """
-        await self._writer.flush()
+        try:
+            await self._writer.flush()
+        except WriterStopped as error:
+            raise self._told(error) from error.__cause__
 
     async def get_node_state(self, node_id: str) -> RunNodeState | None:
         """Where a node stands, with the updates that are still to be written.
@@ -297,6 +300,11 @@ class StateManager:
     def get_stats(self) -> dict[str, int]:
         """The same as `stats`, as a dict."""
         return dict(self.stats)
+
+    def _told(self, error: WriterStopped) -> WriterStopped:
+        """The same with what is not durable as callers gave it."""
+        left = tuple((update.node_id, dict(update.columns)) for update in error.unwritten)
+        return WriterStopped(f"state writer of run {self.run_id!r}", left, error.__cause__)
 
     def _take(self, connection: Connection, keys: RunKeys) -> int:
         """Make the run's row where there is none; the epoch under which this manager writes."""

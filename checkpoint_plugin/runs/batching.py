@@ -59,7 +59,7 @@ class BatchWriter(Generic[T]):
         write: writes one batch in one transaction. It is called again with the same batch after `StoreUnreadable`, so it
             must be harmless twice; any other error, or this one for too long, breaks the writer.
         name: of what is written, for errors.
-        size: a batch of so many is written at once.
+        size: a batch of so many is written at once, or of as many as may wait.
         interval: seconds after which a smaller one is.
         limit: so many values wait at most; who adds one more waits.
         wait_seconds: how long at most.
@@ -86,7 +86,7 @@ class BatchWriter(Generic[T]):
         self.stats = BatchStats()
         self._write = write
         self._name = name
-        self._size = size
+        self._size = min(size, limit)  # more never wait: who stands in line would wait for the time of a batch
         self._interval = interval
         self._limit = limit
         self._wait_seconds = wait_seconds
@@ -118,7 +118,6 @@ class BatchWriter(Generic[T]):
         if self._task is None:
             self._stopping, self._broken = False, None
             self._wake = asyncio.Event()
-            self._wake.set()
             self._task = asyncio.create_task(self._run(), name=f"workflow-{self._name}")
             for caller in [caller for callers in self._line.values() for caller in callers]:
                 if caller.taken.get_loop() is not self._task.get_loop():  # its event loop has ended, and it never goes on
@@ -148,12 +147,15 @@ class BatchWriter(Generic[T]):
         """Return when all that waits now is durable.
 
         Raises:
+            WriterStopped: something waits, and the writer is not started.
             StoreError: the writer is broken by this error.
         """
         if self._broken is not None:
             raise self._broken
         entries = [*self._batch, *self._waiting]
-        if entries and self._task is not None:
+        if entries and self._task is None:
+            raise WriterStopped(self._name, self.waiting)
+        if entries:
             await asyncio.gather(*map(self._ask, entries))  # who waits for one after the other hears of one failure only
 
     async def stop(self, timeout: float) -> None:

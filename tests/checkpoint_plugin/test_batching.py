@@ -123,6 +123,76 @@ async def test_a_small_batch_is_written_when_it_is_old() -> None:
     await batches.stop(5)
 
 
+async def test_a_writer_that_has_nothing_to_do_hears_of_what_comes() -> None:
+    target = Target()
+    batches = writer(target, size=2, interval=0.01)
+    batches.start()
+    await asyncio.sleep(0.005)  # it waits for a value
+    await batches.put(1)
+    async with asyncio.timeout(4):
+        await settled(target, 1)
+    await batches.stop(5)
+
+
+async def test_values_that_come_one_by_one_make_a_batch_that_is_written_at_once() -> None:
+    target = Target()
+    batches = writer(target)
+    batches.start()
+    for value in range(3):
+        await asyncio.sleep(0.005)  # it waits for more
+        assert target.tried == []
+        await batches.put(value)
+    async with asyncio.timeout(4):
+        await settled(target, 3)
+    assert target.batches == [[0, 1, 2]]
+    await batches.stop(5)
+
+
+async def test_who_flushes_does_not_wait_for_the_time_of_a_batch() -> None:
+    target = Target()
+    batches = writer(target)
+    batches.start()
+    await batches.put(1)
+    await asyncio.sleep(0.005)  # it waits for more
+    async with asyncio.timeout(4):
+        await batches.flush()
+    assert target.batches == [[1]]
+    await batches.stop(5)
+
+
+async def test_of_several_who_wait_for_a_value_one_may_leave() -> None:
+    target = Target()
+    target.open.clear()
+    batches = writer(target)
+    batches.start()
+    await batches.put(1)
+    leaving, staying = (asyncio.create_task(batches.flush()) for _ in range(2))
+    await target.asked.wait()
+    leaving.cancel()
+    await asyncio.wait((leaving,))
+    target.open.set()
+    async with asyncio.timeout(4):
+        await staying
+    await batches.stop(5)
+
+
+async def test_who_flushes_waits_for_the_batch_that_is_being_written() -> None:
+    target = Target()
+    target.open.clear()
+    batches = writer(target)
+    batches.start()
+    for value in range(3):
+        await batches.put(value)
+    await target.asked.wait()
+    flushing = asyncio.create_task(batches.flush())
+    await asyncio.sleep(0.01)
+    assert not flushing.done()
+    target.open.set()
+    await flushing
+    assert target.batches == [[0, 1, 2]]
+    await batches.stop(5)
+
+
 async def test_who_asks_for_it_waits_until_its_value_is_durable() -> None:
     target = Target()
     batches = writer(target)
@@ -146,6 +216,20 @@ async def test_what_came_before_the_start_is_written_after_it() -> None:
     assert target.batches == [[1]]
     await batches.stop(5)
     await batches.stop(5)
+
+
+async def test_nobody_is_told_that_something_is_durable_before_the_start() -> None:
+    target = Target()
+    batches = writer(target)
+    await batches.flush()
+    await batches.put(1)
+    with pytest.raises(WriterStopped) as raised:
+        await batches.flush()
+    assert raised.value.unwritten == (1,)
+    batches.start()
+    await batches.stop(5)
+    assert target.batches == [[1]]
+    await batches.flush()
 
 
 async def test_a_batch_that_failed_is_tried_again_unchanged() -> None:
@@ -175,6 +259,53 @@ async def test_what_cannot_be_written_before_the_end_is_told() -> None:
     assert raised.value.unwritten == (0, 1, 2, 3, 4)
     with pytest.raises(WriterStopped, match="takes nothing more"):
         await batches.put(6)
+
+
+async def test_who_waits_until_a_value_is_durable_hears_that_the_writer_has_given_up() -> None:
+    target = Target()
+    target.failures = [StoreUnreadable("away")] * 10_000
+    batches = writer(target)
+    batches.start()
+    waiting = [asyncio.create_task(each) for each in (batches.put(1, durable=True), batches.put(2, durable=True))]
+    await target.asked.wait()
+    with pytest.raises(WriterStopped):
+        await batches.stop(0.01)
+    async with asyncio.timeout(4):
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WriterStopped] * 2
+
+
+async def test_a_writer_that_has_given_up_tries_no_more() -> None:
+    target = Target()
+    target.failures = [StoreUnreadable("away")] * 10_000
+    batches = writer(target)
+    batches.start()
+    for value in range(3):
+        await batches.put(value)
+    await target.asked.wait()
+    with pytest.raises(WriterStopped):
+        await batches.stop(0.01)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "workflow-test"]
+
+
+async def test_what_was_given_up_is_no_part_of_what_comes_after_a_new_start() -> None:
+    target = Target()
+    target.open.clear()
+    batches = merging(target, size=1, limit=5)
+    batches.start()
+    for value, key in ((1, "a"), (2, "b")):
+        await batches.put(value, key)
+    await target.asked.wait()
+    with pytest.raises(WriterStopped) as raised:
+        await batches.stop(0.01)
+    assert raised.value.unwritten == (1, 2)
+    target.open.set()
+    batches.start()
+    await batches.put(3, "b")
+    async with asyncio.timeout(4):
+        await batches.flush()
+    assert target.batches == [[3]]
+    await batches.stop(5)
 
 
 async def test_another_error_breaks_the_writer_and_everybody_hears_of_it() -> None:
@@ -238,8 +369,21 @@ async def test_nobody_waits_for_room_beyond_the_bound() -> None:
         await batches.put(3)
     assert raised.value.unwritten == (1, 2)
     target.open.set()
+    await batches.flush()
+    await batches.put(4)  # nobody is in line any more
     await batches.stop(5)
-    assert target.batches == [[1], [2]]
+    assert target.batches == [[1], [2], [4]]
+
+
+async def test_a_full_writer_makes_room_though_a_batch_could_be_larger() -> None:
+    target = Target()
+    batches = writer(target, size=3, limit=2)
+    batches.start()
+    for value in range(5):
+        await batches.put(value)
+    assert target.batches == [[0, 1], [2, 3]]
+    await batches.stop(5)
+    assert target.batches == [[0, 1], [2, 3], [4]]
 
 
 async def test_values_of_one_key_become_one() -> None:
