@@ -16,7 +16,7 @@ __all__ = ["KEY", "RunKeys", "wrapped_keys"]
 
 KNOWN: Final = 1_000
 KEY: Final = Statement("checkpoint_plugin.tables.row_sql", "keys_of_run")
-JOB_ID: Final = Statement("checkpoint_plugin.tables.row_sql", "job_id")
+KEY_OF_STORED: Final = Statement("checkpoint_plugin.tables.row_sql", "keys_of_stored_run")
 
 
 class RunKeys:
@@ -49,10 +49,10 @@ class RunKeys:
         found = self._seals if self.ring is None else self._found.setdefault(connection, {})
         seal = found.get(run_id)
         if seal is None:
-            seal = self._open(connection, run_id)
-            if seal is PLAIN and self.ring is not None:
-                return seal  # the run is not there, and may be made, encrypted, at any moment
-            found[run_id] = seal
+            row = connection.execute(KEY_OF_STORED, {"of_run": run_id}).first()
+            if row is None:
+                return PLAIN  # it may be made, encrypted, at any moment, also by a process that has a key where this has none
+            seal = found[run_id] = self._open(run_id, row)
             self.remember(run_id, seal)
         return seal
 
@@ -62,19 +62,20 @@ class RunKeys:
         while len(self._seals) > KNOWN:
             del self._seals[next(iter(self._seals))]
 
-    def _open(self, connection: Connection, run_id: str) -> Seal:
-        row = connection.execute(KEY, {"of_run": run_id}).first()
-        if row is not None and self.ring is None:
+    def _open(self, run_id: str, row: Any) -> Seal:
+        """The seal of a run by the row of its keys, which is empty where it is not encrypted."""
+        is_encrypted = row.key_id is not None
+        if is_encrypted and self.ring is None:
             raise KeyMissing(
                 f"run {run_id!r} is encrypted with the master key {row.key_id}. Set WORKFLOW_CHECKPOINT_KEY to that key, or "
                 "WORKFLOW_CHECKPOINT_KEY_PROVIDER to the name of what provides it."
             )
-        if row is None or self.ring is None:
-            if self.ring is not None and connection.execute(JOB_ID, {"of_run": run_id}).first() is not None:
-                raise KeyMissing(
-                    f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
-                )
+        if self.ring is None:
             return PLAIN
+        if not is_encrypted:
+            raise KeyMissing(
+                f"run {run_id!r} is not encrypted, and with a key no plain run is used. Unset WORKFLOW_CHECKPOINT_KEY for it."
+            )
         return self.ring.open(run_id, wrapped_keys(run_id, row))
 
 

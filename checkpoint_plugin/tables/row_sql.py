@@ -37,8 +37,8 @@ __all__ = [
     "first_rows",
     "first_version",
     "held_leases",
-    "job_id",
     "keys_of_run",
+    "keys_of_stored_run",
     "lock_job",
     "lock_lease",
     "pending_answers",
@@ -116,11 +116,6 @@ def take_back() -> Any:
     return aside.values(set_aside=None, retry_count=0)
 
 
-def job_id() -> Any:
-    """One row where there is such a run."""
-    return select(JOB.c.id).where(JOB.c.id == RUN)
-
-
 def execution_strategy() -> Any:
     """What executes a run."""
     return select(JOB.c.execution_strategy).where(JOB.c.id == RUN)
@@ -141,6 +136,12 @@ def change_definition() -> Any:
 def keys_of_run() -> Any:
     """The row of a run's keys."""
     return select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).where(RUN_KEY.c.run_id == RUN)
+
+
+def keys_of_stored_run() -> Any:
+    """The same, of a run that is there: one row, empty where it is not encrypted."""
+    joined = JOB.outerjoin(RUN_KEY, RUN_KEY.c.run_id == JOB.c.id)
+    return select(RUN_KEY.c.key_id, RUN_KEY.c.wrapped).select_from(joined).where(JOB.c.id == RUN)
 
 
 def store_id() -> Any:

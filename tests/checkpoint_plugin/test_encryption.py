@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
+from checkpoint_plugin.by_hand.state_manager import StateManager
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable
+from checkpoint_plugin.errors import KeyMissing, KeyUnusable, StoreDamaged, StoreUnreadable, WriterStopped
+from checkpoint_plugin.events.log import EventLogger
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, PAYLOAD, RUN_KEY, RUN_NODE_STATE, Base
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.retention import Retention
@@ -28,7 +31,7 @@ from checkpoint_plugin.stored_bytes.digests import MODULUS, sum_digests
 from checkpoint_plugin.stored_bytes.encryption import EARLIER, Cipher, KeyRing, WrappedKeys
 from checkpoint_plugin.stored_bytes.sealing import PLAIN
 from checkpoint_plugin.tables.job import JobEnd
-from hookspecs import NodeSnapshot, PluginOptionsInvalid, RunExists
+from hookspecs import NodeSnapshot, PluginOptionsInvalid, RunExists, RunNotFound
 from tests.checkpoint_plugin.test_durability import BROKEN, chain, run, runner
 from tests.checkpoint_plugin.test_pruning import cut, definition
 from tests.cli.command import workflow
@@ -74,6 +77,43 @@ async def everything(store: Store) -> str:
         return [tuple(row) for table in Base.metadata.sorted_tables for row in connection.execute(select(table))]
 
     return repr(await store.transact(read, write=False))
+
+
+@pytest.mark.parametrize("looks", [(), (NEW,)])
+async def test_who_looked_for_a_run_before_it_was_made_writes_nothing_plain_into_it(
+    store_url: str, looks: tuple[bytes, ...]
+) -> None:
+    """Another process makes it, with a key."""
+    early, maker = opened(store_url, *looks), opened(store_url, NEW)
+    with pytest.raises(RunNotFound):
+        await early.load_job("r")
+    await maker.insert_job("r", definition())
+    manager, log = StateManager("r", store=early), EventLogger("r", store=early, blocking=["note"])
+    await manager.start()
+    await log.start()
+    snapshot = cut(NodeSnapshot("n", "running", state="secret of n"))
+    if looks:
+        await early.save(RunHistory("r", 1, 1), snapshot, "step")
+        await early.load_job("r")
+        await manager.update_node_state("n", "failed", error="secret of n")
+        await manager.flush()
+        await log.log("note", payload={"text": "secret of the log"})
+    else:
+        with pytest.raises(KeyMissing):
+            await early.load_job("r")
+        with pytest.raises(KeyMissing):
+            await early.save(RunHistory("r", 1, 1), snapshot, "step")
+        await manager.update_node_state("n", "failed", error="secret of n")
+        with pytest.raises(KeyMissing):
+            await manager.flush()
+        with pytest.raises(KeyMissing):
+            await log.log("note", payload={"text": "secret of the log"})
+    assert "secret of" not in await everything(maker)
+    for end in (manager.stop, log.stop):
+        with suppress(WriterStopped):
+            await end()
+    for store in (early, maker):
+        await store.close()
 
 
 async def test_nothing_of_an_encrypted_run_can_be_read(store_url: str) -> None:
