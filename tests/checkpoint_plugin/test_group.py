@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.location import locate
-from checkpoint_plugin.errors import StoreFull, StoreUnreadable
+from checkpoint_plugin.errors import StoreBusy, StoreFull, StoreUnreadable
 from checkpoint_plugin.models import JOB
+from checkpoint_plugin.saving.group import GroupWriter
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
@@ -106,6 +108,44 @@ async def test_who_ends_the_transaction_fails_alone_and_nobody_writes_outside_of
     (a, b, c), stored = await shared(store, ValueError("never reached"))
     assert (a, type(b), c, stored) == ("a", StoreUnreadable, "c", "alone ac")
     await store.close()
+
+
+class Failing:
+    """A database whose transactions fail as it is told, one after the other."""
+
+    groups_saves = True
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.left = list(errors)
+
+    async def transact(self, work: object, *, write: bool = True, before: object = None) -> list[str]:
+        await asyncio.sleep(0)
+        error = self.left.pop(0)
+        if error is not None:
+            raise error
+        return ["written"]
+
+
+async def together(database: Any) -> list[object]:
+    """What came of three writes that waited for another one."""
+    writer = GroupWriter(database)
+    told = await asyncio.gather(*(writer.write(Tells(word)) for word in ("alone", *"abc")), return_exceptions=True)
+    assert told[0] == "written"
+    assert database.left == []
+    database.left.append(None)
+    assert await asyncio.wait_for(writer.write(Tells("later")), 4) == "written"
+    return list(told[1:])
+
+
+async def test_what_may_have_been_written_is_not_written_again() -> None:
+    moved = StoreUnreadable("the file was moved")
+    moved.undone = False
+    assert await together(Failing(None, moved)) == [moved] * 3
+
+
+async def test_of_those_who_are_written_one_by_one_nobody_waits_behind_another_who_was_kept_from_it() -> None:
+    busy = StoreBusy("held by another program")
+    assert await together(Failing(None, StoreFull("no room"), None, busy)) == ["written", busy, busy]
 
 
 def threads() -> list[str]:
