@@ -157,3 +157,17 @@ def test_a_long_value_is_seldom_written_again_whole() -> None:
         writer.note()
         written += writer.row_bytes
     assert written < 3_000_000, "as it was first, once more as what others grow out of, and what is new"
+
+
+def test_the_ends_of_any_number_of_series_are_not_remembered_for_ever() -> None:
+    """A place whose values grow for a while, and then begin anew."""
+    bits, cache = random.Random(7), BaseCache()
+    for number in range(1, 101):
+        value = b""
+        for part in (1, 2):
+            writer = PayloadWriter(cache, 2 * number + part)
+            value += bits.randbytes(4_000)
+            writer.add(bits.randbytes(32), value, "place")
+            writer.note()
+        assert list(cache.ends)[-1:] == [(2 * number + 2) << 20], "it may grow"
+        assert len(cache.ends) < 10

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -318,6 +318,15 @@ async def test_any_number_of_nodes_comes_back(manager: CheckpointManager) -> Non
     assert len(data.node_states) == 1200
     assert (len(data.completed_nodes), len(data.active_nodes), len(data.pending_nodes)) == (400, 400, 400)
     assert all(data.node_states[name].outputs == {"o": name} for name in names[:400])
+
+
+async def test_outputs_that_a_node_gives_before_it_is_over_leave_what_it_goes_on_with(manager: CheckpointManager) -> None:
+    waits = NodeStateSnapshot("b", "suspended", resume_state={"page": 3})
+    await manager.save_checkpoint(GRAPH, node_states={"b": waits})
+    await manager.save_checkpoint(GRAPH, outputs={"b": {"out": 1}})
+    assert (await restored(manager)).node_states["b"] == NodeStateSnapshot("b", "suspended", 1, {"out": 1}, None, {"page": 3})
+    await manager.save_checkpoint(GRAPH, {"b"}, outputs={"b": {"out": 2}})
+    assert (await restored(manager)).node_states["b"] == NodeStateSnapshot("b", "completed", 1, {"out": 2})
 
 
 async def test_outputs_of_a_node_are_given_in_one_place(manager: CheckpointManager) -> None:
@@ -627,6 +636,48 @@ async def test_the_hooks_work_for_whoever_has_a_manager(manager: CheckpointManag
 
 
 # Errors.
+
+
+MARKS: tuple[Callable[[Job], None], ...] = (
+    lambda job: job.mark_failed("why"),
+    lambda job: job.mark_running(),
+    lambda job: job.mark_suspended("b", "waits", {"page": 3}, {"who": "me"}),
+    lambda job: job.mark_running(),
+    lambda job: job.mark_completed(),
+)
+
+
+@pytest.mark.parametrize("stays_open", [True, False])
+async def test_a_save_leaves_in_the_row_of_the_run_how_others_say_that_it_stands(
+    store_url: str, store: Store, stays_open: bool
+) -> None:
+    def told(job: Job) -> dict[str, Any]:
+        return {name: value for name, value in job.model_dump().items() if name not in ("updated_at", "version")}
+
+    manager = CheckpointManager("r", enabled=True, url=store_url)
+    jobs = JobRepository(store=store)
+    async with manager if stays_open else nullcontext():
+        await manager.save_checkpoint(GRAPH, {"a"})
+        for number, mark in enumerate(MARKS, 2):
+            await jobs.change("r", mark)
+            before = await jobs.get("r")
+            await manager.save_checkpoint(GRAPH, {"b"} if number % 2 else (), (), () if number % 2 else {"b"})
+            after = await jobs.get("r")
+            assert told(after) == told(before)
+            assert after.updated_at > before.updated_at
+            assert (await store.checkpoints("r"))[-1].status == before.status
+
+
+async def test_a_graph_that_comes_with_a_later_save_is_stored(manager: CheckpointManager, store: Store) -> None:
+    await manager.save_checkpoint(None, {"a"})
+    for nodes in (3, 4):
+        graph = {"nodes": GRAPH["nodes"][:nodes], "edges": GRAPH["edges"]}
+        await manager.save_checkpoint(graph, {"b"})
+        fresh = CheckpointManager("r", enabled=True, store=store)
+        with pytest.raises(GraphMismatch, match=r"edge .* is missing"):
+            await fresh.restore_checkpoint({"nodes": graph["nodes"], "edges": []})
+        shown = (await JobRepository(store=store).get("r")).graph
+        assert shown is not None and shown.count('"type"') == nodes
 
 
 async def test_a_graph_that_does_not_fit_is_an_error(manager: CheckpointManager) -> None:

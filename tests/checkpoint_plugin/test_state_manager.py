@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -534,3 +535,19 @@ async def test_a_manager_of_checkpoints_sees_what_it_wrote(store: Counted) -> No
         data = await checkpoints.restore_checkpoint(graph)
         assert data is not None
         assert (data.node_states["b"].status, data.node_states["b"].error) == ("failed", "no")
+
+
+async def test_a_manager_that_cannot_be_started_leaves_no_thread_and_may_be_started_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    path.write_bytes(b"no database" * 100)
+    manager = StateManager("r", url=f"sqlite:///{path}")
+    await manager.update_node_state("a", "running")
+    with pytest.raises(StoreUnreadable):
+        await manager.start()
+    assert not [thread for thread in threading.enumerate() if thread.name == "workflow-checkpoint"]
+    path.unlink()
+    async with manager:
+        await manager.flush()
+    store = Store(locate(f"sqlite:///{path}"), create=False)
+    assert [(row.node_id, row.status) for row in await store.node_states("r")] == [("a", "running")]
+    await store.close()
