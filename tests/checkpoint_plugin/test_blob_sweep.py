@@ -8,6 +8,7 @@ import os
 import random
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from checkpoint_plugin.blobs.files import ENVIRONMENT, Blobs
 from checkpoint_plugin.blobs.folder import FolderPlace
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import BlobsUnusable, StoreDamaged
-from checkpoint_plugin.models import CHECKPOINT, PAYLOAD
+from checkpoint_plugin.models import CHECKPOINT, LEASE, PAYLOAD
 from checkpoint_plugin.retention import Retention
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.space.sweep import Swept, sweep_blobs
@@ -145,12 +146,16 @@ async def test_what_no_row_mentions_goes_when_it_is_old(shelf: Shelf) -> None:
         age(third)
         (mentioned.parent / "notes.txt").write_text("not ours")
         age(mentioned.parent / "notes.txt")
+        generation = partial(store.transact, lambda c: c.execute(select(LEASE.c.generation)).scalar_one(), write=False)
         assert await sweep_blobs(store, dry_run=True) == Swept(2, 4 * LIMIT)
         assert len(shelf.files) == 5
+        assert await generation() == 0
         assert await sweep_blobs(store, ["r"]) == Swept(1, 2 * LIMIT)
+        assert await generation() == 1
         assert await sweep_blobs(store) == Swept(1, 2 * LIMIT)
         assert not third.parent.exists()
         assert await sweep_blobs(store) == Swept()
+        assert await generation() == 1, "where nothing goes, no save is refused for it"
         assert len(shelf.files) == 3  # the young one, too
         assert await states(store) == [kept]
 
