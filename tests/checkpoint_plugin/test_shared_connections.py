@@ -383,3 +383,34 @@ async def test_who_finds_no_connection_free_is_told_what_to_give(postgres_url: s
         await asyncio.gather(*tasks)
     finally:
         await store.close()
+
+
+async def test_who_is_the_last_to_leave_a_file_moves_its_log_and_nobody_before(tmp_path: Path) -> None:
+    """SQLite before 3.51.3 can damage a database when two connections of a process do so at once."""
+    location, rested = locate(f"sqlite:///{tmp_path / 'c.db'}"), []
+
+    def some(name: str) -> Connections:
+        made = Connections(location, create=True)
+
+        async def rest() -> None:
+            rested.append(name)
+
+        made.database.rest = rest  # type: ignore[method-assign]
+        return made
+
+    pool = ResourcePool()
+    first, second, third = map(some, ("first", "second", "third"))
+    await first.give(pool)
+    await second.close()
+    assert rested == [], "the third uses it"
+    await third.give(pool)
+    assert rested == ["third"]
+    fourth, fifth = map(some, ("fourth", "fifth"))
+    await fourth.close()
+    assert rested == ["third"], "the fifth uses it"
+    await fifth.close()  # which are not the last connections: the first and the third are kept
+    assert rested == ["third", "fifth"]
+    await pool.close()
+    rested.clear()
+    await some("alone").close()
+    assert rested == [], "SQLite does it by itself"
