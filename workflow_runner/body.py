@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Cancelled as CancelledOutcome
@@ -38,6 +38,7 @@ class BodyActor(Actor):
     _context: Context | None = None
     _body: AsyncGenerator[Any, None] | None = None
     _deadline: asyncio.Timeout | None = None
+    _ended: Ended | None = None
     _takes_back: Callable[[], None] | None = None
     """What undoes its suspension, if something else ends the body that suspends."""
 
@@ -54,14 +55,17 @@ class BodyActor(Actor):
         if context is not None:
             context.end(self.ended)
 
-    @cached_property
+    @property
     def ended(self) -> Ended:
         """What those hold instead of it who were given something for a firing that is over."""
-        return Ended(self)
+        if self._ended is None:
+            self._ended = Ended(self)
+        return self._ended
 
     def retire(self) -> None:
         super().retire()
-        self.__dict__.pop("ended", None)
+        if self._ended is not None:
+            self._ended = None
 
     def over(self) -> bool:
         """Whether the firing that just ended was the last."""

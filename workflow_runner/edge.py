@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from workflow_runner.actor import Actor
     from workflow_runner.arrivals import ArrivalOrder
     from workflow_runner.plan import PlannedEdge
+    from workflow_runner.wiring import Wiring
 
 __all__ = ["Edge", "Waiter"]
 
 
 class Waiter(Protocol):
-    """Somebody who waits at an edge, or a node that has no actor yet."""
+    """Somebody who waits at an edge, or, for a consumer that has no actor yet, the edge itself."""
 
     @property
     def open(self) -> bool:
@@ -46,16 +47,23 @@ class Edge:
     """Who waits until its consumer waits for an item."""
     closed = False
     """The consumer is over: what is sent here is dropped."""
+    wiring: Wiring
+    """Makes the consumer, where the edge stands in its place."""
+    open = False
 
-    def __init__(self, planned: PlannedEdge, capacity: int, reader: Waiter | None) -> None:
+    def __init__(self, planned: PlannedEdge, capacity: int) -> None:
         self.planned = planned
         self.capacity = capacity
         self.items: deque[Any] = deque()
-        self.reader = reader
+        self.reader: Waiter | None = None
         self.writer: Waiter | None = None
         self.ended = False
         self.order: ArrivalOrder | None = None
         """Arrival order over all edges of the consumer, shared by them; `None` where there is only this one."""
+
+    def wake(self, *, ended: bool = False) -> None:
+        """The first item came, or the end, and the consumer has no actor yet: it is made and started."""
+        self.wiring.bear(self.planned.target).wake()
 
     @property
     def edge_id(self) -> str:

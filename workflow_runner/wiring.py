@@ -37,22 +37,6 @@ ACTORS: Final[Mapping[Drive, type[Actor]]] = {
 """Who drives a node; where somebody hears of firings, a plain one is driven as any that fires."""
 
 
-class Unborn:
-    """Stands at an edge for a consumer that has no actor yet: the first item makes it."""
-
-    __slots__ = ("planned", "wiring")
-
-    open = False
-
-    def __init__(self, wiring: Wiring, planned: PlannedNode) -> None:
-        self.wiring = wiring
-        self.planned = planned
-
-    def wake(self, *, ended: bool = False) -> None:
-        """An item came, or the end."""
-        self.wiring.bear(self.planned).wake()
-
-
 class Wiring:
     """Makes actors and edges. An actor is born with its first item, so a run holds only what is in progress."""
 
@@ -75,7 +59,7 @@ class Wiring:
         for planned_edge in planned.in_edges:
             edge = half.pop(planned_edge, None)
             if edge is None:
-                edge = half[planned_edge] = Edge(planned_edge, self._capacity, None)
+                edge = half[planned_edge] = Edge(planned_edge, self._capacity)
             in_edges.append(edge)
         if len(in_edges) > 1:
             _number_arrivals(in_edges)
@@ -101,7 +85,8 @@ class Wiring:
                 target = planned_edge.target
                 if target.node_id in self.completed:
                     continue
-                edge = half[planned_edge] = Edge(planned_edge, self._capacity, Unborn(self, target))
+                edge = half[planned_edge] = Edge(planned_edge, self._capacity)
+                edge.wiring, edge.reader = self, edge
             elif edge.closed:
                 continue
             edge.producer = actor
