@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from workflow_runner.aligner import Aligner, OnAny, Once, make_aligner
@@ -15,10 +14,14 @@ __all__ = ["FiringActor"]
 class FiringActor(BodyActor):
     """Fires once for each aligned set of inputs; without inputs, once."""
 
-    @cached_property
+    _aligner: Aligner | None = None
+
+    @property
     def aligner(self) -> Aligner:
-        """What makes sets of its inputs."""
-        return make_aligner(self.in_edges, self.planned.sync_mode, self.node_id)
+        """What makes sets of its inputs; made for the first who asks."""
+        if self._aligner is None:
+            self._aligner = make_aligner(self.in_edges, self.planned.sync_mode, self.node_id)
+        return self._aligner
 
     def over(self) -> bool:
         return self.aligner.over()
@@ -43,7 +46,7 @@ class FiringActor(BodyActor):
 
     def latest(self) -> Mapping[str, Any] | None:
         """The latest value of each edge, where the mode keeps them."""
-        aligner = self.__dict__.get("aligner")  # not made for this question: a cut asks it of actors that never need one
+        aligner = self._aligner  # not made for this question: a cut asks it of actors that never need one
         return aligner.snapshot() if isinstance(aligner, OnAny) else None
 
     def restore_latest(self, latest: Mapping[str, Any] | None) -> None:
