@@ -219,7 +219,11 @@ class RunCheck:
     def _look_at_heads(self) -> None:
         of_run = CHECKPOINT.c.run_id == self._notes.run_id
         query = select(CHECKPOINT.c.number).where(of_run).order_by(CHECKPOINT.c.number)
-        self._numbers = list(self._connection.execute(query).scalars())
+        found = list(self._connection.execute(query).scalars())
+        self._numbers = [number for number in found if type(number) is int]
+        for number in found:
+            if type(number) is not int:  # SQLite keeps anything in any column
+                self._notes.note(f"a checkpoint has the number {number!r}")
         for number in self._numbers:
             row = select(CHECKPOINT).where(of_run, CHECKPOINT.c.number == number)
             try:

@@ -376,3 +376,19 @@ def test_a_number_that_is_none_is_told_as_damage(
         assert main([*command, "--url", url]) == 5
         told = capsys.readouterr().err
         assert "run 'r'" in told and f"column {column!r} holds {type(value).__name__}" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("x", "'x'"), (b"\x05", "b'\\x05'"), (2.5, "2.5")], ids=["text", "bytes", "fraction"]
+)
+def test_a_checkpoint_without_a_number_is_found_by_a_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: Any, shown: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/c.db"
+    Folder(tmp_path, url)
+    with closing(sqlite3.connect(tmp_path / "c.db")) as connection, connection:
+        connection.execute("UPDATE checkpoint SET number = ? WHERE number = 2", (value,))
+    assert main(["db", "check", "--json", "--url", url]) == 5
+    told = json.loads(capsys.readouterr().out)
+    assert f"a checkpoint has the number {shown}" in [finding["what"] for finding in told["findings"]]
+    assert 2 not in told["runs"][0]["damaged"] and told["runs"][0]["newest_intact"] is not None
