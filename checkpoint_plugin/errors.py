@@ -205,7 +205,7 @@ class StoreDamaged(CheckpointError):
         goes_on = number is not None if has_others is None else has_others
         other = "" if not goes_on else f", or go on from another checkpoint: `workflow resume {quote(run_id)} --latest-intact`"
         super().__init__(f"{which} is damaged: {what}; nothing was changed. Restore the database from a copy{other}.")
-        self.run_id = run_id
+        self.run_id = str(run_id)  # SQLite keeps anything in any column
         self.what = what
         self.number = number
 

@@ -392,3 +392,12 @@ def test_a_checkpoint_without_a_number_is_found_by_a_check(
     told = json.loads(capsys.readouterr().out)
     assert f"a checkpoint has the number {shown}" in [finding["what"] for finding in told["findings"]]
     assert 2 not in told["runs"][0]["damaged"] and told["runs"][0]["newest_intact"] is not None
+
+
+@pytest.mark.parametrize("command", [("runs",), ("prune", "--keep-last", "1"), ("db", "check"), ("db", "size")], ids=" ".join)
+def test_a_run_whose_id_is_no_text_is_told_in_json(two_runs: Folder, capsys: pytest.CaptureFixture[str], command: Any) -> None:
+    with closing(sqlite3.connect(two_runs.path / "c.db")) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("UPDATE job SET id = CAST(id AS BLOB) WHERE id <> 'r'")
+    assert main([*command, "--url", two_runs.url, "--json"]) in (0, 5)
+    assert json.loads(capsys.readouterr().out)
