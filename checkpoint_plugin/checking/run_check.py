@@ -84,7 +84,7 @@ class RunChecked:
     Args:
         report: of the run.
         options: of this plugin that are stored with the run.
-        newest: number and hash of the newest checkpoint.
+        newest: number and hash of the newest checkpoint; its hash is not known where its row is damaged.
     """
 
     report: RunReport
@@ -136,9 +136,10 @@ class RunCheck:
             self._step("a time of its row", lambda: self._read_times(JOB, JOB.c.id), RESTORE)
             self._step("a time of its lease", lambda: self._read_times(LEASE, LEASE.c.run_id), RESTORE)
             self._step("a time of its events", lambda: self._read_times(EVENT, EVENT.c.run_id), UNNEEDED)
-        head = self._heads.get(self._numbers[-1]) if self._numbers else None
-        newest = (0, None) if head is None else (head.number, column_bytes(head.cut_hash))
-        return RunChecked(self._notes.report(self._numbers), self._options, newest)
+        newest = self._numbers[-1] if self._numbers else 0
+        head = self._heads.get(newest)
+        noted = newest, None if head is None else column_bytes(head.cut_hash)
+        return RunChecked(self._notes.report(self._numbers), self._options, noted)
 
     def _step(self, what: str, look: Callable[[], None], advice: str | None = None) -> None:
         """Look at a part; where rows of it cannot be read at all, it ends there.

@@ -27,7 +27,7 @@ def print_listing(
 ) -> None:
     """Print a document as JSON, or its rows as a table of some columns, empty where there is `None`; nothing when quiet."""
     if as_json:
-        click.echo(json.dumps(document))
+        click.echo(json.dumps(document, default=str))  # SQLite keeps anything in any column, also where an id belongs
     elif not quiet:
         table = [columns, *([one_line("" if row[name] is None else row[name]) for name in columns] for row in rows)]
         widths = [max(len(row[place]) for row in table) for place in range(len(columns))]

@@ -68,4 +68,4 @@ def _run_document(run: RunSize) -> dict[str, Any]:
         }
         for node in run.nodes
     ]
-    return {"run_id": str(run.run_id), "bytes": run.total, **run.parts, "nodes": nodes}
+    return {"run_id": run.run_id, "bytes": run.total, **run.parts, "nodes": nodes}

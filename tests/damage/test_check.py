@@ -318,6 +318,15 @@ async def test_the_witness_is_asked(store_url: str, tmp_path: Path) -> None:
     assert report.newest_intact == CHECKPOINTS - 1
 
 
+async def test_a_newest_checkpoint_whose_row_is_damaged_is_not_told_as_lost(store_url: str, tmp_path: Path) -> None:
+    await store_run(store_url, tmp_path / "witness")
+    newest = update(CHECKPOINT).where(CHECKPOINT.c.run_id == RUN_ID, CHECKPOINT.c.number == CHECKPOINTS)
+    await change(store_url, newest.values(reason="another"))
+    (report,) = (await check(store_url, RUN_ID, witness=tmp_path / "witness")).runs
+    assert [found.what for found in report.findings] == ["the row of the checkpoint was changed"]
+    assert report.newest_intact == CHECKPOINTS - 1
+
+
 def bend_id(path: Path, *, to_text: bool) -> None:
     """Change the id of a run in the file of SQLite, in its row and not in the index: another text, or no text at all."""
     data = bytearray(path.read_bytes())

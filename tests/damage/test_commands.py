@@ -19,6 +19,7 @@ from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, NODE_VERSION, RUN_N
 from checkpoint_plugin.status import NODE_STATUSES
 from hookspecs import CheckpointChoice
 from tests.cli.command import workflow
+from tests.damage.stored import store_run
 from tests.damage.test_rows import change, is_row, read_rows
 from workflow_runner import NodeFailed, WorkflowRunner
 from workflow_runner.cli.main import main
@@ -400,4 +401,17 @@ def test_a_run_whose_id_is_no_text_is_told_in_json(two_runs: Folder, capsys: pyt
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute("UPDATE job SET id = CAST(id AS BLOB) WHERE id <> 'r'")
     assert main([*command, "--url", two_runs.url, "--json"]) in (0, 5)
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("table", ["node_version", "output_segment"])
+@pytest.mark.parametrize("command", [("db", "check"), ("db", "size", "--run", "r")], ids=" ".join)
+def test_a_node_whose_id_is_no_text_is_told_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, command: Any
+) -> None:
+    url = f"sqlite:///{tmp_path}/c.db"
+    asyncio.run(store_run(url))
+    with closing(sqlite3.connect(tmp_path / "c.db")) as connection, connection:
+        connection.execute(f"UPDATE {table} SET node_id = CAST(node_id AS BLOB) WHERE number = (SELECT max(number) FROM {table})")
+    assert main([*command, "--url", url, "--json"]) in (0, 5)
     assert json.loads(capsys.readouterr().out)
