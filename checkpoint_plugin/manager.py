@@ -171,7 +171,7 @@ class CheckpointManager:
                 return False
             raise
         self._record = None  # where the outcome is not heard of, the next save reads everything
-        written = await store.write(save)
+        written = await save.hand_over(store)
         self._record = record
         if not written:
             if store.blobs.writes:

@@ -13,7 +13,8 @@ from sqlalchemy.types import NullType
 
 from checkpoint_plugin.blobs.files import Blobs
 from checkpoint_plugin.by_hand.graph_shape import GraphShape, read_shape
-from checkpoint_plugin.by_hand.node_record import NodeRecord, pack_values, read_record, shown_values
+from checkpoint_plugin.by_hand.hand_cut import HandCut
+from checkpoint_plugin.by_hand.node_record import NodeRecord, pack_values, read_record
 from checkpoint_plugin.by_hand.standing import (
     ENDS,
     SUSPENSION,
@@ -34,10 +35,9 @@ from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job
 from checkpoint_plugin.restoring.reading import fetch_cut, read_whole
 from checkpoint_plugin.runs.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.saving.history import RunHistory
-from checkpoint_plugin.saving.statements import prepare_saves
-from checkpoint_plugin.saving.writing import CutWriter
+from checkpoint_plugin.saving.statements import Kind, prepare_saves
 from checkpoint_plugin.store import RUNNER, Store
-from checkpoint_plugin.stored_bytes.sealing import PLAIN, Seal
+from checkpoint_plugin.stored_bytes.sealing import Seal
 from checkpoint_plugin.tables.definition import graph_of, is_storable_text
 from checkpoint_plugin.tables.first_rows import prepare_first_rows
 from checkpoint_plugin.tables.job import FINAL
@@ -61,7 +61,7 @@ class RunRecord:
     Args:
         history: for the next save.
         standing: as of the last look.
-        moment: of the database, when the last save was written; see `moment_of`.
+        moment: of the database, when the last save was written; see `standing.show_life`.
         nodes: every node of which something is stored.
         shape: of the graph it was saved with.
         context: beside the nodes.
@@ -92,7 +92,7 @@ def make_ready(dialect: str) -> None:
     prepare_first_rows(dialect)
     standing_statements(dialect)
     named = ("nodes", "shown")
-    prepare_saves(dialect, (named, True), (named, False), ((), False))
+    prepare_saves(dialect, Kind(named, True), *(Kind(names, False, since) for names in (named, ()) for since in (False, True)))
 
 
 async def load_record(store: Store, run_id: str) -> RunRecord | None:
@@ -223,7 +223,7 @@ async def catch_up(store: Store, record: RunRecord) -> RunRecord | None:
             for sealed in await store.transact(work, write=False):
                 row = opened_row(run_id, sealed, NODE_TEXTS, history.seal)
                 record.nodes[row.node_id] = read_record(run_id, record.nodes.get(row.node_id), row, store.codec)
-    record.standing = standing
+    record.standing, record.moment = standing, None
     return record
 
 
@@ -277,7 +277,6 @@ class RunSave:
         self._shape = shape
         self._context = context
         self.at = at
-        self._codec = codec
         self.run_id = record.history.run_id
         standing = record.standing
         self._status: RunStatus = "running" if standing is None else standing.job("status")
@@ -285,27 +284,37 @@ class RunSave:
         error = None if told is None else record.history.seal.open_text(told)
         nodes = tuple(node.snapshot(node_id) for node_id, node in changed.items())
         snapshot = Snapshot(self.run_id, record.history.attempt, self._status, nodes, at, error, context=context)
-        self._cut = CutWriter(record.history, snapshot, reason, codec, blobs)
+        self._cut = HandCut(record.history, snapshot, changed, reason, codec, blobs)
+        bare = standing is None or standing.job("execution_strategy") == BARE or not record.shape.nodes
+        self._is_graph_new = shape is not None and bare and (standing is None or shape != record.shape)
         self._graph: Job | None = None
         self._marked_at: Any = None
         self._moment: Any = None
 
+    async def hand_over(self, store: Store) -> bool:
+        """Write it.
+
+        Returns:
+            Whether it was written; without, the run does not stand as it did.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        since = self._record.moment
+        if not self._is_graph_new and self._cut.may_stand_alone(since):
+            self._cut.since = since
+            if await store.write_alone(self._cut):
+                self._marked_at, self._moment = self.at, self._cut.since
+                return True
+            self._cut.since = None
+        return await store.write(self)
+
     def encode(self) -> None:
         """Turn what changed into rows."""
-        self._cut.shown = {node_id: self._shown(node) for node_id, node in self._changed.items()}
         self._cut.encode()
-        standing, shape = self._record.standing, self._shape
-        bare = standing is None or standing.job("execution_strategy") == BARE or not self._record.shape.nodes
-        if shape is not None and bare and (standing is None or shape != self._record.shape):
-            self._graph = Job(id=self.run_id, graph=dumps_tagged(shape.to_document()))
-
-    def _shown(self, node: NodeRecord) -> tuple[str | None, str | None, datetime | None]:
-        """What people see of a node, as `statements.SHOWN`."""
-        outputs, state = shown_values(node.values, self._codec)
-        seal = self._record.history.seal
-        if seal is not PLAIN:
-            outputs, state = (None if text is None else seal.seal_text(text) for text in (outputs, state))
-        return outputs, state, node.scheduled_at
+        if self._is_graph_new:
+            assert self._shape is not None
+            self._graph = Job(id=self.run_id, graph=dumps_tagged(self._shape.to_document()))
 
     def write(self, connection: Connection) -> bool:
         """Write it.
@@ -325,8 +334,8 @@ class RunSave:
             return False
         self._marked_at = mark_moment(connection, self.at)
         if standing is not None:
-            self._write_job(connection, standing)
-        self._moment = moment_of(connection)
+            self._keep_job(connection, standing)
+        self._moment = show_life(connection, self.run_id, self.at)
         return True
 
     def _stands_still(self, connection: Connection) -> bool:
@@ -334,8 +343,8 @@ class RunSave:
         moment = self._record.moment
         return moment is not None and moment == moment_of(connection)
 
-    def _write_job(self, connection: Connection, standing: Standing) -> None:
-        """Let the run's row say what it said, and that it lives."""
+    def _keep_job(self, connection: Connection, standing: Standing) -> None:
+        """Let the run's row say what it said."""
         stays = ENDS if self._status in FINAL else SUSPENSION if self._status == "suspended" else ()
         kept: dict[str, Any] = {name: type_coerce(standing.job(name), NullType()) for name in stays}  # as the driver gave it
         if self._graph is not None:
@@ -344,7 +353,6 @@ class RunSave:
             change_definition(connection, self.run_id, bare_definition(self._graph), texts, seal)
         if kept:
             connection.execute(update(JOB).where(JOB.c.id == self.run_id).values(**kept))
-        show_life(connection, self.run_id, self.at)
 
     def discard(self) -> None:
         """Delete the files of a save that was not written."""

@@ -18,6 +18,7 @@ from checkpoint_plugin.database.sqlite_values import time_as_text
 from checkpoint_plugin.database.text import Text
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, LEASE, RUN_NODE_STATE
+from checkpoint_plugin.saving.save_sql import written_by
 from checkpoint_plugin.tables.suspensions import JOB_COLUMNS as SUSPENSION
 
 __all__ = [
@@ -104,7 +105,7 @@ def has_changed(connection: Connection, run_id: str, standing: Standing) -> bool
 
 
 def moment_of(connection: Connection) -> Any:
-    """What stays the same as long as nothing at all is written to the database; `None` where only a look at the rows tells.
+    """What stays the same as long as nothing at all is written to a database of SQLite; `None` on PostgreSQL.
 
     SQLite counts the commits of other connections, and each of ours the rows that it changed.
     """
@@ -114,9 +115,14 @@ def moment_of(connection: Connection) -> Any:
     return raw, raw.execute("PRAGMA data_version").fetchone(), raw.total_changes
 
 
-def show_life(connection: Connection, run_id: str, at: datetime) -> None:
-    """Write when a run was last saved: nobody beats for one that is saved by hand."""
-    _execute(connection, standing_statements(connection.kind).life, run_id, at)
+def show_life(connection: Connection, run_id: str, at: datetime) -> Any:
+    """Write when a run was last saved: nobody beats for one that is saved by hand.
+
+    Returns:
+        What stays the same as long as nobody writes the run: `moment_of`, or on PostgreSQL the transaction, as a text.
+    """
+    found = _execute(connection, standing_statements(connection.kind).life, run_id, at)
+    return moment_of(connection) if connection.kind == "sqlite" else found.scalar()
 
 
 def mark_moment(connection: Connection, at: datetime) -> Any:
@@ -127,7 +133,7 @@ def mark_moment(connection: Connection, at: datetime) -> Any:
 class _Statements:
     """Compiled once: an engine of SQLAlchemy compiles anew for each store that is opened."""
 
-    def __init__(self, compiled: Callable[[Any], Text]) -> None:
+    def __init__(self, compiled: Callable[[Any], Text], *returned: Any) -> None:
         run_id: BindParameter[Any] = bindparam("of_run")
         lease = (LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number)
         state = RUN_NODE_STATE.c
@@ -140,6 +146,7 @@ class _Statements:
         self.different = Compiled(compiled(select(*mark).distinct().where(of_run)), ("of_run",))
         self.lock = Compiled(compiled(select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update()), ("of_run",))
         life = update(JOB).where(JOB.c.id == run_id).values(updated_at=bindparam("at", type_=JOB.c.updated_at.type))
+        life = life.returning(*returned) if returned else life
         self.life = Compiled(compiled(life), ("of_run", "at"))
 
 
@@ -150,7 +157,7 @@ def _raw(column: ColumnElement[Any]) -> ColumnElement[Any]:
 @cache
 def standing_statements(name: str) -> _Statements:
     """Those for a database."""
-    return _Statements(for_postgresql if name == "postgresql" else for_sqlite)
+    return _Statements(for_postgresql, written_by(JOB)) if name == "postgresql" else _Statements(for_sqlite)
 
 
 def _rows(connection: Connection, statement: Compiled, run_id: str) -> Sequence[Any]:

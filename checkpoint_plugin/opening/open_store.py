@@ -21,6 +21,7 @@ from checkpoint_plugin.errors import SchemaChanged, StoreBusy, StoreMissing, Sto
 from checkpoint_plugin.opening.connections import Connections
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.saving.group import Write
+from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.stored_bytes.encryption import KeyRing
 from checkpoint_plugin.stored_bytes.sealing import Seal
 from checkpoint_plugin.tables.keys import RunKeys
@@ -117,6 +118,21 @@ class OpenStore:
         await self._get_ready()
         with self._noticing_change():
             return await Unbroken(self._connections.group.write(write))
+
+    async def write_alone(self, cut: CutWriter) -> bool:
+        """Write a cut in a transaction of its own, which one statement may be.
+
+        Returns:
+            Whether it was written; where it was not, or nobody knows, a transaction that looks how the run stands can tell why.
+
+        Raises:
+            ValueNotStorable: a value cannot be stored; nothing was written.
+        """
+        await self._get_ready()
+        try:
+            return await Unbroken(self._connections.group.save(cut))
+        except StoreUnreadable:
+            return False
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Run a function that takes long off the event loop.

@@ -79,7 +79,7 @@ class CutEncoder:
         self.history = history
         self.number = history.number + 1
         self.shown: Mapping[str, tuple[Any, ...]] = {}
-        """Of nodes that are saved by hand, `statements.SHOWN` as it is stored; set before it is encoded."""
+        """Of nodes that are saved by hand, `statements.SHOWN` as it is stored."""
         self.rows = NO_ROWS
         self._snapshot = snapshot
         self._reason = reason

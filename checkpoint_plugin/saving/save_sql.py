@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -13,6 +13,8 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
+    cast,
+    exists,
     func,
     literal_column,
     null,
@@ -24,7 +26,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.models import CHECKPOINT, JOB, LEASE, PAYLOAD, RUN_NODE_STATE, Base
 from checkpoint_plugin.saving.payloads import PIECES
-from checkpoint_plugin.saving.statements import FENCE, HEAD, JOB_COLUMNS, JOB_VALUES, MANY, ONE, SHARED, SHOWN, STATE, TIMED, Rows
+from checkpoint_plugin.saving.statements import (
+    FENCE,
+    HEAD,
+    JOB_COLUMNS,
+    JOB_VALUES,
+    MANY,
+    ONE,
+    SHARED,
+    SHOWN,
+    STATE,
+    TIMED,
+    Kind,
+    Rows,
+)
 from checkpoint_plugin.tables.lease import HELD
 from checkpoint_plugin.tables.suspensions import NODE_COLUMNS
 
@@ -38,6 +53,7 @@ __all__ = [
     "unnested_rows",
     "update_job",
     "whole_save",
+    "written_by",
 ]
 
 TABLES: Final[Mapping[str, Table]] = Base.metadata.tables
@@ -122,15 +138,37 @@ def unnested_rows(name: str) -> Any:
     return _unnested(name, MANY[name], None)
 
 
-def whole_save(names: Sequence[str], job: bool) -> Any:
+def whole_save(kind: Kind) -> Any:
     """A whole save for PostgreSQL; see `statements.save_statement`."""
-    held = advance(ends=job).returning(LEASE.c.run_id).cte("held")
-    parts = [_unnested(name, MANY[name], held).cte(f"new_{name}") for name in names]
+    fence = advance(ends=kind.job).returning(LEASE.c.run_id)
+    if kind.since:
+        fence = fence.where(*_unwritten_since(bindparam("since", type_=Text))).returning(written_by(LEASE))
+    held = fence.cte("held")
+    parts = [_unnested(name, MANY[name], held).cte(f"new_{name}") for name in kind.names]
     head = [bindparam(given, type_=CHECKPOINT.c[name].type) for name, given in zip(ONE, HEAD, strict=True)]
-    if job:
+    if kind.job:
         parts.append(update_job(held.c.run_id).cte("new_job"))
+    if kind.since:
+        alive = update(JOB).where(JOB.c.id == held.c.run_id)
+        parts.append(alive.values(updated_at=bindparam("updated_at", type_=JOB.c.updated_at.type)).cte("life"))
     checkpoint = postgresql.insert(CHECKPOINT).from_select(list(ONE), select(*head).select_from(held))
-    return checkpoint.returning(literal_column("1")).add_cte(*parts)
+    told = select(held.c.written_by).scalar_subquery() if kind.since else literal_column("1")
+    return checkpoint.returning(told).add_cte(*parts)
+
+
+def written_by(table: Table) -> Any:
+    """The transaction of PostgreSQL that wrote a row last: to lock it is not to write it."""
+    return cast(literal_column(f"{table.name}.xmin"), Text).label("written_by")
+
+
+def _unwritten_since(since: Any) -> Iterator[Any]:
+    """That nobody wrote a run since a transaction that wrote both its rows: whoever writes one of a node writes the lease, too.
+
+    Where another transaction holds the lease, a server waits for it and looks at the row of the lease anew, but not at others:
+    what must not be overlooked has to be seen by that row.
+    """
+    yield written_by(LEASE) == since
+    yield exists().where(JOB.c.id == bindparam("run_id", type_=Text), written_by(JOB) == since)
 
 
 def series_ends() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from checkpoint_plugin.database.compiled import Compiled, Inserts
 from checkpoint_plugin.database.statement import Statement, table_columns
@@ -22,6 +22,7 @@ __all__ = [
     "SAVES",
     "SHARED",
     "SHOWN",
+    "SINCE",
     "STATE",
     "TIMED",
     "Kind",
@@ -35,6 +36,8 @@ __all__ = [
 
 FENCE: Final = ("run_id", "number", "epoch", "generation", "previous")
 """The number of the checkpoint, and what must be so for anything to be written."""
+SINCE: Final = ("since",)
+"""The transaction since which nobody else may have written the run, where a save asks for that."""
 SHARED: Final = ("run_id", "number", "updated_at")
 """What all rows of a save have in common."""
 
@@ -72,8 +75,28 @@ MANY: Final[Mapping[str, Rows]] = {
 nodes that are suspended, of which there is more to tell, `shown` those of runs that are saved by hand."""
 TIMED: Final = frozenset({"states", "waiting", "shown"})
 """Rows that tell when they were written, the last of `SHARED`."""
-Kind = tuple[tuple[str, ...], bool]
-"""What `save_statement` is asked for."""
+
+
+class Kind(NamedTuple):
+    """What `save_statement` is asked for.
+
+    Args:
+        names: of `MANY`, what is written, in that order.
+        job: whether the run's row is written.
+        since: whether it is written only where nobody else wrote the run since a transaction that is known; the run's row then
+            tells when, and the statement gives its own transaction.
+    """
+
+    names: tuple[str, ...]
+    job: bool
+    since: bool = False
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything tells when it was written."""
+        return self.since or not TIMED.isdisjoint(self.names)
+
+
 ONE: Final = table_columns("checkpoint")
 """The columns of the checkpoint's own row."""
 HEAD: Final = tuple(f"head_{name}" for name in ONE)
@@ -121,30 +144,27 @@ SAVES: Final[dict[Kind, Compiled]] = {}
 """What `save_statement` gave; which it has not given yet takes SQLAlchemy several milliseconds."""
 
 
-def save_statement(names: tuple[str, ...], job: bool) -> Compiled:
+def save_statement(kind: Kind) -> Compiled:
     """A whole save for PostgreSQL: it moves the lease on first, and writes nothing where that is not held.
 
-    Its values are those of `FENCE`, where any are `TIMED` the last of `SHARED`, the checkpoint's, an array a column, and the
-    run's. A server takes 20 µs for each table of which there is nothing to write, and the driver as much: these are left out.
-
-    Args:
-        names: of `MANY`, what is written, in that order.
-        job: whether the run's row is written.
+    Its values are those of `FENCE`, the transaction since which nobody may have written, where any are `TIMED` the last of
+    `SHARED`, the checkpoint's, an array a column, and the run's. A server takes 20 µs for each table of which there is nothing
+    to write, and the driver as much: these are left out.
     """
-    found = SAVES.get((names, job))
+    found = SAVES.get(kind)
     if found is None:
-        found = SAVES[names, job] = _compile_save(names, job)
+        found = SAVES[kind] = _compile_save(kind)
     return found
 
 
-def _compile_save(names: tuple[str, ...], job: bool) -> Compiled:
+def _compile_save(kind: Kind) -> Compiled:
     from checkpoint_plugin.database.compiling import for_postgresql
     from checkpoint_plugin.saving.save_sql import whole_save
 
-    arrays = [f"{name}_{column}" for name in names for column in MANY[name].columns]
-    moment = () if TIMED.isdisjoint(names) else SHARED[-1:]
-    given = (*FENCE, *moment, *HEAD, *arrays, *(JOB_VALUES if job else ()))
-    return Compiled(for_postgresql(whole_save(names, job)), given)
+    arrays = [f"{name}_{column}" for name in kind.names for column in MANY[name].columns]
+    moment = SHARED[-1:] if kind.is_timed else ()
+    given = (*FENCE, *(SINCE if kind.since else ()), *moment, *HEAD, *arrays, *(JOB_VALUES if kind.job else ()))
+    return Compiled(for_postgresql(whole_save(kind)), given)
 
 
 @cache
@@ -169,4 +189,4 @@ def prepare_saves(dialect: str, *kinds: Kind) -> None:
         sqlite_statements()
         return
     for kind in kinds:
-        save_statement(*kind)
+        save_statement(kind)

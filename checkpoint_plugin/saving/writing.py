@@ -13,7 +13,7 @@ from checkpoint_plugin.database.transaction import write_step
 from checkpoint_plugin.saving.cut_encoder import CutEncoder
 from checkpoint_plugin.saving.light import is_light
 from checkpoint_plugin.saving.series import fetch_series_ends
-from checkpoint_plugin.saving.statements import MANY, ONE, SAVES, TIMED, Kind, rows_statement, save_statement, sqlite_statements
+from checkpoint_plugin.saving.statements import MANY, ONE, SAVES, Kind, rows_statement, save_statement, sqlite_statements
 from checkpoint_plugin.tables.lease import LOCK_LEASE, Release, lease_lost
 from hookspecs import CheckpointRef, StoreError
 
@@ -36,6 +36,9 @@ class CutWriter(CutEncoder):
 
     It is frozen once it is encoded, so it can be tried again; a try that was done all the same is recognised.
     """
+
+    since: str | None = None
+    """The transaction of PostgreSQL since which nobody else may have written the run; `None` where that is not asked for."""
 
     @property
     def run_id(self) -> str:
@@ -85,12 +88,14 @@ class CutWriter(CutEncoder):
             whole: off when `payload_statements` went before, and `more_statements` follow, in the same transaction.
         """
         rows, kind = self.rows, self._kind(whole)
-        save = save_statement(*kind)
+        save = save_statement(kind)
         values: list[Any] = [*self._fence()]
-        if not TIMED.isdisjoint(kind[0]):
+        if kind.since:
+            values.append(self.since)
+        if kind.is_timed:
             values.append(self._snapshot.taken_at)
         values += IN_ORDER(rows.head)
-        for name in kind[0]:
+        for name in kind.names:
             many: Sequence[Any] = getattr(rows, name)
             values += _columns(many if whole else many[:MANY_ROWS])
         return save.sql, save.parameters((*values, *rows.job))
@@ -101,11 +106,13 @@ class CutWriter(CutEncoder):
 
     def compile(self, *, whole: bool = True) -> None:
         """Make what `statement` fills in, for all saves of this kind in this process."""
-        save_statement(*self._kind(whole))
+        save_statement(self._kind(whole))
 
     def _kind(self, whole: bool) -> Kind:
         names = self.rows.names
-        return names if whole else tuple(name for name in names if name not in IN_PARTS), not self._goes_on
+        if not whole:
+            names = tuple(name for name in names if name not in IN_PARTS)
+        return Kind(names, not self._goes_on, self.since is not None)
 
     def _fence(self) -> tuple[Any, ...]:
         """The values of `statements.FENCE`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_plugin.database.connection import Connection
@@ -18,10 +18,16 @@ __all__ = ["lock_epoch", "upsert_node_rows"]
 def lock_epoch(connection: Connection, run_id: str) -> int | None:
     """Lock a run's lease until the end of the transaction, as every writer of the run does.
 
+    A server locks a row by writing it, too. Who waits for a row that was written looks at it anew, and sees that somebody was
+    there (`save_sql.written_by`); of one that was only locked nothing tells.
+
     Returns:
         Its epoch; `None` when the run has no row.
     """
-    query = select(LEASE.c.epoch).where(LEASE.c.run_id == run_id).with_for_update()
+    of_run, epoch = LEASE.c.run_id == run_id, LEASE.c.epoch
+    query: Any = update(LEASE).where(of_run).values(epoch=epoch).returning(epoch)
+    if connection.kind == "sqlite":  # the transaction is the lock
+        query = select(epoch).where(of_run)
     found: int | None = connection.execute(query).scalar_one_or_none()
     return found
 
