@@ -32,11 +32,12 @@ from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.damage import telling_damage
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.models import JOB, RUN_DEFINITION, RUN_NODE_STATE, Job
+from checkpoint_plugin.opening.held_runs import RUNNER
 from checkpoint_plugin.restoring.reading import fetch_cut, read_whole
 from checkpoint_plugin.runs.jobs import bare_definition, insert_bare_job
 from checkpoint_plugin.saving.history import RunHistory
 from checkpoint_plugin.saving.statements import Kind, prepare_saves
-from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.store import Store
 from checkpoint_plugin.stored_bytes.sealing import Seal
 from checkpoint_plugin.tables.definition import graph_of, is_storable_text
 from checkpoint_plugin.tables.first_rows import prepare_first_rows

@@ -12,12 +12,13 @@ from typing import Final, Literal, cast
 
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.models import Job
+from checkpoint_plugin.opening.held_runs import RUNNER
 from checkpoint_plugin.recovery.child import resume_in_child
 from checkpoint_plugin.recovery.claims import is_left
 from checkpoint_plugin.runs.heartbeat import Heartbeat
 from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.status import EXECUTED
-from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
 from hookspecs import LeaseLost, Refusal, RunHeld, StoreError, WorkflowError, text_of

@@ -17,6 +17,7 @@ from checkpoint_plugin.by_hand.graph_shape import read_shape
 from checkpoint_plugin.by_hand.run_record import load_record
 from checkpoint_plugin.errors import GraphMismatch, NotResumable, StoreMissing
 from checkpoint_plugin.models import RUN_NODE_STATE, Job
+from checkpoint_plugin.opening.held_runs import LEASE_SECONDS, RUNNER
 from checkpoint_plugin.recovery.claims import Search, fetch_waiting
 from checkpoint_plugin.recovery.passes import RecoveryPass
 from checkpoint_plugin.recovery.plan import RecoveryPlan, make_plan
@@ -27,12 +28,11 @@ from checkpoint_plugin.runs.answers import answer_nodes
 from checkpoint_plugin.runs.jobs import JobRepository
 from checkpoint_plugin.runs.resumable import fetch_resumable
 from checkpoint_plugin.status import RESUMABLE
-from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.store import Store
 from hookspecs import RunNotFound, StoreError
 
 __all__ = ["RecoveryService"]
 
-LEASE_SECONDS: Final = 30.0
 MAX_ATTEMPTS: Final = 5
 AT_ONCE: Final = 4
 MAX_AGE: Final = 60.0

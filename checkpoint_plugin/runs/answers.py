@@ -15,11 +15,12 @@ from checkpoint_plugin.bounds import LARGEST_VALUE
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.unbroken import take
 from checkpoint_plugin.errors import NodeNotSuspended, NotResumable, ValueNotReadable
+from checkpoint_plugin.opening.held_runs import LEASE_SECONDS, RUNNER
 from checkpoint_plugin.policy import NAME, Policy
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.runs.pending_answers import BRINGS, Inbox, check_since, encode_answers, hand_over
 from checkpoint_plugin.saving.history import RunHistory
-from checkpoint_plugin.store import RUNNER, Store
+from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
@@ -27,7 +28,6 @@ from hookspecs import NodeSnapshot, RunHeld, RunNotFound, Snapshot, Suspension
 
 __all__ = ["answer_nodes", "update_suspended_state"]
 
-LEASE_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = LEASE_SECONDS
 """How long to wait for whoever holds a run without executing it: who brings another answer, and is done in a moment."""
 EXECUTED_SECONDS: Final = 2.0

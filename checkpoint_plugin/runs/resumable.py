@@ -23,8 +23,8 @@ from checkpoint_plugin.models import (
     PENDING_ANSWER,
     RUN_NODE_STATE,
 )
+from checkpoint_plugin.opening.held_runs import RUNNER
 from checkpoint_plugin.status import can_be_resumed
-from checkpoint_plugin.store import RUNNER
 from checkpoint_plugin.tables.definition import is_storable_text
 from checkpoint_plugin.tables.lease import check_unheld
 from checkpoint_plugin.tables.node_rows import lock_epoch
