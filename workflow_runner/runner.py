@@ -32,7 +32,8 @@ from workflow_runner.graph import Graph
 from workflow_runner.identity import check_run_id, new_run_id
 from workflow_runner.loading import open_run
 from workflow_runner.nodetype import NodeType
-from workflow_runner.plan import Plan, make_plan
+from workflow_runner.plan import Plan
+from workflow_runner.planning import make_plan
 from workflow_runner.registry import NodeRegistry
 from workflow_runner.rest import rest_of
 from workflow_runner.run import Run

@@ -16,7 +16,8 @@ from hookspecs import StoredRun
 from workflow_runner import Event, NodeFailed, WorkflowRunner, node
 from workflow_runner import runner as runner_module
 from workflow_runner.events import RunStarted
-from workflow_runner.plan import Plan, make_plan
+from workflow_runner.plan import Plan
+from workflow_runner.planning import make_plan
 
 CALLS: list[int] = []
 BROKEN: list[int] = []

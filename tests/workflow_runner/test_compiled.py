@@ -10,7 +10,8 @@ import pytest
 
 from hookspecs import PluginHost, RunControl, RunInfo, hookimpl
 from workflow_runner import CompiledGraph, Graph, GraphInvalid, InputInvalid, WorkflowRunner, node, run_workflow
-from workflow_runner.plan import Plan, make_plan
+from workflow_runner.plan import Plan
+from workflow_runner.planning import make_plan
 
 
 @node

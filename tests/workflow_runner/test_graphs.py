@@ -203,7 +203,7 @@ def test_the_nearest_names_of_many_wrong_ones_are_not_all_looked_for(monkeypatch
         compared.append(len(known))
         return [known[0]]
 
-    monkeypatch.setattr("workflow_runner.plan.get_close_matches", look)
+    monkeypatch.setattr("workflow_runner.planning.get_close_matches", look)
     nodes = [{"id": f"n{i}", "type": "add", "data": {"a": 1}} for i in range(3000)]
     edges = [{"source": f"n{i}", "target": f"m{i}", "targetHandle": "b"} for i in range(3000)]
     with pytest.raises(GraphInvalid) as caught:
