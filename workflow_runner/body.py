@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hookspecs import Cancelled as CancelledOutcome
 from hookspecs import Completed, Failed, NodeInfo, Outcome, StoreError, Suspended, Suspension, text_of
@@ -20,9 +20,6 @@ from workflow_runner.errors import NodeProtocolError, NodeTimeout, SuspensionUna
 from workflow_runner.events import NodeRetried, NodeSuspended
 from workflow_runner.suspension import Resumption, WorkflowSuspended, only_suspends
 from workflow_runner.threads import ThreadBody
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["BodyActor"]
 
