@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from math import isfinite
+from sys import float_info
 from typing import Any, Final, Literal
 
 from hookspecs import HookError, Refusal
@@ -33,7 +33,8 @@ class PolicyValueInvalid(ValueError):
 
 
 def _check_number(name: str, value: object, least: float, *, above: bool = False) -> None:
-    if type(value) not in (int, float) or not isfinite(value) or value < least or (above and value == least):  # type: ignore[arg-type, operator]
+    # Also an integer is within what floats can be: it is added to times.
+    if type(value) not in (int, float) or not least <= value <= float_info.max or (above and value == least):  # type: ignore[operator]
         raise PolicyValueInvalid(f"{name} is a number {'above' if above else 'of at least'} {least:g}, not {value!r}")
 
 

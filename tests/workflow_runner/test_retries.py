@@ -29,6 +29,7 @@ from workflow_runner import (
     node,
 )
 from workflow_runner.failure import FailurePolicy
+from workflow_runner.node import node_type_of
 from workflow_runner.streaming import StreamingActor
 
 LOG: list[Any] = []
@@ -662,6 +663,13 @@ async def test_a_class_declares_it_too() -> None:
     graph.output("out", graph.add(Flaky, x=4))
     assert (await WorkflowRunner().run(graph)).outputs == {"out": [4]}
 
+    class Once(Node, timeout=5, replayable=False):
+        async def process(self) -> None: ...
+
+    declared = node_type_of(Once)
+    assert declared is not None
+    assert (declared.failure.timeout, declared.failure.replayable) == (5, False)
+
 
 async def test_the_document_overrides_it() -> None:
     graph = graph_of(flaky, n=1, failure={"retries": 0})
@@ -681,6 +689,12 @@ async def test_the_document_overrides_it() -> None:
         (0, {"retry": 1}, "Did you mean 'retries'"),
         (0, {"retry_on": ["OSError"]}, "no option 'retry_on'"),
         (0, {"timeout": -1}, "timeout is a number above 0"),
+        (0, {"timeout": "5"}, "timeout is a number above 0, not '5'"),
+        (0, {"timeout": True}, "timeout is a number above 0"),
+        (0, {"timeout": 10**400}, "timeout is a number above 0"),
+        (0, {"backoff": [0, -(10**400)]}, "backoff is a number of at least 0"),
+        (0, {"backoff": {"factor": 10**400}}, "backoff factor is a number of at least 1"),
+        (0, {"backoff": {"jitter": float("nan")}}, "backoff jitter is a number of at least 0"),
         (0, "thrice", "is an object"),
         (2, {"retries": 1}, "cannot fail"),
     ],
