@@ -341,8 +341,8 @@ def _by_handle(handles: Mapping[str, Handle]) -> Callable[[PlannedEdge], int]:
     return lambda edge: places[edge.target_handle]
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
+def _near(name: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(name), list(known), n=1)  # keys of tagged properties are of any type
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -118,6 +118,16 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "output without edge": (document(OUT), r"input 'value' is missing. Connect an edge to it\."),
     "no id": ({"nodes": [{"type": "x.y"}], "edges": []}, r'nodes\[0\]: "id" is text'),
+    "empty id": (document({**A, "id": ""}), r'nodes\[0\]: "id" is text and needed, found \'\''),
+    "id no text": (document({**A, "id": [1]}), r'nodes\[0\]: "id" is text and needed, found \[1\]'),
+    "type no text": ({"nodes": [{"id": "a", "type": {}}]}, "node 'a': \"type\" is text and needed, found {}"),
+    "empty source": (document(A, B, edges=[edge("", "b", "a")]), '"source" is text and needed'),
+    "empty edge id": (document(A, B, edges=[edge("a", "b", "a", id="")]), r'edges\[0\]: "id" is text'),
+    "sync mode no text": (document({**A, "sync_mode": ["zip_all"]}), "sync_mode .* is unknown"),
+    "key of a property no text": (
+        {"tagged": True, **document({**A, "data": {"$type": "dict", "value": [["a", 1.0], [1, 2]]}})},
+        "node 'a': unknown property 1. '.*.add' has: a, b",
+    ),
     "no target handle": (document(A, B, edges=[{"source": "a", "target": "b"}]), '"targetHandle" is text'),
     "nodes no list": ({"nodes": {}}, '"nodes" is a list'),
     "no object": ([A], "a graph is an object with nodes and edges, not list"),
@@ -397,6 +407,13 @@ async def test_inputs() -> None:
         await runner.run(graph, {"x": 1, "z": 1})
     with pytest.raises(InputInvalid, match="'x' is missing"):
         await runner.run(graph, {})
+
+
+async def test_an_input_keeps_its_name_where_a_node_has_it_as_its_id() -> None:
+    graph = Graph()
+    graph.add(add, node_id="n", a=1.0)
+    graph.output("out", graph.input("n"))
+    assert (await WorkflowRunner().run(graph, {"n": 5})).outputs == {"out": [5]}
 
 
 @pytest.mark.parametrize("run_id", ["", "x" * 201, "a/b", ".", "..", "a\nb", "a\0", "\x7f", "\ud800", 5])
