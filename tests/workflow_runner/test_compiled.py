@@ -72,12 +72,14 @@ async def test_what_is_done_to_its_properties_and_options_later_does_not_change_
     value["itself"] = value
     options = {"every": [1]}
     graph = Graph(enable={"listener": options})
-    graph.output("out", graph.add(show, value=value, numbers=numbers))
+    graph.output("out", graph.add(show, failure={"retries": 1}, value=value, numbers=numbers))
     compiled = WorkflowRunner(nodes=[__name__]).compile(graph if reads is Graph else reads(graph))
     for changed in (numbers, options["every"]):
         changed.append(10)
     value["set"].add(2)
     del value["itself"]
+    graph.nodes[0].failure["retries"] = 2  # type: ignore[index]
+    assert compiled.document["nodes"][0]["failure"] == compiled.graph.nodes[0].failure == {"retries": 1}
     for data in (compiled.document["nodes"][0]["data"], compiled.plan.nodes["show"].constants):
         assert data["numbers"] == [1, 2]
         assert data["value"]["deep"] == ({"list": [1, 2]}, tool)

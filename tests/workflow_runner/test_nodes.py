@@ -109,6 +109,23 @@ async def test_functions_and_classes() -> None:
     assert {spec.type for spec in graph.nodes} >= {f"{__name__}.split", f"{__name__}.Resize", "shout.it"}
 
 
+class Scaled(Node):
+    factor: int = 2
+    width: int
+
+    async def process(self, context: Context, more: int = 1) -> int:
+        return self.factor * self.width * more
+
+
+async def test_a_field_with_a_default_may_stand_before_one_that_must_be_given() -> None:
+    graph = Graph()
+    graph.output("size", graph.add(Scaled, width=3))
+    assert await outputs(graph) == {"size": [6]}
+    graph.add(Scaled, node_id="lacks", factor=3)
+    with pytest.raises(GraphInvalid, match="node 'lacks': input 'width' is missing"):
+        await outputs(graph)
+
+
 async def test_a_decorated_function_stays_a_function() -> None:
     assert await give(3) == 3
     assert split("x y") == {"word": "x", "count": 2}
@@ -206,10 +223,28 @@ def test_what_cannot_be_a_node_is_refused_by_name() -> None:
         class Awaits(Node):
             async def process(self, context: ThreadContext) -> None: ...
 
-    with pytest.raises(NodeDefinitionError, match="different names"):
+    for outputs in ("word", ("word", "word"), ("word", ""), ("word", 2)):
+        with pytest.raises(NodeDefinitionError, match="text: outputs are different names"):
 
-        @node(outputs="word")
-        async def text() -> None: ...
+            @node(outputs=outputs)  # type: ignore[arg-type]
+            async def text() -> None: ...
+
+    with pytest.raises(NodeDefinitionError, match=r"Called\.process is not a method"):
+
+        class Called(Node):
+            process = len
+
+    with pytest.raises(NodeDefinitionError, match=r"Asks\.process takes self and the context\. Make other parameters fields"):
+
+        class Asks(Node):
+            async def process(self, context: Context, more: int) -> None: ...
+
+    with pytest.raises(NodeDefinitionError, match=r"Unknown: the annotations name something that is not defined .*'Nowhere'"):
+
+        class Unknown(Node):
+            x: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+            async def process(self) -> None: ...
 
     with pytest.raises(NodeDefinitionError, match=r"is not a node\. Decorate the function"):
         Graph().add(len)
