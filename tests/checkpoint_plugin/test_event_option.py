@@ -16,7 +16,7 @@ from checkpoint_plugin.plugin import checkpoint
 from checkpoint_plugin.policy import Policy
 from hookspecs import PluginOptionsInvalid
 from tests.checkpoint_plugin.test_plugin import Host
-from workflow_runner import Context, Graph, NodeFailed, NodeNotWaiting, WorkflowRunner, node
+from workflow_runner import CheckpointSaved, Context, Event, Graph, NodeFailed, NodeNotWaiting, RunStopped, WorkflowRunner, node
 
 FAIL: list[bool] = []
 
@@ -94,6 +94,36 @@ async def test_the_end_of_the_last_node_is_logged_where_it_yields(store_url: str
     found = await logged(store_url)
     assert told(found, "last") == ["scheduled", "started", "completed"]
     assert told(found, None) == ["created", "checkpointed", "completed"]
+
+
+async def test_a_run_with_a_log_tells_of_its_checkpoints_and_leaves_nothing_running(store_url: str) -> None:
+    saved: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            saved.append(event.ref.reason)
+
+    runner = WorkflowRunner(plugins=Host(store_url), on_event=hear)
+    await runner.run(chain(), enable={"checkpoint": {"events": True, "after": ["a"]}}, run_id="r")
+    assert saved == ["after", "end"]
+    assert [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_why_a_run_was_stopped_is_logged(store_url: str) -> None:
+    runner = WorkflowRunner(plugins=Host(store_url))
+
+    @node
+    async def stops(x: int) -> int:
+        runner.stop("no more")
+        await asyncio.sleep(60)
+        return x
+
+    graph = Graph()
+    graph.add(stops, x=1)
+    with pytest.raises(RunStopped):
+        await runner.run(graph, enable={"checkpoint": {"events": True}}, run_id="r")
+    last = (await logged(store_url))[-1]
+    assert (last.kind, last.node_id, last.payload) == ("cancelled", None, {"reason": "no more", "attempt": 1})
 
 
 async def test_without_the_option_nothing_is_logged_and_no_node_is_listened_to(store_url: str) -> None:
