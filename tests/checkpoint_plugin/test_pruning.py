@@ -99,17 +99,20 @@ def test_only_what_is_finished_goes_altogether(status: str) -> None:
     rules = Retention(drop_finished=DAY)
     assert rules.drops(status, NOW - timedelta(days=2), NOW) == (status in ("completed", "cancelled"))
     assert not rules.drops(status, NOW - timedelta(hours=2), NOW)
+    assert not rules.drops(status, None, NOW)
 
 
 def test_rules_are_read_from_a_document() -> None:
     options = {"keep_last": 3, "keep_for": "12h", "thin": [{"after": "1d", "every": "90m"}], "drop_finished": 60}
     assert Retention.from_options(options) == Retention(3, 43_200, (Thinning(DAY, 5_400),), False, 60)
+    assert Retention.from_options({"terminal_only": True, "keep_for": None}) == Retention(terminal_only=True)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"keep_last": 0}, {"keep_last": True}, {"keep": 1}, {"keep_for": "soon"}, {"keep_for": -1}, {"thin": [{"after": 1}]},
-     {"thin": "1d"}, {"thin": [{"after": 1, "every": "0s"}]}, {"terminal_only": 1}, [], "all"],
+     {"thin": "1d"}, {"thin": ""}, {"thin": 1}, {"thin": {}}, {"thin": [{"after": 1, "every": "0s"}]},
+     {"terminal_only": 1}, [], "all"],
 )  # fmt: skip
 def test_rules_that_make_no_sense_are_refused(options: Any) -> None:
     with pytest.raises(PluginOptionsInvalid, match="retention"):
