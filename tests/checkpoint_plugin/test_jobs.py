@@ -136,6 +136,52 @@ def test_the_steps_of_a_node_leave_their_traces() -> None:
         state.mark_resuming()
 
 
+def test_a_worker_that_does_not_say_its_name_leaves_the_one_before() -> None:
+    job = Job(id="r", status="suspended", worker_id="w1")
+    for at, step in enumerate((job.mark_recovering, job.mark_running, job.mark_running, job.mark_paused, job.mark_resuming)):
+        step(at=START + timedelta(at))
+        assert job.worker_id == "w1"
+    assert job.heartbeat_at == START + timedelta(4)
+    job.mark_running("w2")
+    assert job.worker_id == "w2"
+
+
+def test_a_run_that_is_given_up_has_ended_and_was_not_tried_again() -> None:
+    job = Job(id="r", status="running")
+    job.mark_paused(at=START)
+    assert (job.status, job.finished_at) == ("paused", START)
+    job.mark_running()
+    assert (job.status, job.finished_at) == ("running", None)
+    job.mark_failed("no")
+    job.mark_cancelled(at=START)
+    assert (job.finished_at, job.retry_count, job.error) == (START, 0, "no")
+
+
+@pytest.mark.parametrize("status", sorted(NODE_STATUSES))
+def test_what_is_left_to_do_for_a_node_is_told_by_its_status(status: str) -> None:
+    state = node(status)
+    is_left = status in ("scheduled", "running", "suspended", "paused")
+    assert state.is_incomplete is is_left
+    assert state.is_resumable is (is_left or status == "failed")
+    assert state.is_retryable is (status == "failed")
+    assert (state.outputs, state.suspension_metadata, state.resume_state) == (None, None, None)
+
+
+@pytest.mark.parametrize("status", sorted(RUN_STATUSES))
+def test_only_a_failed_run_with_retries_left_is_retryable(status: str) -> None:
+    assert Job(id="r", status=status, max_retries=1).is_retryable is (status == "failed")
+    assert not Job(id="r", status=status, max_retries=1, retry_count=1).is_retryable
+
+
+def test_a_node_that_is_scheduled_again_has_not_ended() -> None:
+    state = node("running")
+    state.mark_completed({"out": 1})
+    state.mark_scheduled(attempt=4)
+    assert (state.attempt, state.outputs, state.completed_at) == (4, None, None)
+    state.mark_scheduled()
+    assert state.attempt == 4
+
+
 def test_what_has_no_json_form_changes_nothing() -> None:
     state = node("running")
     with pytest.raises(TaggedValueError):
