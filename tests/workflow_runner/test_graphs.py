@@ -295,6 +295,20 @@ def test_differences_are_told_by_line() -> None:
     for part in ("node 'b' is gone", "node 'c' is new", "property 'a' was 1 and is 2", "edges into b.a", "edges into c.b"):
         assert part in text
     assert before.differences(Graph.from_document(document({**A, "data": {"a": True}}, B, edges=[edge("a", "b", "a")])))
+    other = Graph.from_document(document(A, {**B, "type": "more", "sync_mode": "zip_all"}, edges=[edge("a", "b", "a")]))
+    assert before.differences(other) == [
+        f"node 'b': type '{__name__}.add' became '{__name__}.more'",
+        "node 'b': sync_mode 'on_any' became 'zip_all'",
+    ]
+
+
+def test_keys_and_their_order_in_a_property_are_no_difference_by_themselves() -> None:
+    def tagged(first: str, second: str) -> Graph:
+        data = f'{{"$type": "dict", "value": [[1, 2], ["value", {{"{first}": 1, "{second}": 1}}]]}}'
+        return Graph.from_tagged_json(f'{{"nodes": [{{"id": "n", "type": "given", "data": {data}}}]}}')
+
+    assert not tagged("a", "b").differences(tagged("b", "a"))
+    assert tagged("a", "b").differences(tagged("a", "c"))
 
 
 def test_a_list_is_one_of_outputs_or_of_values() -> None:
@@ -371,8 +385,13 @@ def test_properties_of_any_type_are_compared(price: float, more: object, name: s
 
 TABLES: Mapping[str, tuple[str, Callable[[Any, int], Any]]] = {
     "array": ("numpy", lambda numpy, more: numpy.array([numpy.nan, more])),
-    "arrays of another type": ("numpy", lambda numpy, more: numpy.array([2], "i8" if more else "i4")),
-    "arrays of another shape": ("numpy", lambda numpy, more: numpy.zeros((1 + more, 2))),
+    "arrays of another type": ("numpy", lambda numpy, more: numpy.array([2], "u4" if more else "i4")),
+    "arrays of another shape": ("numpy", lambda numpy, more: numpy.zeros((2, 2) if more else 4)),
+    "a longer list": ("numpy", lambda numpy, more: [numpy.array([1])] * (1 + more)),
+    "a shorter list": ("numpy", lambda numpy, more: [numpy.array([1])] * (2 - more)),
+    "a key more": ("numpy", lambda numpy, more: {"a": numpy.array([1]), **({"b": None} if more else {})}),
+    "a key less": ("numpy", lambda numpy, more: {"a": numpy.array([1]), **({} if more else {"b": None})}),
+    "another type": ("numpy", lambda numpy, more: [numpy.array([1])] if more else (numpy.array([1]),)),
     "records": ("numpy", lambda numpy, more: numpy.array([(numpy.nan, more)], [("a", "f8"), ("b", "i8")])),
     "number": ("numpy", lambda numpy, more: numpy.float32(2 if more else "nan")),
     "frame": ("pandas", lambda pandas, more: pandas.DataFrame({"a": [1, None], "b": ["x", more]})),
