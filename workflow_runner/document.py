@@ -22,10 +22,11 @@ def read_document(document: Any) -> tuple[Sequence[NodeSpec], Sequence[EdgeSpec]
     Raises:
         GraphInvalid: it does not have the form of one; every problem is listed.
     """
+    problems: list[str] = []
+    if isinstance(document, Mapping):
+        document = _untagged(document, problems)
     if not isinstance(document, Mapping):
         raise GraphInvalid([f"a graph is an object with nodes and edges, not {type(document).__name__}."])
-    problems: list[str] = []
-    document = _untagged(document, problems)
     nodes = [_node(item, place, problems) for place, item in enumerate(_list(document, "nodes", problems))]
     edges = [_edge(item, place, problems) for place, item in enumerate(_list(document, "edges", problems))]
     enable = {} if document.get("enable") is None else document["enable"]
@@ -82,19 +83,18 @@ def write_document(
     }
 
 
-def _untagged(document: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
-    """The values of a document that says that they are tagged."""
+def _untagged(document: Mapping[str, Any], problems: list[str]) -> Any:
+    """The values of a document that says that they are tagged; it may be a value of another type itself."""
     tagged = document.get(TAGGED)
     if tagged is not None and type(tagged) is not bool:
         problems.append(f'"{TAGGED}" is true or false, not {tagged!r}.')
     if tagged is not True:
         return document
     try:
-        found: Mapping[str, Any] = from_tagged({key: value for key, value in document.items() if key != TAGGED})
+        return from_tagged({key: value for key, value in document.items() if key != TAGGED})
     except TaggedValueError as error:
         problems.append(str(error))
         return {"nodes": []}
-    return found
 
 
 def _list(document: Mapping[str, Any], key: str, problems: list[str]) -> Sequence[Any]:

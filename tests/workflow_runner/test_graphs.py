@@ -130,6 +130,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "no target handle": (document(A, B, edges=[{"source": "a", "target": "b"}]), '"targetHandle" is text'),
     "nodes no list": ({"nodes": {}}, '"nodes" is a list'),
+    "tagged as no object": ({"tagged": True, "$type": "set", "value": [1]}, "a graph is an object with nodes and edges, not set"),
     "no object": ([A], "a graph is an object with nodes and edges, not list"),
     "no nodes": ({"edges": []}, 'a graph needs "nodes"'),
     "node no object": ({"nodes": [A, "b"]}, r"nodes\[1\] is an object with id and type, not str"),
