@@ -77,7 +77,7 @@ def events(
     found = read_store(url, read)
     document = {"run_id": run_id, "events": [_document(record) for record in found]}
     print_listing(document, [_row(record) for record in found], COLUMNS, as_json, quiet)
-    if not found and after is None and not (kinds or node_id or quiet or as_json):
+    if not found and after is None and node_id is None and not (kinds or quiet or as_json):
         message = f"run {one_line(run_id)!r} has no events. It has a log if it is started with the option, as in {ENABLING}."
         click.echo(message, err=True)
 
