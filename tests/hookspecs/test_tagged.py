@@ -126,6 +126,8 @@ def test_the_shapes_that_the_interface_fixes() -> None:
     assert to_tagged({1: 2}) == {"$type": "dict", "value": [[1, 2]]}
     assert to_tagged({"$type": 1}) == {"$type": "dict", "value": [["$type", 1]]}
     assert to_tagged(2**70) == 2**70
+    assert dumps_tagged({"a": "é"}) == '{"a": "\\u00e9"}'
+    assert dumps_tagged({"a": "é"}, indent=1) == '{\n "a": "\\u00e9"\n}'
 
 
 def test_no_nan_token_is_ever_written() -> None:
@@ -173,14 +175,26 @@ def test_a_value_inside_itself_and_a_very_deep_one_are_refused() -> None:
             to_tagged(value)
 
 
-@pytest.mark.parametrize("wrap", [lambda value: {1: value}, lambda value: {"a": value}, lambda value: (value,)])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: {1: value},
+        lambda value: {"a": value},
+        lambda value: (value,),
+        lambda value: [value],
+        lambda value: frozenset({value}),
+    ],
+)
 def test_the_deepest_value_that_is_taken_comes_back(wrap: Callable[[Any], Any]) -> None:
     value: Any = 1
     for _ in range(200):
         value = wrap(value)
     assert same(loads_tagged(dumps_tagged(value)), value)
-    with pytest.raises(TaggedValueError, match="deeper than 200 levels"):
-        to_tagged(wrap(value))
+    for more in (1, 1_000):
+        for _ in range(more):
+            value = wrap(value)
+        with pytest.raises(TaggedValueError, match="deeper than 200 levels"):
+            to_tagged(value)
 
 
 @pytest.mark.parametrize("levels", [1, 900])
@@ -213,9 +227,19 @@ def test_a_document_that_is_too_deep_is_refused(levels: int) -> None:
         {"$type": ["tuple"], "value": []},
         {"$type": "float", "value": "1.5"},
         {"$type": "bytes", "value": "not base64!"},
+        {"$type": "bytes", "value": "YW!Jj"},
+        {"$type": "bytes"},
+        {"$type": "bytes", "value": "YWJj", "zone": "UTC"},
+        {"$type": "datetime"},
+        {"$type": "datetime", "value": "2026-01-01T00:00:00", "more": 1},
+        {"$type": "dict", "value": [], "more": 1},
+        {"$type": "dict", "value": {"ab": 1}},
+        {"$type": "dict", "value": ["ab"]},
+        {"$type": "complex", "value": "12"},
         {"$type": "date", "value": "yesterday"},
         {"$type": "datetime", "value": "2026-01-01T00:00:00", "zone": "../../etc/passwd"},
         {"$type": "datetime", "value": "2026-01-01T00:00:00", "zone": "Europe"},
+        {"$type": "datetime", "value": "2026-01-01T00:00:00", "zone": "Nowhere/City"},
         {"$type": "decimal", "value": "one"},
         {"$type": "fraction", "value": ["0x1", "0x0"]},
         {"$type": "uuid", "value": "1"},
