@@ -143,7 +143,7 @@ class Graph:
         node_id = node_id if node_id is not None else self._free_id(name.rpartition(".")[2])
         data: dict[str, Any] = {}
         for handle, value in inputs.items():
-            sources = value if isinstance(value, (list, tuple)) and value else [value]
+            sources = value if isinstance(value, (list, tuple)) else [value]
             outputs = [source for source in sources if isinstance(source, (NodeRef, Output))]
             if not outputs:
                 if _refers(value):
