@@ -1021,6 +1021,22 @@ async def test_on_durable_is_called_when_the_step_is_final_with_nothing_enabled(
     assert calls == ["body", "durable"]
 
 
+@pytest.mark.parametrize("retries", [0, 1], ids=["nothing is remembered", "each item is remembered"])
+async def test_a_read_of_a_node_that_commits_by_itself_makes_no_calls(retries: int) -> None:
+    @node(retries=retries)
+    async def commits_pairs(items: Stream[int], context: Context) -> AsyncIterator[tuple[int, list[int]]]:
+        called: list[int] = []
+        async for x in items:
+            yield x, [*called]
+            context.on_durable(partial(called.append, x))
+            if x % 2:
+                context.commit()
+
+    graph = Graph()
+    graph.output("out", graph.add(commits_pairs, items=graph.add(each, values=[0, 1, 2, 3])))
+    assert (await outputs(graph))["out"] == [(0, []), (1, []), (2, [0, 1]), (3, [0, 1])]
+
+
 @node(stateless=True)
 async def calls_after_each(items: Stream[int], context: Context) -> AsyncIterator[tuple[int, list[int]]]:
     called: list[int] = []
