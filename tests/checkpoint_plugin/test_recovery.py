@@ -312,9 +312,10 @@ async def test_the_graph_of_a_run_with_lanes_is_the_one_that_it_was_saved_with(s
         await RecoveryService(store=store).plan("r", graph)
 
 
-async def test_a_service_without_a_store_makes_none(tmp_path: Path) -> None:
+async def test_a_service_without_a_store_makes_none_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     service = RecoveryService(url=f"sqlite:///{tmp_path / 'none.db'}")
     assert await service.find_stuck_runs() == [] and await service.recover_all() == []
+    assert [record.getMessage().startswith("nothing is recovered: ") for record in caplog.records] == [True]
     assert not await service.can_resume("r")
     with pytest.raises(StoreMissing):
         await service.plan("r", GRAPH)

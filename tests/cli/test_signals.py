@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import NODES, environment, start, write_graph
+from workflow_runner import Result, WorkflowRunner
+from workflow_runner.cli.execution import Stopper
 
 LEAVING_SIGNALS = [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="SIGINT")]
 SIGNALS = [*LEAVING_SIGNALS, pytest.param(signal.SIGHUP, 129, id="SIGHUP")]
@@ -58,6 +61,21 @@ def test_a_signal_while_the_run_begins_stops_it_too(tmp_path: Path, number: sign
     assert process.returncode == code
     assert (json.loads(out)["run_id"], json.loads(out)["status"]) == ("r", "paused")
     assert "as it began" in err
+
+
+def test_a_signal_before_the_run_begins_keeps_it_from_starting() -> None:
+    begun: list[bool] = []
+
+    async def start() -> Result:
+        begun.append(True)
+        raise AssertionError
+
+    with asyncio.Runner() as loops:
+        stopper = Stopper(WorkflowRunner(), loops, give_up=lambda: None)
+        stopper.stop()
+        with pytest.raises(asyncio.CancelledError):
+            loops.run(stopper.guard(start, hears_all=False))
+    assert begun == []
 
 
 @pytest.mark.parametrize(("number", "code"), LEAVING_SIGNALS)
