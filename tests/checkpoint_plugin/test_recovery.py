@@ -662,6 +662,33 @@ async def test_a_run_that_its_runner_stopped_is_told_as_paused(store: Store) -> 
 
     [found] = await RecoveryService(store=store, execute=execute).recover_all(-60)
     assert (found.run_id, found.status, found.error) == ("r", "paused", "RuntimeError: it was stopped")
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.retry_count) == ("paused", 0), "who stopped it resumes it"
+
+
+async def test_a_recovery_that_is_cancelled_leaves_its_run_to_the_next_one(store: Store) -> None:
+    await saved(store)
+    await make_stuck(store)
+    await set_job(store, execution_strategy="runner")
+    begun = asyncio.Event()
+
+    async def execute(run_id: str) -> None:
+        jobs = JobRepository(store=store)
+        await jobs.change(run_id, lambda job: job.mark_running())
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await jobs.change(run_id, lambda job: job.mark_paused())
+
+    work = asyncio.create_task(RecoveryService(store=store, execute=execute).recover_all())
+    async with asyncio.timeout(20):
+        await begun.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    job = await JobRepository(store=store).get("r")
+    assert (job.status, job.worker_id, job.finished_at, job.retry_count) == ("recovering", None, None, 0)
 
 
 async def test_why_a_run_failed_is_told_where_it_is_gone(store: Store) -> None:
