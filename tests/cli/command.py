@@ -89,6 +89,15 @@ async def offloads(a: Any) -> Any:
     await asyncio.to_thread(sleeps, a)
 
 @node
+async def refuses(a: Any) -> Any:
+    while True:
+        Path("waiting").touch()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
+@node
 async def spins(a: Any) -> Any:
     Path("waiting").touch()
     while True:

@@ -129,7 +129,7 @@ def test_a_command_under_nohup_goes_on_without_its_terminal(tmp_path: Path) -> N
     assert process.returncode == 143
 
 
-@pytest.mark.parametrize(("node", "told"), [("sleeps", "grace"), ("spins", "kept the event loop busy")])
+@pytest.mark.parametrize(("node", "told"), [("sleeps", "grace"), ("refuses", "grace"), ("spins", "kept the event loop busy")])
 def test_a_body_that_does_not_end_is_left_after_the_grace_period(tmp_path: Path, node: str, told: str) -> None:
     with waiting(tmp_path, node) as process:
         process.send_signal(signal.SIGTERM)
