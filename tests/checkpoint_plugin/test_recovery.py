@@ -317,8 +317,14 @@ async def test_a_service_without_a_store_makes_none_and_says_so_once(tmp_path: P
     assert await service.find_stuck_runs() == [] and await service.recover_all() == []
     assert [record.getMessage().startswith("nothing is recovered: ") for record in caplog.records] == [True]
     assert not await service.can_resume("r")
-    with pytest.raises(StoreMissing):
-        await service.plan("r", GRAPH)
+    for ask in (
+        service.plan("r", GRAPH),
+        service.restore_node_state("r", "a"),
+        service.update_suspended_state("r", "a", 1),
+        service.resume("r"),
+    ):
+        with pytest.raises(StoreMissing):
+            await ask
     assert not list(tmp_path.iterdir())
 
 
@@ -406,14 +412,27 @@ async def test_numbers_by_which_nothing_is_ever_resumed_are_refused(store: Store
     for attempts in (0, float("nan")):
         with pytest.raises(ValueError, match=f"max_attempts is at least 1, not {attempts}"):
             RecoveryService(store=store, max_attempts=attempts)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="lease_seconds is above 0, not -1"):
-        RecoveryService(store=store, lease_seconds=-1)
-    service = RecoveryService(store=store)
+    for seconds in (0, -1):
+        with pytest.raises(ValueError, match=f"lease_seconds is above 0, not {seconds}"):
+            RecoveryService(store=store, lease_seconds=seconds)
+    service = RecoveryService(store=store, max_attempts=1, lease_seconds=0.5)
     with pytest.raises(ValueError, match="at_once is at least 1, not 0"):
         await service.recover_all(0, at_once=0)
-    for seconds in (0, -1.0, float("nan")):
+    for watch_seconds in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="watch_seconds is above 0"):
-            service.recover(watch_seconds=seconds)
+            service.recover(watch_seconds=watch_seconds)
+
+
+async def test_a_time_of_a_node_that_is_not_answered_is_refused_by_a_resume_too(store: Store) -> None:
+    await saved(store)
+    begun: list[str] = []
+
+    async def execute(run_id: str) -> None:
+        begun.append(run_id)
+
+    with pytest.raises(ValueError, match="since names node 'b', for which there is no answer"):
+        await RecoveryService(store=store, execute=execute).resume("r", since={"b": datetime.now(UTC)})
+    assert begun == []
 
 
 async def test_a_run_that_fails_again_is_failed(store: Store) -> None:
@@ -664,6 +683,18 @@ async def test_a_run_that_its_runner_stopped_is_told_as_paused(store: Store) -> 
     assert (found.run_id, found.status, found.error) == ("r", "paused", "RuntimeError: it was stopped")
     job = await JobRepository(store=store).get("r")
     assert (job.status, job.retry_count) == ("paused", 0), "who stopped it resumes it"
+
+
+async def test_a_paused_run_is_resumed_where_that_is_asked_for(store: Store) -> None:
+    await saved(store)
+    await set_job(store, status="paused", updated_at=LONG_AGO)
+
+    async def go_on(run_id: str) -> None:
+        await CheckpointManager(run_id, enabled=True, store=store).save_checkpoint(GRAPH, set("abcdefg"))
+
+    service = RecoveryService(store=store, execute=go_on)
+    assert await service.recover_all() == []
+    assert [(found.run_id, found.status) for found in await service.recover_all(paused=True)] == [("r", "completed")]
 
 
 async def test_a_recovery_that_is_cancelled_leaves_its_run_to_the_next_one(store: Store) -> None:
@@ -1204,6 +1235,7 @@ async def test_a_suspended_run_is_woken_when_its_time_has_come(store: Store) -> 
         await wake_at(moment)
         assert await service.recover_all(0) == []
     await wake_at(datetime.now(UTC))
+    assert await service.find_stuck_runs(0) == [], "it sleeps, and nobody was to execute it"
     assert [outcome.status for outcome in await service.recover_all()] == ["completed"]
     assert woken == ["r"]
 
