@@ -57,6 +57,15 @@ def told(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
 
+def test_a_run_that_failed_says_how_it_goes_on_where_it_is_stored(tmp_path: Path) -> None:
+    write(tmp_path, ["fails"])
+    command = ("run", "flow.json", "--nodes", "nodes.py", "--run-id", "a b")
+    stored, not_stored = (workflow(*command, *more, cwd=tmp_path) for more in ((), ("--disable", "checkpoint")))
+    assert stored.returncode == not_stored.returncode == 1
+    assert "checkpoints are stored. Mend the cause, then: workflow resume 'a b' --nodes nodes.py\n" in stored.stderr
+    assert "resume" not in not_stored.stderr
+
+
 def test_a_process_that_dies_in_a_node_that_must_not_be_repeated(tmp_path: Path) -> None:
     write(tmp_path, ["charge"])
     (tmp_path / "dies").touch()
