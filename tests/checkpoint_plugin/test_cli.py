@@ -253,8 +253,10 @@ def test_events_are_listed_by_question(logged: str) -> None:
     assert [e["seq"] for e in document(events, "alone", "--node", "a", "--url", logged)["events"]] == [2]
     assert document(events, "s", "--url", logged)["events"] == []
     assert "It has a log if it is started with the option" in call(events, "s", "--url", logged).stderr
-    for asked_for in (("--kind", "failed"), ("--node", "")):
+    for asked_for in (("--kind", "failed"), ("--node", ""), ("--after", "0"), ("--json",), ("--quiet",)):
         assert call(events, "s", *asked_for, "--url", logged).stderr == ""
+    assert call(events, "r", "--url", logged).stderr == ""
+    assert document(events, "alone", "--kind", "nothing", "--url", logged)["events"] == []
     text = call(events, "r", "--url", logged).stdout
     assert "\x1b" not in text
     assert len(text.splitlines()) == 4
