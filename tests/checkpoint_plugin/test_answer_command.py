@@ -81,6 +81,7 @@ async def test_what_is_refused_changes_nothing(store_url: str) -> None:
         (("waits=NaN",), "NaN is not a JSON value"),
         (('waits={"a": 1, "a": 2}',), "a key of an object is there twice"),
         (("waits=1", "waits=2"), "node 'waits' is given twice"),
+        (("waits=" + "[" * 100_000,), "is not JSON"),
         (("waits=@no such file",), "the file 'no such file' cannot be read: No such file or directory"),
         (("waits=1", "--since", "waits=2020-01-01"), "is no time with a zone"),
         (("waits=1", "--since", "waits=soon"), "is no time with a zone"),
@@ -89,5 +90,23 @@ async def test_what_is_refused_changes_nothing(store_url: str) -> None:
 )
 def test_arguments_that_make_no_sense(arguments: tuple[str, ...], told: str) -> Any:
     done = CliRunner().invoke(answer, ["r", *arguments, "--url", "sqlite:///nowhere.db"], terminal_width=1_000)
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'"\xff"', "the file 'answer' cannot be read: 'utf-8' codec can't decode"),
+        (b"yes", "node 'waits': the file is not JSON (Expecting value"),
+        (b"[" * 100_000, "node 'waits': the file is not JSON (maximum recursion depth"),
+        (b"", "the file is not JSON"),
+    ],
+    ids=["no UTF-8", "no JSON", "deep", "empty"],
+)
+def test_a_file_that_is_no_answer(content: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "answer").write_bytes(content)
+    done = CliRunner().invoke(answer, ["r", "waits=@answer", "--url", "sqlite:///nowhere.db"], terminal_width=1_000)
     assert done.exit_code == 2
     assert told in " ".join(done.output.split())

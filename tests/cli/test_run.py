@@ -191,6 +191,19 @@ def test_an_input_from_a_file(tmp_path: Path) -> None:
     assert document(done)["outputs"] == {"out": [{"rows": [1, 2]}]}
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b'"\xff"', "'a.json' cannot be read: 'utf-8' codec"), (b"[" * 100_000, "nested too deeply"), (b"", "'a.json' is not JSON")],
+    ids=["no UTF-8", "deep", "empty"],
+)
+def test_a_file_that_is_no_input(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    done = run(tmp_path, "value", "--input", "a=@a.json", "--json")
+    error = document(done)["error"]
+    assert (done.returncode, error["type"]) == (2, "InputInvalid")
+    assert told in error["message"] and "Traceback" not in done.stderr
+
+
 def test_without_a_plugin_nothing_is_written(tmp_path: Path) -> None:
     run(tmp_path, "value", "--input", "a=1")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["flow.json", "nodes.py"]
