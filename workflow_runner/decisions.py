@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hookspecs import Answer, NodeSnapshot, Suspension, SuspensionChanged
-from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
+from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown, shorten
 from workflow_runner.identity import step_key
 from workflow_runner.suspension import is_due
 
@@ -43,7 +43,7 @@ class Decisions:
             if not isinstance(moment, datetime) or moment.utcoffset() is None:
                 raise InputInvalid(
                     "since takes aware times by node, as `Result.suspensions` and `workflow suspended` tell them, "
-                    f"not {moment!r} for {node_id!r}."
+                    f"not {shorten(moment)} for {node_id!r}."
                 )
 
     def settle(
@@ -166,6 +166,6 @@ def _check_value(planned: PlannedNode, value: Any) -> None:
     if planned.type.emits_mapping and not (isinstance(value, Mapping) and set(value) <= set(planned.type.outputs)):
         answer = quote(f'{planned.node_id}={{"{planned.type.outputs[0]}": …}}')
         raise InputInvalid(
-            f"node {planned.node_id!r} returns an object of its outputs {', '.join(planned.type.outputs)}, not {value!r}. "
+            f"node {planned.node_id!r} returns an object of its outputs {', '.join(planned.type.outputs)}, not {shorten(value)}. "
             f"Give it as --set {answer}."
         )

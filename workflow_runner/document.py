@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from hookspecs import TaggedValueError, from_tagged, to_tagged
-from workflow_runner.errors import GraphInvalid
+from workflow_runner.errors import GraphInvalid, shorten
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 
@@ -36,7 +36,7 @@ def read_document(document: Any) -> tuple[Sequence[NodeSpec], Sequence[EdgeSpec]
         problems.append('a graph needs "nodes".')
     on_failure = document.get("on_failure")
     if on_failure is not None and on_failure not in ON_FAILURE:
-        problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {on_failure!r}.')
+        problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {shorten(on_failure)}.')
     if problems:
         raise GraphInvalid(problems)
     return [node for node in nodes if node], [edge for edge in edges if edge], enable, on_failure
@@ -87,7 +87,7 @@ def _untagged(document: Mapping[str, Any], problems: list[str]) -> Any:
     """The values of a document that says that they are tagged; it may be a value of another type itself."""
     tagged = document.get(TAGGED)
     if tagged is not None and type(tagged) is not bool:
-        problems.append(f'"{TAGGED}" is true or false, not {tagged!r}.')
+        problems.append(f'"{TAGGED}" is true or false, not {shorten(tagged)}.')
     if tagged is not True:
         return document
     try:
@@ -111,7 +111,7 @@ def _text(item: Mapping[str, Any], key: str, what: str, problems: list[str], def
         found = default
     if isinstance(found, str) and found:
         return found
-    problems.append(f'{what}: "{key}" is text and needed, found {found!r}.')
+    problems.append(f'{what}: "{key}" is text and needed, found {shorten(found)}.')
     return ""
 
 
@@ -130,7 +130,7 @@ def _node(item: Any, place: int, problems: list[str]) -> NodeSpec | None:
     if mode is None:
         mode = "on_any"
     if mode not in SYNC_MODES:
-        problems.append(f"{what}: sync_mode {mode!r} is unknown. It is one of {', '.join(SYNC_MODES)}.")
+        problems.append(f"{what}: sync_mode {shorten(mode)} is unknown. It is one of {', '.join(SYNC_MODES)}.")
     failure = item.get("failure")
     if not isinstance(failure, Mapping | None):
         problems.append(f'{what}: "failure" is an object like {{"retries": 3}}, not {type(failure).__name__}.')
@@ -146,8 +146,8 @@ def _edge(item: Any, place: int, problems: list[str]) -> EdgeSpec | None:
         return None
     edge_id = item.get("id")
     if edge_id is not None and not (isinstance(edge_id, str) and edge_id):
-        problems.append(f'edges[{place}]: "id" is text, found {edge_id!r}.')
-    what = f"edge {edge_id!r}" if edge_id is not None else f"edges[{place}]"
+        problems.append(f'edges[{place}]: "id" is text, found {shorten(edge_id)}.')
+    what = f"edge {edge_id!r}" if isinstance(edge_id, str) else f"edges[{place}]"
     return EdgeSpec(
         _text(item, "source", what, problems),
         _text(item, "sourceHandle", what, problems, "output"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from workflow_runner.errors import InputInvalid
+from workflow_runner.errors import InputInvalid, shorten
 
 __all__ = ["Chosen", "by_name", "enabled", "merge_enable"]
 
@@ -27,7 +27,7 @@ def by_name(given: Mapping[str, Any] | None, argument: str = "enable") -> Mappin
         InputInvalid: it is no mapping.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise InputInvalid(f"{argument} takes {EXAMPLES[argument]}, not {given!r}.")
+        raise InputInvalid(f"{argument} takes {EXAMPLES[argument]}, not {shorten(given)}.")
     return given or {}
 
 
@@ -42,7 +42,7 @@ def merge_enable(document: Mapping[str, Any], given: Mapping[str, Any]) -> Chose
             merged[name] = False
             continue
         if wanted is not True and not isinstance(wanted, Mapping):
-            raise InputInvalid(f"enable {name!r}: give true, false or an object of options, not {wanted!r}.")
+            raise InputInvalid(f"enable {name!r}: give true, false or an object of options, not {shorten(wanted)}.")
         merged[name] = {} if wanted is True else dict(wanted)
     return merged
 

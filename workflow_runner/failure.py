@@ -17,6 +17,7 @@ from workflow_runner.errors import (
     NodeTimeout,
     ReplayDiverged,
     StateNotCopyable,
+    shorten,
 )
 
 __all__ = ["NO_POLICY", "ON_FAILURE", "Backoff", "BackoffLike", "FailurePolicy", "OnFailure", "PolicyValueInvalid"]
@@ -35,7 +36,7 @@ class PolicyValueInvalid(ValueError):
 def _check_number(name: str, value: object, least: float, *, above: bool = False) -> None:
     # Also an integer is within what floats can be: it is added to times.
     if type(value) not in (int, float) or not least <= value <= float_info.max or (above and value == least):  # type: ignore[operator]
-        raise PolicyValueInvalid(f"{name} is a number {'above' if above else 'of at least'} {least:g}, not {value!r}")
+        raise PolicyValueInvalid(f"{name} is a number {'above' if above else 'of at least'} {least:g}, not {shorten(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class FailurePolicy:
         classes = (retry_on,) if isinstance(retry_on, (type, str)) else tuple(retry_on)
         for found in classes:
             if not (isinstance(found, type) and issubclass(found, Exception)):
-                raise PolicyValueInvalid(f"retry_on takes classes of exceptions, not {found!r}")
+                raise PolicyValueInvalid(f"retry_on takes classes of exceptions, not {shorten(found)}")
         return cls(retry_on=classes).overridden({"retries": retries, "backoff": backoff, **others})
 
     def overridden(self, options: Mapping[str, Any]) -> FailurePolicy:
@@ -111,11 +112,11 @@ class FailurePolicy:
                 raise PolicyValueInvalid(f"failure has no option {name!r}.{hint} Its options: {', '.join(known)}")
         chosen = dict(options)
         if "retries" in chosen and (type(chosen["retries"]) is not int or chosen["retries"] < 0):
-            raise PolicyValueInvalid(f"retries is a whole number of at least 0, not {chosen['retries']!r}")
+            raise PolicyValueInvalid(f"retries is a whole number of at least 0, not {shorten(chosen['retries'])}")
         if chosen.get("timeout") is not None:
             _check_number("timeout", chosen["timeout"], 0, above=True)
         if not isinstance(chosen.get("replayable", True), bool):
-            raise PolicyValueInvalid(f"replayable is true or false, not {chosen['replayable']!r}")
+            raise PolicyValueInvalid(f"replayable is true or false, not {shorten(chosen['replayable'])}")
         if "backoff" in chosen:
             chosen["backoff"] = _read_backoff(chosen["backoff"])
         return replace(self, **chosen)
@@ -173,4 +174,4 @@ def _read_backoff(given: object) -> Backoff | tuple[float, ...]:
             for seconds in given:
                 _check_number("backoff", seconds, 0)
             return tuple(given)
-    raise PolicyValueInvalid(f"backoff is seconds, a list of seconds, or an object like {{'initial': 1}}, not {given!r}")
+    raise PolicyValueInvalid(f"backoff is seconds, a list of seconds, or an object like {{'initial': 1}}, not {shorten(given)}")

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from hookspecs import name_edge
 from workflow_runner.checker import AnnotationUnusable, Checker
-from workflow_runner.errors import GraphInvalid, InputInvalid
+from workflow_runner.errors import GraphInvalid, InputInvalid, shorten
 from workflow_runner.failure import ON_FAILURE, PolicyValueInvalid
 from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle
@@ -67,7 +67,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         if self.graph.on_failure is not None and self.graph.on_failure not in ON_FAILURE:
-            self.problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {self.graph.on_failure!r}.')
+            self.problems.append(f'"on_failure" is one of {", ".join(ON_FAILURE)}, not {shorten(self.graph.on_failure)}.')
         for spec in self.graph.nodes:
             self.add_node(spec)
         edges = self.add_edges()
@@ -108,11 +108,11 @@ class _Planner:
 
     def add_node(self, spec: NodeSpec) -> None:
         if not isinstance(spec.id, str) or not spec.id:
-            self.problems.append(f"a node has the id {spec.id!r}. Give it one that is text, and not empty.")
+            self.problems.append(f"a node has the id {shorten(spec.id)}. Give it one that is text, and not empty.")
             return
         if spec.sync_mode not in SYNC_MODES:
             known = ", ".join(SYNC_MODES)
-            self.problems.append(f"node {spec.id!r}: sync_mode {spec.sync_mode!r} is unknown. It is one of {known}.")
+            self.problems.append(f"node {spec.id!r}: sync_mode {shorten(spec.sync_mode)} is unknown. It is one of {known}.")
         if self.specs.setdefault(spec.id, spec) is not spec:
             self.problems.append(f"node {spec.id!r} is there twice. Give every node an id of its own.")
             return
@@ -163,7 +163,7 @@ class _Planner:
             if edge_id is None:
                 edge_id = name_edge(len(edges), given) if given else f"e{len(edges)}"
             elif not isinstance(edge_id, str) or not edge_id:
-                self.problems.append(f"edge {place} has the id {edge_id!r}. Give it one that is text, or none.")
+                self.problems.append(f"edge {place} has the id {shorten(edge_id)}. Give it one that is text, or none.")
                 continue
             elif edge_id in taken:
                 self.problems.append(f"edge {edge_id!r} is there twice. Give every edge an id of its own, or none.")
@@ -232,9 +232,8 @@ class _Planner:
             handle = handles.get(key)
             if handle is None:
                 if node.type.role != "preview":
-                    self.problems.append(
-                        f"node {spec.id!r}: unknown property {key!r}.{_near(key, handles)} {spec.type!r} has: {_list(handles)}."
-                    )
+                    mend = f"{_near(key, handles)} {spec.type!r} has: {_list(handles)}."
+                    self.problems.append(f"node {spec.id!r}: unknown property {shorten(key)}.{mend}")
             elif key in connected:
                 self.problems.append(f"node {spec.id!r}: handle {key!r} has both an edge and a property. Remove one of them.")
             elif handle.stream:
@@ -342,7 +341,7 @@ def _by_handle(handles: Mapping[str, Handle]) -> Callable[[PlannedEdge], int]:
 
 
 def _near(name: object, known: Iterable[str]) -> str:
-    close = get_close_matches(str(name), list(known), n=1)  # keys of tagged properties are of any type
+    close = get_close_matches(name, list(known), n=1) if isinstance(name, str) else ()  # keys of tagged data may be anything
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

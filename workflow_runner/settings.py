@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from workflow_runner.errors import shorten
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.threads import BodyThread
 
@@ -39,7 +40,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("edge_capacity", "max_edge_capacity", "max_log", "max_threads"):
             if type(value := getattr(self, name)) is not int:  # a semaphore that counts down from 1.5 never comes to 0
-                raise ValueError(f"{name} is a whole number, not {value!r}.")
+                raise ValueError(f"{name} is a whole number, not {shorten(value)}.")
         if self.edge_capacity < 1 or self.max_edge_capacity < self.edge_capacity:
             raise ValueError(
                 "edge_capacity is at least 1 and at most max_edge_capacity, not "
@@ -50,6 +51,6 @@ class Settings:
         if self.max_threads < 1:
             raise ValueError(f"max_threads is at least 1, not {self.max_threads}: a body written with `def` would never start.")
         if type(self.grace_seconds) not in (int, float) or not self.grace_seconds >= 0:
-            raise ValueError(f"grace_seconds is a number of at least 0, not {self.grace_seconds!r}.")
+            raise ValueError(f"grace_seconds is a number of at least 0, not {shorten(self.grace_seconds)}.")
         if self.on_failure is not None and self.on_failure not in ON_FAILURE:
-            raise ValueError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {self.on_failure!r}.")
+            raise ValueError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {shorten(self.on_failure)}.")

@@ -148,6 +148,31 @@ def test_what_is_wrong_is_named(wrong: Any, message: str) -> None:
         WorkflowRunner(nodes=[HERE]).validate(wrong)
 
 
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("value", [10**5_000, Unshown()], ids=["a number of more digits than are shown", "its repr raises"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda value: document({**A, "id": value}),
+        lambda value: document({**A, "sync_mode": value}),
+        lambda value: document({**A, "data": {value: 1}}),
+        lambda value: document(A, B, edges=[edge("a", "b", "a", id=value)]),
+        lambda value: {**document(A), "on_failure": value},
+        lambda value: {**document(A), "tagged": value},
+        *(lambda value, name=name: document({**A, "failure": {name: value}}) for name in ("timeout", "replayable", "backoff")),
+        lambda value: Graph(nodes=[NodeSpec("a", f"{__name__}.add", sync_mode=value)]),
+        lambda value: Graph(nodes=[NodeSpec(value, f"{__name__}.add")]),
+    ],
+)
+def test_what_is_wrong_is_told_though_it_cannot_be_shown(wrong: Callable[[Any], Any], value: Any) -> None:
+    with pytest.raises(GraphInvalid, match=r"<\w+, whose repr raises \w+>"):
+        WorkflowRunner(nodes=[HERE]).validate(wrong(value))
+
+
 def test_two_nodes_of_one_name_in_a_graph_are_refused() -> None:
     def named_alike(factor: int) -> Any:
         @node
