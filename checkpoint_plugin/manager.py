@@ -14,7 +14,7 @@ from checkpoint_plugin.by_hand.checkpoint_data import CheckpointData, NodeStateS
 from checkpoint_plugin.by_hand.graph_shape import GraphShape, read_shape
 from checkpoint_plugin.errors import GraphMismatch, StoreDamaged, StoreMissing
 from checkpoint_plugin.runs.access import StoreAccess
-from hookspecs import LeaseLost, StoreError
+from hookspecs import LeaseLost, StoreError, shorten
 
 if TYPE_CHECKING:
     from checkpoint_plugin.by_hand.node_change import NodeChanges
@@ -125,7 +125,7 @@ class CheckpointManager:
         codec = self._access.codec
         for name, given in (("context_data", context_data), ("outputs", outputs), ("node_states", node_states)):
             if given is not None and not isinstance(given, Mapping):
-                raise TypeError(f"{name} is a mapping, not {given!r:.200}. See help(CheckpointManager.save_checkpoint).")
+                raise TypeError(f"{name} is a mapping, not {shorten(given, 200)}. See help(CheckpointManager.save_checkpoint).")
         shape = self._read_shape(graph)
         changes = NodeChanges.read(
             self.run_id,

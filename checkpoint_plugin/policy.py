@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from checkpoint_plugin.retention import Retention
-from hookspecs import PluginOptionsInvalid
+from hookspecs import PluginOptionsInvalid, shorten
 
 __all__ = ["NAME", "Policy"]
 
@@ -193,4 +193,4 @@ def _contradiction(one: str, other: str) -> PluginOptionsInvalid:
 
 
 def _invalid(name: str, value: object, expected: str) -> PluginOptionsInvalid:
-    return PluginOptionsInvalid(NAME, f"checkpoint: option {name!r} is {expected}, not {value!r}.")
+    return PluginOptionsInvalid(NAME, f"checkpoint: option {name!r} is {expected}, not {shorten(value)}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from hookspecs import PluginOptionsInvalid
+from hookspecs import PluginOptionsInvalid, shorten
 
 __all__ = ["LONGEST", "CheckpointRow", "PruneTurns", "Retention", "Thinning", "read_duration"]
 
@@ -188,15 +188,15 @@ def read_duration(value: object) -> float:
     elif found is not None:
         seconds = float(found[1]) * UNITS[found[2] or "s"]
     else:
-        raise ValueError(f"{value!r} is no duration. Give seconds, or text like 90s, 15m, 12h, 7d, 2w.")
+        raise ValueError(f"{shorten(value)} is no duration. Give seconds, or text like 90s, 15m, 12h, 7d, 2w.")
     if seconds > LONGEST:
-        raise ValueError(f"{value!r} is longer than {LONGEST // UNITS['d']:.0f}d, the longest duration. Give less.")
+        raise ValueError(f"{shorten(value)} is longer than {LONGEST // UNITS['d']:.0f}d, the longest duration. Give less.")
     return float(seconds)
 
 
 def _check_seconds(value: object) -> float:
     if isinstance(value, str):
-        raise ValueError(f"{value!r} is no number of seconds. Give one, or let Retention.from_options read it.")
+        raise ValueError(f"{shorten(value)} is no number of seconds. Give one, or let Retention.from_options read it.")
     return read_duration(value)
 
 

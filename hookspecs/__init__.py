@@ -25,6 +25,7 @@ from hookspecs.errors import (
     SuspensionChanged,
     TaggedValueError,
     WorkflowError,
+    shorten,
     text_of,
 )
 from hookspecs.host import PluginHost, StoreFactory
@@ -129,6 +130,7 @@ __all__ = [
     "name_edge",
     "name_edges",
     "run_id_problem",
+    "shorten",
     "text_of",
     "to_tagged",
 ]

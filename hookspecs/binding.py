@@ -15,7 +15,7 @@ from typing import Any, Final
 import pluggy
 
 from hookspecs.codecs import CodecRegistry, TeachCodecs
-from hookspecs.errors import HookError, PluginConflict, Refusal, WorkflowError
+from hookspecs.errors import HookError, PluginConflict, Refusal, WorkflowError, shorten
 from hookspecs.outcome import Cancelled, Failed, Outcome
 from hookspecs.run import NodeInfo, RunControl, RunInfo
 from hookspecs.snapshot import Answer, CheckpointChoice, CheckpointRef, Snapshot
@@ -157,7 +157,7 @@ def _list_answers(run: RunInfo, given: Any) -> Any:
     """Any number of answers, in a list or a tuple, or `None`."""
     is_list = isinstance(given, (list, tuple)) and all(isinstance(answer, Answer) for answer in given)
     if given is not None and not is_list:
-        raise TypeError(f"it gave {given!r:.200}. Return a list of Answer, or None.")
+        raise TypeError(f"it gave {shorten(given, 200)}. Return a list of Answer, or None.")
     return given
 
 

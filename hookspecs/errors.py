@@ -28,6 +28,7 @@ __all__ = [
     "SuspensionChanged",
     "TaggedValueError",
     "WorkflowError",
+    "shorten",
     "text_of",
 ]
 
@@ -38,6 +39,20 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as second:
         return f"(its text cannot be had: {type(second).__name__})"
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """A value's repr, cut to `limit` characters.
+
+    Args:
+        value: anybody's, also one whose `__repr__` raises, or a number of more digits than Python shows.
+        limit: in characters.
+    """
+    try:
+        text = repr(value)
+    except Exception as error:  # it is anybody's object, and what is to be told is something else
+        text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class WorkflowError(Exception):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from reprlib import repr as shortened
 from typing import Final
+
+from hookspecs.errors import shorten
 
 __all__ = ["MAX_RUN_ID", "run_id_problem"]
 
@@ -15,7 +16,7 @@ MAX_RUN_ID: Final = 200
 def run_id_problem(run_id: object) -> str | None:
     """Which rule keeps something from being the id of a run, and what to do; `None` for an id."""
     if not isinstance(run_id, str):
-        return f"a run id is text, not {type(run_id).__name__} ({shortened(run_id)}). Give text, or none to have one made."
+        return f"a run id is text, not {type(run_id).__name__} ({shorten(run_id)}). Give text, or none to have one made."
     if not 1 <= len(run_id) <= MAX_RUN_ID:
         return f"a run id has 1 to {MAX_RUN_ID} characters, this one has {len(run_id)}. Choose another."
     if run_id in (".", ".."):
@@ -23,5 +24,5 @@ def run_id_problem(run_id: object) -> str | None:
     for character in run_id:
         # Cc: control characters; Cs: lone surrogates, which no database can store as text.
         if character == "/" or unicodedata.category(character) in ("Cc", "Cs"):
-            return f"run id {shortened(run_id)} holds {character!r}: no control characters and no '/'. Choose another."
+            return f"run id {shorten(run_id)} holds {character!r}: no control characters and no '/'. Choose another."
     return None

@@ -8,8 +8,8 @@ from datetime import datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from hookspecs import Answer, NodeSnapshot, Suspension, SuspensionChanged
-from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown, shorten
+from hookspecs import Answer, NodeSnapshot, Suspension, SuspensionChanged, shorten
+from workflow_runner.errors import InputInvalid, NodeNotWaiting, NodeTimeout, OutcomeUnknown
 from workflow_runner.identity import step_key
 from workflow_runner.suspension import is_due
 

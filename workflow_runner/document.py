@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hookspecs import TaggedValueError, from_tagged, to_tagged
-from workflow_runner.errors import GraphInvalid, shorten
+from hookspecs import TaggedValueError, from_tagged, shorten, to_tagged
+from workflow_runner.errors import GraphInvalid
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.specs import SYNC_MODES, EdgeSpec, NodeSpec
 

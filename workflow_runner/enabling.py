@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from workflow_runner.errors import InputInvalid, shorten
+from hookspecs import shorten
+from workflow_runner.errors import InputInvalid
 
 __all__ = ["Chosen", "by_name", "enabled", "merge_enable"]
 

@@ -8,7 +8,7 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Any, Final
 
-from hookspecs import WorkflowError, text_of
+from hookspecs import WorkflowError, shorten, text_of
 from workflow_runner.shell import shell_word
 
 __all__ = [
@@ -438,12 +438,3 @@ def _told_steps(node_ids: Sequence[str], arguments: Mapping[str, Mapping[str, An
     if steps and len(node_ids) > TOLD_STEPS:
         steps.append(f"and {len(node_ids) - TOLD_STEPS} more")
     return f" ({'; '.join(steps)})" if steps else ""
-
-
-def shorten(value: object, limit: int = 60) -> str:
-    """A value's repr, cut to `limit` characters."""
-    try:
-        text = repr(value)
-    except Exception as error:  # it is anybody's object, and what is to be told is something else
-        text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from sys import float_info
 from typing import Any, Final, Literal
 
-from hookspecs import HookError, Refusal
+from hookspecs import HookError, Refusal, shorten
 from workflow_runner.errors import (
     ItemTypeError,
     LogOverflow,
@@ -17,7 +17,6 @@ from workflow_runner.errors import (
     NodeTimeout,
     ReplayDiverged,
     StateNotCopyable,
-    shorten,
 )
 
 __all__ = ["NO_POLICY", "ON_FAILURE", "Backoff", "BackoffLike", "FailurePolicy", "OnFailure", "PolicyValueInvalid"]

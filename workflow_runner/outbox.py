@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hookspecs import shorten
 from workflow_runner.edge import Edge
-from workflow_runner.errors import Cancelled, NodeProtocolError, shorten
+from workflow_runner.errors import Cancelled, NodeProtocolError
 
 if TYPE_CHECKING:
     from workflow_runner.plan import PlannedNode

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any, Final, Literal
 
-from hookspecs import name_edge
+from hookspecs import name_edge, shorten
 from workflow_runner.checker import AnnotationUnusable, Checker
-from workflow_runner.errors import GraphInvalid, InputInvalid, shorten
+from workflow_runner.errors import GraphInvalid, InputInvalid
 from workflow_runner.failure import ON_FAILURE, PolicyValueInvalid
 from workflow_runner.graph import Graph
 from workflow_runner.handle import Handle

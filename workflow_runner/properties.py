@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from datetime import datetime, time, timezone
 from typing import Any, Final, Union, get_args, get_origin
 
+from hookspecs import shorten
 from workflow_runner.checker import AnnotationUnusable
-from workflow_runner.errors import RunnerError, shorten
+from workflow_runner.errors import RunnerError
 from workflow_runner.handle import Handle
 
 __all__ = ["PropertyInvalid", "convert_property"]

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
-from hookspecs import CheckpointRef, NodeSnapshot, RunStatus, Snapshot
+from hookspecs import CheckpointRef, NodeSnapshot, RunStatus, Snapshot, shorten
 from workflow_runner.cut import take_cut
-from workflow_runner.errors import shorten
 from workflow_runner.events import CheckpointSaved
 from workflow_runner.task import start_task
 

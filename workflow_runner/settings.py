@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from workflow_runner.errors import shorten
+from hookspecs import shorten
 from workflow_runner.failure import ON_FAILURE, OnFailure
 from workflow_runner.threads import BodyThread
 

@@ -15,9 +15,9 @@ from datetime import datetime
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
-from hookspecs import CheckpointRef
+from hookspecs import CheckpointRef, shorten
 from workflow_runner.context import Context
-from workflow_runner.errors import Cancelled, NodeProtocolError, shorten
+from workflow_runner.errors import Cancelled, NodeProtocolError
 from workflow_runner.stream import Arrivals, Stream
 from workflow_runner.suspension import WorkflowSuspended
 

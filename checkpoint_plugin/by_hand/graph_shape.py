@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hookspecs import shorten
+
 __all__ = ["Edge", "GraphShape", "read_shape"]
 
 Edge = tuple[str, str, str, str]
@@ -107,7 +109,7 @@ def _field(item: Any, *names: str) -> Any:
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{what} is text, not {value!r}")
+        raise ValueError(f"{what} is text, not {shorten(value)}")
     return value
 
 

@@ -21,7 +21,7 @@ from checkpoint_plugin.status import EXECUTED
 from checkpoint_plugin.store import Store
 from checkpoint_plugin.tables.holder import Holder
 from checkpoint_plugin.tables.lease import Lease
-from hookspecs import LeaseLost, Refusal, RunHeld, StoreError, WorkflowError, text_of
+from hookspecs import LeaseLost, Refusal, RunHeld, StoreError, WorkflowError, shorten, text_of
 
 __all__ = ["Execute", "RecoveryOutcome", "Resumption"]
 
@@ -216,7 +216,7 @@ def _begun(execute: Execute, run_id: str) -> Awaitable[object]:
     """
     given: object = execute(run_id)
     if not isawaitable(given):
-        raise TypeError(f"execute gave {given!r}, which cannot be awaited: let it be an `async def`")
+        raise TypeError(f"execute gave {shorten(given)}, which cannot be awaited: let it be an `async def`")
     return given
 
 

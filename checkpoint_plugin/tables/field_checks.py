@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from math import isfinite
-from reprlib import repr as shortened
 
 from checkpoint_plugin.bounds import LARGEST_INTEGER
 from checkpoint_plugin.errors import FieldInvalid
 from checkpoint_plugin.tables.definition import is_storable_text
+from hookspecs import shorten
 
 __all__ = ["check_flag", "check_float", "check_moment", "check_number", "check_text"]
 
@@ -26,17 +26,17 @@ def check_text(where: str, name: str, value: object, *, escaped: bool = False) -
         FieldInvalid: it is none.
     """
     if not isinstance(value, str):
-        raise FieldInvalid(where, f"{name} is text, not {shortened(value)}. Give it as text.")
+        raise FieldInvalid(where, f"{name} is text, not {shorten(value)}. Give it as text.")
     if not escaped and not is_storable_text(value):
         raise FieldInvalid(
-            where, f"{name} {shortened(value)} holds NUL or a lone surrogate, which databases do not keep. Replace it."
+            where, f"{name} {shorten(value)} holds NUL or a lone surrogate, which databases do not keep. Replace it."
         )
 
 
 def check_moment(where: str, name: str, value: object) -> None:
     """As `check_text`, for a time."""
     if not isinstance(value, datetime) or value != value:  # the "not a time" of pandas is a datetime that equals nothing
-        raise FieldInvalid(where, f"{name} is a datetime, not {shortened(value)}. Use datetime.now(UTC), or another one like it.")
+        raise FieldInvalid(where, f"{name} is a datetime, not {shorten(value)}. Use datetime.now(UTC), or another one like it.")
     if value.utcoffset() is None:
         raise FieldInvalid(where, f"{name} {value} has no time zone, and could be any moment. Use datetime.now(UTC).")
     try:
@@ -48,16 +48,16 @@ def check_moment(where: str, name: str, value: object) -> None:
 def check_number(where: str, name: str, value: object, *, least: int = -LARGEST_INTEGER, most: int = LARGEST_INTEGER) -> None:
     """As `check_text`, for a whole number, which is at least and at most so much."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise FieldInvalid(where, f"{name} is a whole number from {least} to {most}, not {shortened(value)}. Give such a one.")
+        raise FieldInvalid(where, f"{name} is a whole number from {least} to {most}, not {shorten(value)}. Give such a one.")
 
 
 def check_float(where: str, name: str, value: object) -> None:
     """As `check_text`, for a number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
-        raise FieldInvalid(where, f"{name} is a finite number, not {shortened(value)}. Give such a one, or None.")
+        raise FieldInvalid(where, f"{name} is a finite number, not {shorten(value)}. Give such a one, or None.")
 
 
 def check_flag(where: str, name: str, value: object) -> None:
     """As `check_text`, for yes or no."""
     if not isinstance(value, bool):
-        raise FieldInvalid(where, f"{name} is True or False, not {shortened(value)}. Give one of them.")
+        raise FieldInvalid(where, f"{name} is True or False, not {shorten(value)}. Give one of them.")

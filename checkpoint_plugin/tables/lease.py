@@ -15,7 +15,7 @@ from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.transaction import write_step
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.tables.holder import Holder
-from hookspecs import LeaseLost, RunHeld, RunNotFound
+from hookspecs import LeaseLost, RunHeld, RunNotFound, shorten
 
 __all__ = [
     "HELD",
@@ -134,7 +134,7 @@ def take_lease(
     if row is None:
         raise RunNotFound(run_id, shown)
     if type(row.epoch) is not int or row.epoch >= LARGEST:  # SQLite keeps anything in any column
-        raise StoreDamaged(run_id, f"the epoch of its lease is {row.epoch!r:.200}")
+        raise StoreDamaged(run_id, f"the epoch of its lease is {shorten(row.epoch, 200)}")
     now, before = database_now(connection), holder_of(row)
     held = is_held(row, now)
     if held and not steal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from reprlib import repr as shortened
 from typing import Any, Final
 
 from sqlalchemy import Boolean, DateTime, Float, Integer, String, Table
@@ -16,6 +15,7 @@ from checkpoint_plugin.models import JOB, RUN_NODE_STATE
 from checkpoint_plugin.status import NODE_STATUSES, RUN_STATUSES
 from checkpoint_plugin.tables.definition import storable_text
 from checkpoint_plugin.tables.field_checks import check_flag, check_float, check_moment, check_number, check_text
+from hookspecs import shorten
 
 __all__ = ["checked_row"]
 
@@ -57,7 +57,7 @@ def checked_row(where: str, table: Table, values: Mapping[str, Any]) -> dict[str
 def _check_status(where: str, table: Table, value: object) -> None:
     what, known = STATUSES[table.name]
     if not isinstance(value, str) or value not in known:
-        raise FieldInvalid(where, f"{shortened(value)} is no status of a {what}. Use one of {', '.join(sorted(known))}.")
+        raise FieldInvalid(where, f"{shorten(value)} is no status of a {what}. Use one of {', '.join(sorted(known))}.")
 
 
 BY_TYPE: Final[Mapping[type, Check]] = {

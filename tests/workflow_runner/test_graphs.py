@@ -461,7 +461,9 @@ async def test_an_input_keeps_its_name_where_a_node_has_it_as_its_id() -> None:
     assert (await WorkflowRunner().run(graph, {"n": 5})).outputs == {"out": [5]}
 
 
-@pytest.mark.parametrize("run_id", ["", "x" * 201, "a/b", ".", "..", "a\nb", "a\0", "\x7f", "\ud800", 5])
+@pytest.mark.parametrize(
+    "run_id", ["", "x" * 201, "a/b", ".", "..", "a\nb", "a\0", "\x7f", "\ud800", 5, pytest.param(10**5_000, id="long")]
+)
 async def test_run_ids_have_a_rule(run_id: Any) -> None:
     with pytest.raises(RunIdInvalid):
         await WorkflowRunner().run(Graph(), run_id=run_id)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, TextIO
 
-from hookspecs import NodeStatus, Suspension
+from hookspecs import NodeStatus, Suspension, shorten
 from workflow_runner.cli.report import one_line
 from workflow_runner.cli.waiting import waiting_line
-from workflow_runner.errors import shorten
 from workflow_runner.events import CheckpointSaved, Event, NodeChanged, NodeSuspended, Progressed, RunEnded, RunStarted
 
 if TYPE_CHECKING:
