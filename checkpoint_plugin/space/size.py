@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -298,10 +300,18 @@ def _measure_disk(connection: Connection) -> tuple[dict[str, int], int | None]:
 
 def _files(path: Path) -> dict[str, int]:
     """The database, what lies beside it, and the folder of values that are files."""
-    found = {
-        name.name: name.stat().st_size for name in (path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))) if name.is_file()
-    }
+    beside = ((name.name, _size(name)) for name in (path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))))
+    found = {name: size for name, size in beside if size is not None}
     folder = Path(f"{path}.blobs")
     if folder.is_dir():
-        found[folder.name] = sum(name.stat().st_size for name in folder.rglob("*") if name.is_file())
+        found[folder.name] = sum(_size(Path(place, name)) or 0 for place, _, names in os.walk(folder) for name in names)
     return found
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; `None` of one that is not there, which another process may have deleted since it was listed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,6 +137,40 @@ async def test_values_that_are_files_count(tmp_path: Path) -> None:
     (large,) = found.runs
     assert large.parts["files"] == sum(node.parts["files"] for node in large.nodes)
     assert large.parts["files"] == found.disk["c.db.blobs"] > 100_000
+
+
+@pytest.mark.parametrize("when", ["before it is looked at", "after it was looked at", "its folder is read"])
+async def test_what_others_delete_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A process that prunes or sweeps deletes files of values, and the last that closes the database its `-wal`."""
+    location = locate(f"sqlite:///{tmp_path / 'c.db'}")
+    store = Store(location, create=True, blobs=Blobs(location, True, 50_000))
+    await fill(store, {"large": 100_000})
+    beside = tmp_path / "c.db.blobs"
+    (folder,) = beside.iterdir()
+    gone = min(folder.iterdir())
+    look, scan = os.stat, os.scandir
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if Path(path) != gone:
+            return look(path, **options)
+        if when == "before it is looked at":
+            gone.unlink(missing_ok=True)
+        found = look(path, **options)
+        gone.unlink(missing_ok=True)
+        return found
+
+    def scandir(path: Any) -> Any:
+        if when == "its folder is read" and str(path) == str(folder):
+            shutil.rmtree(folder)
+        return scan(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = await measure_store(store)
+    monkeypatch.undo()
+    await store.close()
+    assert not gone.exists()
+    assert (found.disk[beside.name] > 0) == (when != "its folder is read")
 
 
 def test_the_command(filled: str) -> None:
