@@ -86,12 +86,15 @@ def read_shape(graph: Any) -> GraphShape:
 def _edge(edge: Any) -> Edge:
     source = _text(_field(edge, "source", "source_id"), "an edge's source")
     target = _text(_field(edge, "target", "target_id"), "an edge's target")
-    return (
-        source,
-        _field(edge, "sourceHandle", "source_handle") or "",
-        target,
-        _field(edge, "targetHandle", "target_handle") or "",
-    )
+    source_handle, target_handle = _field(edge, "sourceHandle", "source_handle"), _field(edge, "targetHandle", "target_handle")
+    return source, _handle(source_handle), target, _handle(target_handle)
+
+
+def _handle(value: Any) -> str:
+    """A handle as text, also where it is the number of a port; empty where the edge names none."""
+    if value is not None and not isinstance(value, str | int):
+        raise ValueError(f"an edge's handle is text, not {value!r}")
+    return str(value or "")
 
 
 def _kind(node: Any) -> str:

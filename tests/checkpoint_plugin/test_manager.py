@@ -711,6 +711,19 @@ async def test_a_graph_that_does_not_fit_is_an_error(manager: CheckpointManager)
         await manager.restore_checkpoint(GRAPH)
 
 
+@pytest.mark.parametrize("handle", ["sourceHandle", "target_handle"])
+@pytest.mark.parametrize("wrong", [0.5, ["out"]])
+async def test_a_handle_that_is_no_text_is_an_error(manager: CheckpointManager, handle: str, wrong: Any) -> None:
+    graph = {"nodes": GRAPH["nodes"], "edges": [{"source": "a", "target": "b", handle: wrong}]}
+    with pytest.raises(GraphMismatch, match=r"an edge's handle is text, not (0\.5|\['out'\])"):
+        await manager.save_checkpoint(graph, {"a"})
+    assert await manager.restore_checkpoint() is None
+    edges = [{"source": "a", "target": "b", handle: port} for port in (1, "in")]
+    await manager.save_checkpoint({"nodes": GRAPH["nodes"], "edges": edges}, {"a"})
+    with pytest.raises(GraphMismatch, match=r"edge a.* → b.* is missing; edge a.* → b.* is missing"):
+        await manager.restore_checkpoint({"nodes": GRAPH["nodes"], "edges": []})
+
+
 async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager) -> None:
     with pytest.raises(GraphMismatch, match="'z' is missing"):
         await manager.save_checkpoint(GRAPH, {"z"})
