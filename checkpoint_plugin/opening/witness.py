@@ -137,7 +137,8 @@ def _replace(path: Path, data: bytes) -> None:
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         try:
-            os.write(handle, data)
+            with open(handle, "wb", closefd=False) as opened:
+                opened.write(data)
             sync(handle)
         finally:
             os.close(handle)

@@ -549,6 +549,16 @@ def test_who_writes_a_witness_follows_no_link(tmp_path: Path, monkeypatch: pytes
     assert other.read_text() == "of somebody else"
 
 
+def test_a_witness_is_whole_though_the_system_writes_less_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is nearly full."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:5]))
+    Witness(tmp_path).note("r", 1, b"hash")
+    Witness(tmp_path).check("r", 1, b"hash")
+    with pytest.raises(StoreDamaged):
+        Witness(tmp_path).check("r", 1, b"another")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices are files elsewhere")
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to a pipe"])
 def test_a_witness_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
