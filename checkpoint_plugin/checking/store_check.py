@@ -14,6 +14,7 @@ from checkpoint_plugin.checking.run_check import RunChecked, check_run
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.errors import StoreDamaged, StoreReadOnly, StoreUnreachable, StoreUnreadable
 from checkpoint_plugin.models import JOB, NODE_VERSION, PAYLOAD, RUN_NODE_STATE
+from checkpoint_plugin.opening.listed_runs import UNFOUND
 from checkpoint_plugin.opening.witness import Witness
 from checkpoint_plugin.tables.definition import is_storable_text
 from hookspecs import RunNotFound
@@ -25,7 +26,6 @@ __all__ = ["check_store"]
 
 MOST_MESSAGES: Final = 100
 SALVAGE: Final = "Restore the file from a copy; what can still be read, `sqlite3 FILE .recover` copies into a new one."
-UNFOUND: Final = "its row is there, and its id leads to none: the id or the index of it is damaged"
 Tell = Callable[[int, int], None]
 
 

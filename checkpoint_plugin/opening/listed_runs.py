@@ -19,7 +19,7 @@ from checkpoint_plugin.tables.lease import database_now, holder_of, is_held
 from checkpoint_plugin.tables.sealed_columns import JOB_TEXTS, NODE_TEXTS, shown_row
 from hookspecs import RunNotFound, RunStatus
 
-__all__ = ["STATUSES", "ListedRuns"]
+__all__ = ["STATUSES", "UNFOUND", "ListedRuns"]
 
 STATUSES: Final = frozenset(get_args(RunStatus))
 SQL: Final = "checkpoint_plugin.opening.list_sql"
@@ -28,6 +28,7 @@ ONE_JOB: Final = Statement(SQL, "one_job")
 LEASE: Final = Statement(SQL, "lease")
 NODE_STATES: Final = Statement(SQL, "node_states")
 CHECKPOINTS: Final = Statement(SQL, "checkpoints")
+UNFOUND: Final = "its row is there, and its id leads to none: the id or the index of it is damaged"
 KINDS: Final[Mapping[str, type]] = {"integer": int, "text": str}
 """The type of a column's values; SQLite keeps any in any. Those of other kinds are made, or refused, when they are fetched."""
 
@@ -36,16 +37,15 @@ class ListedRuns(OpenStore):
     """An open store whose runs can be listed."""
 
     async def jobs(self, statuses: Collection[str] = (), limit: int | None = None) -> Sequence[Any]:
-        """Every run, newest first, or so many of those with such a status."""
-        chosen = _chosen(statuses, limit)
-        try:
-            return await self._read_rows("", NEWEST["shown", _which(statuses)], chosen, JOB_TEXTS)
-        except StoreDamaged as error:
-            if error.run_id:
-                raise
-            for run_id in await self._ids(statuses, limit):
-                await self.job(run_id)  # names the one that is
-            raise
+        """Every run, newest first, or so many of those with such a status.
+
+        Raises:
+            StoreDamaged: the row of one is damaged.
+        """
+        rows, damaged = await self.readable_jobs(statuses, limit)
+        for error in damaged:
+            raise error
+        return rows
 
     async def readable_jobs(
         self, statuses: Collection[str] = (), limit: int | None = None
@@ -56,19 +56,23 @@ class ListedRuns(OpenStore):
             The rows that can be read, and an error for each run whose row cannot.
         """
         try:
-            return await self.jobs(statuses, limit), ()
+            return await self._read_rows("", NEWEST["shown", _which(statuses)], _chosen(statuses, limit), JOB_TEXTS), ()
         except StoreDamaged:
             run_ids = await self._ids(statuses, limit)
         rows: list[Any] = []
         damaged: list[StoreDamaged] = []
         for run_id in run_ids:
+            if type(run_id) is not str:
+                damaged.append(StoreDamaged(run_id, "its id is no text"))
+                continue
             try:
                 with telling_damage(run_id, "its row"):
                     rows.append(await self.job(run_id))
             except StoreDamaged as error:
                 damaged.append(error)
             except RunNotFound:
-                continue  # deleted meanwhile
+                if run_id in await self._ids(statuses, limit):  # else it was deleted meanwhile
+                    damaged.append(StoreDamaged(run_id, UNFOUND))
         return rows, damaged
 
     async def job(self, run_id: str) -> Any:
@@ -105,7 +109,8 @@ class ListedRuns(OpenStore):
         """The checkpoints of a run, oldest first."""
         return await self._read_rows(run_id, CHECKPOINTS, {"of_run": run_id})
 
-    async def _ids(self, statuses: Collection[str], limit: int | None) -> Sequence[str]:
+    async def _ids(self, statuses: Collection[str], limit: int | None) -> Sequence[Any]:
+        """The ids of these runs; SQLite keeps anything in any column."""
         newest = NEWEST["id", _which(statuses)]
         return await self._read(lambda connection: list(connection.execute(newest, _chosen(statuses, limit)).scalars()))
 

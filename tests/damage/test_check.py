@@ -6,7 +6,9 @@ import asyncio
 import json
 import random
 import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
 from checkpoint_plugin.database import raw_rows
 from checkpoint_plugin.database.location import locate
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.events.rows import append_events
 from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
 from checkpoint_plugin.store import Store
@@ -352,6 +355,26 @@ async def test_a_run_to_which_its_id_does_not_lead_is_found(tmp_path: Path, to_t
     else:
         assert told == [(None, "a run has the id b'another', which is no text")]
     assert [run.run_id for run in report.runs if not run.findings] == [RUN_ID]
+
+
+@pytest.mark.parametrize("to_text", [True, False])
+async def test_a_run_to_which_its_id_does_not_lead_is_named_beside_another_that_is_damaged(tmp_path: Path, to_text: bool) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    await store_run(url)
+    bend_id(tmp_path / "c.db", to_text=to_text)
+    with closing(sqlite3.connect(tmp_path / "c.db")) as database, database:
+        database.execute("UPDATE job SET updated_at = 'no time' WHERE id = ?", (RUN_ID,))
+    store = Store(locate(url), create=False)
+    try:
+        rows, damaged = await store.readable_jobs()
+        with pytest.raises(StoreDamaged):
+            await store.jobs()
+    finally:
+        await store.close()
+    assert rows == []
+    why = "its row is there, and its id leads to none: the id or the index of it is damaged" if to_text else "its id is no text"
+    assert [error.what for error in damaged if error.run_id != RUN_ID] == [why]
+    assert len(damaged) == 2
 
 
 async def test_flipped_bits_that_a_restore_refuses_are_found(tmp_path: Path, request: pytest.FixtureRequest) -> None:
