@@ -50,6 +50,8 @@ MEMORY: Final = 2
 """Of `temp_store`."""
 TEMPORARY_FOLDERS: Final = ("/var/tmp", "/usr/tmp", "/tmp", ".")
 """Where SQLite looks for a place for temporary files, behind two variables of the environment."""
+ANY_TEXT: Final = partial(str, encoding="utf-8", errors="backslashreplace")
+"""How texts are read, also one that a bit has made none: else nothing could be read that is read with it."""
 OPTIONAL: Final = {"mmap_size": 0}
 """What a library may be built without, which is as good."""
 
@@ -265,6 +267,7 @@ class SqliteDatabase:
             isolation_level=None,
             check_same_thread=False,
         )
+        connection.text_factory = ANY_TEXT
         try:
             pages = PAGES_TO_CHECKPOINT if write and self._checkpoints else 0
             self._set(connection, {**SAFE, "wal_autocheckpoint": pages, "journal_size_limit": LOG_BYTES})

@@ -404,6 +404,32 @@ def test_a_run_whose_id_is_no_text_is_told_in_json(two_runs: Folder, capsys: pyt
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("column", ["status", "error", "updated_at"])
+def test_a_text_that_is_none_does_not_hide_the_other_runs(
+    two_runs: Folder, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    """One bit of a letter makes bytes that no text has."""
+    with closing(sqlite3.connect(two_runs.path / "c.db")) as connection, connection:
+        connection.execute(f"UPDATE job SET {column} = CAST(x'6661ff' AS TEXT) WHERE id = 'other'")
+    for command in (("runs",), ("prune", "--keep-last", "1")):
+        assert main([*command, "--url", two_runs.url, "--json"]) == (0 if column == "error" else 5)
+        told = json.loads(capsys.readouterr().out)
+        assert [each["run_id"] for each in told.get("damaged", ())] == ([] if column == "error" else ["other"])
+        assert "r" in [run["run_id"] for run in told["runs"]]
+
+
+def test_bytes_that_have_become_no_text_are_passed_over(two_runs: Folder) -> None:
+    with closing(sqlite3.connect(two_runs.path / "c.db")) as connection, connection:
+        connection.execute(
+            "UPDATE node_version SET body = CAST(x'ff' AS TEXT) WHERE run_id = 'r' AND number = "
+            "(SELECT max(number) FROM node_version WHERE run_id = 'r')"
+        )
+    code, error = two_runs.resume()
+    assert code == 5
+    assert "run 'r' is damaged" in str(error)
+    assert two_runs.resume("latest-intact") == (0, EXPECTED)
+
+
 @pytest.mark.parametrize("table", ["node_version", "output_segment"])
 @pytest.mark.parametrize("command", [("db", "check"), ("db", "size", "--run", "r")], ids=" ".join)
 def test_a_node_whose_id_is_no_text_is_told_in_json(
