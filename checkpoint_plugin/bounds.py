@@ -7,7 +7,7 @@ from typing import Final
 
 from hookspecs import StoreError
 
-__all__ = ["LARGEST", "LARGEST_INTEGER", "LARGEST_VALUE", "bounded", "check_number", "is_attempt", "no_checkpoint"]
+__all__ = ["LARGEST", "LARGEST_INTEGER", "LARGEST_VALUE", "bounded", "check_number", "is_attempt", "is_epoch", "no_checkpoint"]
 
 LARGEST: Final = 2**63 - 1
 """Of events, and of rows to list."""
@@ -35,6 +35,11 @@ def check_number(run_id: str, number: int | None) -> None:
 def is_attempt(value: object) -> bool:
     """Whether what a row holds is the number of an attempt after which there can be another."""
     return type(value) is int and 1 <= value < LARGEST_INTEGER
+
+
+def is_epoch(value: object) -> bool:
+    """Whether what a row holds is the epoch of a lease after which there can be another; SQLite keeps anything in any column."""
+    return type(value) is int and value < LARGEST
 
 
 def no_checkpoint(run_id: str, number: int) -> StoreError:

@@ -33,6 +33,7 @@ STATUS: Final = FIELDS.index("status")
 ATTEMPT: Final = FIELDS.index("attempt")
 COLLECTED: Final = FIELDS.index("collected")
 DIGEST_SIZE: Final = 32
+KEEP: Final = f"Do not prune the run. {RESTORE}"
 
 
 class InlineReader(RowReader):
@@ -99,6 +100,11 @@ class CutCheck:
         query = select(*map(raw, OUTPUT_SEGMENT.columns)).where(table.run_id == self._notes.run_id)
         for row in pages(self._connection, query, (table.node_id, table.log, table.first)):
             chain = self._chains.setdefault((row.log, row.node_id), Chain())
+            if not all(map(_is_number, (row.first, row.count, row.number))):
+                self._notes.note(f"items {row.first!r} of the output: their numbers are none", None, row.node_id)
+                if _is_number(row.number):  # else no checkpoint finds them
+                    chain.add(0, 0, 0, row.number, whole=False)
+                continue
             held, whole = row.count, True
             try:
                 with telling_damage(self._notes.run_id, "it", row.number):
@@ -139,13 +145,18 @@ class CutCheck:
         Raises:
             StoreDamaged: one is missing or damaged.
         """
-        listed = _digests(row.mentions)
+        try:
+            listed = _digests(row.mentions)
+        except TypeError:  # no restore reads it
+            listed = set()
+            what = "its list of the payloads that it mentions is none, so that pruning would delete them"
+            self._notes.note(what, row.number, getattr(row, "node_id", None), KEEP)
         found = dict.fromkeys(listed if mentioned is None else mentioned)
         self._look_at_values(row, found)
         for digest in found:
             if digest not in listed:
                 what = f"it mentions payload {digest.hex()[:16]} and does not list it, so that pruning would delete that"
-                self._notes.note(what, row.number, getattr(row, "node_id", None), "Do not prune the run. " + RESTORE)
+                self._notes.note(what, row.number, getattr(row, "node_id", None), KEEP)
 
     def _look_at_values(self, row: Any, mentioned: Iterable[bytes]) -> None:
         for digest in mentioned:
@@ -166,10 +177,11 @@ class CutCheck:
         query = select(*map(raw, NODE_VERSION.columns)).where(table.run_id == self._notes.run_id)
         waiting = deque(numbers)
         for row in pages(self._connection, query, (table.number, table.node_id)):
-            while waiting and waiting[0] < row.number:
+            is_number = _is_number(row.number) and row.number > 0
+            while is_number and waiting and waiting[0] < row.number:
                 self._look_at_cut(waiting.popleft())
-            if not waiting:
-                self._notes.note("a row of the node belongs to no checkpoint that is there", row.number, row.node_id)
+            if not is_number or not waiting:
+                self._notes.note(f"row {row.number!r} of the node belongs to no checkpoint that is there", None, row.node_id)
                 continue
             self._take_row(row)
         while waiting:
@@ -266,6 +278,11 @@ class CutCheck:
             self._notes.spoil(number, "items of the output are missing or damaged", node_id)
         elif row.shape is not None and items != row.shape[2]:
             self._notes.spoil(number, f"the output has {items} of {row.shape[2]} items", node_id)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it can be compared with a number; SQLite keeps anything in any column."""
+    return isinstance(value, int | float)
 
 
 def _digests(mentions: Any) -> set[bytes]:

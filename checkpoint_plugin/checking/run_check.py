@@ -13,7 +13,7 @@ from sqlalchemy import Table, func, select
 from sqlalchemy.exc import DBAPIError
 
 from checkpoint_plugin.blobs.files import Blobs
-from checkpoint_plugin.bounds import LARGEST, is_attempt
+from checkpoint_plugin.bounds import is_attempt, is_epoch
 from checkpoint_plugin.checking.cut_check import CutCheck, Head
 from checkpoint_plugin.checking.finding import RESTORE, RunReport
 from checkpoint_plugin.checking.payload_check import PayloadCheck
@@ -266,25 +266,32 @@ class RunCheck:
         of_run = COMPLETED_NODES.c.run_id == self._notes.run_id
         blocks = []
         for row in self._connection.execute(select(COMPLETED_NODES).where(of_run).order_by(COMPLETED_NODES.c.number)):
-            body = column_bytes(row.body)
-            if block_digest(self._notes.run_id, row.number, body) != column_bytes(row.digest):
-                self._notes.note("the list of its completed nodes was changed", row.number)
-            elif self._seal is not None:
-                reader = RowReader(self._notes.run_id, row.number, self._codec, self._seal)
-                blocks.append((row.number, reader.unpack_block(body, row.number)))
-                told = read_blocks(blocks[-1:])
-                rows = [self._cuts.rows.get(node_id) for node_id in told.node_ids]
-                if any(found is not None and found.number > row.number for found in rows):
-                    continue  # a node was saved again after its block, which a restore sees, too: then it reads the rows
-                found = [
-                    found for found in rows if found is not None and found.shape is not None and found.shape[0] == "completed"
-                ]
-                if len(found) != len(rows) or sum_digests(each.digest for each in found) != told.total:
-                    self._notes.note("the list of its completed nodes does not tell what their rows tell", row.number)
+            try:
+                with telling_damage(self._notes.run_id, "the list of its completed nodes"):
+                    blocks += self._look_at_block(row)
+            except StoreDamaged as error:  # a checkpoint that is named is restored without it
+                self._notes.note(error.what, row.number)
         whole = read_blocks(blocks)
         newer = (node_id for node_id, row in self._cuts.rows.items() if row.number > whole.number)
         if blocks and {*whole.node_ids, *whole.open, *newer} != set(self._cuts.rows):
             self._notes.note("a list of its completed nodes is missing", whole.number)
+
+    def _look_at_block(self, row: Any) -> list[tuple[int, Sequence[Any]]]:
+        """Its number and what it tells, where that can be looked at."""
+        body = column_bytes(row.body)
+        if block_digest(self._notes.run_id, row.number, body) != column_bytes(row.digest):
+            raise StoreDamaged(self._notes.run_id, "the list of its completed nodes was changed")
+        if self._seal is None:
+            return []
+        block = row.number, RowReader(self._notes.run_id, row.number, self._codec, self._seal).unpack_block(body, row.number)
+        told = read_blocks([block])
+        rows = [self._cuts.rows.get(node_id) for node_id in told.node_ids]
+        if any(found is not None and found.number > row.number for found in rows):
+            return [block]  # a node was saved again after its block, which a restore sees, too: then it reads the rows
+        found = [found for found in rows if found is not None and found.shape is not None and found.shape[0] == "completed"]
+        if len(found) != len(rows) or sum_digests(each.digest for each in found) != told.total:
+            self._notes.note("the list of its completed nodes does not tell what their rows tell", row.number)
+        return [block]
 
     def _look_at_states(self) -> None:
         newest = self._heads.get(self._numbers[-1]) if self._numbers else None
@@ -319,9 +326,11 @@ class RunCheck:
     def _look_at_lease(self) -> None:
         query = select(LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number).where(LEASE.c.run_id == self._notes.run_id)
         row = self._connection.execute(query).first()
-        if row is None or not 0 <= row.epoch < LARGEST:
+        if row is None or not is_epoch(row.epoch):
             self._notes.condemn("its row in lease is missing or was changed")
             return
+        if row.epoch < 0:
+            self._notes.note(f"its lease has the epoch {row.epoch}")
         newest = self._numbers[-1] if self._numbers else 0
         if newest != row.newest_number:
             self._notes.note(f"its lease names {row.newest_number} as the newest checkpoint, which is {newest}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from checkpoint_plugin.bounds import LARGEST
+from checkpoint_plugin.bounds import is_epoch
 from checkpoint_plugin.database.compiled import Compiled
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.statement import Statement
@@ -133,7 +133,7 @@ def take_lease(
     row = _lock(connection, run_id)
     if row is None:
         raise RunNotFound(run_id, shown)
-    if type(row.epoch) is not int or row.epoch >= LARGEST:  # SQLite keeps anything in any column
+    if not is_epoch(row.epoch):
         raise StoreDamaged(run_id, f"the epoch of its lease is {shorten(row.epoch, 200)}")
     now, before = database_now(connection), holder_of(row)
     held = is_held(row, now)

@@ -8,7 +8,8 @@ import random
 import re
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,20 @@ from checkpoint_plugin.checking import payload_check
 from checkpoint_plugin.checking.finding import RunReport, StoreReport
 from checkpoint_plugin.checking.store_check import check_store
 from checkpoint_plugin.cli.db import db
+from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database import raw_rows
 from checkpoint_plugin.database.location import locate
 from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.events.rows import append_events
 from checkpoint_plugin.models import CHECKPOINT, EVENT, JOB, LEASE, NODE_VERSION, OUTPUT_SEGMENT, PAYLOAD, RUN_NODE_STATE
-from checkpoint_plugin.store import Store
-from checkpoint_plugin.stored_bytes.digests import row_digest
-from hookspecs import RunNotFound
-from tests.damage.stored import CHECKPOINTS, RUN_ID, Refused, compare, look, store_run
+from checkpoint_plugin.restoring.cut_queries import load_payloads
+from checkpoint_plugin.store import RunHistory, Store
+from checkpoint_plugin.stored_bytes.digests import digest_of, row_digest
+from checkpoint_plugin.tables.definition import Definition
+from checkpoint_plugin.tables.holder import Holder
+from checkpoint_plugin.tables.lease import take_lease
+from hookspecs import NodeSnapshot, RunNotFound
+from tests.damage.stored import CHECKPOINTS, RUN_ID, Refused, compare, look, save_cut, store_run
 from tests.damage.test_rows import NEEDED, bent, change, is_row, read_rows, wrong_numbers
 
 KEY = "0" * 63 + "1"
@@ -209,6 +215,141 @@ async def test_a_forged_row_with_a_digest_of_its_own_is_found(stored: str) -> No
     ]
 
 
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_forged_row_is_found_in_all_that_continue_it(stored: str, number: int) -> None:
+    row = next(r for r in await read_rows(stored, NODE_VERSION) if (r["node_id"], r["number"]) == ("holds", number))
+    fields = ormsgpack.unpackb(row["body"])
+    wrong_numbers(fields if number == 1 else fields[-1])
+    body = ormsgpack.packb(fields)
+    forged = {"body": body, "digest": row_digest(RUN_ID, "holds", number, body)}
+    await change(stored, update(NODE_VERSION).where(is_row(NODE_VERSION, row)).values(forged))
+    report = await compare_with_restore(stored)
+    assert sorted(report.damaged) == list(range(number, CHECKPOINTS + 1))
+
+
+async def test_an_output_of_which_nothing_is_left_is_missed(stored: str) -> None:
+    segments = [row for row in await read_rows(stored, OUTPUT_SEGMENT) if row["node_id"] == "out"]
+    await change(stored, *(delete(OUTPUT_SEGMENT).where(is_row(OUTPUT_SEGMENT, row)) for row in segments))
+    report = await compare_with_restore(stored)
+    assert {(found.number, found.node_id, found.what) for found in report.findings} == {
+        (number, "out", f"the output has 0 of {3 * number} items") for number in NUMBERS
+    }
+
+
+async def test_a_value_that_an_item_mentions_is_missed(store_url: str) -> None:
+    store = Store(locate(store_url), create=True)
+    body = encode({"graph": {"nodes": [], "edges": []}, "inputs": {}, "enable": {}}, str)
+    await store.insert_job(RUN_ID, Definition(body, "{}", "{}"))
+    history = RunHistory(RUN_ID, 1, 1)
+    for many in (1, 2):
+        await save_cut(store, history, NodeSnapshot("out", "running", collected=[f"item {n}" * 1_000 for n in range(many)]))
+    await store.close()
+    assert not (await check_run(store_url)).findings
+    _, second = await read_rows(store_url, OUTPUT_SEGMENT)
+    await change(store_url, update(OUTPUT_SEGMENT).where(is_row(OUTPUT_SEGMENT, second)).values(mentions=b""))
+    (found,) = (await check_run(store_url)).findings
+    assert (found.number, found.node_id) == (2, "out")
+    assert "does not list it, so that pruning would delete that" in found.what
+    await change(store_url, delete(PAYLOAD).where(PAYLOAD.c.digest == second["mentions"]))
+    assert (await compare_with_restore(store_url)).damaged == {2}
+
+
+async def test_each_value_that_is_damaged_is_named(stored: str) -> None:
+    """However it is damaged, and whatever is read with it; one that nothing mentions, too."""
+    digest = digest_of(b"\xc1")
+    garbled = {"run_id": RUN_ID, "digest": digest, "encoding": 0, "size": 1, "body": b"\xc1"}
+    other, *_, value = [row for row in await read_rows(stored, PAYLOAD) if row["series"] is None]
+    await change(
+        stored,
+        insert(PAYLOAD).values(garbled),
+        update(PAYLOAD).where(is_row(PAYLOAD, value)).values(encoding=9),
+        update(PAYLOAD).where(is_row(PAYLOAD, other)).values(encoding=0, size=1, body=b"\xc0"),
+    )
+    told = {found.what.split()[1]: found.what for found in (await check_run(stored)).findings if found.node_id is None}
+    assert told.keys() == {f"{found.hex()[:16]}:" for found in (digest, value["digest"], other["digest"])}
+    assert told[f"{other['digest'].hex()[:16]}:"].endswith("it was changed")
+
+
+async def test_of_values_that_are_read_together_only_those_that_are_damaged_are_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    await store_run(url)
+    with closing(sqlite3.connect(tmp_path / "c.db")) as database, database:
+        digests = [
+            digest for (digest,) in database.execute("SELECT digest FROM payload WHERE run_id = ? ORDER BY digest", (RUN_ID,))
+        ]
+        database.execute("UPDATE payload SET body = 7 WHERE digest IN (?, ?)", (digests[1], digests[-1]))
+        database.execute("UPDATE payload SET digest = 7 WHERE digest = ?", (digests[3],))
+    report = await compare_with_restore(url)
+    told = [found.what.partition(":")[0] for found in report.findings if found.node_id is None]
+    assert told == ["a payload has no digest", *(f"payload {digest.hex()[:16]}" for digest in (digests[1], digests[-1]))]
+
+
+@pytest.mark.parametrize(("at_once", "size"), [(5, 1 << 30), (2_000, 1)])
+async def test_no_more_values_are_read_at_once_than_memory_takes(
+    stored: str, monkeypatch: pytest.MonkeyPatch, at_once: int, size: int
+) -> None:
+    read: list[int] = []
+
+    def loaded(connection: Any, run_id: str, digests: Sequence[bytes], *rest: Any) -> Any:
+        read.append(len(digests))
+        return load_payloads(connection, run_id, digests, *rest)
+
+    monkeypatch.setattr(payload_check, "load_payloads", loaded)
+    monkeypatch.setattr(payload_check, "PAGE", at_once)
+    monkeypatch.setattr(payload_check, "BATCH_BYTES", size)
+    assert not (await check_run(stored)).findings
+    assert sum(read) == len(await read_rows(stored, PAYLOAD)) > 10
+    assert max(read) == (5 if at_once == 5 else 1)
+
+
+@pytest.mark.parametrize(("epoch", "newest"), [("'x'", None), ("1.5", None), (str(2**63 - 1), None), ("-1", CHECKPOINTS)])
+async def test_an_epoch_that_none_can_follow_lets_no_checkpoint_be_gone_on_from(
+    tmp_path: Path, epoch: str, newest: int | None
+) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    await store_run(url)
+    with closing(sqlite3.connect(tmp_path / "c.db")) as database, database:
+        database.execute(f"UPDATE lease SET epoch = {epoch} WHERE run_id = ?", (RUN_ID,))
+    report = await check_run(url)
+    assert report.findings
+    assert report.newest_intact == newest
+    store = Store(locate(url), create=False)
+    take = partial(take_lease, run_id=RUN_ID, holder=Holder.here(), seconds=30.0)
+    try:
+        with pytest.raises(StoreDamaged) if newest is None else nullcontext():
+            await store.transact(take)
+    finally:
+        await store.close()
+
+
+async def test_a_row_that_says_completed_is_compared_with_the_newest_checkpoint(stored: str) -> None:
+    await change(
+        stored,
+        update(JOB).where(JOB.c.id == RUN_ID).values(status="completed", execution_strategy="runner"),
+    )
+    (found,) = (await check_run(stored)).findings
+    assert found.what == f"its row says that it is completed, and checkpoint {CHECKPOINTS} says failed"
+    newest = and_(CHECKPOINT.c.run_id == RUN_ID, CHECKPOINT.c.number == CHECKPOINTS)
+    await change(stored, update(CHECKPOINT).where(newest).values(reason="another"))
+    (found,) = (await check_run(stored)).findings
+    assert found.what == "the row of the checkpoint was changed"
+
+
+async def test_a_plain_run_is_said_to_be_refused_where_a_key_is_set(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_CHECKPOINT_KEY", KEY)
+    report = await check_run(stored)
+    assert not report.findings
+    assert [each.what for each in report.unverified] == ["it is not encrypted, and a key is set: with the key it is not resumed"]
+
+
+async def test_rows_of_nodes_behind_the_last_checkpoint_are_told(stored: str) -> None:
+    rows = [row for row in await read_rows(stored, NODE_VERSION) if row["number"] == CHECKPOINTS][:2]
+    await change(stored, *(insert(NODE_VERSION).values({**row, "number": CHECKPOINTS + 1}) for row in rows))
+    report = await compare_with_restore(stored)
+    what = f"row {CHECKPOINTS + 1} of the node belongs to no checkpoint that is there"
+    assert [(found.what, found.node_id) for found in report.findings] == [(what, row["node_id"]) for row in rows]
+
+
 async def test_what_no_restore_reads_is_found_too(stored: str) -> None:
     def of(table: Table, **key: Any) -> Any:
         return and_(table.c.run_id == RUN_ID, *(table.c[name] == value for name, value in key.items()))
@@ -341,6 +482,41 @@ def bend_id(path: Path, *, to_text: bool) -> None:
     else:
         data[place - header + 1] ^= 1
     path.write_bytes(data)
+
+
+STRANGE = {
+    "the number of a block": "UPDATE completed_nodes SET number = 'x' WHERE number = 4",
+    "a block that is no text": "UPDATE completed_nodes SET body = CAST(x'ff' AS TEXT) WHERE number = 4",
+    "a hash that is no text": "UPDATE checkpoint SET cut_hash = CAST(x'ff' AS TEXT) WHERE number = 4",
+    "a body that is no text": "UPDATE node_version SET body = CAST(x'ff' AS TEXT) WHERE node_id = 'busy' AND number = 4",
+    "an id that is no text": "UPDATE node_version SET node_id = CAST(x'ff' AS TEXT) WHERE node_id = 'done 4'",
+    "a value that is no text": "UPDATE payload SET body = CAST(x'ff' AS TEXT) WHERE rowid = (SELECT max(rowid) FROM payload)",
+    "items that are no text": "UPDATE output_segment SET body = CAST(x'ff' AS TEXT) WHERE number = 4",
+    "the digest of a block": "UPDATE completed_nodes SET digest = 7 WHERE number = 4",
+    "the number of a row": "UPDATE node_version SET number = CAST(number AS BLOB) WHERE node_id = 'done 6'",
+    "a number of a row below all": "UPDATE node_version SET number = -122 WHERE node_id = 'done 6'",
+    "what a row mentions": "UPDATE node_version SET mentions = 7 WHERE node_id = 'holds' AND number = 2",
+    "the place of items": "UPDATE output_segment SET first = 'x' WHERE number = 4",
+    "the number of items": "UPDATE output_segment SET count = 'x' WHERE number = 4",
+    "the number of the checkpoint of items": "UPDATE output_segment SET number = CAST(number AS BLOB) WHERE number = 4",
+    "what items mention": "UPDATE output_segment SET mentions = CAST('x' AS TEXT) WHERE number = 4",
+}
+"""A value of another type, which SQLite keeps in any column; one bit of the head of a row makes it."""
+
+
+@pytest.mark.parametrize("what", list(STRANGE))
+async def test_a_value_of_another_type_spoils_no_checkpoint_that_can_be_restored(tmp_path: Path, what: str) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    await store_run(url)
+    with closing(sqlite3.connect(tmp_path / "c.db")) as database, database:
+        assert database.execute(f"{STRANGE[what]} AND run_id = ?", (RUN_ID,)).rowcount == 1
+    report = await compare_with_restore(url)
+    assert report.findings
+    assert len(report.damaged) < CHECKPOINTS
+    if "mention" in what:
+        assert any(found.advice.startswith("Do not prune the run.") for found in report.findings)
+    if "of a row" in what:
+        assert any("of the node belongs to no checkpoint" in found.what for found in report.findings)
 
 
 @pytest.mark.parametrize("to_text", [True, False])
