@@ -53,6 +53,33 @@ def test_tables_come_back(name: str) -> None:
     assert encode([back], place) == data
 
 
+Unregistered = type(
+    "Unregistered",
+    (pyarrow.ExtensionType,),
+    {
+        "__init__": lambda self: pyarrow.ExtensionType.__init__(self, pyarrow.int64(), "tests.unregistered"),
+        "__arrow_ext_serialize__": lambda self: b"",
+    },
+)
+"""Of which Arrow reads what it is stored in."""
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pyarrow.ExtensionArray.from_storage(Unregistered(), pyarrow.array([1])), "does not come back equal"),
+        (
+            pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, *map(pyarrow.py_buffer, (b"\0\0\0\0\1\0\0\0", b"\xff"))]),
+            "does not read what it wrote",
+        ),
+    ],
+    ids=["extension", "text"],
+)
+def test_what_would_not_come_back_is_refused(column: Any, words: str) -> None:
+    with pytest.raises(ValueNotStorable, match=rf"^outputs\['k'\] cannot be stored: .*{words}"):
+        encode({"k": pyarrow.table({"a": column})}, place)
+
+
 def test_other_classes_are_refused() -> None:
     with pytest.raises(ValueNotStorable, match="Table and RecordBatch can be stored"):
         encode(pyarrow.array([1]), place)

@@ -162,6 +162,8 @@ def test_what_is_missing_comes_back_as_itself() -> None:
     assert again(pandas.NA) is pandas.NA
 
 
+WORKDAYS = pandas.bdate_range("2020", periods=2, freq="C", weekmask="Mon Tue")
+"""No text tells which days they are."""
 Child = type("Child", (pandas.DataFrame,), {})
 
 
@@ -173,8 +175,13 @@ Child = type("Child", (pandas.DataFrame,), {})
         (pandas.Period("2020"), "convert it to one of them"),
         (pandas.array([1]), "convert it to one of them"),
         (pandas.DataFrame({"a": pandas.Series([numpy.longdouble(1)])}), "not the same on every platform"),
+        (WORKDAYS, "does not come back equal"),
+        (pandas.Series([1, 2], index=WORKDAYS), "does not come back equal"),
+        (pandas.DataFrame({"a": [1, 2]}, index=WORKDAYS), "does not come back equal"),
+        (pandas.DataFrame([[1, 2]], columns=WORKDAYS), "does not come back equal"),
+        (pandas.Series([1, 2], index=pandas.date_range("2020", periods=2, freq=pandas.DateOffset(days=2))), "not come back"),
     ],
-    ids=["sparse", "subclass", "period", "array", "longdouble"],
+    ids=["sparse", "subclass", "period", "array", "longdouble", "index", "series", "rows", "columns", "offset"],
 )
 def test_what_would_not_come_back_exactly_is_refused(value: Any, words: str) -> None:
     with pytest.raises(ValueNotStorable, match=words) as caught:
