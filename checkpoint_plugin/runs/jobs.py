@@ -14,7 +14,7 @@ from checkpoint_plugin.bounds import bounded
 from checkpoint_plugin.codec import encode
 from checkpoint_plugin.database.batches import batches
 from checkpoint_plugin.database.connection import Connection
-from checkpoint_plugin.errors import StaleVersion
+from checkpoint_plugin.errors import StaleVersion, StoreDamaged
 from checkpoint_plugin.models import JOB, RUN_NODE_STATE, Job, RunNodeState
 from checkpoint_plugin.runs.access import StoreAccess
 from checkpoint_plugin.status import INCOMPLETE, NODE_STATUSES, RESUMABLE, RUN_STATUSES
@@ -129,10 +129,13 @@ class JobRepository:
             StaleVersion: somebody did; nothing was written.
             LeaseLost: the epoch is over; nothing was written.
             RunNotFound: there is no such row.
+            StoreDamaged: it was read with a version that none can follow; nothing was written.
             ValueError: a field cannot have its value; nothing was written.
         """
         where = f"run {job.id!r}"
         check_text(where, "id", job.id)
+        if type(job.version) is not int:  # SQLite keeps anything in any column
+            raise StoreDamaged(job.id, f"its version is {job.version!r:.200}")
         values = checked_row(where, JOB, {name: value for name, value in _columns(job).items() if name not in KEPT})
         values["updated_at"] = now = datetime.now(UTC)
         statement = update(JOB).where(JOB.c.id == job.id, JOB.c.version == job.version)
@@ -167,6 +170,7 @@ class JobRepository:
             RunNotFound: there is no such row.
             LeaseLost: as `save`.
             StaleVersion: ten others in a row were faster.
+            StoreDamaged: as `save`.
             IllegalTransition: the run cannot make this step.
             TypeError: the step is an `async def`; nothing was written.
             ValueError: a field cannot have the value that the step gave it; nothing was written.

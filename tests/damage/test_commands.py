@@ -404,6 +404,13 @@ def test_a_run_whose_id_is_no_text_is_told_in_json(two_runs: Folder, capsys: pyt
     assert json.loads(capsys.readouterr().out)
 
 
+def test_a_version_that_is_no_number_is_damage_of_the_run(two_runs: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(two_runs.path / "c.db")) as connection, connection:
+        connection.execute("UPDATE job SET version = 'x' WHERE id = 'r'")
+    assert main(["cancel", "r", "--url", two_runs.url]) == 5
+    assert "run 'r' is damaged: its version is 'x'; nothing was changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("column", ["status", "error", "updated_at"])
 def test_a_text_that_is_none_does_not_hide_the_other_runs(
     two_runs: Folder, capsys: pytest.CaptureFixture[str], column: str
