@@ -170,7 +170,7 @@ class JobRepository:
             RunNotFound: there is no such row.
             LeaseLost: as `save`.
             StaleVersion: ten others in a row were faster.
-            StoreDamaged: as `save`.
+            StoreDamaged: as `save`; or its status is none.
             IllegalTransition: the run cannot make this step.
             TypeError: the step is an `async def`; nothing was written.
             ValueError: a field cannot have the value that the step gave it; nothing was written.
@@ -178,15 +178,19 @@ class JobRepository:
         if iscoroutinefunction(step):
             raise TypeError(f"a step is a `def`, not an `async def` like {step!r}: nobody would await it. Await before it.")
         for _ in range(CHANGES - 1):
-            job = await self.get(run_id)
-            step(job)
+            job = await self._changed(run_id, step)
             try:
                 return await self.save(job, epoch=epoch)
             except StaleVersion:
                 continue
+        return await self.save(await self._changed(run_id, step), epoch=epoch)
+
+    async def _changed(self, run_id: str, step: Callable[[Job], object]) -> Job:
         job = await self.get(run_id)
+        if job.status not in RUN_STATUSES:
+            raise StoreDamaged(run_id, f"a status of it, {job.status!r:.200}, is not one")
         step(job)
-        return await self.save(job, epoch=epoch)
+        return job
 
     async def find(
         self,

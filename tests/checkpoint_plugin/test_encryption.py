@@ -335,6 +335,19 @@ async def test_a_new_master_key_rewraps_keys_and_nothing_else(store_url: str) ->
     await store.close()
 
 
+@pytest.mark.parametrize("column", ["key_id", "wrapped"])
+async def test_keys_of_another_type_are_damage_of_their_run(tmp_path: Path, column: str) -> None:
+    """SQLite keeps anything in any column."""
+    store = opened(f"sqlite:///{tmp_path / 'c.db'}", OLD)
+    await store.insert_job("r", definition())
+    await store.transact(lambda connection: connection.driver.execute(f"UPDATE run_key SET {column} = 7"))
+    await store.close()
+    store = opened(f"sqlite:///{tmp_path / 'c.db'}", OLD)
+    with pytest.raises(StoreDamaged if column == "wrapped" else KeyMissing, match="run 'r'"):
+        await store.load_job("r")
+    await store.close()
+
+
 @pytest.mark.parametrize(
     "wrong", ["short", "A" * 44 + "!", base64.b64encode(b"x" * 32).decode() + "!", base64.b64encode(b"x" * 31).decode(), ","]
 )

@@ -404,11 +404,14 @@ def test_a_run_whose_id_is_no_text_is_told_in_json(two_runs: Folder, capsys: pyt
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_version_that_is_no_number_is_damage_of_the_run(two_runs: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("column", "what"), [("version", "its version is 'x'"), ("status", "a status of it, 'x', is not one")])
+def test_a_damaged_row_is_told_where_a_run_is_cancelled(
+    two_runs: Folder, capsys: pytest.CaptureFixture[str], column: str, what: str
+) -> None:
     with closing(sqlite3.connect(two_runs.path / "c.db")) as connection, connection:
-        connection.execute("UPDATE job SET version = 'x' WHERE id = 'r'")
+        connection.execute(f"UPDATE job SET {column} = 'x' WHERE id = 'r'")
     assert main(["cancel", "r", "--url", two_runs.url]) == 5
-    assert "run 'r' is damaged: its version is 'x'; nothing was changed" in capsys.readouterr().err
+    assert f"run 'r' is damaged: {what}; nothing was changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("column", ["status", "error", "updated_at"])
