@@ -38,7 +38,7 @@ def is_attempt(value: object) -> bool:
 
 
 def is_epoch(value: object) -> bool:
-    """Whether what a row holds is the epoch of a lease after which there can be another; SQLite keeps anything in any column."""
+    """Whether what a lease holds is an epoch, or a generation, after which there can be another; SQLite keeps anything there."""
     return type(value) is int and value < LARGEST
 
 

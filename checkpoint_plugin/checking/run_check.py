@@ -326,7 +326,7 @@ class RunCheck:
     def _look_at_lease(self) -> None:
         query = select(LEASE.c.epoch, LEASE.c.generation, LEASE.c.newest_number).where(LEASE.c.run_id == self._notes.run_id)
         row = self._connection.execute(query).first()
-        if row is None or not is_epoch(row.epoch):
+        if row is None or not (is_epoch(row.epoch) and is_epoch(row.generation)):
             self._notes.condemn("its row in lease is missing or was changed")
             return
         if row.epoch < 0:

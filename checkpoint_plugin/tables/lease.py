@@ -128,13 +128,14 @@ def take_lease(
     Raises:
         RunNotFound: there is no such run.
         RunHeld: somebody holds it; nothing was changed.
-        StoreDamaged: the row has an epoch that none can follow.
+        StoreDamaged: the row has an epoch or a generation that none can follow.
     """
     row = _lock(connection, run_id)
     if row is None:
         raise RunNotFound(run_id, shown)
-    if not is_epoch(row.epoch):
-        raise StoreDamaged(run_id, f"the epoch of its lease is {shorten(row.epoch, 200)}")
+    for name, number in (("epoch", row.epoch), ("generation", row.generation)):
+        if not is_epoch(number):
+            raise StoreDamaged(run_id, f"the {name} of its lease is {shorten(number, 200)}")
     now, before = database_now(connection), holder_of(row)
     held = is_held(row, now)
     if held and not steal:

@@ -538,9 +538,10 @@ async def test_a_time_that_is_out_of_range_is_damage_of_its_row(url: str, by_nam
     [
         ("lease SET epoch = 'x'", "the epoch of its lease is 'x'"),
         (f"lease SET epoch = {LARGEST}", f"the epoch of its lease is {LARGEST}"),
+        ("lease SET generation = CAST(x'ff' AS TEXT)", "the generation of its lease is "),
         (f"job SET attempt = {LARGEST}", "its row is not one that was written"),
     ],
-    ids=["text", "epoch", "attempt"],
+    ids=["text", "epoch", "generation", "attempt"],
 )
 async def test_a_number_that_has_no_next_is_damage_of_the_run(url: str, change: str, what: str) -> None:
     store = Store(locate(url), create=True)

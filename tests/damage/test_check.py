@@ -302,7 +302,10 @@ async def test_no_more_values_are_read_at_once_than_memory_takes(
     assert max(read) == (5 if at_once == 5 else 1)
 
 
-@pytest.mark.parametrize(("epoch", "newest"), [("'x'", None), ("1.5", None), (str(2**63 - 1), None), ("-1", CHECKPOINTS)])
+@pytest.mark.parametrize(
+    ("epoch", "newest"),
+    [("'x'", None), ("1.5", None), (str(2**63 - 1), None), ("-1", CHECKPOINTS), ("1, generation = CAST(x'ff' AS TEXT)", None)],
+)
 async def test_an_epoch_that_none_can_follow_lets_no_checkpoint_be_gone_on_from(
     tmp_path: Path, epoch: str, newest: int | None
 ) -> None:
