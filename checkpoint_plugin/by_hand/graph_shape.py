@@ -93,7 +93,7 @@ def _edge(edge: Any) -> Edge:
 def _handle(value: Any) -> str:
     """A handle as text, also where it is the number of a port; empty where the edge names none."""
     if value is not None and not isinstance(value, str | int):
-        raise ValueError(f"an edge's handle is text, not {value!r}")
+        raise ValueError(f"an edge's handle is text, not {shorten(value)}")
     return str(value or "")
 
 

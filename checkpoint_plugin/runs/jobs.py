@@ -29,7 +29,7 @@ from checkpoint_plugin.tables.row_sql import JOBS
 from checkpoint_plugin.tables.row_values import checked_row
 from checkpoint_plugin.tables.run_definition import TEXTS, definition_columns, short_texts
 from checkpoint_plugin.tables.sealed_columns import JOB_TEXTS, NODE_TEXTS, open_texts, readable_seal, seal_texts
-from hookspecs import RunExists, RunNotFound, loads_tagged
+from hookspecs import RunExists, RunNotFound, loads_tagged, shorten
 
 __all__ = ["JobRepository", "Page", "bare_definition", "insert_bare_job"]
 
@@ -135,7 +135,7 @@ class JobRepository:
         where = f"run {job.id!r}"
         check_text(where, "id", job.id)
         if type(job.version) is not int:  # SQLite keeps anything in any column
-            raise StoreDamaged(job.id, f"its version is {job.version!r:.200}")
+            raise StoreDamaged(job.id, f"its version is {shorten(job.version, 200)}")
         values = checked_row(where, JOB, {name: value for name, value in _columns(job).items() if name not in KEPT})
         values["updated_at"] = now = datetime.now(UTC)
         statement = update(JOB).where(JOB.c.id == job.id, JOB.c.version == job.version)
@@ -188,7 +188,7 @@ class JobRepository:
     async def _changed(self, run_id: str, step: Callable[[Job], object]) -> Job:
         job = await self.get(run_id)
         if job.status not in RUN_STATUSES:
-            raise StoreDamaged(run_id, f"a status of it, {job.status!r:.200}, is not one")
+            raise StoreDamaged(run_id, f"a status of it, {shorten(job.status, 200)}, is not one")
         step(job)
         return job
 

@@ -7,15 +7,17 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
+from checkpoint_plugin.bounds import is_epoch
 from checkpoint_plugin.database.connection import Connection
 from checkpoint_plugin.database.statement import Statement
 from checkpoint_plugin.database.transaction import write_step
+from checkpoint_plugin.errors import StoreDamaged
 from checkpoint_plugin.saving.cut_encoder import CutEncoder
 from checkpoint_plugin.saving.light import is_light
 from checkpoint_plugin.saving.series import fetch_series_ends
 from checkpoint_plugin.saving.statements import MANY, ONE, SAVES, Kind, rows_statement, save_statement, sqlite_statements
 from checkpoint_plugin.tables.lease import LOCK_LEASE, Release, lease_lost
-from hookspecs import CheckpointRef, StoreError
+from hookspecs import CheckpointRef, StoreError, shorten
 
 __all__ = ["CutWriter"]
 
@@ -174,6 +176,7 @@ class CutWriter(CutEncoder):
 
         Raises:
             LeaseLost: another worker took the run.
+            StoreDamaged: its lease has a generation that is none.
             StoreError: the history is not that of the newest checkpoint.
         """
         history = self.history
@@ -195,6 +198,8 @@ class CutWriter(CutEncoder):
                 f"run {history.run_id!r}: its newest checkpoint is {row.newest_number}, and this attempt goes on from "
                 f"{history.number}; nothing was written. Resume the run from its newest checkpoint."
             )
+        if not is_epoch(row.generation):  # none that a save could name: it would be tried for ever
+            raise StoreDamaged(history.run_id, f"the generation of its lease is {shorten(row.generation, 200)}")
         history.forget(row.generation, fetch_series_ends(connection, history.run_id))
         if self._files is not None:  # what is there already is not written once more, only to find that it is
             history.remember(map(bytes, connection.execute(FILED_PAYLOADS, {"of_run": history.run_id}).scalars()))

@@ -31,6 +31,7 @@ from checkpoint_plugin.database.sqlite import create_file
 from checkpoint_plugin.errors import StoreBusy, StoreDamaged, StoreFull, StoreReadOnly, StoreUnreadable
 from checkpoint_plugin.models import LEASE
 from checkpoint_plugin.retention import Retention
+from checkpoint_plugin.saving.writing import CutWriter
 from checkpoint_plugin.space.pruning import prune_runs
 from checkpoint_plugin.store import RunHistory, Store
 from checkpoint_plugin.tables.holder import Holder
@@ -559,6 +560,26 @@ async def test_a_number_that_has_no_next_is_damage_of_the_run(url: str, change: 
     for step in (begin, take):
         with pytest.raises(StoreDamaged, match=f"run 'r' is damaged: {what}"):
             await step()
+    await store.close()
+
+
+async def test_a_generation_that_becomes_none_while_a_run_is_saved_is_damage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that finds another generation is encoded again, for that; one that no save could name would come again for ever."""
+    encode, encoded = CutWriter.encode, list[CutWriter]()
+
+    def count(self: CutWriter) -> None:
+        encoded.append(self)
+        assert len(encoded) < 5
+        encode(self)
+
+    monkeypatch.setattr(CutWriter, "encode", count)
+    store = Store(locate(url), create=True)
+    await store.insert_job("r", definition())
+    history = RunHistory("r", 1, 1)
+    await store.save(history, cut(NodeSnapshot("a", "running", state=1)), "t")
+    await store.transact(lambda connection: connection.driver.execute("UPDATE lease SET generation = CAST(x'ff' AS TEXT)"))
+    with pytest.raises(StoreDamaged, match="the generation of its lease is "):
+        await store.save(history, cut(NodeSnapshot("a", "running", state=2)), "t")
     await store.close()
 
 
