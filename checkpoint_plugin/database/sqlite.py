@@ -50,8 +50,6 @@ MEMORY: Final = 2
 """Of `temp_store`."""
 TEMPORARY_FOLDERS: Final = ("/var/tmp", "/usr/tmp", "/tmp", ".")
 """Where SQLite looks for a place for temporary files, behind two variables of the environment."""
-ANY_TEXT: Final = partial(str, encoding="utf-8", errors="backslashreplace")
-"""How texts are read, also one that a bit has made none: else nothing could be read that is read with it."""
 OPTIONAL: Final = {"mmap_size": 0}
 """What a library may be built without, which is as good."""
 
@@ -267,7 +265,7 @@ class SqliteDatabase:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.text_factory = ANY_TEXT
+        connection.text_factory = _read_text
         try:
             pages = PAGES_TO_CHECKPOINT if write and self._checkpoints else 0
             self._set(connection, {**SAFE, "wal_autocheckpoint": pages, "journal_size_limit": LOG_BYTES})
@@ -355,6 +353,11 @@ def _has_temporary_folder() -> bool:
     """Whether SQLite finds a place for what a large statement needs to be undone, or sorted. A container may have none."""
     folders = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), *TEMPORARY_FOLDERS)
     return os.name == "nt" or any(folder and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK) for folder in folders)
+
+
+def _read_text(data: bytes) -> str:
+    """A text, also one that a bit has made none: else nothing could be read that is read with it."""
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:
