@@ -92,9 +92,11 @@ def _edge(edge: Any) -> Edge:
 
 def _handle(value: Any) -> str:
     """A handle as text, also where it is the number of a port; empty where the edge names none."""
-    if value is not None and not isinstance(value, str | int):
+    if value is None:
+        return ""
+    if not isinstance(value, str | int):
         raise ValueError(f"an edge's handle is text, not {shorten(value)}")
-    return str(value or "")
+    return str(value)
 
 
 def _kind(node: Any) -> str:

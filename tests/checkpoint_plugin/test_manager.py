@@ -718,10 +718,13 @@ async def test_a_handle_that_is_no_text_is_an_error(manager: CheckpointManager, 
     with pytest.raises(GraphMismatch, match=r"an edge's handle is text, not (0\.5|\['out'\])"):
         await manager.save_checkpoint(graph, {"a"})
     assert await manager.restore_checkpoint() is None
-    edges = [{"source": "a", "target": "b", handle: port} for port in (1, "in")]
+    edges = [{"source": "a", "target": "b", handle: port} for port in (0, 1, "in")]
     await manager.save_checkpoint({"nodes": GRAPH["nodes"], "edges": edges}, {"a"})
     with pytest.raises(GraphMismatch, match=r"edge a.* → b.* is missing; edge a.* → b.* is missing"):
         await manager.restore_checkpoint({"nodes": GRAPH["nodes"], "edges": []})
+    unnamed = {"source": "a", "target": "b"}
+    with pytest.raises(GraphMismatch, match="edge a.* → b"):  # port 0 is one
+        await manager.restore_checkpoint({"nodes": GRAPH["nodes"], "edges": [unnamed, *edges[1:]]})
 
 
 async def test_what_restore_would_refuse_is_not_saved(manager: CheckpointManager) -> None:
