@@ -723,7 +723,7 @@ async def test_a_handle_that_is_no_text_is_an_error(manager: CheckpointManager, 
     with pytest.raises(GraphMismatch, match=r"edge a.* → b.* is missing; edge a.* → b.* is missing"):
         await manager.restore_checkpoint({"nodes": GRAPH["nodes"], "edges": []})
     unnamed = {"source": "a", "target": "b"}
-    with pytest.raises(GraphMismatch, match="edge a.* → b"):  # port 0 is one
+    with pytest.raises(GraphMismatch, match=r"edge a.* → b"):  # port 0 is one
         await manager.restore_checkpoint({"nodes": GRAPH["nodes"], "edges": [unnamed, *edges[1:]]})
 
 
