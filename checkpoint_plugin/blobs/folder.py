@@ -14,7 +14,7 @@ from checkpoint_plugin.blobs.name import is_file, is_folder
 from checkpoint_plugin.blobs.place import BlobFile
 from checkpoint_plugin.codec import MalformedValue
 from checkpoint_plugin.database.folders import make_folder, sync_folder
-from checkpoint_plugin.database.syncing import sync
+from checkpoint_plugin.database.syncing import write_synced
 from checkpoint_plugin.errors import BlobsUnusable
 
 __all__ = ["FolderPlace"]
@@ -41,10 +41,7 @@ class FolderPlace:
         with _telling(path, "written"):
             handle = self._create(path)
             try:
-                left = memoryview(data)
-                while left:
-                    left = left[os.write(handle, left) :]
-                sync(handle)
+                write_synced(handle, data)
             except BaseException:
                 with suppress(OSError):
                     path.unlink()

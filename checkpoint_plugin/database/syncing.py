@@ -13,7 +13,7 @@ except ImportError:  # Windows
 else:
     CONTROL = fcntl
 
-__all__ = ["sync"]
+__all__ = ["sync", "write_synced"]
 
 
 def sync(handle: int) -> None:
@@ -35,3 +35,19 @@ def sync(handle: int) -> None:
                 raise
             # Otherwise the file system has no such thing, and the other is all that can be had: SQLite goes on so, too.
     os.fsync(handle)
+
+
+def write_synced(handle: int, data: bytes) -> None:
+    """Write the whole, though the system takes less at once, and wait until it is on the disk.
+
+    Args:
+        handle: of the open file.
+        data: what is written at its position.
+
+    Raises:
+        OSError: it cannot be written or brought to the disk.
+    """
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+    sync(handle)

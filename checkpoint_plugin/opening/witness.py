@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from checkpoint_plugin.database.folders import make_folder, sync_folder
-from checkpoint_plugin.database.syncing import sync
+from checkpoint_plugin.database.syncing import write_synced
 from checkpoint_plugin.errors import StoreDamaged, StoreUnreadable
 from checkpoint_plugin.stored_bytes.digests import text_bytes
 
@@ -137,9 +137,7 @@ def _replace(path: Path, data: bytes) -> None:
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         try:
-            with open(handle, "wb", closefd=False) as opened:
-                opened.write(data)
-            sync(handle)
+            write_synced(handle, data)
         finally:
             os.close(handle)
         fresh.replace(path)

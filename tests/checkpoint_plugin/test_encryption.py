@@ -615,7 +615,7 @@ def test_two_that_note_the_same_run_at_once_do_not_meet(tmp_path: Path, monkeypa
             thread.join()
         os.fsync(handle)
 
-    monkeypatch.setattr("checkpoint_plugin.opening.witness.sync", meanwhile)
+    monkeypatch.setattr("checkpoint_plugin.database.syncing.sync", meanwhile)
     witness = Witness(tmp_path)
     witness.note("r", 1, b"hash")
     witness.check("r", 2, b"longer than the other one")
