@@ -515,7 +515,7 @@ async def test_who_lost_the_lease_without_hearing_of_it_ends_nothing(store: Stor
 async def test_who_is_cancelled_while_it_takes_a_run_holds_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await saved(store)
     service = RecoveryService("w", store=store, execute=lambda run_id: asyncio.sleep(0))
-    await stopped_as_it_takes(monkeypatch, "store.take_lease", service.resume("r"))
+    await stopped_as_it_takes(monkeypatch, "opening.held_runs.take_lease", service.resume("r"))
     assert (await service.resume("r")).status == "completed"
 
 
@@ -1316,7 +1316,7 @@ async def test_an_answer_that_is_cancelled_as_it_takes_the_run_holds_nothing(
     await killed_run(store_url, store, "r")
     with pytest.raises(NodeNotSuspended):
         await answer_nodes(store, "r", {"double": 1})
-    await stopped_as_it_takes(monkeypatch, "store.take_lease", answer_nodes(store, "r", {"double": 1}))
+    await stopped_as_it_takes(monkeypatch, "opening.held_runs.take_lease", answer_nodes(store, "r", {"double": 1}))
     row = await store.transact(lambda connection: connection.execute(select(LEASE)).one(), write=False)
     assert row.owner is None
 
